@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of the tracker and its node: name, default, unit, range, and what it does.
+
+Defaults stand here and nowhere else. The ROS parameters are declared from these fields (``flow.preset`` is
+``Config().flow.preset``), the README's table is generated from them, and a YAML file holds overrides only: the same
+ROS parameter file serves ``params_file:=`` of the launch file and ``--config`` of the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+Value = bool | int | float | str
+T = TypeVar("T", bound="Checked")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is known of a field beside its default.
+
+    Args:
+        help: One sentence, with the unit.
+        low: Smallest value allowed, None for no bound.
+        high: Largest value allowed.
+        choices: The values allowed, empty for any.
+        live: The node takes a new value while it runs.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    def check(self, name: str, value: Value, kind: type) -> None:
+        """Refuse a value by the name of its field.
+
+        Raises:
+            ValueError: Wrong type, out of range, not one of the choices.
+        """
+        if type(value) is not kind:
+            hint = " (write 1.0e-5, not 1e-5: YAML reads the latter as text)" if _looks_like_float(value) else ""
+            raise ValueError(f"{name} must be {kind.__name__}, got {type(value).__name__} {value!r}{hint}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+            if self.low is not None and value < self.low:
+                raise ValueError(f"{name} must be >= {self.low:g}, got {value}")
+            if self.high is not None and value > self.high:
+                raise ValueError(f"{name} must be <= {self.high:g}, got {value}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{name} must be one of {', '.join(self.choices)}, got {value!r}")
+
+
+def _looks_like_float(value: Value) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
+
+
+def setting(default: Value, text: str, **known: Any) -> Any:
+    """A dataclass field with its ``Setting``."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(help=text, **known)})
+
+
+class Checked:
+    """Checks the fields of a config section when it is made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            if "setting" in field.metadata:
+                field.metadata["setting"].check(field.name, getattr(self, field.name), type(field.default))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowConfig(Checked):
+    """Optical flow between two frames."""
+
+    backend: str = setting("dis", "Which estimator computes the flow: dis (OpenCV, on the CPU).", choices=("dis",))
+    preset: str = setting(
+        "medium",
+        "Effort of the dis backend; medium is the most exact, ultrafast costs a fifth of it.",
+        choices=("ultrafast", "fast", "medium"),
+        live=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GateConfig(Checked):
+    """Box gate: a pixel belongs to an instance only inside its enlarged box (MaskRNN, localization net)."""
+
+    enlarge: float = setting(
+        1.25,
+        "Width and height of the gate over those of the box, about its centre.",
+        low=1.0,
+        high=10.0,
+        live=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PresenceConfig(Checked):
+    """When an instance counts as seen."""
+
+    min_pixels: int = setting(
+        8, "Smallest area that counts as seen, pixels of the working image.", low=1, high=100_000, live=True
+    )
+    lost_after_frames: int = setting(
+        30,
+        "Images without the instance after which it is LOST and no longer OCCLUDED.",
+        low=1,
+        high=100_000,
+        live=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BufferConfig(Checked):
+    """Past frames, held for seeds that come late."""
+
+    seconds: float = setting(10.0, "How far back a late seed may lie, seconds.", low=0.0, high=600.0, live=True)
+    megabytes: int = setting(256, "Memory for them, MB (10^6 bytes).", low=1, high=100_000, live=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CatchUpConfig(Checked):
+    """How a late seed gets from its image to now."""
+
+    mode: str = setting(
+        "skip",
+        "exact: every processed image in between, the stream waits (offline, lockstep, tests); "
+        "skip: leaves images out so as to end in time, the stream goes on.",
+        choices=("exact", "skip"),
+        live=True,
+    )
+    max_s: float = setting(2.0, "With skip: time in which to catch up, seconds.", low=0.05, high=60.0, live=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Checked):
+    """Settings of the tracker and of the node around it; sections are separated by a dot in parameter names."""
+
+    device: str = setting("auto", "Where the tracker runs: auto (cuda where there is one), cpu, cuda or cuda:N.")
+    working_size: int = setting(
+        448,
+        "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down.",
+        low=64,
+        high=4096,
+    )
+    max_instances: int = setting(
+        32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
+    )
+    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    gate: GateConfig = dataclasses.field(default_factory=GateConfig)
+    presence: PresenceConfig = dataclasses.field(default_factory=PresenceConfig)
+    buffer: BufferConfig = dataclasses.field(default_factory=BufferConfig)
+    catch_up: CatchUpConfig = dataclasses.field(default_factory=CatchUpConfig)
+    seed_timeout: float = setting(
+        2.0,
+        "How long a seed waits for an image that has not come yet, seconds.",
+        low=0.0,
+        high=600.0,
+        live=True,
+    )
+    on_time_jump: str = setting(
+        "reset",
+        "When a stamp goes back: reset begins a new session; keep goes on with the instances, forgets the buffer.",
+        choices=("reset", "keep"),
+        live=True,
+    )
+    compressed: bool = setting(False, "Subscribe to <image>/compressed (CompressedImage) instead of Image.")
+    image_reliability: str = setting(
+        "auto",
+        "QoS of the image subscription; auto is reliable when all publishers are, else best effort.",
+        choices=("auto", "reliable", "best_effort"),
+    )
+    mask_encoding: str = setting(
+        "mono8",
+        "Encoding of the masks in ~/instances; rle is the smallest (for networks), mono8 the quickest to read.",
+        choices=("none", "mono8", "bits", "rle", "prob8"),
+        live=True,
+    )
+    label_encoding: str = setting(
+        "mono16", "Encoding of ~/label_image; mono8 holds ids up to 255.", choices=("mono8", "mono16")
+    )
+    status_period: float = setting(1.0, "Time between two ~/status messages, seconds.", low=0.05, high=60.0)
+    threads: int = setting(
+        0, "Threads that torch and OpenCV use for one operation; 0 leaves their default.", low=0, high=256
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+
+
+def settings(section: type[Checked] = Config, prefix: str = "") -> Iterator[tuple[str, Value, Setting]]:
+    """All settings, in order: (dotted name, default, what is known of it)."""
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        name = prefix + field.name
+        if "setting" in field.metadata:
+            yield name, field.default, field.metadata["setting"]  # type: ignore[misc]
+        else:
+            yield from settings(field.default_factory, f"{name}.")  # type: ignore[arg-type]
+
+
+def to_flat(config: Checked, prefix: str = "") -> dict[str, Value]:
+    """Values by dotted name.
+
+    >>> to_flat(Config())["gate.enlarge"]
+    1.25
+    """
+    flat: dict[str, Value] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if isinstance(value, Checked):
+            flat.update(to_flat(value, f"{prefix}{field.name}."))
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def from_flat(values: Mapping[str, Value]) -> Config:
+    """A config from values by dotted name; what is not named keeps its default.
+
+    Raises:
+        ValueError: An unknown name, or a value that its field refuses.
+    """
+    known = {name: (type(default), known) for name, default, known in settings()}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"unknown setting {name!r}; known are: {', '.join(known)}")
+        kind, known_setting = known[name]
+        known_setting.check(name, value, kind)  # here the whole dotted name is at hand
+    return _build(Config, values, "")
+
+
+def _build(section: type[T], values: Mapping[str, Value], prefix: str) -> T:
+    arguments: dict[str, Any] = {}
+    for field in dataclasses.fields(section):  # type: ignore[arg-type]
+        name = prefix + field.name
+        if "setting" not in field.metadata:
+            arguments[field.name] = _build(field.default_factory, values, f"{name}.")  # type: ignore[arg-type]
+        elif name in values:
+            arguments[field.name] = values[name]
+    return section(**arguments)
+
+
+def with_values(config: Config, **changes: Value) -> Config:
+    """A copy with some values changed; a dot in a name is written as two underscores.
+
+    >>> with_values(Config(), catch_up__mode="exact").catch_up.mode
+    'exact'
+    """
+    return from_flat({**to_flat(config), **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+NODE_ONLY = ("autostart", "use_sim_time")
+"""Parameters of the node that are no settings of the tracker; ``load`` passes over them."""
+
+
+def load(path: Path | str) -> Config:
+    """Read a ROS parameter file (``/**: ros__parameters: ...``).
+
+    Raises:
+        ValueError: Not such a file, an unknown name, or a value that its field refuses.
+        OSError: The file cannot be read.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected '/**: ros__parameters: ...', got {type(document).__name__}")
+    flat: dict[str, Value] = {}
+    for node, content in document.items():
+        if not isinstance(content, dict) or not isinstance(content.get("ros__parameters"), dict):
+            raise ValueError(f"{path}: expected '{node}: ros__parameters: ...', got no ros__parameters below {node}")
+        flat.update(_flatten(content["ros__parameters"]))
+    try:
+        return from_flat({name: value for name, value in flat.items() if name not in NODE_ONLY})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
+    flat: dict[str, Value] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

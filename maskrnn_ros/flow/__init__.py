@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optical flow: one Protocol, its backends, and the warp that follows a flow."""
+
+from maskrnn_ros.flow.dis import DisFlow
+from maskrnn_ros.flow.estimator import FlowEstimator, build_flow
+from maskrnn_ros.flow.warp import warp
+
+__all__ = ["DisFlow", "FlowEstimator", "build_flow", "warp"]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DIS flow by OpenCV (Kroeger, Timofte, Dai, Van Gool: Fast Optical Flow using Dense Inverse Search, ECCV 2016)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+_PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+_MIN_SIDE = 32
+"""Below this OpenCV 4 reads outside its coarsest scale and crashes (seen for 16 to 31 rows at 448 columns)."""
+
+
+class DisFlow:
+    """Dense inverse search on the CPU; a ``FlowEstimator``.
+
+    It knows one thread's work at a time: OpenCV's object holds buffers, so a tracker has its own.
+
+    Args:
+        preset: ultrafast, fast or medium.
+        device: Where the flow is put.
+    """
+
+    def __init__(self, preset: str = "medium", device: torch.device | str = "cpu") -> None:
+        self._dis = cv2.DISOpticalFlow.create(_PRESETS[preset])
+        self._device = torch.device(device)
+
+    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+        """See ``FlowEstimator``."""
+        if current.shape != previous.shape:
+            raise ValueError(f"images must share their shape, got {tuple(current.shape)} and {tuple(previous.shape)}")
+        height, width = current.shape[-2:]
+        pad = max(0, _MIN_SIDE - height), max(0, _MIN_SIDE - width)
+        flow = self._dis.calc(_gray(current, pad), _gray(previous, pad), None)[:height, :width]
+        return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1))).to(self._device)
+
+
+def _gray(image: Tensor, pad: tuple[int, int]) -> Any:
+    gray = cv2.cvtColor(image.permute(1, 2, 0).cpu().numpy(), cv2.COLOR_RGB2GRAY)
+    return cv2.copyMakeBorder(gray, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE) if any(pad) else gray

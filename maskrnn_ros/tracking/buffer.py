@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last frames, held for seeds that come late."""
+
+from __future__ import annotations
+
+import bisect
+
+from maskrnn_ros.config import BufferConfig
+from maskrnn_ros.tracking.state import PreparedFrame
+
+
+class FrameBuffer:
+    """Frames by ascending stamp, bounded in time and memory; the newest always stays.
+
+    They are held at the working size, as the tracker saw them. Flow between them is not held: it is a function of two
+    frames that is needed only if a late seed comes, and would take nearly three times the memory of the images.
+    """
+
+    def __init__(self, config: BufferConfig) -> None:
+        self.config = config
+        self._frames: list[PreparedFrame] = []
+        self._nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, bytes."""
+        return self._nbytes
+
+    @property
+    def oldest(self) -> PreparedFrame | None:
+        """The oldest frame held."""
+        return self._frames[0] if self._frames else None
+
+    def add(self, frame: PreparedFrame) -> None:
+        """Append the newest frame and drop what is too old or too much."""
+        self._frames.append(frame)
+        self._nbytes += frame.nbytes
+        horizon = frame.stamp_ns - round(self.config.seconds * 1e9)
+        limit = self.config.megabytes * 1_000_000
+        drop = 0
+        while drop < len(self._frames) - 1 and (self._frames[drop].stamp_ns < horizon or self._nbytes > limit):
+            self._nbytes -= self._frames[drop].nbytes
+            drop += 1
+        del self._frames[:drop]
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+        self._nbytes = 0
+
+    def at(self, stamp_ns: int) -> PreparedFrame | None:
+        """The frame with that very stamp."""
+        position = bisect.bisect_left(self._frames, stamp_ns, key=_stamp)
+        found = position < len(self._frames) and self._frames[position].stamp_ns == stamp_ns
+        return self._frames[position] if found else None
+
+    def after(self, stamp_ns: int) -> list[PreparedFrame]:
+        """The frames later than that stamp, ascending."""
+        return self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
+
+    def nearest(self, stamp_ns: int) -> int | None:
+        """The stamp held that is nearest to that one."""
+        stamps = [frame.stamp_ns for frame in self._frames]
+        return min(stamps, key=lambda held: abs(held - stamp_ns), default=None)
+
+
+def _stamp(frame: PreparedFrame) -> int:
+    return frame.stamp_ns

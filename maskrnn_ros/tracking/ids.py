@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which ids a session has given out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray, Seed
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Admission:
+    """A seed whose ids are settled.
+
+    Args:
+        original: The seed as it came.
+        seed: The seed with its final ids.
+        added: Those of its ids that were not live before.
+        duplicate: The very same seed was admitted before and its instances are live: nothing is to be done.
+        epoch: Which session of the book it belongs to.
+    """
+
+    original: Seed
+    seed: Seed
+    added: tuple[int, ...]
+    duplicate: bool
+    epoch: int
+
+
+class IdBook:
+    """Settles ids when a request arrives, so that a service can answer at once.
+
+    A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a mask whose
+    non-zero values are all 255 gets the next free id. The same seed (stamp and content) twice is applied once, as long
+    as its instances live. An id is live from its admission on. The book is used by the callbacks and by the worker,
+    hence its lock; nothing in it waits.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._epoch = 0
+        self._live: set[int] = set()
+        self._removed: set[int] = set()
+        self._highest = 0
+        self._known: dict[tuple[int, bytes], tuple[int, ...]] = {}
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """Ids that are tracked or wait to be, ascending."""
+        with self._lock:
+            return tuple(sorted(self._live))
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """Ids that were removed in this session."""
+        with self._lock:
+            return frozenset(self._removed)
+
+    def admit(self, original: Seed, config: Config) -> Admission:
+        """Settle the ids of a seed.
+
+        Raises:
+            ValueError: An id was removed in this session, does not fit, or there would be too many instances.
+        """
+        key = _key(original)
+        with self._lock:
+            known = self._known.get(key)
+            if known and self._live.issuperset(known):
+                seed = _renamed(original, known)
+                return Admission(original=original, seed=seed, added=(), duplicate=True, epoch=self._epoch)
+            seed = _renamed(original, (self._highest + 1,))
+            added = self._check(set(seed.ids), config)
+            self._live.update(added)
+            self._highest = max(self._highest, *seed.ids)
+            self._known[key] = seed.ids
+            return Admission(original=original, seed=seed, added=added, duplicate=False, epoch=self._epoch)
+
+    def _check(self, ids: set[int], config: Config) -> tuple[int, ...]:
+        gone = sorted(ids & self._removed)
+        if gone:
+            raise ValueError(f"id {gone} was removed in this session; ids are not reused, expected a new one")
+        largest = 255 if config.label_encoding == "mono8" else MAX_INSTANCE_ID
+        if max(ids) > largest:
+            raise ValueError(f"ids must be <= {largest} with label_encoding {config.label_encoding}, got {max(ids)}")
+        added = ids - self._live
+        if len(self._live) + len(added) > config.max_instances:
+            raise ValueError(
+                f"expected at most {config.max_instances} instances (max_instances), got {len(added)} new ones "
+                f"beside {len(self._live)}"
+            )
+        return tuple(sorted(added))
+
+    def confirm(self, admission: Admission) -> None:
+        """The seed was applied: its ids are tracked now."""
+        with self._lock:
+            if admission.epoch == self._epoch:
+                self._live |= set(admission.seed.ids) - self._removed
+
+    def release(self, admission: Admission, tracked: Iterable[int]) -> None:
+        """The seed was rejected: ids that it would have added, and that are not tracked otherwise, are free again."""
+        with self._lock:
+            if admission.epoch == self._epoch:
+                self._live -= set(admission.added) - set(tracked)
+                self._known.pop(_key(admission.original), None)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take out live ids for the rest of the session.
+
+        Raises:
+            ValueError: One of them is not live, or none is given; none is removed then.
+        """
+        doomed = set(ids)
+        with self._lock:
+            unknown = sorted(doomed - self._live)
+            if unknown or not doomed:
+                raise ValueError(f"ids to remove must be among {sorted(self._live)}, got {unknown or 'none'}")
+            self._live -= doomed
+            self._removed |= doomed
+
+    def clear(self) -> None:
+        """A new session: every id is free again."""
+        with self._lock:
+            self._epoch += 1
+            self._live.clear()
+            self._removed.clear()
+            self._known.clear()
+            self._highest = 0
+
+
+def _key(seed: Seed) -> tuple[int, bytes]:
+    """Stamp and content, as a digest: seeds may be many and large."""
+    digest = hashlib.blake2b(seed.labels.tobytes(), digest_size=16)
+    digest.update(repr((seed.size, sorted(seed.names.items()))).encode())
+    return seed.stamp_ns, digest.digest()
+
+
+def _renamed(seed: Seed, ids: tuple[int, ...]) -> Seed:
+    """A mask of nothing but 255 becomes the one instance of that id; any other keeps its ids."""
+    if seed.ids != (255,):
+        return seed
+    labels: LabelArray = np.where(seed.labels == 255, ids[0], 0).astype(np.int32)
+    names = dict(zip(ids, seed.names.values(), strict=False))
+    return Seed(stamp_ns=seed.stamp_ns, labels=labels, names=names)

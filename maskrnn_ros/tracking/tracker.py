@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker of one video: seed, step, remove."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.flow import FlowEstimator, build_flow, warp
+from maskrnn_ros.tracking.gate import box_of, enlarge, gate
+from maskrnn_ros.tracking.merge import merge, resize_probability
+from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Track, Tracks
+
+_USUAL_AREA_RATE = 0.05
+"""Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
+
+
+class Tracker:
+    """Follows instances through one video; a new video is a new tracker.
+
+    Instances are independent of each other until the merge: what is carried for one never depends on another. So a
+    late seed is started on its own frame with ``start``, carried through the frames in between with ``carry`` and
+    taken in with ``adopt``, and is then where a seed in time would be, array for array.
+
+    Args:
+        config: All settings.
+        flow: Estimator of backward flow between two working images.
+        device: Where states are kept.
+    """
+
+    def __init__(self, config: Config, flow: FlowEstimator, device: torch.device) -> None:
+        self.config = config
+        self._flow = flow
+        self._device = device
+        self._states: dict[int, InstanceState] = {}
+        self._newest: PreparedFrame | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the states are."""
+        return self._device
+
+    @property
+    def states(self) -> Mapping[int, InstanceState]:
+        """States by id, read-only."""
+        return MappingProxyType(self._states)
+
+    @property
+    def newest(self) -> PreparedFrame | None:
+        """The frame that the states belong to."""
+        return self._newest
+
+    def prepare(self, frame: Frame) -> PreparedFrame:
+        """Bring a frame to the working size and onto the device."""
+        height, width = working_size(frame.size, self.config.working_size)
+        image = frame.image
+        if (height, width) != frame.size:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        tensor = torch.tensor(image, device=self._device).permute(2, 0, 1).contiguous()
+        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor)
+
+    def seed(self, seed: Seed, frame: Frame) -> Tracks:
+        """Step to the frame, then add the seed's new ids and correct its known ones; the others go on.
+
+        Raises:
+            ValueError: The seed's size is not that of the frame, or the frame's not that of the video.
+        """
+        prepared = self.prepare(frame)
+        states = self.start(seed, prepared)  # refuses before anything has changed
+        self.advance(prepared)
+        self.adopt(states)
+        return self.tracks()
+
+    def step(self, frame: Frame) -> Tracks:
+        """Carry every instance to the next frame.
+
+        Raises:
+            ValueError: The frame's size is not that of the video.
+        """
+        self.advance(self.prepare(frame))
+        return self.tracks()
+
+    def remove(self, instance_ids: Iterable[int]) -> None:
+        """Drop instances; the state of the others stays as it is.
+
+        Raises:
+            KeyError: One of them is not tracked; none is removed then.
+        """
+        doomed = set(instance_ids)
+        unknown = doomed - set(self._states)
+        if unknown:
+            raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
+        self._states = {i: state for i, state in self._states.items() if i not in doomed}
+
+    @torch.no_grad()
+    def advance(self, frame: PreparedFrame) -> None:
+        """Carry all states from the newest frame to this one.
+
+        Raises:
+            ValueError: Its size is not that of the video.
+        """
+        if self._newest is not None:
+            _check_size("frame", frame.size, self._newest.size)
+            self._states = self.carry(self._states, self._newest, frame)
+        self._newest = frame
+
+    def start(self, seed: Seed, frame: PreparedFrame) -> dict[int, InstanceState]:
+        """First states of the seed's instances, on the frame that it was drawn on.
+
+        Raises:
+            ValueError: The seed's size is not that of the frame.
+        """
+        _check_size("seed", seed.size, frame.size)
+        return {i: self._first_state(i, seed, frame) for i in seed.ids}
+
+    @torch.no_grad()
+    def carry(
+        self, states: Mapping[int, InstanceState], previous: PreparedFrame, current: PreparedFrame
+    ) -> dict[int, InstanceState]:
+        """States on ``current`` from those on ``previous``; without instances no flow is computed."""
+        if not states:
+            return {}
+        flow = self._flow(current.image, previous.image)
+        seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
+        to_input = current.size[1] / current.image.shape[2]
+        return {
+            i: self._carry_one(state, flow, to_input / seconds if seconds > 0 else None) for i, state in states.items()
+        }
+
+    def adopt(self, states: Mapping[int, InstanceState]) -> None:
+        """Take in states that belong to the newest frame; known ids are replaced."""
+        self._states = dict(sorted({**self._states, **states}.items()))
+
+    @torch.no_grad()
+    def tracks(self) -> Tracks:
+        """Merge the instances on the newest frame, at the size of the input.
+
+        Raises:
+            RuntimeError: There was no frame yet.
+        """
+        if self._newest is None:
+            raise RuntimeError("no frame yet: call step or seed first")
+        size = self._newest.size
+        probabilities = {
+            i: _full_probability(state, size) for i, state in self._states.items() if state.frames_unseen == 0
+        }
+        labels = merge(probabilities, size, self._device).cpu().numpy()
+        tracks = tuple(_track(state, labels, probabilities.get(i)) for i, state in self._states.items())
+        return Tracks(stamp_ns=self._newest.stamp_ns, labels=labels, tracks=tracks)
+
+    def _first_state(self, instance_id: int, seed: Seed, frame: PreparedFrame) -> InstanceState:
+        mask = seed.labels == instance_id
+        height, width = frame.image.shape[1:]
+        # Area averaging: a working pixel's probability is the share of it that the mask covers.
+        small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        area = int(np.count_nonzero(small >= 0.5))
+        return InstanceState(
+            instance_id=instance_id,
+            name=seed.names.get(instance_id, self._name_of(instance_id)),
+            probability=torch.tensor(small, device=self._device),
+            status=InstanceStatus.SEEDED,
+            age=0,
+            frames_unseen=0,
+            area=area,
+            usual_area=float(max(area, 1)),
+            velocity=None,
+            seed_mask=torch.tensor(mask, device=self._device),
+        )
+
+    def _name_of(self, instance_id: int) -> str:
+        known = self._states.get(instance_id)
+        return known.name if known else ""
+
+    def _carry_one(self, state: InstanceState, flow: Tensor, per_second: float | None) -> InstanceState:
+        prior = warp(state.probability[None], flow)[0]
+        box = box_of(prior)
+        size = (prior.shape[0], prior.shape[1])
+        probability = gate(prior, box and enlarge(box, self.config.gate.enlarge, size))
+        area = int((probability >= 0.5).sum())
+        seen = area >= self.config.presence.min_pixels
+        unseen = 0 if seen else state.frames_unseen + 1
+        return dataclasses.replace(
+            state,
+            probability=probability,
+            status=self._status(unseen),
+            age=state.age + 1,
+            frames_unseen=unseen,
+            area=area,
+            usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
+            velocity=_velocity(probability, flow, per_second) if seen else None,
+            seed_mask=None,
+        )
+
+    def _status(self, frames_unseen: int) -> InstanceStatus:
+        if frames_unseen == 0:
+            return InstanceStatus.TRACKING
+        lost = frames_unseen > self.config.presence.lost_after_frames
+        return InstanceStatus.LOST if lost else InstanceStatus.OCCLUDED
+
+
+def build_tracker(config: Config) -> Tracker:
+    """The tracker that the config describes; node, replay and command line all get theirs here.
+
+    Raises:
+        RuntimeError: The device asked for by name is not there.
+    """
+    device = choose_device(config.device)
+    return Tracker(config, build_flow(config.flow, device), device)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        RuntimeError: cuda was asked for by name and is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise RuntimeError(
+            f"device {name!r} was asked for, but torch sees {count} cuda devices; use device auto or cpu"
+        )
+    return device
+
+
+def warm_up(tracker: Tracker) -> None:
+    """Run two small frames through, so that the first image does not pay for what is set up lazily."""
+    frames = [Frame(stamp_ns=stamp, image=np.zeros((64, 64, 3), np.uint8)) for stamp in (1, 2)]
+    labels = np.zeros((64, 64), np.int32)
+    labels[16:48, 16:48] = 1
+    tracker.seed(Seed(stamp_ns=1, labels=labels), frames[0])
+    tracker.step(frames[1])
+
+
+def set_threads(number: int) -> None:
+    """Threads that torch and OpenCV use for one operation; 0 leaves their default."""
+    if number:
+        torch.set_num_threads(number)
+        cv2.setNumThreads(number)
+
+
+def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(h, w) that the tracker works on: the longer side at most ``longest``, never scaled up.
+
+    >>> working_size((480, 854), 448)
+    (252, 448)
+    """
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
+    if actual != expected:
+        raise ValueError(
+            f"{what} must be {expected[1]}x{expected[0]} (width x height) like the video, got {actual[1]}x{actual[0]}"
+        )
+
+
+def _full_probability(state: InstanceState, size: tuple[int, int]) -> Tensor:
+    """Probability (H, W); on the seeded frame the seed itself, to the pixel."""
+    if state.seed_mask is not None:
+        return state.seed_mask.float()
+    return resize_probability(state.probability, size)
+
+
+def _velocity(probability: Tensor, flow: Tensor, per_second: float | None) -> tuple[float, float] | None:
+    """Mean motion under the mask; flow points back to where it came from, hence the sign."""
+    if per_second is None:
+        return None
+    weight = probability / probability.sum()
+    dx, dy = (-(flow * weight).sum(dim=(1, 2)) * per_second).tolist()
+    return dx, dy
+
+
+def _track(state: InstanceState, labels: np.ndarray, probability: Tensor | None) -> Track:
+    """The public view of a state; it counts as unseen where others won all of its pixels, too."""
+    mask = labels == state.instance_id if probability is not None else np.zeros((0, 0), bool)
+    box = Box.of_mask(mask) if mask.size else None
+    seen = box is not None and probability is not None
+    crop = mask[box.slices].copy() if box else np.zeros((0, 0), bool)
+    inside = probability[box.slices].cpu().numpy() if box and probability is not None else np.zeros((0, 0), np.float32)
+    hidden = InstanceStatus.OCCLUDED if state.frames_unseen == 0 else state.status
+    return Track(
+        instance_id=state.instance_id,
+        name=state.name,
+        status=state.status if seen else hidden,
+        age=state.age,
+        frames_unseen=state.frames_unseen if seen else max(1, state.frames_unseen),
+        score=float(inside[crop].mean()) if seen else 0.0,
+        visibility=min(1.0, state.area / max(state.usual_area, 1.0)) if seen else 0.0,
+        box=box,
+        mask=crop,
+        probability=inside,
+        velocity=state.velocity if seen else None,
+    )

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What travels through the tracker, and the conventions that hold everywhere.
+
+* Images are RGB, uint8, (H, W, 3). Tensors are float32, (C, H, W), in [0, 1].
+* Pixel (row v, column u) covers [u, u + 1) x [v, v + 1). Boxes are half-open, (x0, y0, x1, y1), in pixels.
+* Flow is backward: what is at p now was at ``p + flow[:, v, u]`` (dx, dy) before, in pixels.
+* Times are integer nanoseconds of ``header.stamp``.
+* ``labels`` maps hold instance ids: 0 is background, ids start at 1.
+
+These types check what comes from outside; behind them the values are trusted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+LabelArray = npt.NDArray[np.int32]
+
+MAX_INSTANCE_ID = 2**15 - 1
+"""Largest id: a label image is at most 16 bits deep, and ids are signed in some consumers."""
+
+
+class InstanceStatus(enum.IntEnum):
+    """State of an instance on one image; the values are those of ``InstanceMask.state``."""
+
+    SEEDED = 1
+    TRACKING = 2
+    OCCLUDED = 3
+    LOST = 4
+    REMOVED = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One image of the stream.
+
+    Args:
+        stamp_ns: Time of the image, ns, > 0.
+        image: RGB, uint8, (H, W, 3), H and W at least 1.
+
+    Raises:
+        ValueError: The stamp is not positive, or the image is of another shape or dtype.
+    """
+
+    stamp_ns: int
+    image: UInt8Array
+
+    def __post_init__(self) -> None:
+        if self.stamp_ns <= 0:
+            raise ValueError(f"stamp must be > 0 ns, got {self.stamp_ns}")
+        shape = self.image.shape
+        if self.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise ValueError(f"image must be uint8 (H, W, 3), got {self.image.dtype} {shape}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Seed:
+    """Marks instances on one image: value = id, 0 = background.
+
+    Args:
+        stamp_ns: Time of the image that it was drawn on, ns; 0 = the next image.
+        labels: int32, (H, W), 0 or ids from 1 to ``MAX_INSTANCE_ID``, at least one pixel not 0.
+        names: Names of some of the ids.
+
+    Raises:
+        ValueError: The labels are of another shape or dtype, hold no instance or an id out of range.
+    """
+
+    stamp_ns: int
+    labels: LabelArray
+    names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.stamp_ns < 0:
+            raise ValueError(f"stamp of a seed must be >= 0 ns, got {self.stamp_ns}")
+        if self.labels.dtype != np.int32 or self.labels.ndim != 2:
+            raise ValueError(f"labels must be int32 (H, W), got {self.labels.dtype} {self.labels.shape}")
+        if not self.labels.size or not self.labels.any():
+            raise ValueError(f"a seed must mark at least one pixel, got none in {self.labels.shape}")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high > MAX_INSTANCE_ID:
+            raise ValueError(f"ids must lie in 1..{MAX_INSTANCE_ID} (0 = background), got {low}..{high}")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.labels.shape[0], self.labels.shape[1]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that it marks, ascending."""
+        return tuple(int(i) for i in np.unique(self.labels) if i)
+
+
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """Half-open box in pixels: it covers columns x0 .. x1 - 1 and rows y0 .. y1 - 1.
+
+    >>> Box(2, 1, 5, 3).width, Box(2, 1, 5, 3).height
+    (3, 2)
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    def __post_init__(self) -> None:
+        if self.x1 <= self.x0 or self.y1 <= self.y0:
+            raise ValueError(f"a box must hold a pixel, got x {self.x0}..{self.x1}, y {self.y0}..{self.y1}")
+
+    @property
+    def width(self) -> int:
+        """Columns covered."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        """Rows covered."""
+        return self.y1 - self.y0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the box in an (H, W) array."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    @staticmethod
+    def of_mask(mask: npt.NDArray[np.generic]) -> Box | None:
+        """Smallest box around the non-zero pixels of (H, W); None where there are none.
+
+        >>> Box.of_mask(np.eye(3, dtype=bool))
+        Box(x0=0, y0=0, x1=3, y1=3)
+        """
+        columns = np.flatnonzero(mask.any(axis=0))
+        if not columns.size:
+            return None
+        rows = np.flatnonzero(mask.any(axis=1))
+        return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Track:
+    """One instance on one image, at the size of the input.
+
+    Args:
+        instance_id: Public id, >= 1.
+        name: Name given with the seed, may be empty.
+        status: State on this image.
+        age: Images since the last seed of this id.
+        frames_unseen: Images since the instance was last seen.
+        score: Mean probability inside the mask, 0..1; 0 where the mask is empty.
+        visibility: Estimate of the visible share, 0..1.
+        box: Smallest box around the mask; None where the mask is empty.
+        mask: bool, (box.height, box.width): the mask inside the box; (0, 0) where it is empty.
+        probability: float32, same shape, in [0, 1]: pre-merge probability inside the box.
+        velocity: Mean motion, (x, y) in pixels per second; None where unknown.
+    """
+
+    instance_id: int
+    name: str
+    status: InstanceStatus
+    age: int
+    frames_unseen: int
+    score: float
+    visibility: float
+    box: Box | None
+    mask: BoolArray
+    probability: npt.NDArray[np.float32]
+    velocity: tuple[float, float] | None
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def centroid(self) -> tuple[float, float] | None:
+        """Mean of the pixel centres of the mask, (x, y) in pixels; None where it is empty."""
+        if self.box is None:
+            return None
+        rows, columns = np.nonzero(self.mask)
+        return float(columns.mean()) + self.box.x0 + 0.5, float(rows.mean()) + self.box.y0 + 0.5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tracks:
+    """All instances on one image.
+
+    Args:
+        stamp_ns: Stamp of the image, ns.
+        labels: int32, (H, W): the merged label map at the size of the input.
+        tracks: By ascending id; occluded and lost ones included.
+    """
+
+    stamp_ns: int
+    labels: LabelArray
+    tracks: tuple[Track, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.labels.shape[0], self.labels.shape[1]

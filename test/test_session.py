@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeds late and early, removals, jumps of time: everything in the order of stamps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import world
+
+from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.buffer import FrameBuffer
+from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
+from maskrnn_ros.tracking.state import PreparedFrame
+from maskrnn_ros.types import Frame, InstanceStatus, Seed, Tracks
+
+
+class Bench:
+    """A session with a clock that the test moves, and all that it reported."""
+
+    def __init__(self, build: Callable[[Config], Tracker] | None = world.exact_tracker, **changes: object) -> None:
+        self.now = 0.0
+        self.config = with_values(Config(), **{"catch_up__mode": "exact", **changes})
+        self.outcomes: list[SeedOutcome] = []
+        self.events: list[str] = []
+        self.ids = IdBook()
+        self.session = Session(
+            self.config, build or build_tracker, self.ids, self.outcomes.append, self.events.append, clock=lambda: self.now
+        )
+
+    def image(self, number: int) -> Tracks:
+        return self.session.process(world.frame(number))
+
+    def seed(self, seed: Seed, frame: Frame | None = None, ticket: object = None) -> None:
+        admission = self.ids.admit(seed, self.config)
+        self.session.seed(SeedRequest(ticket=ticket, admission=admission, arrived=self.now, frame=frame))
+
+    def remove(self, *ids: int, stamp_ns: int = 0) -> None:
+        self.ids.remove(ids)
+        self.session.remove(ids, stamp_ns)
+
+    @property
+    def last(self) -> tuple[SeedStatus, tuple[int, ...], int]:
+        outcome = self.outcomes[-1]
+        return outcome.status, outcome.ids, outcome.frames_used
+
+    def said(self) -> list[SeedStatus]:
+        return [outcome.status for outcome in self.outcomes]
+
+
+def assert_same_states(one: Session, other: Session) -> None:
+    assert tuple(one.states) == tuple(other.states)
+    for i, state in one.states.items():
+        for field in dataclasses.fields(state):
+            a, b = getattr(state, field.name), getattr(other.states[i], field.name)
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, field.name
+
+
+def test_before_a_seed_every_image_gives_an_empty_result() -> None:
+    bench = Bench()
+    assert [bench.image(number).tracks for number in range(3)] == [(), (), ()]
+    assert bench.session.frame_index == 3
+
+
+def test_a_seed_in_time_waits_for_its_image_and_is_applied_to_it() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(world.seed(1), ticket="mine")
+    assert bench.said() == [SeedStatus.PENDING]
+    tracks = bench.image(1)
+    np.testing.assert_array_equal(tracks.labels, world.labels(1))
+    assert bench.last == (SeedStatus.APPLIED, (1, 2), 0)
+    assert {outcome.ticket for outcome in bench.outcomes} == {"mine"}
+
+
+def test_a_seed_of_the_newest_image_starts_on_it() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(world.seed(0))
+    assert bench.said() == [SeedStatus.APPLIED]
+    np.testing.assert_array_equal(bench.image(1).labels, world.labels(1))
+
+
+def test_a_seed_without_stamp_is_applied_to_the_next_image() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(dataclasses.replace(world.seed(1), stamp_ns=0))
+    np.testing.assert_array_equal(bench.image(1).labels, world.labels(1))
+
+
+@pytest.mark.parametrize("build", [world.exact_tracker, None])
+def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time(build) -> None:
+    in_time, late = (Bench(build) for _ in range(2))
+    in_time.seed(world.seed(2, 2))
+    for bench in (in_time, late):
+        bench.seed(world.seed(0, 1))
+        for number in range(6):
+            bench.image(number)
+    late.seed(world.seed(2, 2))
+    assert late.last == (SeedStatus.APPLIED, (2,), 3)
+    assert_same_states(in_time.session, late.session)
+    np.testing.assert_array_equal(in_time.image(6).labels, late.image(6).labels)
+    assert_same_states(in_time.session, late.session)
+
+
+def test_a_late_correction_equals_a_correction_in_time() -> None:
+    moved = Seed(stamp_ns=world.stamp_ns(2), labels=np.roll(world.labels(2), 5, axis=1))
+    in_time, late = Bench(), Bench()
+    for bench in (in_time, late):
+        bench.seed(world.seed(0))
+    in_time.seed(moved)
+    for number in range(5):
+        in_time.image(number), late.image(number)
+    late.seed(moved)
+    assert_same_states(in_time.session, late.session)
+
+
+def test_skip_leaves_frames_out_so_as_to_end_in_time_while_the_stream_goes_on() -> None:
+    bench = Bench(catch_up__mode="skip", catch_up__max_s=1.0)
+    bench.seed(world.seed(0, 1))
+    for number in range(40):
+        bench.image(number)
+    bench.seed(world.seed(2, 2))
+    assert bench.last[0] == SeedStatus.PENDING
+    number, steps = 40, 0
+    while bench.session.catching_up:  # a step takes 0.2 s; an image comes every other step
+        bench.now += 0.2
+        bench.session.catch_up()
+        steps += 1
+        if steps % 2 == 0:
+            tracks = bench.image(number)
+            assert 1 in [track.instance_id for track in tracks.tracks]
+            number += 1
+    assert bench.last[0] == SeedStatus.APPLIED
+    assert 2 <= bench.outcomes[-1].frames_used <= 8
+    assert bench.outcomes[-1].duration_s <= 1.0 + 2 * 0.2
+    np.testing.assert_array_equal(bench.image(number).labels, world.labels(number))
+
+
+def test_a_seed_ahead_of_its_image_waits_then_is_rejected_with_the_nearest_stamp() -> None:
+    bench = Bench(seed_timeout=2.0)
+    bench.image(0)
+    bench.seed(dataclasses.replace(world.seed(0), stamp_ns=world.stamp_ns(0) + 5))
+    bench.now = 1.9
+    bench.session.expire()
+    assert bench.said() == [SeedStatus.PENDING]
+    bench.now = 2.0
+    assert bench.session.next_timeout == 2.0
+    bench.session.expire()
+    assert bench.said() == [SeedStatus.PENDING, SeedStatus.REJECTED]
+    assert f"nearest is {world.stamp_ns(0)}" in bench.outcomes[-1].reason
+    assert bench.ids.live == ()
+
+
+def test_a_seed_older_than_the_buffer_is_rejected_with_the_oldest_stamp_held() -> None:
+    bench = Bench(buffer__seconds=0.1)  # frames come every 0.04 s
+    for number in range(6):
+        bench.image(number)
+    bench.seed(world.seed(1))
+    assert bench.last[0] == SeedStatus.REJECTED
+    assert f"from {world.stamp_ns(3)} to {world.stamp_ns(5)}" in bench.outcomes[-1].reason
+
+
+def test_a_seed_whose_image_was_passed_by_is_rejected_at_once() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(world.seed(1))
+    bench.image(2)
+    assert bench.said() == [SeedStatus.PENDING, SeedStatus.REJECTED]
+    assert "is not held (too old, or dropped)" in bench.outcomes[-1].reason
+
+
+@pytest.mark.parametrize("seeded_after", [1, 3])
+def test_a_seed_that_brings_its_image_needs_none_of_the_stream(seeded_after: int) -> None:
+    bench = Bench()
+    for number in (0, 1, 3, 4):  # 2 was dropped
+        bench.image(number)
+        if number == seeded_after:
+            bench.seed(world.seed(2), frame=world.frame(2))
+    assert bench.last[:2] == (SeedStatus.APPLIED, (1, 2))
+    np.testing.assert_array_equal(bench.image(5).labels, world.labels(5))
+
+
+def test_a_seed_of_another_size_is_rejected_never_stretched() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0, 1))
+    bench.image(0)
+    bench.seed(Seed(stamp_ns=world.stamp_ns(0), labels=np.full((40, 50), 2, np.int32)))
+    assert bench.last[0] == SeedStatus.REJECTED
+    assert "seed must be 128x96 (width x height) like the video, got 50x40" in bench.outcomes[-1].reason
+    assert bench.ids.live == (1,)
+    np.testing.assert_array_equal(bench.image(1).labels, np.where(world.labels(1) == 1, 1, 0))
+
+
+def test_an_image_of_another_size_is_refused_while_instances_live() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0))
+    bench.image(0)
+    with pytest.raises(ValueError, match="image must be 128x96 .* got 50x40; call ~/reset"):
+        bench.session.process(Frame(stamp_ns=world.stamp_ns(1), image=np.zeros((40, 50, 3), np.uint8)))
+    np.testing.assert_array_equal(bench.image(2).labels, world.labels(2))
+
+
+def test_without_instances_another_size_is_taken() -> None:
+    bench = Bench(build=None)
+    bench.image(0)
+    small = Frame(stamp_ns=world.stamp_ns(1), image=np.zeros((40, 50, 3), np.uint8))
+    assert bench.session.process(small).size == (40, 50)
+
+
+def test_the_same_stamp_again_is_refused_and_changes_nothing() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0))
+    bench.image(0)
+    with pytest.raises(ValueError, match="stamp must be newer"):
+        bench.image(0)
+    assert (bench.session.frame_index, bench.session.number) == (1, 1)
+
+
+def test_removal_is_said_once_and_leaves_the_others() -> None:
+    bench, alone = Bench(), Bench()
+    bench.seed(world.seed(0))
+    alone.seed(world.seed(0, 1))
+    for number in range(3):
+        bench.image(number), alone.image(number)
+    bench.remove(2)
+    first, second = bench.image(3), bench.image(4)
+    alone.image(3), alone.image(4)
+    assert [(t.instance_id, t.status) for t in first.tracks][1] == (2, InstanceStatus.REMOVED)
+    assert [t.instance_id for t in second.tracks] == [1]
+    assert_same_states(bench.session, alone.session)
+
+
+def test_a_removal_with_a_stamp_waits_for_its_time() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0))
+    bench.image(0)
+    bench.remove(2, stamp_ns=world.stamp_ns(3))
+    alive = [[t.instance_id for t in bench.image(n).tracks if t.status != InstanceStatus.REMOVED] for n in (1, 2, 3)]
+    assert alive == [[1, 2], [1, 2], [1]]
+
+
+def test_removing_what_still_waits_rejects_its_seed() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(world.seed(1, 2))
+    bench.remove(2)
+    assert [t.instance_id for t in bench.image(1).tracks] == []
+    assert bench.last[0] == SeedStatus.REJECTED and "removed meanwhile" in bench.outcomes[-1].reason
+
+
+def test_time_that_goes_back_begins_a_new_session() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0))
+    for number in range(3):
+        bench.image(number)
+    bench.seed(world.seed(9))
+    bench.now = 10.0  # long after the seed came
+    tracks = bench.image(1)
+    assert (bench.session.number, bench.session.frame_index, tracks.tracks) == (2, 1, ())
+    assert bench.last[0] == SeedStatus.REJECTED
+    assert "time went back" in bench.outcomes[-1].reason and "session 2 begins" in bench.events[-1]
+    bench.seed(world.seed(1))  # ids are free again
+    assert bench.last == (SeedStatus.APPLIED, (1, 2), 0)
+
+
+def test_a_looped_bag_gets_its_seed_again() -> None:
+    """The seed comes before its image, when the jump of time does not show yet."""
+    bench = Bench()
+    for _ in range(3):
+        bench.now += 100.0
+        bench.seed(world.seed(0))
+        for number in range(3):
+            tracks = bench.image(number)
+            np.testing.assert_array_equal(tracks.labels, world.labels(number))
+    assert bench.session.number == 3
+
+
+def test_a_looped_bag_with_an_unnumbered_mask_gets_the_same_id_in_every_session() -> None:
+    bench = Bench()
+    mask = np.where(world.labels(0) == 1, 255, 0).astype(np.int32)
+    for _ in range(2):
+        bench.now += 100.0
+        bench.seed(Seed(stamp_ns=world.stamp_ns(0), labels=mask))
+        assert [t.instance_id for t in bench.image(0).tracks] == [1]
+        bench.image(1)
+
+
+def test_on_time_jump_keep_goes_on_with_the_instances() -> None:
+    bench = Bench(on_time_jump="keep")
+    bench.seed(world.seed(5))
+    bench.image(5)
+    np.testing.assert_array_equal(bench.image(3).labels, world.labels(3))
+    assert (bench.session.number, bench.session.frame_index, len(bench.session.buffer)) == (1, 2, 1)
+
+
+def test_reset_forgets_all_and_says_so() -> None:
+    bench = Bench()
+    bench.seed(world.seed(0))
+    bench.image(0)
+    bench.seed(world.seed(7, 1))
+    bench.ids.clear()
+    bench.session.reset("asked for")
+    assert bench.last[0] == SeedStatus.REJECTED
+    assert bench.image(1).tracks == ()
+    assert (bench.session.number, bench.session.seeds_waiting) == (2, 0)
+
+
+def test_a_fault_while_catching_up_gives_up_that_seed_alone() -> None:
+    bench = Bench(catch_up__mode="skip")
+    bench.seed(world.seed(0, 1))
+    for number in range(4):
+        bench.image(number)
+    bench.seed(world.seed(1, 2))
+    bench.session.fail("it broke")
+    assert bench.last[0] == SeedStatus.REJECTED and bench.ids.live == (1,)
+    assert [t.instance_id for t in bench.image(4).tracks] == [1]
+
+
+# --- ids ---
+
+
+def admit(book: IdBook, labels: list[int], stamp_ns: int = 1, **changes) -> tuple[tuple[int, ...], bool]:
+    seed = Seed(stamp_ns=stamp_ns, labels=np.array([labels], np.int32))
+    admission = book.admit(seed, with_values(Config(), **changes))
+    return admission.seed.ids, admission.duplicate
+
+
+def test_ids_are_those_of_the_mask() -> None:
+    assert admit(IdBook(), [0, 3, 7, 255]) == ((3, 7, 255), False)
+
+
+def test_a_mask_of_nothing_but_255_is_one_new_instance_with_the_next_free_id() -> None:
+    book = IdBook()
+    assert admit(book, [0, 255]) == ((1,), False)
+    assert admit(book, [4, 0]) == ((4,), False)
+    assert admit(book, [255, 255]) == ((5,), False)
+    book.remove([5])
+    assert admit(book, [255, 0, 255]) == ((6,), False)
+
+
+def test_the_same_seed_twice_is_applied_once_while_its_instance_lives() -> None:
+    book = IdBook()
+    assert admit(book, [0, 255]) == ((1,), False)
+    assert admit(book, [0, 255]) == ((1,), True)
+    assert admit(book, [0, 255], stamp_ns=2) == ((2,), False)
+    book.remove([1])
+    assert admit(book, [0, 255]) == ((3,), False)
+
+
+def test_a_duplicate_is_reported_applied_and_changes_nothing() -> None:
+    bench = Bench()
+    bench.image(0)
+    bench.seed(world.seed(0))
+    bench.image(1)
+    before = bench.session.states[1]
+    bench.seed(world.seed(0))
+    assert bench.last[0] == SeedStatus.APPLIED and bench.session.states[1] is before
+
+
+def test_a_rejected_seed_may_be_sent_again() -> None:
+    bench = Bench(seed_timeout=1.0)
+    bench.seed(world.seed(0))
+    bench.now = 1.0
+    bench.session.expire()
+    bench.seed(world.seed(0))
+    assert [t.instance_id for t in bench.image(0).tracks] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "message"),
+    [
+        ([2, 0], {}, r"id \[2\] was removed in this session"),
+        ([1, 3, 4], {"max_instances": 2}, "expected at most 2 instances .* got 2 new ones beside 1"),
+        ([300], {"label_encoding": "mono8"}, "ids must be <= 255 with label_encoding mono8, got 300"),
+    ],
+)
+def test_bad_ids_are_refused(labels: list[int], changes: dict, message: str) -> None:
+    book = IdBook()
+    admit(book, [1, 2])
+    book.remove([2])
+    with pytest.raises(ValueError, match=message):
+        admit(book, labels, **changes)
+    assert book.live == (1,)
+
+
+@pytest.mark.parametrize(("ids", "message"), [([], "got none"), ([1, 9], r"among \[1, 2\], got \[9\]")])
+def test_bad_removals_remove_nothing(ids: list[int], message: str) -> None:
+    book = IdBook()
+    admit(book, [1, 2])
+    with pytest.raises(ValueError, match=message):
+        book.remove(ids)
+    assert book.live == (1, 2)
+
+
+# --- buffer ---
+
+
+def test_the_buffer_is_bounded_in_memory_and_time() -> None:
+    config = with_values(Config(), buffer__megabytes=1, buffer__seconds=5.0).buffer
+    held = FrameBuffer(config)
+    for number in range(1, 21):  # 0.3 MB each
+        image = torch.zeros(3, 100, 1000, dtype=torch.uint8)
+        held.add(PreparedFrame(stamp_ns=number * 1_000_000_000, size=(100, 1000), image=image))
+    assert (len(held), held.nbytes) == (3, 900_000)
+    assert held.oldest is not None and held.oldest.stamp_ns == 18_000_000_000
+    held.config = dataclasses.replace(config, megabytes=100)
+    tiny = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    held.add(PreparedFrame(stamp_ns=24_000_000_000, size=(1, 1), image=tiny))
+    assert [frame.stamp_ns // 1_000_000_000 for frame in held.after(0)] == [19, 20, 24]
+    assert held.nearest(21_900_000_000) == 20_000_000_000
+    assert held.at(20_000_000_000) is not None and held.at(20_000_000_001) is None
+
+
+def test_the_frames_that_trackers_are_given_do_not_depend_on_seeds() -> None:
+    """Every processed image is held, seeds or not: what comes first is the order of stamps, not of arrival."""
+    bench = Bench()
+    for number in range(5):
+        bench.image(number)
+    assert [frame.stamp_ns for frame in bench.session.buffer.after(0)] == [world.stamp_ns(n) for n in range(5)]
+
+
+def test_a_new_session_builds_a_new_tracker() -> None:
+    built: list[Tracker] = []
+
+    def build(config: Config) -> Tracker:
+        built.append(world.exact_tracker(config))
+        return built[-1]
+
+    bench = Bench(build=build)
+    bench.image(1)
+    bench.image(0)
+    assert len(built) == 2

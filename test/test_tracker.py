@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker of one video: it follows, and instances do not disturb each other."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import world
+
+from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.gate import box_of, enlarge, gate
+from maskrnn_ros.tracking.merge import merge
+from maskrnn_ros.tracking.tracker import choose_device, working_size
+from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Tracks
+
+
+def run(tracker: Tracker, frames: int, seed: Seed | None = None) -> list[Tracks]:
+    first = [tracker.seed(seed or world.seed(0), world.frame(0))]
+    return first + [tracker.step(world.frame(number)) for number in range(1, frames)]
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
+
+
+def test_with_the_true_flow_masks_are_true_to_the_pixel() -> None:
+    for number, tracks in enumerate(run(world.exact_tracker(Config()), 8)):
+        np.testing.assert_array_equal(tracks.labels, world.labels(number))
+        assert [track.instance_id for track in tracks.tracks] == [1, 2]
+        assert [track.age for track in tracks.tracks] == [number, number]
+        for track, shape in zip(tracks.tracks, world.TWO, strict=True):
+            x, y = shape.x + shape.dx * number, shape.y + shape.dy * number
+            assert track.box == Box(x, y, x + shape.width, y + shape.height)
+            assert track.centroid == (x + shape.width / 2, y + shape.height / 2)
+            assert track.score == pytest.approx(1.0, abs=1e-3)
+
+
+def test_with_estimated_flow_it_follows_two_objects_that_move_differently() -> None:
+    tracks = run(build_tracker(Config()), 8)[-1]
+    start, truth = world.labels(0), world.labels(7)
+    for track in tracks.tracks:
+        mask, true = tracks.labels == track.instance_id, truth == track.instance_id
+        assert overlap(mask, true) > 0.5
+        assert overlap(mask, true) > overlap(start == track.instance_id, true)
+        assert track.box == Box.of_mask(mask)
+
+
+def test_the_velocity_is_that_of_the_object() -> None:
+    one, two = run(world.exact_tracker(Config()), 5)[-1].tracks
+    per_second = 1e9 / world.PERIOD_NS
+    assert one.velocity == pytest.approx((2 * per_second, 0), rel=1e-3)
+    assert two.velocity == pytest.approx((-1 * per_second, 1 * per_second), rel=1e-3)
+
+
+def test_the_velocity_counts_pixels_of_the_input_at_a_smaller_working_size() -> None:
+    def one_to_the_right(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        return torch.stack([torch.full(current.shape[1:], -1.0), torch.zeros(current.shape[1:])])
+
+    tracker = Tracker(with_values(Config(), working_size=64), one_to_the_right, torch.device("cpu"))
+    one = run(tracker, 2)[-1].tracks[0]  # a working pixel is two of the input
+    assert one.velocity == pytest.approx((2e9 / world.PERIOD_NS, 0))
+
+
+def test_the_seeded_frame_gives_back_the_seed_to_the_pixel_at_any_working_size() -> None:
+    for size in (64, 100, 448):
+        tracks = build_tracker(with_values(Config(), working_size=size)).seed(world.seed(0), world.frame(0))
+        np.testing.assert_array_equal(tracks.labels, world.labels(0))
+        assert {track.status for track in tracks.tracks} == {InstanceStatus.SEEDED}
+        assert {track.age for track in tracks.tracks} == {0}
+
+
+@pytest.mark.parametrize("change", ["remove", "add", "correct"])
+def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(change: str) -> None:
+    alone, changed = build_tracker(Config()), build_tracker(Config())
+    alone.seed(world.seed(0, 1), world.frame(0))
+    changed.seed(world.seed(0, 1) if change == "add" else world.seed(0), world.frame(0))
+    for number in range(1, 7):
+        alone.step(world.frame(number))
+        changed.step(world.frame(number))
+        if number == 3 and change == "remove":
+            changed.remove([2])
+        if number == 3 and change in ("add", "correct"):
+            changed.adopt(changed.start(world.seed(3, 2), changed.newest))
+    expected, actual = alone.states[1], changed.states[1]
+    assert torch.equal(expected.probability, actual.probability)
+    fields = [f.name for f in dataclasses.fields(expected) if f.name != "probability"]
+    assert [getattr(expected, f) for f in fields] == [getattr(actual, f) for f in fields]
+    assert tuple(changed.states) == ((1,) if change == "remove" else (1, 2))
+
+
+def test_a_correction_replaces_the_mask_and_keeps_the_name() -> None:
+    tracker = build_tracker(Config())
+    tracker.seed(dataclasses.replace(world.seed(0), names={1: "cup", 2: "box"}), world.frame(0))
+    tracker.step(world.frame(1))
+    moved = np.zeros((world.HEIGHT, world.WIDTH), np.int32)
+    moved[70:90, 5:25] = 1
+    tracks = tracker.seed(Seed(stamp_ns=world.stamp_ns(2), labels=moved), world.frame(2))
+    assert tracks.tracks[0].box == Box(5, 70, 25, 90)
+    assert [track.name for track in tracks.tracks] == ["cup", "box"]
+    assert [track.age for track in tracks.tracks] == [0, 2]
+
+
+def test_the_same_frames_give_the_same_masks() -> None:
+    one, other = (run(build_tracker(Config()), 6) for _ in range(2))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_an_object_that_leaves_is_occluded_then_lost_with_an_empty_mask() -> None:
+    leaving = (world.Shape(1, 100, 40, 16, 16, 6, 0),)
+    tracker = world.exact_tracker(with_values(Config(), presence__lost_after_frames=3), leaving)
+    tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
+    seen = [tracker.step(world.frame(number, leaving)).tracks[0] for number in range(1, 16)]
+    hidden = [track for track in seen if track.status != InstanceStatus.TRACKING]
+    assert hidden, "it never left"
+    assert [track.frames_unseen for track in hidden] == list(range(1, len(hidden) + 1))
+    assert [track.status for track in hidden[:4]] == [InstanceStatus.OCCLUDED] * 3 + [InstanceStatus.LOST]
+    for track in hidden:
+        assert (track.box, track.area, track.score, track.centroid, track.velocity) == (None, 0, 0.0, None, None)
+
+
+def test_an_instance_whose_pixels_others_won_is_reported_occluded() -> None:
+    tracker = build_tracker(Config())
+    tracker.seed(world.seed(0, 1), world.frame(0))
+    doubled = Seed(stamp_ns=world.stamp_ns(0), labels=np.where(world.labels(0) == 1, 2, 0).astype(np.int32))
+    tracker.adopt(tracker.start(doubled, tracker.newest))
+    one, two = tracker.tracks().tracks  # equal probabilities: the smaller id wins every pixel
+    assert (one.status, one.frames_unseen, one.area) == (InstanceStatus.SEEDED, 0, 480)
+    assert (two.status, two.frames_unseen, two.area) == (InstanceStatus.OCCLUDED, 1, 0)
+
+
+def test_sizes_that_differ_are_refused_and_nothing_changes() -> None:
+    tracker = build_tracker(Config())
+    tracker.seed(world.seed(0), world.frame(0))
+    states = dict(tracker.states)
+    small = Frame(stamp_ns=world.stamp_ns(1), image=np.zeros((50, 60, 3), np.uint8))
+    with pytest.raises(ValueError, match="frame must be 128x96 .* got 60x50"):
+        tracker.step(small)
+    with pytest.raises(ValueError, match="seed must be 128x96 .* got 60x50"):
+        tracker.seed(Seed(stamp_ns=1, labels=np.ones((50, 60), np.int32)), world.frame(0))
+    assert all(tracker.states[i] is states[i] for i in (1, 2))
+
+
+def test_removing_an_unknown_instance_removes_none() -> None:
+    tracker = build_tracker(Config())
+    tracker.seed(world.seed(0), world.frame(0))
+    with pytest.raises(KeyError, match=r"no instance \[7\]"):
+        tracker.remove([1, 7])
+    assert tuple(tracker.states) == (1, 2)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 2), (481, 853)])
+def test_odd_and_tiny_images_pass(size: tuple[int, int]) -> None:
+    tracker = build_tracker(Config())
+    image = world.texture(5, *size)
+    whole = Seed(stamp_ns=1, labels=np.ones(size, np.int32))
+    tracker.seed(whole, Frame(stamp_ns=1, image=image))
+    assert tracker.step(Frame(stamp_ns=2, image=image)).labels.shape == size
+
+
+def test_before_the_first_frame_there_are_no_tracks() -> None:
+    with pytest.raises(RuntimeError, match="no frame yet"):
+        build_tracker(Config()).tracks()
+
+
+def test_without_instances_no_flow_is_computed() -> None:
+    def no_flow(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("flow was computed")
+
+    tracker = Tracker(Config(), no_flow, torch.device("cpu"))
+    assert [tracker.step(world.frame(number)).tracks for number in range(3)] == [(), (), ()]
+
+
+def test_merge_gives_every_pixel_to_the_likeliest() -> None:
+    probabilities = {
+        3: torch.tensor([[0.6, 0.5, 0.49, 0.7]]),
+        1: torch.tensor([[0.6, 0.2, 0.49, 0.9]]),
+        2: torch.tensor([[0.5, 0.4, 0.48, 0.8]]),
+    }
+    assert merge(probabilities, (1, 4), torch.device("cpu")).tolist() == [[1, 3, 0, 1]]
+
+
+def test_the_gate_is_zero_outside_its_box_and_everywhere_without_one() -> None:
+    probability = torch.full((6, 8), 0.7)
+    gated = gate(probability, Box(2, 1, 5, 4))
+    assert gated.count_nonzero() == 9 and gated[1:4, 2:5].eq(0.7).all()
+    assert gate(probability, None).count_nonzero() == 0
+
+
+@pytest.mark.parametrize(
+    ("box", "factor", "expected"),
+    [
+        (Box(10, 10, 18, 14), 1.0, Box(10, 10, 18, 14)),
+        (Box(10, 10, 18, 14), 1.25, Box(9, 9, 19, 15)),
+        (Box(0, 0, 8, 4), 1.5, Box(0, 0, 10, 5)),
+        (Box(90, 50, 100, 60), 2.0, Box(85, 45, 100, 60)),
+    ],
+)
+def test_enlarging_is_about_the_centre_and_clipped(box: Box, factor: float, expected: Box) -> None:
+    assert enlarge(box, factor, (60, 100)) == expected
+
+
+def test_the_box_of_nothing_is_none() -> None:
+    assert box_of(torch.full((4, 4), 0.49)) is None
+    assert box_of(torch.eye(4)) == Box(0, 0, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("size", "longest", "expected"),
+    [((480, 854), 448, (252, 448)), ((854, 480), 448, (448, 252)), ((10, 20), 448, (10, 20)), ((1, 4000), 64, (1, 64))],
+)
+def test_the_working_size_keeps_the_aspect_and_never_grows(
+    size: tuple[int, int], longest: int, expected: tuple[int, int]
+) -> None:
+    assert working_size(size, longest) == expected
+
+
+def test_a_cuda_device_that_is_not_there_is_refused_by_name() -> None:
+    absent = f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}"
+    with pytest.raises(RuntimeError, match=f"device '{absent}' was asked for, but torch sees"):
+        choose_device(absent)
