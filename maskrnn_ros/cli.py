@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``maskrnn``: it parses arguments and calls.
+
+Exit status 0 is success, 2 a wrong argument or file (one line on stderr), 130 Ctrl-C; ``seed`` documents its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from maskrnn_ros import __version__
+from maskrnn_ros.config import Config, load
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = _parser().parse_args(arguments)
+    try:
+        status: int = args.run(args)
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"maskrnn {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="maskrnn", description="Follow the masks of marked objects through video (MaskRNN), in ROS 2 and on files."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_track, _add_bag, _add_seed):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
+
+
+def _say(report: Any, file: Path | None) -> None:
+    if file is not None:
+        file.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+
+
+def _config(path: Path | None) -> Config:
+    return load(path) if path else Config()
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(commands, "demo", _demo, "Run the real node on the shipped clip over real topics and score it.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo_out"), help="folder for masks, overlay and contact sheet"
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file for the node")
+    _add_json(parser)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from maskrnn_ros.ros.demo import run_demo  # needs ROS
+
+    report = run_demo(args.out, config=args.config)
+    print(f"{'instance':>8}  {'J mean':>6}  {'F mean':>6}   (convention davis2017: first and last frame not scored)")
+    for instance_id, score in report.scores.items():
+        print(f"{instance_id:>8}  {score['j_mean']:6.3f}  {score['f_mean']:6.3f}")
+    print(f"{'mean':>8}  {report.j_mean:6.3f}  {report.f_mean:6.3f}")
+    print(
+        f"{report.frames} images one by one at {report.frames_per_second:.1f} per second, "
+        f"{report.step_ms_p50:.1f} ms in the tracker (p50)"
+    )
+    print(
+        f"node active after {report.start_s:.1f} s, {report.rss_mb:.0f} MB"
+    )
+    for name in report.files:
+        print(name)
+    _say(report, args.json)
+    return 0
+
+
+def _add_track(commands: Any) -> None:
+    parser = _command(commands, "track", _track, "Track through a folder of images or a video, without topics.")
+    parser.add_argument(
+        "--frames", type=Path, required=True, metavar="DIR|VIDEO", help="images in order of name, or a video"
+    )
+    parser.add_argument(
+        "--seed-mask", type=Path, required=True, metavar="PNG", help="mask on the first frame, value = id"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for indexed PNGs and overlay.mp4"
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
+    parser.add_argument("--fps", type=float, help="frames per second; default that of the video, 24 for a folder")
+    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds results already")
+    _add_json(parser)
+
+
+def _track(args: argparse.Namespace) -> int:
+    from maskrnn_ros.offline import track_files
+
+    report = track_files(
+        args.frames, args.seed_mask, args.out, _config(args.config), fps=args.fps, overwrite=args.overwrite
+    )
+    states = ", ".join(f"{i} {state}" for i, state in report.final_states.items())
+    print(f"{report.frames} frames, {report.ms_per_frame:.1f} ms each in the tracker; at the end: {states}")
+    print(args.out)
+    _say(report, args.json)
+    return 0
+
+
+def _add_bag(commands: Any) -> None:
+    bag = commands.add_parser("bag", help="Write bags from DAVIS sequences, play bags.")
+    actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
+    from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
+
+    parser = _command(actions, "from-davis", _bag_from_davis, "Write a DAVIS sequence as a bag that ros2 bag plays.")
+    parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and the annotations")
+    parser.add_argument("--sequence", required=True, help="name of the sequence")
+    parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder of the new bag")
+    parser.add_argument("--annotations", default="Annotations", metavar="DIR", help="folder of the annotations in ROOT")
+    parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
+    parser.add_argument("--compressed", action="store_true", help="CompressedImage with the JPEG files as they are")
+    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of the bag")
+    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images")
+    parser.add_argument("--truth-topic", default=TRUTH_TOPIC, help="topic of the ground truth")
+    parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seed")
+    parser.add_argument("--overwrite", action="store_true", help="replace BAG")
+    _add_json(parser)
+
+    parser = _command(actions, "play", _bag_play, "Publish a bag over real topics, where ros2 bag is not installed.")
+    parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded")
+    parser.add_argument("--lockstep", action="store_true", help="wait for the masks of every image before the next")
+    parser.add_argument("--tracker", default="/tracker", help="name of the tracker's node, for --lockstep")
+    parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish topics under other names")
+    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
+    parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
+    parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
+    parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for an answer, seconds")
+    _add_json(parser)
+
+
+def _bag_from_davis(args: argparse.Namespace) -> int:
+    from maskrnn_ros.bags.convert import from_davis
+
+    report = from_davis(
+        args.root,
+        args.sequence,
+        args.out,
+        args.annotations,
+        fps=args.fps,
+        compressed=args.compressed,
+        storage=args.storage,
+        image_topic=args.image_topic,
+        truth_topic=args.truth_topic,
+        seed_topic=args.seed_topic,
+        overwrite=args.overwrite,
+        progress=True,
+    )
+    print(args.out)
+    _say(report, args.json)
+    return 0
+
+
+def _bag_play(args: argparse.Namespace) -> int:
+    from maskrnn_ros.ros.replay import play  # needs ROS
+
+    wrong = [rule for rule in args.remap if rule.count(":=") != 1]
+    if wrong:
+        raise ValueError(f"--remap takes FROM:=TO, got {wrong[0]!r}")
+    report = play(
+        args.bag,
+        rate=args.rate,
+        lockstep=args.lockstep,
+        tracker=args.tracker,
+        remap=dict(rule.split(":=") for rule in args.remap),
+        image_topic=args.image_topic,
+        seed_topic=args.seed_topic,
+        loops=args.loops,
+        publish_clock=args.clock,
+        timeout_s=args.timeout,
+    )
+    for topic, count in report.published.items():
+        print(f"{count:6d}  {topic}")
+    print(f"{report.seconds:.1f} s, messages late by {report.late_ms_p95:.1f} ms (p95)")
+    _say(report, args.json)
+    return 130 if report.interrupted else 0
+
+
+def _add_seed(commands: Any) -> None:
+    text = "Publish a seed mask and wait for what becomes of it: exit 0 applied, 1 rejected, 2 timeout."
+    parser = _command(commands, "seed", _seed, text)
+    parser.add_argument(
+        "--mask", type=Path, required=True, metavar="PNG", help="label image, value = id; only 255 = a new one"
+    )
+    parser.add_argument("--topic", default="/tracker/seed_mask", help="where the tracker takes seeds")
+    parser.add_argument("--result-topic", default="/tracker/seed_result", help="where the tracker answers")
+    parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
+    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
+
+
+def _seed(args: argparse.Namespace) -> int:
+    from maskrnn_ros.ros.seed_client import publish_seed  # needs ROS
+
+    return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

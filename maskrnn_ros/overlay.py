@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures for people: masks over the image, and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from maskrnn_ros.files import davis_palette
+from maskrnn_ros.types import InstanceStatus, LabelArray, Tracks, UInt8Array
+
+_PALETTE = davis_palette()
+_OPACITY = 0.5
+
+
+def colour(instance_id: int) -> tuple[int, int, int]:
+    """RGB colour of an instance: the DAVIS palette's, the same in every picture; it repeats after 255 ids."""
+    red, green, blue = _PALETTE[(instance_id - 1) % 255 + 1].tolist()
+    return red, green, blue
+
+
+def overlay_labels(image: UInt8Array, labels: LabelArray) -> UInt8Array:
+    """Tint the instances of (H, W) labels over a copy of the RGB image (H, W, 3) and outline them."""
+    canvas = image.copy()
+    for instance_id in np.unique(labels[labels != 0]).tolist():
+        mask = (labels == instance_id).view(np.uint8)
+        where = mask.astype(bool)
+        tint = np.asarray(colour(instance_id), np.float32)
+        canvas[where] = (canvas[where] * (1 - _OPACITY) + tint * _OPACITY).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(canvas, contours, -1, colour(instance_id), 1)
+    return canvas
+
+
+def overlay_tracks(image: UInt8Array, tracks: Tracks) -> UInt8Array:
+    """Masks, boxes, ids and states over a copy of the RGB image (H, W, 3)."""
+    canvas = overlay_labels(image, tracks.labels)
+    hidden: list[str] = []
+    for track in tracks.tracks:
+        title = f"{track.instance_id} {track.name}".strip()
+        if track.status in (InstanceStatus.OCCLUDED, InstanceStatus.LOST):
+            hidden.append(f"{title} {track.status.name}")
+        if track.box is not None:
+            box = track.box
+            cv2.rectangle(canvas, (box.x0, box.y0), (box.x1 - 1, box.y1 - 1), colour(track.instance_id), 1)
+            write_text(canvas, title, (box.x0, max(12, box.y0 - 3)))
+    for line, text in enumerate(hidden):
+        write_text(canvas, text, (4, 14 + 16 * line))
+    return canvas
+
+
+def write_text(canvas: UInt8Array, text: str, origin: tuple[int, int]) -> None:
+    """White text with a black rim on (H, W, 3), its lower left corner at (x, y)."""
+    for tone, thickness in ((0, 3), (255, 1)):
+        cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (tone,) * 3, thickness, cv2.LINE_AA)
+
+
+def contact_sheet(pictures: Sequence[tuple[str, UInt8Array]], columns: int = 3, width: int = 426) -> UInt8Array:
+    """Titled RGB pictures of one size in rows, each scaled to ``width`` pixels.
+
+    Raises:
+        ValueError: There are no pictures.
+    """
+    if not pictures:
+        raise ValueError("a contact sheet needs at least one picture, got none")
+    tiles = []
+    for title, picture in pictures:
+        height = round(picture.shape[0] * width / picture.shape[1])
+        tile = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        write_text(tile, title, (4, height - 6))
+        tiles.append(tile)
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    return np.concatenate(rows, axis=0)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job once through: the real node as a process, a clip over real topics, masks and a score at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from maskrnn_ros.bags.convert import from_davis
+from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
+from maskrnn_ros.evaluation.metrics import Evaluator
+from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
+from maskrnn_ros.masks import decode
+from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
+from maskrnn_ros.overlay import contact_sheet, overlay_labels
+from maskrnn_ros.ros.images import stamp_to_ns
+from maskrnn_ros.ros.qos import POLL_S, client_node, reliable, wait_for_answers
+from maskrnn_ros.ros.replay import play
+from maskrnn_ros.types import LabelArray
+
+CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
+CLIP_NAME = "tabletop"
+_NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
+_TRACKER = f"{_NAMESPACE}/tracker"
+_FPS = 24.0
+_START_TIMEOUT_S = 60.0
+_SHEET_PICTURES = 9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoReport:
+    """What the demo measured.
+
+    Args:
+        frames: Images played, each answered by one InstanceMaskArray.
+        scores: By instance id: J mean and F mean, fractions.
+        j_mean: Mean J over the instances.
+        f_mean: Mean F over the instances.
+        start_s: From the start of the node's process until it was active, seconds.
+        step_ms_p50: Time of one image in the worker, milliseconds.
+        frames_per_second: Of the whole round trip, one image at a time.
+        rss_mb: Memory of the node's process at the end, MB (10^6 bytes).
+        files: What was written.
+    """
+
+    frames: int
+    scores: dict[int, dict[str, float]]
+    j_mean: float
+    f_mean: float
+    start_s: float
+    step_ms_p50: float
+    frames_per_second: float
+    rss_mb: float
+    files: tuple[str, ...]
+
+
+def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, config: Path | None = None) -> DemoReport:
+    """Play a DAVIS sequence (default: the shipped clip) through the real node, in lockstep; write what it found.
+
+    Lockstep means that every image waits for its masks, so the score does not depend on the speed of the machine.
+
+    Args:
+        out: Folder for ``masks/*.png``, ``overlay.mp4`` and ``contact_sheet.png``.
+        root: Data set in the DAVIS layout.
+        sequence: Its sequence.
+        config: ROS parameter file for the node.
+
+    Raises:
+        ValueError: The clip cannot be read.
+        RuntimeError: The node does not start.
+        TimeoutError: The node does not answer.
+    """
+    files = davis_sequence(root, sequence)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, _node_process(config) as process:
+        begin = time.monotonic()
+        bag = Path(scratch) / "bag"
+        from_davis(root, sequence, bag, fps=_FPS)
+        with _Collector(begin) as collector:
+            remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
+            report = play(bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC])
+            collector.wait_for(len(files.frames))
+        rss_mb = _rss_mb(process.pid)
+    predictions = [collector.labels[stamp] for stamp in sorted(collector.labels)]
+    scores = _score(files, predictions)
+    return DemoReport(
+        frames=len(predictions),
+        scores=scores,
+        j_mean=float(np.mean([score["j_mean"] for score in scores.values()])),
+        f_mean=float(np.mean([score["f_mean"] for score in scores.values()])),
+        start_s=collector.active_s,
+        step_ms_p50=collector.step_ms_p50,
+        frames_per_second=len(predictions) / report.seconds,
+        rss_mb=rss_mb,
+        files=_write(out, files, predictions),
+    )
+
+
+@contextlib.contextmanager
+def _node_process(config: Path | None) -> Iterator[subprocess.Popen[bytes]]:
+    """The node, in a process and a namespace of its own; it is asked to end as by Ctrl-C."""
+    command = [sys.executable, "-m", "maskrnn_ros.ros.node", "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
+    command += ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
+    command += ["--params-file", str(config)] if config else []
+    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is ours to pass on
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class _Collector:
+    """Gathers the tracker's masks in a thread of its own; use it in a ``with`` statement.
+
+    Args:
+        begin: Monotonic time when the node's process was started, seconds.
+    """
+
+    def __init__(self, begin: float) -> None:
+        self.labels: dict[int, LabelArray] = {}
+        self.active_s = float("nan")
+        self.step_ms_p50 = float("nan")
+        self._begin = begin
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Collector:
+        self._thread.start()
+        self._ready.wait()
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def wait_for(self, count: int) -> None:
+        """Wait for that many messages; the player has seen their stamps, so they are on their way."""
+        deadline = time.monotonic() + 10.0
+        while len(self.labels) < count and time.monotonic() < deadline:
+            self._stop.wait(POLL_S)
+        if len(self.labels) < count:
+            raise TimeoutError(f"expected {count} messages on {_TRACKER}/instances, got {len(self.labels)}")
+
+    def _run(self) -> None:
+        topic = f"{_TRACKER}/instances"
+        with client_node("maskrnn_demo") as (node, executor):
+            node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(100))
+            node.create_subscription(TrackerStatus, f"{_TRACKER}/status", self._on_status, reliable(10))
+            try:
+                wait_for_answers(node, executor, [topic], _TRACKER, _START_TIMEOUT_S)
+            except TimeoutError as error:
+                self._error = RuntimeError(f"the node did not start: {error}")
+            self._ready.set()
+            while not self._stop.is_set() and self._error is None:
+                executor.spin_once(timeout_sec=POLL_S)
+
+    def _on_instances(self, message: Any) -> None:
+        self.labels[stamp_to_ns(message.header.stamp)] = labels_of(message)
+
+    def _on_status(self, message: Any) -> None:
+        if np.isnan(self.active_s):
+            self.active_s = time.monotonic() - self._begin
+        if not np.isnan(message.step_ms_p50):
+            self.step_ms_p50 = float(message.step_ms_p50)
+
+
+def labels_of(message: Any) -> LabelArray:
+    """The label map int32 (H, W) of an InstanceMaskArray."""
+    labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
+    for instance in message.instances:
+        if instance.area:
+            mask = decode(instance.data, instance.height, instance.width, instance.encoding)
+            rows = slice(instance.y, instance.y + instance.height)
+            labels[rows, instance.x : instance.x + instance.width][mask] = instance.id
+    return labels
+
+
+def _truth(files: DavisSequence, frame: Path) -> LabelArray:
+    return read_labels(files.annotations[frame.stem])
+
+
+def _score(files: DavisSequence, predictions: Sequence[LabelArray]) -> dict[int, dict[str, float]]:
+    ids = tuple(int(i) for i in np.unique(_truth(files, files.frames[0])) if i)
+    evaluator = Evaluator(ids, "davis2017")
+    for frame, prediction in zip(files.frames, predictions, strict=True):
+        evaluator.add(prediction, _truth(files, frame))
+    return {
+        i: {"j_mean": scores.jaccard_statistics.mean, "f_mean": scores.boundary_f_statistics.mean}
+        for i, scores in evaluator.scores().items()
+    }
+
+
+def _write(out: Path, files: DavisSequence, predictions: Sequence[LabelArray]) -> tuple[str, ...]:
+    (out / "masks").mkdir(exist_ok=True)
+    shown = set(np.linspace(0, len(predictions) - 1, _SHEET_PICTURES).round().astype(int).tolist())
+    pictures = []
+    with VideoWriter(out / "overlay.mp4", _FPS) as video:
+        for number, (frame, labels) in enumerate(zip(files.frames, predictions, strict=True)):
+            write_labels(out / "masks" / f"{frame.stem}.png", labels)
+            picture = overlay_labels(read_frame(frame), labels)
+            video.write(picture)
+            if number in shown:
+                pictures.append((f"{number / _FPS:.1f} s", picture))
+    sheet = out / "contact_sheet.png"
+    PIL.Image.fromarray(contact_sheet(pictures)).save(sheet)
+    return tuple(str(out / name) for name in ("masks", "overlay.mp4", sheet.name))
+
+
+def _rss_mb(pid: int) -> float:
+    """Resident memory of a process by Linux's /proc, MB (10^6 bytes)."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the node is doing: ~/status and /diagnostics."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from maskrnn_ros.msg import TrackerStatus
+from maskrnn_ros.ros.images import ns_to_stamp
+from maskrnn_ros.ros.inbox import Counts
+from maskrnn_ros.ros.worker import Snapshot
+
+
+class Health:
+    """Counts what was refused and why, and writes it into messages; callbacks and worker both tell it.
+
+    Args:
+        device: Where the tracker runs.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._seeds: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._refused_before = 0
+        self._last_error = ""
+
+    def seed(self, *, applied: bool) -> None:
+        """A seed was applied or rejected."""
+        with self._lock:
+            self._seeds["applied" if applied else "rejected"] += 1
+
+    def refuse(self, kind: str, reason: str) -> None:
+        """Something was refused: ``kind`` is image, seed, request or internal."""
+        with self._lock:
+            self._refused[kind] += 1
+            self._last_error = reason
+
+    def status(self, stamp: Any, *, enabled: bool, counts: Counts, seen: Snapshot, event: str) -> Any:
+        """A TrackerStatus."""
+        with self._lock:
+            message = TrackerStatus(
+                stamp=stamp,
+                enabled=enabled,
+                device=self._device,
+                session=seen.session,
+                received=counts.received,
+                processed=counts.processed,
+                dropped=counts.dropped,
+                rejected=counts.rejected,
+                waiting=counts.waiting,
+                seeds_applied=self._seeds["applied"],
+                seeds_rejected=self._seeds["rejected"],
+                seeds_waiting=seen.seeds_waiting,
+                ids=list(seen.ids),
+                buffer_frames=seen.buffer_frames,
+                buffer_bytes=seen.buffer_bytes,
+                step_ms_p50=seen.step_ms[0],
+                step_ms_p95=seen.step_ms[1],
+                age_ms_p50=seen.age_ms[0],
+                age_ms_p95=seen.age_ms[1],
+                event=event,
+                last_error=self._last_error,
+            )
+        ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
+        return message
+
+    def diagnostics(self, name: str, status: Any, publishers: int) -> Any:
+        """A DiagnosticArray from a TrackerStatus: WARN without a publisher or when something was refused since."""
+        with self._lock:
+            refused = dict(self._refused)
+        total = sum(refused.values())
+        fresh, self._refused_before = total - self._refused_before, total
+        level, message = DiagnosticStatus.OK, f"following {len(status.ids)} instances"
+        if fresh:
+            level, message = DiagnosticStatus.WARN, status.last_error
+        elif not publishers:
+            level, message = DiagnosticStatus.WARN, "no publisher on the image topic"
+        values = {
+            "images received": status.received,
+            "images processed": status.processed,
+            "images dropped": status.dropped,
+            "images rejected": status.rejected,
+            "images waiting": status.waiting,
+            "seeds applied": status.seeds_applied,
+            "seeds rejected": status.seeds_rejected,
+            "seeds waiting": status.seeds_waiting,
+            "requests rejected": refused.get("request", 0),
+            "internal errors": refused.get("internal", 0),
+            "publishers": publishers,
+            "session": status.session,
+            "step ms p50": round(status.step_ms_p50, 1),
+            "step ms p95": round(status.step_ms_p95, 1),
+            "age ms p50": round(status.age_ms_p50, 1),
+            "age ms p95": round(status.age_ms_p95, 1),
+            "last error": status.last_error,
+        }
+        entry = DiagnosticStatus(level=level, name=name, message=message, hardware_id=self._device)
+        entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[entry])
+        array.header.stamp = status.stamp
+        return array

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image subscription, its reliability that of the publishers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+_LOOK_PERIOD_S = 0.5
+_DEPTH = 10
+"""Callbacks only hand over, so the queue is short-lived; the worker's slot does the dropping."""
+
+
+class ImageSource:
+    """Subscribes to ``image`` (or ``image/compressed``) while it lives.
+
+    With reliability ``auto`` it asks for what all publishers can give: reliable when all are, else best effort. A best
+    effort subscription to reliable publishers would lose most large images, a reliable one to a best effort publisher
+    gets none at all.
+
+    Args:
+        node: The rclpy node.
+        compressed: Subscribe to CompressedImage on ``<image>/compressed``, as image_transport names it.
+        reliability: auto, reliable or best_effort.
+        callback: Called with every message.
+    """
+
+    def __init__(
+        self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]
+    ) -> None:
+        self._node = node
+        self._type = CompressedImage if compressed else Image
+        self._callback = callback
+        self.topic: str = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self._policy = (
+            ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
+        )
+        if reliability == "auto":
+            self._policy = self._offered() or self._policy
+        self._subscription = self._subscribe()
+        self._timer = node.create_timer(_LOOK_PERIOD_S, self._look) if reliability == "auto" else None
+
+    @property
+    def publishers(self) -> int:
+        """How many publishers the topic has now."""
+        return int(self._node.count_publishers(self.topic))
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+        self._node.destroy_subscription(self._subscription)
+
+    def _subscribe(self) -> Any:
+        return self._node.create_subscription(
+            self._type,
+            self.topic,
+            self._callback,
+            QoSProfile(depth=_DEPTH, reliability=self._policy),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+        )
+
+    def _offered(self) -> ReliabilityPolicy | None:
+        """The best reliability that all publishers give; None where there are none."""
+        offers = [
+            info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(self.topic)
+        ]
+        if not offers:
+            return None
+        reliable = all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
+        return ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+
+    def _look(self) -> None:
+        offered = self._offered()
+        if offered is None or offered == self._policy:
+            return
+        self._policy = offered
+        self._node.destroy_subscription(self._subscription)
+        self._subscription = self._subscribe()
+        self._node.get_logger().info(
+            f"{self.topic}: subscribed {offered.name.lower()}, as the publishers offer"
+        )
+
+    def _on_incompatible(self, event: Any) -> None:
+        self._node.get_logger().warning(
+            f"{self.topic}: a publisher offers a QoS that does not match ({event.last_policy_kind}); we ask for "
+            f"{self._policy.name.lower()}: set image_reliability to auto or best_effort"
+        )

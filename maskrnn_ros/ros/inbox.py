@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the callbacks hand to the worker: the latest image, and requests in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrival:
+    """An image message as it came: its stamp in ns and the monotonic time of its arrival in seconds."""
+
+    message: Any
+    stamp_ns: int
+    arrived: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What became of the images; received = processed + dropped + rejected + waiting, in every snapshot."""
+
+    received: int = 0
+    processed: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    waiting: int = 0
+
+
+class Inbox:
+    """One slot for images, where the latest wins, and a queue of requests; shared by callbacks and worker.
+
+    An image that a seed waits for is not dropped. Of those that are, the newest are kept as they came within
+    ``dropped_bytes``, since a seed may have been drawn on one of them.
+
+    Args:
+        dropped_bytes: Memory for dropped images, bytes.
+    """
+
+    def __init__(self, dropped_bytes: int) -> None:
+        self.dropped_bytes = dropped_bytes
+        self.enabled = True
+        self._condition = threading.Condition()
+        self._images: deque[Arrival] = deque()
+        self._requests: deque[Callable[[], None]] = deque()
+        self._claims: set[int] = set()
+        self._dropped: OrderedDict[int, Any] = OrderedDict()
+        self._dropped_size = 0
+        self._counts = Counts()
+        self._working = 0
+        self._closed = False
+
+    @property
+    def counts(self) -> Counts:
+        """A consistent snapshot."""
+        with self._condition:
+            return dataclasses.replace(self._counts, waiting=len(self._images) + self._working)
+
+    def put_image(self, message: Any, stamp_ns: int) -> None:
+        """Take an image; those that wait and are not claimed by a seed make room for it."""
+        with self._condition:
+            self._count(received=1)
+            if not self.enabled:
+                self._drop(Arrival(message, stamp_ns, 0.0))
+                return
+            for waiting in [w for w in self._images if w.stamp_ns not in self._claims]:
+                self._images.remove(waiting)
+                self._drop(waiting)
+            self._images.append(Arrival(message, stamp_ns, time.monotonic()))
+            self._condition.notify()
+
+    def refuse_image(self) -> None:
+        """Count an image that could not even be queued."""
+        with self._condition:
+            self._count(received=1, rejected=1)
+
+    def put_request(self, request: Callable[[], None]) -> None:
+        """Queue a call for the worker's thread; requests go before images."""
+        with self._condition:
+            self._requests.append(request)
+            self._condition.notify()
+
+    def claim(self, stamp_ns: int) -> None:
+        """A seed waits for the image of that stamp."""
+        with self._condition:
+            self._claims.add(stamp_ns)
+
+    def unclaim(self, stamp_ns: int) -> None:
+        """No seed waits for it any more."""
+        with self._condition:
+            self._claims.discard(stamp_ns)
+
+    def dropped_image(self, stamp_ns: int) -> Any | None:
+        """The dropped image of that stamp, where it is still at hand."""
+        with self._condition:
+            return self._dropped.get(stamp_ns)
+
+    def take(self, timeout_s: float | None) -> Arrival | Callable[[], None] | None:
+        """The next request, else the next image; None after the timeout (None waits, 0 does not) or when closed.
+
+        An image taken is waiting until ``done``.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._requests or self._images or self._closed, timeout_s)
+            if self._closed:
+                return None
+            if self._requests:
+                return self._requests.popleft()
+            if self._images:
+                self._working = 1
+                return self._images.popleft()
+            return None
+
+    def done(self, *, processed: bool) -> None:
+        """The image taken was processed, or else rejected."""
+        with self._condition:
+            self._working = 0
+            self._count(processed=int(processed), rejected=int(not processed))
+
+    @property
+    def closed(self) -> bool:
+        """Whether the worker is to stop."""
+        with self._condition:
+            return self._closed
+
+    def close(self) -> None:
+        """Let ``take`` return at once, for good; images that wait count as dropped."""
+        with self._condition:
+            self._closed = True
+            self._count(dropped=len(self._images))
+            self._images.clear()
+            self._condition.notify_all()
+
+    def _count(self, **more: int) -> None:
+        values = {name: getattr(self._counts, name) + number for name, number in more.items()}
+        self._counts = dataclasses.replace(self._counts, **values)
+
+    def _drop(self, arrival: Arrival) -> None:
+        self._count(dropped=1)
+        former = self._dropped.pop(arrival.stamp_ns, None)
+        self._dropped_size -= len(former.data) if former is not None else 0
+        self._dropped[arrival.stamp_ns] = arrival.message
+        self._dropped_size += len(arrival.message.data)
+        while self._dropped_size > self.dropped_bytes:
+            _, oldest = self._dropped.popitem(last=False)
+            self._dropped_size -= len(oldest.data)

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node ``tracker``: camera images and seed masks in, instance masks out.
+
+Callbacks only hand over messages (``Inbox``); one thread owns the tracker (``Worker``); this file is the wiring
+between both and the topics. A single-threaded executor serves the callbacks: measured, it answers sooner than a
+multi-threaded one.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool, Trigger
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.masks import MaskEncoding
+from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
+from maskrnn_ros.overlay import overlay_tracks
+from maskrnn_ros.ros import parameters
+from maskrnn_ros.ros.health import Health
+from maskrnn_ros.ros.image_source import ImageSource
+from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb, label_image_data, stamp_to_ns
+from maskrnn_ros.ros.inbox import Inbox
+from maskrnn_ros.ros.messages import instance_mask_array, seed_from_message, seed_result
+from maskrnn_ros.ros.requests import seed_from_request
+from maskrnn_ros.ros.worker import Result, Snapshot, Worker
+from maskrnn_ros.srv import AddInstances, RemoveInstances
+from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
+from maskrnn_ros.tracking.tracker import set_threads, warm_up
+from maskrnn_ros.types import Frame, Seed
+
+_SHARE_FOR_DROPPED = 0.25
+"""Share of ``buffer.megabytes``, on top, for images that were dropped unprocessed."""
+_DEPTH = 10
+
+
+class TrackerNode(LifecycleNode):
+    """See the module; topics, services and parameters are listed in the README.
+
+    Args:
+        build: Makes the tracker of a new video; tests put a slow one in.
+        arguments: Further arguments of ``rclpy.lifecycle.LifecycleNode``.
+
+    Raises:
+        ValueError: A parameter override is of the wrong type or out of range.
+    """
+
+    def __init__(self, build: Callable[[Config], Tracker] = build_tracker, **arguments: Any) -> None:
+        super().__init__("tracker", **arguments)
+        self.declare_parameter(
+            "autostart",
+            True,
+            ParameterDescriptor(description="The node configures and activates itself at its start."),
+        )
+        parameters.declare(self)
+        self._build = build
+        self._config = Config()
+        self._configured = False
+        self._ids = IdBook()
+        self._health = Health("")
+        self._inbox = Inbox(0)
+        self._session: Session | None = None
+        self._worker: Worker | None = None
+        self._source: ImageSource | None = None
+        self._handles: list[tuple[Callable[[Any], bool], Any]] = []
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._create_publishers()
+        self._create_services()
+
+    # --- lifecycle ---
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up; a device that is absent or a value that makes no sense fails here, in one line."""
+        try:
+            self._config = parameters.read(self)
+            set_threads(self._config.threads)
+            warm_up(self._build(self._config))
+            self._ids = IdBook()
+            self._session = Session(
+                self._config, self._build, self._ids, report=self._report_seed, announce=self._announce
+            )
+        except (ValueError, RuntimeError, OSError) as error:
+            self.get_logger().error(f"cannot configure: {error}")
+            return TransitionCallbackReturn.FAILURE
+        self._health = Health(str(self._session.device))
+        self._configured = True
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe and start the worker."""
+        assert self._session is not None  # the lifecycle lets nothing activate that was not configured
+        self._inbox = Inbox(self._dropped_bytes())
+        self._worker = Worker(
+            self._session,
+            self._inbox,
+            convert=compressed_to_rgb if self._config.compressed else image_to_rgb,
+            publish=self._publish,
+            reject=partial(self._refuse, "image"),
+            crash=partial(self._refuse, "internal"),
+        )
+        super().on_activate(state)
+        self._worker.start()
+        self._source = ImageSource(
+            self,
+            compressed=self._config.compressed,
+            reliability=self._config.image_reliability,
+            callback=self._on_image,
+        )
+        seeds = self.create_subscription(Image, "~/seed_mask", self._on_seed, _DEPTH)
+        timer = self.create_timer(self._config.status_period, self._on_timer)
+        self._handles = [(self.destroy_subscription, seeds), (self.destroy_timer, timer)]
+        self.get_logger().info(f"active on {self._session.device}: images from {self._source.topic}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop; instances and buffer stay for the next activation."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free what configure loaded."""
+        self._session = None
+        self._configured = False
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state to the end."""
+        self._stop()
+        return self.on_cleanup(state)
+
+    def _stop(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        for destroy, handle in self._handles:
+            destroy(handle)
+        self._handles = []
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+    def close(self) -> None:
+        """End the worker and the node, in whatever state they are."""
+        self._stop()
+        self.destroy_node()
+
+    def _create_publishers(self) -> None:
+        create = self.create_lifecycle_publisher
+        self._instances = create(InstanceMaskArray, "~/instances", _DEPTH)
+        self._label_image = create(Image, "~/label_image", _DEPTH)
+        self._overlay = create(Image, "~/overlay", _DEPTH)
+        self._seed_result = create(SeedResult, "~/seed_result", _DEPTH)
+        self._status = create(TrackerStatus, "~/status", _DEPTH)
+        self._diagnostics = create(DiagnosticArray, "/diagnostics", _DEPTH)
+
+    def _create_services(self) -> None:
+        for kind, name, answer in (
+            (AddInstances, "~/add_instances", self._add_instances),
+            (RemoveInstances, "~/remove_instances", self._remove_instances),
+            (Trigger, "~/reset", self._reset),
+            (SetBool, "~/enable", self._enable),
+        ):
+            self.create_service(kind, name, partial(self._answer, answer))
+
+    # --- callbacks: they hand over and return ---
+
+    def _on_image(self, message: Any) -> None:
+        try:
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            if stamp_ns == 0:
+                raise ValueError("stamp must be > 0 ns, got 0: set header.stamp, everything is matched by it")
+        except ValueError as error:
+            self._inbox.refuse_image()
+            self._refuse("image", f"image: {error}")
+            return
+        self._inbox.put_image(message, stamp_ns)
+
+    def _on_seed(self, message: Any) -> None:
+        try:
+            self._take_seed(message.header, seed_from_message(message), None)
+        except ValueError as error:
+            self._refuse("seed", f"seed: {error}")
+            self._health.seed(applied=False)
+            result = SeedResult(header=message.header, status=SeedResult.STATUS_REJECTED, reason=str(error))
+            self._seed_result.publish(result)
+
+    def _take_seed(self, header: Any, seed: Seed, frame: Frame | None) -> tuple[int, ...]:
+        admission = self._ids.admit(seed, self._config)
+        if frame is None:
+            frame = self._dropped_frame(seed.stamp_ns)
+        request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=frame)
+        self._inbox.claim(seed.stamp_ns)
+        assert self._session is not None  # seeds come while active only
+        self._inbox.put_request(partial(self._session.seed, request))
+        return admission.seed.ids
+
+    def _dropped_frame(self, stamp_ns: int) -> Frame | None:
+        message = self._inbox.dropped_image(stamp_ns)
+        if message is None:
+            return None
+        image = compressed_to_rgb(message) if self._config.compressed else image_to_rgb(message)
+        return Frame(stamp_ns=stamp_ns, image=image)
+
+    def _on_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
+        try:
+            config = parameters.changed(self._config, changes, running=self._configured)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        if self._configured and config != self._config:
+            self._config = config
+            self._inbox.dropped_bytes = self._dropped_bytes()
+            assert self._session is not None
+            if self._worker is not None:
+                self._inbox.put_request(partial(self._session.configure, config))
+            else:
+                self._session.configure(config)
+        return SetParametersResult(successful=True)
+
+    def _dropped_bytes(self) -> int:
+        return round(self._config.buffer.megabytes * 1e6 * _SHARE_FOR_DROPPED)
+
+    def _on_timer(self) -> None:
+        status = self._say_status("")
+        name = f"{self.get_fully_qualified_name()[1:]}: tracker"
+        publishers = self._source.publishers if self._source else 0
+        self._diagnostics.publish(self._health.diagnostics(name, status, publishers))
+
+    # --- services: answered at once, carried out by the worker in order of time ---
+
+    def _answer(self, answer: Callable[[Any, Any], None], request: Any, response: Any) -> Any:
+        try:
+            if self._worker is None:
+                raise ValueError("the node must be active, it is not")
+            answer(request, response)
+            response.success = True
+        except ValueError as error:
+            self._refuse("request", f"request: {error}")
+            response.success, response.message = False, str(error)
+        return response
+
+    def _add_instances(self, request: Any, response: Any) -> None:
+        assert self._worker is not None
+        seed, frame = seed_from_request(request, self._worker.snapshot.size)
+        header = Header(stamp=Time(sec=request.stamp.sec, nanosec=request.stamp.nanosec))
+        response.ids = list(self._take_seed(header, seed, frame))
+        response.message = "taken; the outcome is said on ~/seed_result"
+
+    def _remove_instances(self, request: Any, response: Any) -> None:
+        stamp_ns = stamp_to_ns(request.stamp)
+        ids = tuple(sorted(set(request.ids)))
+        self._ids.remove(ids)
+        assert self._session is not None
+        self._inbox.put_request(partial(self._session.remove, ids, stamp_ns))
+        response.ids = list(ids)
+
+    def _reset(self, request: Any, response: Any) -> None:
+        self._ids.clear()
+        assert self._session is not None
+        self._inbox.put_request(partial(self._session.reset, "~/reset was called"))
+
+    def _enable(self, request: Any, response: Any) -> None:
+        self._inbox.enabled = bool(request.data)
+        self._announce("enabled" if request.data else "disabled: images are dropped")
+
+    # --- called by the worker ---
+
+    def _publish(self, result: Result) -> None:
+        header = result.message.header
+        encoding = MaskEncoding[self._config.mask_encoding.upper()]
+        if self._label_image.get_subscription_count():
+            depth = self._config.label_encoding
+            self._label_image.publish(_image(header, label_image_data(result.tracks.labels, depth), depth))
+        if self._overlay.get_subscription_count():
+            self._overlay.publish(_image(header, overlay_tracks(result.image, result.tracks), "rgb8"))
+        self._instances.publish(
+            instance_mask_array(
+                result.tracks,
+                header,
+                session=result.session,
+                frame_index=result.frame_index,
+                frames_skipped=result.frames_skipped,
+                encoding=encoding,
+            )
+        )
+
+    def _report_seed(self, outcome: SeedOutcome) -> None:
+        self._seed_result.publish(seed_result(outcome))
+        if outcome.status == SeedStatus.PENDING:
+            return
+        self._inbox.unclaim(stamp_to_ns(outcome.ticket.stamp))  # type: ignore[attr-defined]
+        self._health.seed(applied=outcome.status == SeedStatus.APPLIED)
+        if outcome.status == SeedStatus.REJECTED:
+            self._refuse("seed", f"seed: {outcome.reason}")
+        else:
+            self._announce(f"seed applied: ids {list(outcome.ids)}, {outcome.frames_used} images caught up")
+
+    # --- called by both ---
+
+    def _announce(self, line: str) -> None:
+        self.get_logger().info(line)
+        self._say_status(line)
+
+    def _say_status(self, event: str) -> Any:
+        status = self._health.status(
+            self.get_clock().now().to_msg(),
+            enabled=self._inbox.enabled,
+            counts=self._inbox.counts,
+            seen=self._worker.snapshot if self._worker else Snapshot(),
+            event=event,
+        )
+        self._status.publish(status)
+        return status
+
+    def _refuse(self, kind: str, line: str) -> None:
+        self._health.refuse(kind, line)
+        if kind == "internal":
+            self.get_logger().error(f"{line}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
+        else:
+            self.get_logger().warning(line, throttle_duration_sec=1.0)
+
+
+def _image(header: Any, pixels: npt.NDArray[Any], encoding: str) -> Any:
+    message = Image(header=header)
+    fill_image(message, pixels, encoding)
+    return message
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; the exit status is 1 where it could not start."""
+    # Our own handlers: under launch a Ctrl-C arrives twice, and the second must not break the shutdown.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        return _run(stop)
+    finally:
+        rclpy.try_shutdown()
+
+
+def _run(stop: threading.Event) -> int:
+    try:
+        node = TrackerNode()
+    except ValueError as error:
+        print(f"tracker: {error}", file=sys.stderr)
+        return 1
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        if node.get_parameter("autostart").value:
+            for transition in (node.trigger_configure, node.trigger_activate):
+                if transition() != TransitionCallbackReturn.SUCCESS:
+                    return 1
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.2)  # bounds how long a signal waits
+        return 0
+    finally:
+        executor.shutdown()
+        node.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ROS parameters from the config's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+
+from maskrnn_ros.config import Config, Setting, Value, from_flat, settings, to_flat
+
+_UNBOUNDED = 1.0e9
+"""ROS ranges have two ends; this stands for an open one."""
+
+
+def declare(node: Any) -> None:
+    """Declare a parameter for every setting, with its description and range.
+
+    Raises:
+        ValueError: An override is of the wrong type or out of range.
+    """
+    for name, default, known in settings():
+        try:
+            node.declare_parameter(name, default, _descriptor(default, known))
+        except ParameterException as error:
+            raise ValueError(f"parameter {name}: {' '.join(str(error).split())}") from error
+
+
+def read(node: Any) -> Config:
+    """The config that the parameters say.
+
+    Raises:
+        ValueError: A value that its field refuses.
+    """
+    return from_flat({name: node.get_parameter(name).value for name, _, _ in settings()})
+
+
+def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Config:
+    """The config with some parameters changed; parameters that are no settings are passed over.
+
+    Args:
+        config: The config so far.
+        parameters: rclpy parameters.
+        running: Refuse what needs a restart.
+
+    Raises:
+        ValueError: A value that its field refuses, or that cannot change now.
+    """
+    known = {name: setting for name, _, setting in settings()}
+    flat: dict[str, Value] = to_flat(config)
+    for parameter in parameters:
+        if parameter.name not in known or flat[parameter.name] == parameter.value:
+            continue
+        if running and not known[parameter.name].live:
+            raise ValueError(
+                f"{parameter.name} takes effect at configure only: deactivate and clean up the node first"
+            )
+        flat[parameter.name] = parameter.value
+    return from_flat(flat)
+
+
+def _descriptor(default: Value, known: Setting) -> Any:
+    descriptor = ParameterDescriptor(description=known.help)
+    descriptor.additional_constraints = f"one of {', '.join(known.choices)}" if known.choices else ""
+    low = -_UNBOUNDED if known.low is None else known.low
+    high = _UNBOUNDED if known.high is None else known.high
+    if type(default) is int:
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
+    elif type(default) is float:
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+        ]
+    return descriptor

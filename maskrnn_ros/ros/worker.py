@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that owns the session: images in, tracks out, seeds and removals in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from maskrnn_ros.ros.inbox import Arrival, Inbox
+from maskrnn_ros.tracking.session import Session
+from maskrnn_ros.types import Frame, Tracks, UInt8Array
+
+_WINDOW = 100
+"""Images over which the percentiles of times are taken."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """One processed image.
+
+    Args:
+        message: The image message.
+        image: Its pixels, RGB, uint8 (H, W, 3).
+        tracks: What was found on it.
+        session: Number of the session.
+        frame_index: Images processed in this session before.
+        frames_skipped: Images dropped since the previous result.
+    """
+
+    message: Any
+    image: UInt8Array
+    tracks: Tracks
+    session: int
+    frame_index: int
+    frames_skipped: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The session as others may see it while the worker goes on."""
+
+    session: int = 0
+    ids: tuple[int, ...] = ()
+    seeds_waiting: int = 0
+    buffer_frames: int = 0
+    buffer_bytes: int = 0
+    buffer_oldest_ns: int = 0
+    size: tuple[int, int] | None = None
+    step_ms: tuple[float, float] = (math.nan, math.nan)
+    age_ms: tuple[float, float] = (math.nan, math.nan)
+
+
+class Worker:
+    """Runs a session on what the inbox holds, in a thread of its own.
+
+    Args:
+        session: Touched by this thread only, once it runs.
+        inbox: Where images and requests come from.
+        convert: Image message to RGB; a ValueError rejects the image.
+        publish: Called with every result.
+        reject: Called with one line when an image cannot be used; the stream goes on.
+        crash: Called with one line, inside the handler, when our own code failed; the stream goes on.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inbox: Inbox,
+        *,
+        convert: Callable[[Any], UInt8Array],
+        publish: Callable[[Result], None],
+        reject: Callable[[str], None],
+        crash: Callable[[str], None],
+    ) -> None:
+        self._session = session
+        self._inbox = inbox
+        self._convert = convert
+        self._publish = publish
+        self._reject = reject
+        self._crash = crash
+        self._step_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._age_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._dropped_before = 0
+        self._size: tuple[int, int] | None = None
+        self.snapshot = Snapshot(session=session.number)
+        self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is worked on and end the thread."""
+        self._inbox.close()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._inbox.closed:
+            job = self._inbox.take(self._patience())
+            try:
+                if isinstance(job, Arrival):
+                    self._image(job)
+                elif job is not None:
+                    job()
+                # One step for every image or request, more while the stream leaves time.
+                self._catch_up()
+                self._session.expire()
+            except Exception as error:  # a fault of ours: say so and go on, the stream must not end
+                self._crash(f"internal error: {type(error).__name__}: {error}")
+            self.snapshot = self._look()
+
+    def _patience(self) -> float | None:
+        if self._session.catching_up:
+            return 0.0
+        timeout = self._session.next_timeout
+        return None if timeout is None else max(0.0, timeout - time.monotonic())
+
+    def _image(self, arrival: Arrival) -> None:
+        begin = time.monotonic()
+        processed = False
+        try:
+            image = self._convert(arrival.message)
+            tracks = self._session.process(Frame(stamp_ns=arrival.stamp_ns, image=image))
+            dropped = self._inbox.counts.dropped
+            skipped, self._dropped_before = dropped - self._dropped_before, dropped
+            self._size = tracks.size
+            self._step_ms.append((time.monotonic() - begin) * 1e3)
+            self._publish(
+                Result(
+                    message=arrival.message,
+                    image=image,
+                    tracks=tracks,
+                    session=self._session.number,
+                    frame_index=self._session.frame_index - 1,
+                    frames_skipped=skipped,
+                )
+            )
+            self._age_ms.append((time.monotonic() - arrival.arrived) * 1e3)
+            processed = True
+        except ValueError as error:
+            self._reject(f"image {arrival.stamp_ns}: {error}")
+        finally:
+            self._inbox.done(processed=processed)
+
+    def _catch_up(self) -> None:
+        try:
+            self._session.catch_up()
+        except Exception as error:  # likewise; the seed that was worked on is given up and reported
+            self._session.fail(f"internal error: {type(error).__name__}: {error}")
+            self._crash(f"internal error while catching up: {type(error).__name__}: {error}")
+
+    def _look(self) -> Snapshot:
+        session = self._session
+        oldest = session.buffer.oldest
+        return Snapshot(
+            session=session.number,
+            ids=tuple(session.states),
+            seeds_waiting=session.seeds_waiting,
+            buffer_frames=len(session.buffer),
+            buffer_bytes=session.buffer.nbytes,
+            buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
+            size=self._size,
+            step_ms=percentiles(self._step_ms),
+            age_ms=percentiles(self._age_ms),
+        )
+
+
+def percentiles(values: deque[float]) -> tuple[float, float]:
+    """p50 and p95; NaN where there is nothing yet."""
+    if not values:
+        return math.nan, math.nan
+    p50, p95 = np.percentile(values, (50, 95)).tolist()
+    return p50, p95
