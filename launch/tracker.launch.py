@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the tracker, and RViz2 with rviz:=true. `ros2 launch maskrnn_ros tracker.launch.py --show-args` explains."""
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchContext, LaunchDescription
 
 
 def _tracker(context: LaunchContext, sim_time: dict[str, ParameterValue]) -> list[Node]:

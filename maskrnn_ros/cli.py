@@ -85,9 +85,7 @@ def _demo(args: argparse.Namespace) -> int:
         f"{report.frames} images one by one at {report.frames_per_second:.1f} per second, "
         f"{report.step_ms_p50:.1f} ms in the tracker (p50)"
     )
-    print(
-        f"node active after {report.start_s:.1f} s, {report.rss_mb:.0f} MB"
-    )
+    print(f"node active after {report.start_s:.1f} s, {report.rss_mb:.0f} MB")
     for name in report.files:
         print(name)
     _say(report, args.json)

@@ -4,10 +4,10 @@
 import numpy as np
 import pytest
 import torch
+from world import texture
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import DisFlow, build_flow, warp
-from world import texture
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, 0), (-2, 0), (0, 4), (0, -1), (5, -3)])

@@ -30,7 +30,12 @@ class Bench:
         self.events: list[str] = []
         self.ids = IdBook()
         self.session = Session(
-            self.config, build or build_tracker, self.ids, self.outcomes.append, self.events.append, clock=lambda: self.now
+            self.config,
+            build or build_tracker,
+            self.ids,
+            self.outcomes.append,
+            self.events.append,
+            clock=lambda: self.now,
         )
 
     def image(self, number: int) -> Tracks:

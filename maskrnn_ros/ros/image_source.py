@@ -29,16 +29,12 @@ class ImageSource:
         callback: Called with every message.
     """
 
-    def __init__(
-        self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]
-    ) -> None:
+    def __init__(self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]) -> None:
         self._node = node
         self._type = CompressedImage if compressed else Image
         self._callback = callback
         self.topic: str = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
-        self._policy = (
-            ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
-        )
+        self._policy = ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
         if reliability == "auto":
             self._policy = self._offered() or self._policy
         self._subscription = self._subscribe()
@@ -66,9 +62,7 @@ class ImageSource:
 
     def _offered(self) -> ReliabilityPolicy | None:
         """The best reliability that all publishers give; None where there are none."""
-        offers = [
-            info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(self.topic)
-        ]
+        offers = [info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(self.topic)]
         if not offers:
             return None
         reliable = all(offer == ReliabilityPolicy.RELIABLE for offer in offers)
@@ -81,9 +75,7 @@ class ImageSource:
         self._policy = offered
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe()
-        self._node.get_logger().info(
-            f"{self.topic}: subscribed {offered.name.lower()}, as the publishers offer"
-        )
+        self._node.get_logger().info(f"{self.topic}: subscribed {offered.name.lower()}, as the publishers offer")
 
     def _on_incompatible(self, event: Any) -> None:
         self._node.get_logger().warning(

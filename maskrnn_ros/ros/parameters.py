@@ -54,9 +54,7 @@ def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Conf
         if parameter.name not in known or flat[parameter.name] == parameter.value:
             continue
         if running and not known[parameter.name].live:
-            raise ValueError(
-                f"{parameter.name} takes effect at configure only: deactivate and clean up the node first"
-            )
+            raise ValueError(f"{parameter.name} takes effect at configure only: deactivate and clean up the node first")
         flat[parameter.name] = parameter.value
     return from_flat(flat)
 
@@ -69,7 +67,5 @@ def _descriptor(default: Value, known: Setting) -> Any:
     if type(default) is int:
         descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
     elif type(default) is float:
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-        ]
+        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)]
     return descriptor

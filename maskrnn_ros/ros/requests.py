@@ -50,7 +50,5 @@ def _embedded_frame(request: Any, seed: Seed) -> Frame | None:
         return None
     frame = Frame(stamp_ns=stamp_to_ns(request.image.header.stamp), image=image_to_rgb(request.image))
     if seed.stamp_ns not in (0, frame.stamp_ns):
-        raise ValueError(
-            f"stamp must be 0 or that of the embedded image {frame.stamp_ns} ns, got {seed.stamp_ns} ns"
-        )
+        raise ValueError(f"stamp must be 0 or that of the embedded image {frame.stamp_ns} ns, got {seed.stamp_ns} ns")
     return frame

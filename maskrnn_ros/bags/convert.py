@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DAVIS sequences to bags that stock ``ros2 bag play`` accepts, from Humble on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from tqdm import tqdm
+
+from maskrnn_ros.bags.topics import (
+    COMPRESSED_SUFFIX,
+    COMPRESSED_TYPE,
+    IMAGE_TOPIC,
+    IMAGE_TYPE,
+    SEED_TOPIC,
+    TRUTH_TOPIC,
+)
+from maskrnn_ros.files import DavisSequence, davis_sequence, read_frame, read_labels
+from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data
+from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray
+
+METADATA_VERSION: Final = 8
+"""The newest version of metadata.yaml that Humble reads."""
+
+START_NS = NS_PER_S
+"""Stamp of the first frame: not 0, which means "no time" in ROS."""
+
+FRAME_ID = "camera"
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+CODECS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+VOID = 255
+
+_INFINITE = QosTime(9223372036, 854775807)  # what `ros2 bag record` writes for "no deadline"
+RELIABLE = Qos(
+    history=QosHistory.KEEP_LAST,
+    depth=10,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.VOLATILE,
+    deadline=_INFINITE,
+    lifespan=_INFINITE,
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=_INFINITE,
+    avoid_ros_namespace_conventions=False,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BagSummary:
+    """What was written.
+
+    Args:
+        path: Folder of the bag.
+        counts: Messages by topic.
+        ids: Instance ids of the ground truth, ascending.
+        label_encoding: Encoding of truth and seed, mono8 or mono16.
+    """
+
+    path: Path
+    counts: dict[str, int]
+    ids: tuple[int, ...]
+    label_encoding: str
+
+
+def from_davis(
+    root: Path | str,
+    sequence: str,
+    out: Path | str,
+    annotations: str = "Annotations",
+    *,
+    fps: float = 24.0,
+    compressed: bool = False,
+    storage: str = "mcap",
+    image_topic: str = IMAGE_TOPIC,
+    truth_topic: str = TRUTH_TOPIC,
+    seed_topic: str = SEED_TOPIC,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> BagSummary:
+    """Write a DAVIS sequence as a bag: images, ground truth and one seed.
+
+    Frame i has the stamp 1 s + i / fps, rounded to whole ns, and is logged at that time. The seed is the
+    first annotation that marks anything (as a rule that of frame 0), with the stamp of its frame, and stands
+    before it. Values become ids by one rule for the whole sequence: annotations of only 0 and 255
+    (DAVIS-2016) mark one instance, id 1; otherwise, if nothing exceeds 255, 255 is DAVIS's "void" and becomes
+    0; otherwise the values stand. So truth and seed have the same ids, and no tracker has to guess.
+
+    Args:
+        root: Folder of the data set, see ``files.davis_sequence``.
+        sequence: Name of the sequence.
+        out: Folder to write.
+        annotations: Folder of the label images below ``root``.
+        fps: Frames per second.
+        compressed: Put the JPEG or PNG files in unchanged, as CompressedImage on ``image_topic``/compressed;
+            otherwise they are decoded to rgb8.
+        storage: "mcap" or "sqlite3".
+        image_topic: Topic of the images.
+        truth_topic: Topic of the ground truth, one label image for each annotated frame.
+        seed_topic: Topic of the seed.
+        overwrite: Replace the bag ``out``.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: A setting is wrong, files are missing or contradict one another, or ``out`` exists.
+    """
+    _check_settings(fps, storage, (image_topic, truth_topic, seed_topic))
+    files = davis_sequence(root, sequence, annotations)
+    rule = _LabelRule.of_sequence(files)
+    with _new_bag(Path(out), STORAGES[storage], overwrite) as writer:
+        image_bag_topic = image_topic + COMPRESSED_SUFFIX * compressed
+        images = _Channel(writer, image_bag_topic, COMPRESSED_TYPE if compressed else IMAGE_TYPE)
+        truths, seeds = _Channel(writer, truth_topic, IMAGE_TYPE), _Channel(writer, seed_topic, IMAGE_TYPE)
+        for index, path in enumerate(tqdm(files.frames, desc=sequence, unit="frame", disable=not progress)):
+            stamp_ns = _stamp(index, fps)
+            truth = _truth(files, path, rule)
+            if truth is not None and not seeds.count and truth.any():
+                seeds.write_image(stamp_ns, label_image_data(truth, rule.encoding), rule.encoding)
+            if compressed:
+                images.write_file(stamp_ns, path)
+            else:
+                images.write_image(stamp_ns, read_frame(path), "rgb8")
+            if truth is not None:
+                truths.write_image(stamp_ns, label_image_data(truth, rule.encoding), rule.encoding)
+    counts = {channel.topic: channel.count for channel in (images, truths, seeds)}
+    return BagSummary(path=Path(out), counts=counts, ids=rule.ids, label_encoding=rule.encoding)
+
+
+def _check_settings(fps: float, storage: str, topics: tuple[str, ...]) -> None:
+    if not 0 < fps < 100_000:
+        raise ValueError(f"fps must be > 0 and < 100000, got {fps:g}")
+    if storage not in STORAGES:
+        raise ValueError(f"storage must be one of {', '.join(STORAGES)}, got {storage!r}")
+    for topic in topics:
+        if not re.fullmatch(r"(/[A-Za-z_]\w*)+", topic, re.ASCII):
+            raise ValueError(f"a topic of a bag must be a full name such as {IMAGE_TOPIC}, got {topic!r}")
+    if len(set(topics)) < len(topics):
+        raise ValueError(f"image, truth and seed topic must differ, got {', '.join(topics)}")
+
+
+def _stamp(index: int, fps: float) -> int:
+    return START_NS + round(index * NS_PER_S / Fraction(fps))  # a float would lose ns from some hours on
+
+
+@dataclasses.dataclass(frozen=True)
+class _LabelRule:
+    """How the values of a sequence become ids."""
+
+    ids: tuple[int, ...]
+    is_binary: bool
+    has_void: bool
+
+    @staticmethod
+    def of_sequence(files: DavisSequence) -> _LabelRule:
+        # the whole sequence decides: a frame that shows nothing but void looks like DAVIS-2016
+        values = set[int]()
+        for path in files.annotations.values():
+            values.update(np.unique(read_labels(path)).tolist())
+        values.discard(0)
+        if not values:
+            raise ValueError(f"no annotation of {files.name} marks an instance")
+        if max(values) > MAX_INSTANCE_ID:
+            raise ValueError(f"ids of {files.name} must be <= {MAX_INSTANCE_ID}, got {max(values)}")
+        is_binary = values == {VOID}
+        has_void = not is_binary and max(values) == VOID
+        ids = {1} if is_binary else values - {VOID} if has_void else values
+        return _LabelRule(ids=tuple(sorted(ids)), is_binary=is_binary, has_void=has_void)
+
+    @property
+    def encoding(self) -> str:
+        return "mono8" if max(self.ids) <= 255 else "mono16"
+
+    def apply(self, labels: LabelArray) -> LabelArray:
+        if self.is_binary or self.has_void:
+            labels[labels == VOID] = 1 if self.is_binary else 0
+        return labels
+
+
+def _truth(files: DavisSequence, frame: Path, rule: _LabelRule) -> LabelArray | None:
+    path = files.annotations.get(frame.stem)
+    if path is None:
+        return None
+    labels = rule.apply(read_labels(path))
+    with Image.open(frame) as image:  # reads the header only
+        expected = image.height, image.width
+    if labels.shape != expected:
+        raise ValueError(f"{path} must have the size of {frame}, {expected} (H, W), got {labels.shape}")
+    return labels
+
+
+class _Channel:
+    """Writes stamped messages on one topic."""
+
+    def __init__(self, writer: Writer, topic: str, msgtype: str) -> None:
+        self.topic = topic
+        self.count = 0
+        self._writer = writer
+        self._store = get_typestore(Stores.ROS2_HUMBLE)
+        self._connection = writer.add_connection(topic, msgtype, typestore=self._store, offered_qos_profiles=[RELIABLE])
+
+    def write_image(self, stamp_ns: int, pixels: Any, encoding: str) -> None:
+        blank = np.empty(0, np.uint8)
+        message: Any = self._store.types[IMAGE_TYPE](self._header(stamp_ns), 0, 0, "", 0, 0, blank)
+        fill_image(message, pixels, encoding)
+        message.data = np.frombuffer(message.data, np.uint8)  # rosbags takes arrays of numpy only
+        self._write(stamp_ns, message)
+
+    def write_file(self, stamp_ns: int, path: Path) -> None:
+        codec = CODECS.get(path.suffix.lower())
+        if codec is None:
+            raise ValueError(f"{path}: a CompressedImage takes {', '.join(CODECS)}; write this one decoded")
+        data = np.frombuffer(path.read_bytes(), np.uint8)
+        self._write(stamp_ns, self._store.types[COMPRESSED_TYPE](self._header(stamp_ns), codec, data))
+
+    def _header(self, stamp_ns: int) -> Any:
+        stamp = self._store.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, NS_PER_S))
+        return self._store.types["std_msgs/msg/Header"](stamp, FRAME_ID)
+
+    def _write(self, stamp_ns: int, message: Any) -> None:
+        data = self._store.serialize_cdr(message, self._connection.msgtype)
+        self._writer.write(self._connection, stamp_ns, data)
+        self.count += 1
+
+
+@contextlib.contextmanager
+def _new_bag(out: Path, storage: StoragePlugin, overwrite: bool) -> Iterator[Writer]:
+    """A writer for a bag that is there as a whole afterwards, or not at all."""
+    if out.exists():
+        if not overwrite:
+            raise ValueError(f"{out} exists; overwrite replaces it")
+        if not (out / "metadata.yaml").is_file():
+            raise ValueError(f"{out} exists and is no bag (no metadata.yaml); it is not replaced")
+        shutil.rmtree(out)
+    try:
+        with Writer(out, version=METADATA_VERSION, storage_plugin=storage) as writer:
+            yield writer
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise

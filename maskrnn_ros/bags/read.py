@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags (mcap or sqlite3) to frames and label maps, or to messages as they were recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rosbags.rosbag2 import Reader, ReaderError
+from rosbags.serde import SerdeError
+from rosbags.typesys import Stores, get_typestore
+
+from maskrnn_ros.bags.topics import (
+    COMPRESSED_SUFFIX,
+    COMPRESSED_TYPE,
+    IMAGE_TOPIC,
+    IMAGE_TYPE,
+    SEED_TOPIC,
+    TRUTH_TOPIC,
+)
+from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
+from maskrnn_ros.types import Frame, LabelArray
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Topic:
+    """A topic of a bag.
+
+    Args:
+        name: Its name in the bag.
+        msgtype: Type of its messages, e.g. "sensor_msgs/msg/Image".
+        count: How many there are.
+    """
+
+    name: str
+    msgtype: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RawMessage:
+    """A message as it was recorded.
+
+    Args:
+        topic: Topic in the bag.
+        msgtype: Type, e.g. "sensor_msgs/msg/Image".
+        log_ns: When it was recorded, ns.
+        data: The message in CDR, encapsulation header included.
+    """
+
+    topic: str
+    msgtype: str
+    log_ns: int
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StampedLabels:
+    """A label map of a bag: truth, seed or prediction.
+
+    Args:
+        stamp_ns: Stamp of the image that it belongs to, ns.
+        labels: int32, (H, W), the values as they stand in the message.
+    """
+
+    stamp_ns: int
+    labels: LabelArray
+
+
+class BagReader:
+    """Reads a bag; use it in a ``with`` statement.
+
+    Messages come in the order in which they were recorded. The iterators are independent of one another.
+
+    Args:
+        path: Folder of the bag, or a .mcap or .db3 file.
+
+    Raises:
+        ValueError: There is no bag, it was not finished, or it cannot be read.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        _check_finished(self.path)
+        self._types = get_typestore(Stores.ROS2_HUMBLE)
+        with self._readable():
+            self._reader = Reader(self.path)
+            self._reader.open()
+        self.topics = {
+            name: Topic(name=name, msgtype=info.msgtype or "several types", count=info.msgcount)
+            for name, info in self._reader.topics.items()
+        }
+        """The topics by name."""
+
+    def __enter__(self) -> BagReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; a second time it does nothing."""
+        if self._reader.is_open:
+            self._reader.close()
+
+    @property
+    def start_ns(self) -> int:
+        """When the first message was recorded, ns."""
+        return self._reader.start_time
+
+    @property
+    def duration_ns(self) -> int:
+        """From the first message to the last, ns; 0 for an empty bag."""
+        # rosbags counts to the end of the last nanosecond
+        return max(0, self._reader.duration - 1)
+
+    def find(self, topic: str, *msgtypes: str) -> Topic:
+        """A topic by name.
+
+        Args:
+            topic: Its name in the bag.
+            msgtypes: Types that it may have; none for any.
+
+        Raises:
+            ValueError: The bag has no such topic, or it is of another type.
+        """
+        if topic not in self.topics:
+            names = ", ".join(self.topics) or "none"
+            raise ValueError(f"{self.path} has no topic {topic}; its topics are: {names}")
+        found = self.topics[topic]
+        if msgtypes and found.msgtype not in msgtypes:
+            expected = " or ".join(msgtypes)
+            raise ValueError(f"{topic} in {self.path} must be {expected}, found {found.msgtype}")
+        return found
+
+    def find_images(self, topic: str = IMAGE_TOPIC) -> Topic:
+        """The topic of the images: ``topic`` itself, or where the bag has only that ``topic``/compressed.
+
+        Raises:
+            ValueError: The bag has neither, or it is of another type.
+        """
+        compressed = topic + COMPRESSED_SUFFIX
+        name = compressed if topic not in self.topics and compressed in self.topics else topic
+        return self.find(name, IMAGE_TYPE, COMPRESSED_TYPE)
+
+    def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
+        """Messages as they were recorded, of all topics or the named ones.
+
+        Raises:
+            ValueError: The bag has not one of the topics, or it is damaged.
+        """
+        names = list(self.topics) if topics is None else [self.find(topic).name for topic in topics]
+        connections = [found for found in self._reader.connections if found.topic in names]
+        return self._messages(connections)
+
+    def _messages(self, connections: list[Any]) -> Iterator[RawMessage]:
+        if not connections:  # for rosbags that means all
+            return
+        with self._readable():
+            for found, log_ns, data in self._reader.messages(connections):
+                yield RawMessage(topic=found.topic, msgtype=found.msgtype, log_ns=log_ns, data=bytes(data))
+
+    def frames(self, topic: str = IMAGE_TOPIC) -> Iterator[Frame]:
+        """The images of a topic, raw or compressed (see ``find_images``).
+
+        Raises:
+            ValueError: No such topic, or an image that cannot be used; the message names it.
+        """
+        found = self.find_images(topic)
+        to_rgb: Any = compressed_to_rgb if found.msgtype == COMPRESSED_TYPE else image_to_rgb
+        return self._converted(found, lambda stamp_ns, msg: Frame(stamp_ns=stamp_ns, image=to_rgb(msg)))
+
+    def labels(self, topic: str) -> Iterator[StampedLabels]:
+        """The label images of a topic.
+
+        Raises:
+            ValueError: No such topic, or an image that holds no labels; the message names it.
+        """
+        found = self.find(topic, IMAGE_TYPE)
+        return self._converted(
+            found, lambda stamp_ns, msg: StampedLabels(stamp_ns=stamp_ns, labels=labels_from_image(msg))
+        )
+
+    def truth(self, topic: str = TRUTH_TOPIC) -> Iterator[StampedLabels]:
+        """The ground truth; see ``labels``."""
+        return self.labels(topic)
+
+    def seeds(self, topic: str = SEED_TOPIC) -> Iterator[StampedLabels]:
+        """The seed masks; see ``labels``. A mask of only 0 and 255 is left for the tracker to number."""
+        return self.labels(topic)
+
+    def _converted(self, topic: Topic, convert: Callable[[int, Any], T]) -> Iterator[T]:
+        for index, raw in enumerate(self.messages([topic.name])):
+            try:
+                message: Any = self._types.deserialize_cdr(raw.data, raw.msgtype)
+                converted = convert(stamp_to_ns(message.header.stamp), message)
+            except (ValueError, SerdeError) as error:
+                raise ValueError(f"message {index} on {topic.name} in {self.path}: {error}") from error
+            yield converted
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except ReaderError as error:
+            raise ValueError(f"cannot read {self.path}: {' '.join(str(error).split())}") from error
+
+
+def _check_finished(path: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"expected a bag, found no {path}")
+    if not path.is_dir() or (path / "metadata.yaml").exists():
+        return
+    if any(file.suffix in (".mcap", ".db3") for file in path.iterdir()):
+        cure = f"`ros2 bag reindex {path}` writes it"
+        raise ValueError(f"{path} was not finished: metadata.yaml is missing; {cure}")
+    raise ValueError(f"expected a bag, found no metadata.yaml in {path}")

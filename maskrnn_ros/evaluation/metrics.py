@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The measures of DAVIS, to the pixel: region similarity J, contour accuracy F, and their statistics.
+
+After the evaluation code of Perazzi et al. (CVPR 2016) and Pont-Tuset et al. (2017), which is the reference.
+Pure functions and one evaluator that sees a sequence frame by frame; nothing here knows a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskrnn_ros.types import BoolArray, UInt8Array
+
+Convention: TypeAlias = Literal["davis2016", "davis2017"]
+"""How labels become masks. davis2016: one object, all that is not 0. davis2017: ids, and 255 is void."""
+
+VOID = 255
+"""Label of DAVIS-2017 for pixels that belong to no object; they count as background."""
+
+RADIUS_SHARE = 0.008
+"""Tolerance of F as a share of the image's diagonal."""
+
+
+def jaccard(prediction: BoolArray, truth: BoolArray) -> float:
+    """Region similarity J: intersection over union; 1 where both masks are empty.
+
+    >>> jaccard(np.array([[True, True, False]]), np.array([[False, True, True]]))
+    0.3333333333333333
+
+    Args:
+        prediction: bool, (H, W).
+        truth: bool, (H, W).
+
+    Raises:
+        ValueError: The masks are not bool (H, W) of one shape.
+    """
+    _check_pair(prediction, truth)
+    union = np.count_nonzero(prediction | truth)
+    return float(np.count_nonzero(prediction & truth) / union) if union else 1.0
+
+
+def boundary(mask: BoolArray) -> BoolArray:
+    """Pixels where the mask differs from its right, lower or lower right neighbour.
+
+    With e, s, se the mask shifted to the left, up, and both: b = (m ^ e) | (m ^ s) | (m ^ se). The last row
+    looks to the right only, the last column down only, and the last corner is no boundary: a mask that
+    reaches the border of the image has no boundary there.
+
+    >>> boundary(np.array([[True, True, False], [True, True, False], [False, False, False]])).astype(int)
+    array([[0, 1, 0],
+           [1, 1, 0],
+           [0, 0, 0]])
+
+    Args:
+        mask: bool, (H, W), H and W at least 1.
+
+    Returns:
+        bool, (H, W).
+    """
+    found = np.zeros_like(mask)
+    here = mask[:-1, :-1]
+    found[:-1, :-1] = (here ^ mask[:-1, 1:]) | (here ^ mask[1:, :-1]) | (here ^ mask[1:, 1:])
+    found[-1, :-1] = mask[-1, :-1] ^ mask[-1, 1:]
+    found[:-1, -1] = mask[:-1, -1] ^ mask[1:, -1]
+    return found
+
+
+def boundary_f(prediction: BoolArray, truth: BoolArray, radius: int | None = None) -> float:
+    """Contour accuracy F: the harmonic mean of precision and recall of the boundaries.
+
+    Precision is the share of the prediction's boundary within ``radius`` of the truth's boundary (Euclidean,
+    to the pixel centre, the radius itself included), recall the other way round. F is 1 where both boundaries
+    are empty, 0 where one of them is.
+
+    Args:
+        prediction: bool, (H, W), H and W at least 1.
+        truth: bool, (H, W).
+        radius: Tolerance in pixels, >= 0; None is that of DAVIS, ceil(0.008 * diagonal).
+
+    Raises:
+        ValueError: The masks are not bool (H, W) of one shape, or the radius is negative.
+    """
+    _check_pair(prediction, truth)
+    if radius is None:
+        radius = math.ceil(RADIUS_SHARE * math.hypot(*truth.shape))
+    if radius < 0:
+        raise ValueError(f"radius must be >= 0 pixels, got {radius}")
+    # one pixel more on each side than the masks: boundaries reach no farther, and none is lost or made up
+    x, y, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
+    crop = slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+    predicted, true = (boundary(mask[crop]).view(np.uint8) for mask in (prediction, truth))
+    if not predicted.any() or not true.any():
+        return float(not predicted.any() and not true.any())
+    precision = _share_near(predicted, true, radius)
+    recall = _share_near(true, predicted, radius)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Summary of a measure over the scored frames of one object.
+
+    Args:
+        mean: Mean over the frames.
+        recall: Share of the frames above 0.5.
+        decay: Mean of the first quarter of the frames minus mean of the last.
+    """
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def statistics(values: Sequence[float]) -> Statistics:
+    """Mean, recall and decay of a series.
+
+    The quarters of the decay are the reference's: ids = round(linspace(1, n, 5) + 1e-10) - 1, quarter i is
+    values[ids[i] : ids[i + 1] + 1], so neighbours share a frame. The reference holds ids in uint8, which
+    wraps round from 256 frames on; here they are ints, so longer sequences get another decay than there.
+
+    >>> statistics([1.0, 1.0, 0.5, 0.0])
+    Statistics(mean=0.625, recall=0.5, decay=0.75)
+
+    Args:
+        values: One value for each scored frame, in order.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    if not len(values):
+        raise ValueError("statistics need at least one value, got none")
+    series = np.asarray(values, np.float64)
+    ids = np.round(np.linspace(1, series.size, 5) + 1e-10).astype(int) - 1
+    first, last = series[ids[0] : ids[1] + 1], series[ids[3] : ids[4] + 1]
+    return Statistics(
+        mean=float(series.mean()),
+        recall=float(np.mean(series > 0.5)),
+        decay=float(first.mean() - last.mean()),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """J and F of one object.
+
+    Args:
+        jaccard: J of each scored frame, in order.
+        boundary_f: F of each scored frame.
+    """
+
+    jaccard: tuple[float, ...]
+    boundary_f: tuple[float, ...]
+
+    @property
+    def jaccard_statistics(self) -> Statistics:
+        """Mean, recall and decay of J."""
+        return statistics(self.jaccard)
+
+    @property
+    def boundary_f_statistics(self) -> Statistics:
+        """Mean, recall and decay of F."""
+        return statistics(self.boundary_f)
+
+    @property
+    def j_and_f(self) -> float:
+        """J&F, (mean of J + mean of F) / 2."""
+        return (self.jaccard_statistics.mean + self.boundary_f_statistics.mean) / 2
+
+
+class Evaluator:
+    """Scores the label maps of one sequence, frame by frame; it keeps numbers, no images.
+
+    The first frame and the last are not scored: which one is the last shows only when no other comes, so the
+    newest frame's scores are held back until the next one is added.
+
+    >>> evaluator = Evaluator((1, 2), "davis2017")
+    >>> truth = np.array([[1, 1, 0, 2]])
+    >>> for _ in range(3):
+    ...     evaluator.add(np.array([[1, 0, 0, 2]]), truth)
+    >>> {instance_id: scores.jaccard for instance_id, scores in evaluator.scores().items()}
+    {1: (0.5,), 2: (1.0,)}
+
+    Args:
+        instance_ids: The objects to score: in davis2017 those of the first annotation, 1 .. n; in davis2016
+            one id, under which its only object is reported.
+        convention: See ``Convention``.
+
+    Raises:
+        ValueError: The ids are empty, not unique, out of range or too many for the convention, or the
+            convention is unknown.
+    """
+
+    def __init__(self, instance_ids: tuple[int, ...], convention: Convention) -> None:
+        if convention not in ("davis2016", "davis2017"):
+            raise ValueError(f"convention must be 'davis2016' or 'davis2017', got {convention!r}")
+        if not instance_ids or len(set(instance_ids)) < len(instance_ids) or min(instance_ids) < 1:
+            raise ValueError(f"instance_ids must be unique and >= 1, at least one, got {instance_ids}")
+        if convention == "davis2016" and len(instance_ids) != 1:
+            raise ValueError(f"davis2016 scores one object, got ids {instance_ids}")
+        if convention == "davis2017" and VOID in instance_ids:
+            raise ValueError(f"{VOID} is void in davis2017 and no object, got ids {instance_ids}")
+        self._convention = convention
+        self._frames = 0
+        self._held: dict[int, tuple[float, float]] = {}
+        self._scored: dict[int, list[tuple[float, float]]] = {i: [] for i in instance_ids}
+
+    def add(self, prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> None:
+        """Take the next frame.
+
+        Args:
+            prediction: Labels, integer or bool, (H, W). An object without a pixel has an empty mask, and
+                ids that are not to be scored are background.
+            truth: Labels of the annotation, integer or bool, (H, W).
+
+        Raises:
+            ValueError: The two are not (H, W) of one shape.
+        """
+        if prediction.ndim != 2 or prediction.shape != truth.shape:
+            raise ValueError(f"labels must be (H, W) of one shape, got {prediction.shape} and {truth.shape}")
+        for instance_id, score in self._held.items():
+            self._scored[instance_id].append(score)
+        if self._frames:
+            self._held = {i: self._score(prediction, truth, i) for i in self._scored}
+        self._frames += 1
+
+    def scores(self) -> dict[int, Scores]:
+        """J and F of each object over the frames added, the first and the last left out.
+
+        Raises:
+            ValueError: There is no frame in between.
+        """
+        if self._frames < 3:
+            raise ValueError(f"a sequence needs 3 frames (first and last are not scored), got {self._frames}")
+        return {
+            instance_id: Scores(jaccard=tuple(j for j, _ in pairs), boundary_f=tuple(f for _, f in pairs))
+            for instance_id, pairs in self._scored.items()
+        }
+
+    def _score(self, prediction: npt.NDArray[Any], truth: npt.NDArray[Any], i: int) -> tuple[float, float]:
+        # 255 needs no treatment in davis2017: it equals no id
+        one_object = self._convention == "davis2016"
+        predicted, true = (labels != 0 if one_object else labels == i for labels in (prediction, truth))
+        return jaccard(predicted, true), boundary_f(predicted, true)
+
+
+@functools.cache
+def _disk(radius: int) -> UInt8Array:
+    """All (dx, dy) with dx^2 + dy^2 <= radius^2, as a structuring element."""
+    squares = np.arange(-radius, radius + 1) ** 2
+    return (squares + squares[:, None] <= radius**2).astype(np.uint8)
+
+
+def _share_near(boundary_pixels: UInt8Array, others: UInt8Array, radius: int) -> float:
+    """Share of the boundary pixels (0 or 1, not all 0) that lie within the radius of one of the others."""
+    near = cv2.dilate(others, _disk(radius))
+    return float(np.count_nonzero(boundary_pixels & near) / np.count_nonzero(boundary_pixels))
+
+
+def _check_pair(prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> None:
+    pair = prediction, truth
+    if any(m.dtype != np.bool_ or m.ndim != 2 for m in pair) or prediction.shape != truth.shape:
+        got = " and ".join(f"{m.dtype} {m.shape}" for m in pair)
+        raise ValueError(f"masks must be bool (H, W) of one shape, got {got}")

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends a mask from a file to the tracker and says what became of it."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from sensor_msgs.msg import Image
+
+from maskrnn_ros.files import read_labels
+from maskrnn_ros.msg import SeedResult
+from maskrnn_ros.ros.images import fill_image, label_image_data, ns_to_stamp
+from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_answers, wait_for_subscribers
+from maskrnn_ros.types import Seed
+
+APPLIED, REJECTED, TIMEOUT = 0, 1, 2
+"""Exit codes."""
+
+
+def publish_seed(
+    mask_path: Path | str,
+    topic: str = "/tracker/seed_mask",
+    stamp_ns: int = 0,
+    timeout_s: float = 10.0,
+    result_topic: str = "/tracker/seed_result",
+) -> int:
+    """Publish a label image as a seed, wait for its result, and print that.
+
+    Args:
+        mask_path: Indexed or grey image: value = id, 0 = background; only 0 and 255 = one new instance.
+        topic: Where the tracker takes seeds.
+        stamp_ns: Stamp of the image that the mask was drawn on, ns; 0 = the next image.
+        timeout_s: Longest wait for the tracker, and then for its result, seconds.
+        result_topic: Where the tracker answers.
+
+    Returns:
+        0 where the seed was applied, 1 where it was rejected, 2 where the time ran out.
+
+    Raises:
+        ValueError: The file holds no seed, or the stamp is negative.
+        OSError: The file cannot be read.
+    """
+    # checked here: the mistake is named before a tracker is waited for
+    seed = Seed(stamp_ns=stamp_ns, labels=read_labels(mask_path))
+    message = _message(seed)
+    final: list[SeedResult] = []
+
+    def on_result(result: SeedResult) -> None:
+        if result.header != message.header:
+            return  # of another client
+        if result.status == SeedResult.STATUS_PENDING:
+            print(f"pending: {result.reason}", flush=True)
+        else:
+            final.append(result)
+
+    with client_node("maskrnn_seed") as (node, executor):
+        publisher = node.create_publisher(Image, topic, reliable(1))
+        node.create_subscription(SeedResult, result_topic, on_result, reliable(10))
+        tracker = result_topic.rpartition("/")[0]
+        try:
+            wait_for_subscribers(executor, [publisher], timeout_s)
+            wait_for_answers(node, executor, [result_topic], tracker, timeout_s)
+        except TimeoutError as error:
+            print(f"timeout: {error}", flush=True)
+            return TIMEOUT
+        publisher.publish(message)
+        if not spin_until(executor, lambda: bool(final), timeout_s):
+            print(f"timeout: no result on {result_topic}; waited {timeout_s:g} s", flush=True)
+            return TIMEOUT
+    return _conclude(final[0])
+
+
+def _message(seed: Seed) -> Image:
+    message = Image()
+    ns_to_stamp(seed.stamp_ns, message.header.stamp)
+    # the tracker copies the header into its result: so ours is told from that of another client
+    message.header.frame_id = f"seed_{uuid.uuid4().hex}"
+    encoding = "mono8" if seed.labels.max() <= 255 else "mono16"
+    fill_image(message, label_image_data(seed.labels, encoding), encoding)
+    return message
+
+
+def _conclude(result: SeedResult) -> int:
+    if result.status == SeedResult.STATUS_APPLIED:
+        ids = ", ".join(map(str, result.ids))
+        print(f"applied: ids {ids}; {result.frames_used} frames caught up in {result.duration:.2f} s")
+        return APPLIED
+    print(f"rejected: {result.reason}")
+    return REJECTED

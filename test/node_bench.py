@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real node in this process, and a client that talks to it over real topics and services."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import ros_env  # noqa: F401  (sets the environment that rclpy reads)
+
+pytest.importorskip("rclpy", reason="needs rclpy")
+pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
+
+import rclpy  # noqa: E402
+import torch  # noqa: E402
+import world  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+
+from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus  # noqa: E402
+from maskrnn_ros.ros.images import fill_image, labels_from_image, ns_to_stamp, stamp_to_ns  # noqa: E402
+from maskrnn_ros.ros.node import TrackerNode  # noqa: E402
+from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
+from maskrnn_ros.tracking import Tracker, build_tracker  # noqa: E402
+
+TIMEOUT_S = 60.0
+
+
+class Gate:
+    """A build function whose trackers wait in every flow until they are let through."""
+
+    def __init__(self) -> None:
+        self.permits = threading.Semaphore(0)
+        self.entered = threading.Semaphore(0)
+        self.is_open = False
+
+    def build(self, config: Any) -> Tracker:
+        exact = world.ExactFlow()
+
+        def flow(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+            if not self.is_open:
+                self.entered.release()
+                assert self.permits.acquire(timeout=TIMEOUT_S), "nobody let the tracker through"
+            # what warms the tracker up is no picture of the world
+            return torch.zeros(2, *current.shape[1:]) if current.shape[1] == 64 else exact(current, previous)
+
+        return Tracker(config, flow, torch.device("cpu"))
+
+    def open(self) -> None:
+        self.is_open = True
+        self.permits.release(1000)
+
+
+class NodeBench:
+    """Use it in a ``with`` statement.
+
+    Args:
+        build: Makes trackers.
+        image_qos: QoS of the client's image publisher.
+        parameters: Overrides, two underscores for a dot.
+    """
+
+    def __init__(self, build: Callable[..., Tracker] = build_tracker, image_qos: Any = None, **parameters: Any) -> None:
+        self._build = build
+        self._image_qos = image_qos or reliable(20)
+        names = {"status_period": 0.05, **parameters}
+        self._overrides = [Parameter(name.replace("__", "."), value=value) for name, value in names.items()]
+        self.compressed = bool(parameters.get("compressed", False))
+        self.instances: list[Any] = []
+        self.label_images: list[Any] = []
+        self.results: list[Any] = []
+        self.statuses: list[Any] = []
+        self.diagnostics: list[Any] = []
+
+    def __enter__(self) -> NodeBench:
+        self._context = Context()
+        rclpy.init(args=[], context=self._context)
+        self.node = TrackerNode(self._build, context=self._context, parameter_overrides=self._overrides)
+        self._spinner = SingleThreadedExecutor(context=self._context)
+        self._spinner.add_node(self.node)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._spin)
+        self._client = client_node("bench")
+        self.client, self.executor = self._client.__enter__()
+        subscribe = self.client.create_subscription
+        subscribe(InstanceMaskArray, "/tracker/instances", self.instances.append, reliable(500))
+        subscribe(Image, "/tracker/label_image", self.label_images.append, reliable(500))
+        subscribe(SeedResult, "/tracker/seed_result", self.results.append, reliable(500))
+        subscribe(TrackerStatus, "/tracker/status", self.statuses.append, reliable(5000))
+        subscribe(DiagnosticArray, "/diagnostics", self.diagnostics.append, reliable(500))
+        kind, topic = (CompressedImage, "/image/compressed") if self.compressed else (Image, "/image")
+        self.images = self.client.create_publisher(kind, topic, self._image_qos)
+        self.seeds = self.client.create_publisher(Image, "/tracker/seed_mask", reliable(20))
+        assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        self._thread.start()
+        self.wait(lambda: self.statuses and self.diagnostics)
+        self.wait(lambda: self.images.get_subscription_count() and self.seeds.get_subscription_count())
+        self.wait(
+            lambda: self.node._label_image.get_subscription_count() and self.node._instances.get_subscription_count()
+        )
+        self.wait(lambda: self.node._seed_result.get_subscription_count())
+        return self
+
+    def _spin(self) -> None:
+        while not self._stopped.is_set():
+            self._spinner.spin_once(timeout_sec=0.05)
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._spinner.shutdown()
+        self.node.close()
+        rclpy.shutdown(context=self._context)
+        self._client.__exit__(None, None, None)
+
+    def wait(self, is_done: Callable[[], Any]) -> None:
+        """Spin the client until a condition holds."""
+        assert spin_until(self.executor, lambda: bool(is_done()), TIMEOUT_S), "waited in vain"
+
+    def publish_image(self, number: int, frame_id: str = "camera") -> Any:
+        """Publish a frame of the world; returns the message."""
+        return self.publish(self.images, world.image(number), "rgb8", world.stamp_ns(number), frame_id)
+
+    def publish_seed(self, labels: np.ndarray, stamp_ns: int) -> None:
+        """Publish a label map as a seed."""
+        self.publish(self.seeds, labels.astype(np.uint16), "mono16", stamp_ns)
+
+    def publish(
+        self, publisher: Any, pixels: np.ndarray, encoding: str, stamp_ns: int, frame_id: str = "camera"
+    ) -> Any:
+        """Publish an image message and return it."""
+        message = Image()
+        fill_image(message, pixels, encoding)
+        ns_to_stamp(stamp_ns, message.header.stamp)
+        message.header.frame_id = frame_id
+        publisher.publish(message)
+        return message
+
+    def image(self, number: int) -> Any:
+        """Publish a frame and wait for its masks."""
+        self.publish_image(number)
+        stamp = world.stamp_ns(number)
+        self.wait(lambda: self.instances and stamp_to_ns(self.instances[-1].header.stamp) == stamp)
+        self.wait(lambda: self.label_images and stamp_to_ns(self.label_images[-1].header.stamp) == stamp)
+        return self.instances[-1]
+
+    def seed(self, labels: np.ndarray, stamp_ns: int) -> Any:
+        """Publish a seed and wait for its first result."""
+        before = len(self.results)
+        self.publish_seed(labels, stamp_ns)
+        self.wait(lambda: len(self.results) > before)
+        return self.results[-1]
+
+    def call(self, kind: Any, name: str, request: Any) -> Any:
+        """Call a service and return its response."""
+        client = self.client.create_client(kind, f"/tracker/{name}")
+        self.wait(client.service_is_ready)
+        future = client.call_async(request)
+        self.wait(future.done)
+        self.client.destroy_client(client)
+        return future.result()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The newest label image."""
+        return labels_from_image(self.label_images[-1])
+
+    def counts(self) -> Any:
+        """A status that is written after this call."""
+        before = len(self.statuses)
+        self.wait(lambda: len(self.statuses) > before + 1)
+        return self.statuses[-1]

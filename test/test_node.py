@@ -1,0 +1,498 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real node over real topics and services."""
+
+from __future__ import annotations
+
+import array
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import world
+from node_bench import Gate, NodeBench  # skips where ROS is absent, hence first
+
+# isort: split
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
+from std_srvs.srv import SetBool, Trigger
+
+from maskrnn_ros.config import Config, settings, to_flat
+from maskrnn_ros.masks import MaskEncoding, decode
+from maskrnn_ros.msg import InstanceMask, SeedResult
+from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
+from maskrnn_ros.srv import AddInstances, RemoveInstances
+
+
+def full_mask(array_message, instance) -> np.ndarray:
+    out = np.zeros((array_message.image_height, array_message.image_width), bool)
+    mask = decode(instance.data, instance.height, instance.width, instance.encoding)
+    out[instance.y : instance.y + instance.height, instance.x : instance.x + instance.width] = mask
+    return out
+
+
+def states(message) -> list[tuple[int, int]]:
+    return [(instance.id, instance.state) for instance in message.instances]
+
+
+def add_request(labels: np.ndarray, stamp_ns: int = 0) -> AddInstances.Request:
+    request = AddInstances.Request()
+    ns_to_stamp(stamp_ns, request.stamp)
+    fill_image(request.mask, labels.astype(np.uint16), "mono16")
+    return request
+
+
+def test_from_camera_to_masks_with_the_header_bit_for_bit() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        sent = bench.publish_image(0, frame_id="optical")
+        bench.wait(lambda: bench.instances)
+        assert list(bench.instances[0].instances) == []
+        pending = bench.seed(world.labels(1), world.stamp_ns(1))
+        assert (pending.status, list(pending.ids)) == (SeedResult.STATUS_PENDING, [1, 2])
+        for number in range(1, 6):
+            message = bench.image(number)
+            np.testing.assert_array_equal(bench.labels, world.labels(number))
+            assert (message.frame_index, message.session, message.frames_skipped) == (number, 1, 0)
+            for instance in message.instances:
+                np.testing.assert_array_equal(full_mask(message, instance), world.labels(number) == instance.id)
+                assert instance.box == RegionOfInterest(
+                    x_offset=instance.x, y_offset=instance.y, width=instance.width, height=instance.height
+                )
+            wanted = InstanceMask.STATE_SEEDED if number == 1 else InstanceMask.STATE_TRACKING
+            assert states(message) == [(1, wanted), (2, wanted)]
+        assert bench.instances[0].header == sent.header
+        assert bench.label_images[0].header == sent.header
+        assert bench.results[-1].status == SeedResult.STATUS_APPLIED
+
+
+def test_add_correct_and_remove_in_mid_stream() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(np.where(world.labels(0) == 1, 1, 0), world.stamp_ns(0))
+        bench.image(0)
+        bench.image(1)
+        added = bench.call(
+            AddInstances, "add_instances", add_request(np.where(world.labels(2) == 2, 2, 0), world.stamp_ns(2))
+        )
+        assert (added.success, list(added.ids)) == (True, [2])
+        assert states(bench.image(2)) == [(1, InstanceMask.STATE_TRACKING), (2, InstanceMask.STATE_SEEDED)]
+        np.testing.assert_array_equal(bench.labels, world.labels(2))
+        corrected = np.zeros_like(world.labels(0))
+        corrected[5:15, 90:110] = 1
+        bench.seed(corrected, world.stamp_ns(3))
+        message = bench.image(3)
+        np.testing.assert_array_equal(full_mask(message, message.instances[0]), corrected == 1)
+        np.testing.assert_array_equal(full_mask(message, message.instances[1]), world.labels(3) == 2)
+        removed = bench.call(RemoveInstances, "remove_instances", RemoveInstances.Request(ids=[1]))
+        assert (removed.success, list(removed.ids)) == (True, [1])
+        assert states(bench.image(4)) == [(1, InstanceMask.STATE_REMOVED), (2, InstanceMask.STATE_TRACKING)]
+        assert states(bench.image(5)) == [(2, InstanceMask.STATE_TRACKING)]
+        np.testing.assert_array_equal(bench.labels, np.where(world.labels(5) == 2, 2, 0))
+        again = bench.seed(corrected, 0)
+        assert again.status == SeedResult.STATUS_REJECTED and "was removed in this session" in again.reason
+
+
+def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time() -> None:
+    images = []
+    for seeded_before in (0, 5):
+        with NodeBench(catch_up__mode="exact") as bench:  # real flow
+            for number in range(8):
+                if number == seeded_before:
+                    bench.seed(world.labels(0), world.stamp_ns(0))
+                    if seeded_before:  # the catch-up has ended before the next image
+                        bench.wait(lambda: bench.results[-1].status == SeedResult.STATUS_APPLIED)
+                bench.image(number)
+            images.append([bytes(image.data) for image in bench.label_images[5:]])
+            applied = bench.results[-1]
+            assert (applied.status, applied.frames_used) == (SeedResult.STATUS_APPLIED, 4 if seeded_before else 0)
+    assert images[0] == images[1]
+
+
+def test_a_late_seed_with_skip_ends_while_others_go_on() -> None:
+    with NodeBench(world.exact_or_still_tracker, catch_up__mode="skip", catch_up__max_s=0.2) as bench:
+        bench.seed(np.where(world.labels(0) == 1, 1, 0), world.stamp_ns(0))
+        for number in range(30):
+            bench.image(number)
+        bench.publish_seed(np.where(world.labels(2) == 2, 2, 0), world.stamp_ns(2))
+        for number in itertools.count(30):
+            message = bench.image(number)
+            assert (1, InstanceMask.STATE_TRACKING) in states(message)
+            if bench.results[-1].status == SeedResult.STATUS_APPLIED and list(bench.results[-1].ids) == [2]:
+                break
+        assert bench.results[-1].frames_used <= number - 2
+        bench.image(number + 1)
+        np.testing.assert_array_equal(bench.labels, world.labels(number + 1))
+
+
+def test_services_answer_while_a_step_runs() -> None:
+    gate = Gate()
+    gate.is_open = True
+    with NodeBench(gate.build) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        gate.is_open = False
+        bench.publish_image(1)
+        assert gate.entered.acquire(timeout=30)  # the step has begun, and ends only when we say
+        more = np.zeros_like(world.labels(0))
+        more[:9, :9] = 7
+        answers = [
+            bench.call(AddInstances, "add_instances", add_request(more, world.stamp_ns(2))),
+            bench.call(RemoveInstances, "remove_instances", RemoveInstances.Request(ids=[2])),
+            bench.call(SetBool, "enable", SetBool.Request(data=True)),
+        ]
+        assert all(answer.success for answer in answers)
+        assert len(bench.instances) == 1
+        gate.open()
+        bench.wait(lambda: len(bench.instances) == 2)
+        assert states(bench.image(2)) == [
+            (1, InstanceMask.STATE_TRACKING),
+            (2, InstanceMask.STATE_REMOVED),
+            (7, InstanceMask.STATE_SEEDED),
+        ]
+
+
+def test_under_overload_the_latest_image_wins_and_the_counts_add_up() -> None:
+    gate = Gate()
+    gate.is_open = True
+    with NodeBench(gate.build) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        gate.is_open = False
+        for number in range(1, 31):  # three images for each that is let through
+            bench.publish_image(number)
+            bench.wait(lambda number=number: bench.statuses[-1].received == number + 1)
+            if number % 3 == 0:
+                gate.permits.release()
+        gate.open()
+        bench.wait(lambda: bench.statuses[-1].waiting == 0)
+        for status in bench.statuses:
+            assert status.received == status.processed + status.dropped + status.rejected + status.waiting
+        last = bench.statuses[-1]
+        assert last.received == 31 and last.rejected == 0 and last.dropped >= 10
+        assert last.processed == len(bench.instances)
+        assert sum(message.frames_skipped for message in bench.instances) == last.dropped
+        assert stamp_to_ns(bench.instances[-1].header.stamp) == world.stamp_ns(30)
+        bench.wait(lambda: len(bench.label_images) == last.processed)
+        np.testing.assert_array_equal(bench.labels, world.labels(30))
+
+
+def test_under_overload_a_seeded_image_is_not_dropped_and_a_dropped_one_may_be_seeded() -> None:
+    gate = Gate()
+    gate.is_open = True
+    with NodeBench(gate.build) as bench:
+        bench.seed(np.where(world.labels(0) == 1, 1, 0), world.stamp_ns(0))
+        bench.image(0)
+        gate.is_open = False
+        bench.publish_image(1)
+        assert gate.entered.acquire(timeout=30)
+        bench.publish_seed(np.where(world.labels(2) == 2, 2, 0), world.stamp_ns(2))
+        bench.wait(lambda: bench.node._inbox._claims >= {world.stamp_ns(2)})
+        for number in (2, 3, 4):
+            bench.publish_image(number)
+            bench.wait(lambda number=number: bench.statuses[-1].received == number + 1)
+        gate.open()
+        bench.wait(lambda: len(bench.instances) == len(bench.label_images) == 4)  # 0, 1, 2 and 4; 3 was dropped
+        assert [stamp_to_ns(m.header.stamp) for m in bench.instances] == [world.stamp_ns(n) for n in (0, 1, 2, 4)]
+        np.testing.assert_array_equal(bench.labels, world.labels(4))
+        third = np.zeros_like(world.labels(0))
+        third[2:12, 2:12] = 3
+        bench.publish_seed(third, world.stamp_ns(3))
+        bench.wait(lambda: (bench.results[-1].status, list(bench.results[-1].ids)) == (SeedResult.STATUS_APPLIED, [3]))
+
+
+def test_a_seed_may_bring_its_image_along() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.image(0)
+        bench.image(3)
+        request = add_request(world.labels(2))
+        fill_image(request.image, world.image(2), "rgb8")
+        ns_to_stamp(world.stamp_ns(2), request.image.header.stamp)
+        request.label_ids, request.labels = [2], ["cup"]
+        assert bench.call(AddInstances, "add_instances", request).success
+        message = bench.image(4)
+        np.testing.assert_array_equal(bench.labels, world.labels(4))
+        assert [instance.label for instance in message.instances] == ["", "cup"]
+
+
+def test_reset_begins_a_new_session_and_enable_false_drops() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        assert bench.call(SetBool, "enable", SetBool.Request(data=False)).success
+        bench.publish_image(1)
+        bench.wait(lambda: bench.statuses[-1].dropped == 1 and not bench.statuses[-1].enabled)
+        assert bench.call(SetBool, "enable", SetBool.Request(data=True)).success
+        assert bench.image(2).frames_skipped == 1
+        np.testing.assert_array_equal(bench.labels, world.labels(2))
+        assert bench.call(Trigger, "reset", Trigger.Request()).success
+        message = bench.image(3)
+        assert (message.session, message.frame_index, list(message.instances)) == (2, 0, [])
+        assert bench.seed(world.labels(3), world.stamp_ns(3)).status == SeedResult.STATUS_APPLIED
+
+
+def test_a_stamp_that_goes_back_begins_a_new_session() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(4), world.stamp_ns(4))
+        bench.image(4)
+        message = bench.image(1)
+        assert (message.session, list(message.instances)) == (2, [])
+        assert any("session 2 begins: time went back" in status.event for status in bench.statuses)
+
+
+@pytest.mark.parametrize("encoding", ["none", "mono8", "bits", "rle", "prob8"])
+def test_every_mask_encoding_gives_the_same_mask(encoding: str) -> None:
+    with NodeBench(world.exact_or_still_tracker, mask_encoding=encoding) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        message = bench.image(1)
+        for instance in message.instances:
+            assert instance.encoding == MaskEncoding[encoding.upper()]
+            assert instance.area == np.count_nonzero(world.labels(1) == instance.id)
+            if encoding == "none":
+                assert (len(instance.data), instance.width, instance.box.width > 0) == (0, 0, True)
+            else:
+                np.testing.assert_array_equal(full_mask(message, instance), world.labels(1) == instance.id)
+
+
+def test_compressed_images_are_taken() -> None:
+    with NodeBench(compressed=True) as bench:
+        message = CompressedImage(format="jpeg")
+        coded = cv2.imencode(".jpg", world.image(0)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        message.data = array.array("B", coded.tobytes())
+        for number in range(2):
+            ns_to_stamp(world.stamp_ns(number), message.header.stamp)
+            if number == 0:
+                bench.seed(world.labels(0), world.stamp_ns(0))
+            bench.images.publish(message)
+            bench.wait(lambda number=number: len(bench.instances) == number + 1)
+        overlap = np.count_nonzero(bench.labels == world.labels(0)) / world.labels(0).size
+        assert overlap > 0.99  # the same picture twice
+
+
+@pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
+def test_the_subscription_follows_what_the_publisher_offers(reliability: ReliabilityPolicy) -> None:
+    with NodeBench(image_qos=QoSProfile(depth=5, reliability=reliability)) as bench:
+        bench.wait(
+            lambda: bench.node.get_subscriptions_info_by_topic("/image")[0].qos_profile.reliability == reliability
+        )
+        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        for number in itertools.count():  # best effort may lose the first
+            bench.publish_image(number)
+            bench.executor.spin_once(timeout_sec=0.1)
+            if bench.instances:
+                break
+
+
+# --- bad input ---
+
+
+def image_message(**changes) -> Image:
+    message = Image()
+    fill_image(message, world.image(1), "rgb8")
+    ns_to_stamp(world.stamp_ns(1), message.header.stamp)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def restamped(message: Image, sec: int, nanosec: int) -> Image:
+    message.header.stamp = Time(sec=sec, nanosec=nanosec)
+    return message
+
+
+SMALL = np.zeros((40, 50, 3), np.uint8)
+BAD_IMAGES = {
+    "unknown encoding": (lambda: image_message(encoding="yuv999"), "yuv999"),
+    "data too short": (lambda: image_message(data=array.array("B", bytes(100))), "got 100"),
+    "step too small": (lambda: image_message(step=10), "10"),
+    "zero size": (lambda: image_message(height=0, data=array.array("B")), "0"),
+    "zero stamp": (lambda: restamped(image_message(), 0, 0), "stamp must be > 0 ns, got 0"),
+    "negative seconds": (lambda: restamped(image_message(), -1, 0), "-1"),
+    "nanoseconds too large": (lambda: restamped(image_message(), 1, 1_000_000_000), "1000000000"),
+    "the same stamp again": (lambda: restamped(image_message(), 1, 0), "stamp must be newer"),
+    "size change": (
+        lambda: image_message(height=40, width=50, step=150, data=array.array("B", SMALL.tobytes())),
+        "must be 128x96 (width x height) like those before, got 50x40",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_a_bad_image_is_rejected_counted_and_named_and_the_stream_goes_on(case: str) -> None:
+    make, text = BAD_IMAGES[case]
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        bench.images.publish(make())
+        bench.wait(lambda: bench.statuses[-1].rejected == 1 and bench.statuses[-1].waiting == 0)
+        assert text in bench.statuses[-1].last_error and "\n" not in bench.statuses[-1].last_error
+        bench.wait(lambda: any(d.status[0].level == DiagnosticStatus.WARN for d in bench.diagnostics))
+        values = {value.key: value.value for value in bench.diagnostics[-1].status[0].values}
+        assert values["images rejected"] == "1" and text in values["last error"]
+        message = bench.image(2)
+        np.testing.assert_array_equal(bench.labels, world.labels(2))
+        assert (message.session, len(bench.instances)) == (1, 2)
+
+
+def seed_message(labels: np.ndarray, encoding: str = "mono16", stamp_ns: int | None = None) -> Image:
+    message = Image()
+    fill_image(message, labels.astype(np.uint8 if encoding == "mono8" else np.uint16), encoding)
+    ns_to_stamp(world.stamp_ns(0) if stamp_ns is None else stamp_ns, message.header.stamp)
+    return message
+
+
+def relabelled(message: Image, **changes) -> Image:
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+ONES = np.ones((world.HEIGHT, world.WIDTH), int)
+NEGATIVE = np.full((world.HEIGHT, world.WIDTH), -4, np.int32)
+BAD_SEEDS = {
+    "no pixel": (lambda: seed_message(0 * ONES), "at least one pixel"),
+    "another size": (
+        lambda: seed_message(np.ones((40, 50), int) * 3),
+        "must be 128x96 (width x height) like the video, got 50x40",
+    ),
+    "id below 1": (
+        lambda: relabelled(
+            seed_message(ONES), encoding="32SC1", step=4 * world.WIDTH, data=array.array("B", NEGATIVE.tobytes())
+        ),
+        "ids must lie in 1..32767 (0 = background), got -4..-4",
+    ),
+    "id too large": (lambda: seed_message(40000 * ONES), "got 40000..40000"),
+    "encoding": (lambda: relabelled(seed_message(ONES), encoding="rgb8"), "rgb8"),
+    "too short": (lambda: relabelled(seed_message(ONES), data=array.array("B", bytes(9))), "got 9"),
+    "nanoseconds": (lambda: restamped(seed_message(ONES), 1, 2_000_000_000), "2000000000"),
+    "negative seconds": (lambda: restamped(seed_message(ONES), -5, 0), "-5"),
+    "not held": (lambda: seed_message(3 * ONES, stamp_ns=5), "is not held"),
+    "too many": (
+        lambda: seed_message(np.arange(ONES.size).reshape(ONES.shape) % 50 + 3),
+        "at most 32 instances (max_instances)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SEEDS)
+def test_a_bad_seed_is_rejected_with_its_reason_and_disturbs_no_other(case: str) -> None:
+    make, text = BAD_SEEDS[case]
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        bench.wait(lambda: bench.results[-1].status == SeedResult.STATUS_APPLIED)
+        message = make()
+        bench.seeds.publish(message)
+        bench.wait(lambda: bench.results[-1].status == SeedResult.STATUS_REJECTED)
+        assert text in bench.results[-1].reason and "\n" not in bench.results[-1].reason
+        assert bench.results[-1].header == message.header
+        bench.wait(lambda: bench.statuses[-1].seeds_rejected == 1)
+        bench.wait(lambda: bench.diagnostics[-1].status[0].values[6].value == "1")
+        assert states(bench.image(1)) == [(1, InstanceMask.STATE_TRACKING), (2, InstanceMask.STATE_TRACKING)]
+        np.testing.assert_array_equal(bench.labels, world.labels(1))
+
+
+def with_fields(**fields) -> AddInstances.Request:
+    request = add_request(3 * ONES)
+    for name, value in fields.items():
+        setattr(request, name, value)
+    return request
+
+
+NO_BACKEND = "prompts need a mask backend, none configured"
+BAD_REQUESTS = {
+    "boxes": (lambda: with_fields(boxes=[RegionOfInterest(width=3, height=3)], box_ids=[0]), NO_BACKEND),
+    "points": (lambda: with_fields(points_x=[1.0], points_y=[1.0], point_ids=[0], point_labels=[1]), NO_BACKEND),
+    "nothing": (lambda: AddInstances.Request(), "expected a mask, got an empty one"),
+    "another size": (
+        lambda: add_request(np.ones((40, 50))),
+        "mask must be 128x96 (width x height) like the image, got 50x40",
+    ),
+    "labels": (
+        lambda: with_fields(label_ids=[3, 4], labels=["a"]),
+        "expected one label for each of 2 label_ids, got 1",
+    ),
+    "strange label": (
+        lambda: with_fields(label_ids=[4], labels=["a"]),
+        "label_ids must be among the ids of the mask [3], got [4]",
+    ),
+    "stamp": (lambda: with_fields(stamp=Time(sec=-1)), "-1"),
+    "no pixel": (lambda: add_request(0 * ONES), "at least one pixel"),
+}
+
+
+def test_bad_requests_are_answered_with_the_reason() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        for make, text in BAD_REQUESTS.values():
+            answer = bench.call(AddInstances, "add_instances", make())
+            assert not answer.success and text in answer.message, answer.message
+        for ids, text in (([], "got none"), ([9], "got [9]"), ([1, 9], "among [1, 2]")):
+            answer = bench.call(RemoveInstances, "remove_instances", RemoveInstances.Request(ids=ids))
+            assert not answer.success and text in answer.message
+        assert states(bench.image(1)) == [(1, InstanceMask.STATE_TRACKING), (2, InstanceMask.STATE_TRACKING)]
+
+
+def test_services_of_an_inactive_node_say_so() -> None:
+    with NodeBench() as bench:
+        bench.node.trigger_deactivate()
+        answer = bench.call(Trigger, "reset", Trigger.Request())
+        assert not answer.success and "must be active" in answer.message
+        bench.node.trigger_activate()
+        assert bench.call(Trigger, "reset", Trigger.Request()).success
+
+
+# --- parameters ---
+
+
+def set_parameter(bench: NodeBench, name: str, value) -> tuple[bool, str]:
+    request = SetParametersAtomically.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+    result = bench.call(SetParametersAtomically, "set_parameters_atomically", request).result
+    return result.successful, result.reason
+
+
+def test_parameters_are_the_settings_with_descriptions_and_ranges() -> None:
+    with NodeBench() as bench:
+        flat = {**to_flat(Config()), "status_period": 0.05}
+        for name, _, known in settings():
+            assert bench.node.get_parameter(name).value == flat[name]
+            descriptor = bench.node.describe_parameter(name)
+            assert descriptor.description == known.help
+            ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
+            if known.low is not None:
+                assert ranges[0].from_value == known.low
+
+
+def test_parameters_change_live_where_it_makes_sense() -> None:
+    with NodeBench() as bench:
+        assert set_parameter(bench, "mask_encoding", "rle") == (True, "")
+        assert set_parameter(bench, "presence.lost_after_frames", 3)[0]
+        bench.wait(lambda: bench.node._session.config.presence.lost_after_frames == 3)
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        assert bench.image(0).instances[0].encoding == MaskEncoding.RLE
+        for name, value, text in (
+            ("working_size", 64, "takes effect at configure only"),
+            ("mask_encoding", "gif", "must be one of none, mono8"),
+            ("gate.enlarge", 0.5, "gate.enlarge"),
+            ("catch_up.max_s", 1, "expected 'Type.DOUBLE' got 'Type.INTEGER'"),
+        ):
+            successful, reason = set_parameter(bench, name, value)
+            assert not successful and text in reason, reason
+        bench.node.trigger_deactivate()
+        bench.node.trigger_cleanup()
+        assert set_parameter(bench, "working_size", 64)[0]
+
+
+def test_a_named_absent_device_fails_configure_and_leaves_the_node_unconfigured() -> None:
+    with NodeBench() as bench:
+        bench.node.trigger_deactivate()
+        bench.node.trigger_cleanup()
+        assert set_parameter(bench, "device", "cuda:99")[0]
+        assert bench.node.trigger_configure().name == "FAILURE"
+        assert set_parameter(bench, "device", "cpu")[0]
+        assert bench.node.trigger_configure().name == "SUCCESS"

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process: how it starts, refuses to start, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ros_env  # noqa: F401  (sets the environment that rclpy reads)
+
+pytest.importorskip("rclpy", reason="needs rclpy")
+pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
+
+COMMAND = [sys.executable, "-m", "maskrnn_ros.ros.node", "--ros-args"]
+TIMEOUT_S = 60
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, errors
+
+
+def test_ctrl_c_twice_ends_it_cleanly() -> None:
+    process = start()
+    assert process.stderr is not None
+    lines = []
+    while "active on" not in (line := process.stderr.readline()):
+        lines.append(line)
+        assert process.poll() is None, lines
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    status, errors = ended(process)
+    assert status == 0, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "device:=cuda:99"], "cannot configure: device 'cuda:99' was asked for, but torch sees"),
+        (["-p", "device:=tpu"], "cannot configure: device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
+        (["-p", "gate.enlarge:=1"], "tracker: parameter gate.enlarge:"),
+        (["-p", "working_size:=3"], "tracker: parameter working_size:"),
+    ],
+)
+def test_a_bad_parameter_stops_the_start_in_one_line(arguments: list[str], message: str) -> None:
+    status, errors = ended(start(*arguments))
+    assert status == 1
+    assert message in errors
+    assert "Traceback" not in errors
+    assert len(errors.strip().splitlines()) == 1, errors
+
+
+def test_without_autostart_a_bad_device_leaves_it_running(tmp_path: Path) -> None:
+    process = start("-p", "autostart:=false", "-p", "device:=cuda:99")
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=5)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bag through the real node in lockstep gives what the command line gives on the files, to the pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from node_bench import NodeBench
+
+from maskrnn_ros.bags import from_davis
+from maskrnn_ros.cli import main
+from maskrnn_ros.files import davis_sequence, read_labels
+from maskrnn_ros.ros.images import labels_from_image, stamp_to_ns
+from maskrnn_ros.ros.replay import play
+
+ROOT = Path(__file__).resolve().parent.parent
+DAVIS = ROOT.parent / "shared" / "data" / "davis2016_val_dev"
+CLIPS = {
+    "the shipped clip": (ROOT / "maskrnn_ros" / "data" / "tabletop", "tabletop", "Annotations"),
+    "DAVIS, two instances": (DAVIS, "bmx-trees", "Annotations_instances"),
+    "DAVIS, one instance, 0/255": (DAVIS, "blackswan", "Annotations"),
+}
+FRAMES = 10
+
+
+def first_frames(root: Path, sequence: str, annotations: str, out: Path) -> Path:
+    """The first frames of a sequence as a data set of its own."""
+    if not root.is_dir():
+        pytest.skip(f"needs the data set {root.name}")
+    files = davis_sequence(root, sequence, annotations)
+    for frame in files.frames[:FRAMES]:
+        for kind, path in (("JPEGImages", frame), ("Annotations", files.annotations[frame.stem])):
+            link = out / kind / "clip" / path.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    return out
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("storage", ["mcap"])
+def test_lockstep_replay_equals_maskrnn_track(clip: str, storage: str, tmp_path: Path) -> None:
+    root = first_frames(*CLIPS[clip], tmp_path / "data")
+    from_davis(root, "clip", tmp_path / "bag", storage=storage)
+    seed = sorted((root / "Annotations" / "clip").iterdir())[0]
+    frames = root / "JPEGImages" / "clip"
+    status = main(["track", "--frames", str(frames), "--seed-mask", str(seed), "--out", str(tmp_path / "out")])
+    assert status == 0
+    with NodeBench() as bench:
+        remap = {"/camera/image_raw": "/image", "/camera/seed_mask": "/tracker/seed_mask"}
+        play(tmp_path / "bag", lockstep=True, remap=remap, topics=["/camera/seed_mask"])
+        bench.wait(lambda: len(bench.label_images) == FRAMES)
+        assert [message.frames_skipped for message in bench.instances] == [0] * FRAMES
+    replayed = sorted(bench.label_images, key=lambda message: stamp_to_ns(message.header.stamp))
+    for message, file in zip(replayed, sorted((tmp_path / "out").glob("*.png")), strict=True):
+        np.testing.assert_array_equal(labels_from_image(message), read_labels(file))
+    assert read_labels(file).any(), "nothing was followed to the end"
