@@ -25,6 +25,7 @@ DEPENDENCIES = [
     "matplotlib",
     "numpy>=1.21",
     "opencv-python-headless<5",  # 5 changed the type numbers that cv_bridge uses
+    "pillow",
     "rosbags>=0.10",
     "safetensors",
     "torch>=2.1",

@@ -1,69 +1,99 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the tracker, and RViz2 with rviz:=true. `ros2 launch maskrnn_ros tracker.launch.py --show-args` explains."""
 
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
+from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 
-def _tracker(context: LaunchContext, sim_time: dict[str, ParameterValue]) -> list[Node]:
-    """The node; an empty `device` must not override what params_file says, hence a function."""
-    device = LaunchConfiguration("device").perform(context)
-    return [
-        Node(
-            package="maskrnn_ros",
-            executable="tracker",
-            name="tracker",
-            namespace=LaunchConfiguration("namespace"),
-            output="screen",
-            parameters=[LaunchConfiguration("params_file"), sim_time, {"device": device} if device else {}],
-            remappings=[
-                ("image", LaunchConfiguration("image")),
-                ("~/seed_mask", LaunchConfiguration("seed_mask")),
-            ],
-            arguments=["--ros-args", "--log-level", ["tracker:=", LaunchConfiguration("log_level")]],
+def _nodes(context: LaunchContext, config: Path) -> list[Node]:
+    """The tracker and RViz2; a function, since some of their arguments follow from the values of several others."""
+    params_file = LaunchConfiguration("params_file").perform(context)
+    if not Path(params_file).is_file():  # launch_ros only warns and goes on without it
+        raise FileNotFoundError(f"params_file: there is no file {params_file!r}")
+    sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
+    device = LaunchConfiguration("device").perform(context)  # empty: must not override params_file
+    namespace = make_namespace_absolute(
+        prefix_namespace(
+            context.launch_configurations.get("ros_namespace"),  # PushRosNamespace in a launch file around this one
+            LaunchConfiguration("namespace").perform(context),
         )
-    ]
+    ).rstrip("/")
+    logger = f"{namespace}/tracker"[1:].replace("/", ".")
+    tracker = Node(
+        package="maskrnn_ros",
+        executable="tracker",
+        name="tracker",
+        namespace=namespace or "/",
+        output="screen",
+        parameters=[params_file, sim_time, {"device": ParameterValue(device, value_type=str)} if device else {}],
+        remappings=[
+            ("image", LaunchConfiguration("image")),
+            ("~/seed_mask", LaunchConfiguration("seed_mask")),
+        ],
+        arguments=["--ros-args", "--log-level", [f"{logger}:=", LaunchConfiguration("log_level")]],
+    )
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(config / "tracker.rviz")],
+        parameters=[sim_time],
+        remappings=[(f"/tracker/{topic}", f"{namespace}/tracker/{topic}") for topic in ("overlay", "label_image")],
+        condition=IfCondition(LaunchConfiguration("rviz")),
+    )
+    return [tracker, rviz]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Arguments, the tracker, RViz2."""
-    config = PathJoinSubstitution([FindPackageShare("maskrnn_ros"), "config"])
+    config = Path(get_package_share_directory("maskrnn_ros"), "config")
     arguments = [
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node, e.g. /left."),
+        DeclareLaunchArgument(
+            "namespace",
+            default_value="",
+            description="Namespace of the node and of its relative topics, e.g. /left: the masks are then on "
+            "/left/tracker/instances. Empty: /tracker/instances.",
+        ),
         DeclareLaunchArgument(
             "params_file",
-            default_value=PathJoinSubstitution([config, "tracker.yaml"]),
+            default_value=str(config / "tracker.yaml"),
             description="ROS parameter file; settings that it leaves out keep their defaults.",
         ),
         DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=["true", "false"], description="Take time from /clock."
+            "use_sim_time",
+            default_value="false",
+            choices=["true", "false"],
+            description="Take time from /clock (simulation, `maskrnn bag play --clock`). Overrides params_file.",
         ),
         DeclareLaunchArgument(
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="What the node logs.",
+            description="Least severe messages of the node that are logged.",
         ),
         DeclareLaunchArgument(
             "device",
             default_value="",
-            description="Where the tracker runs: auto, cpu, cuda or cuda:N. Empty: as params_file says.",
+            description="Where the tracker runs: auto, cpu, cuda or cuda:N. Overrides params_file, unless empty.",
         ),
         DeclareLaunchArgument(
             "image",
             default_value="image",
-            description="Topic of the camera images, e.g. /camera/color/image_raw. With the parameter `compressed` "
-            "the node subscribes to <image>/compressed.",
+            description="Topic of the camera images (sensor_msgs/Image), e.g. /camera/color/image_raw. Where the "
+            "parameter `compressed` is true, the node subscribes to <image>/compressed.",
         ),
         DeclareLaunchArgument(
             "seed_mask",
             default_value="~/seed_mask",
-            description="Topic of the seed masks (sensor_msgs/Image, value = instance id), e.g. /camera/seed_mask.",
+            description="Topic of the seed masks (sensor_msgs/Image, value = instance id), e.g. /camera/seed_mask. "
+            "~ stands for <namespace>/tracker.",
         ),
         DeclareLaunchArgument(
             "rviz",
@@ -72,13 +102,4 @@ def generate_launch_description() -> LaunchDescription:
             description="Start RViz2 with the overlay (package rviz2).",
         ),
     ]
-    sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
-    rviz = Node(
-        package="rviz2",
-        executable="rviz2",
-        arguments=["-d", PathJoinSubstitution([config, "tracker.rviz"])],
-        parameters=[sim_time],
-        remappings=[("/tracker/overlay", [LaunchConfiguration("namespace"), "/tracker/overlay"])],
-        condition=IfCondition(LaunchConfiguration("rviz")),
-    )
-    return LaunchDescription([*arguments, OpaqueFunction(function=_tracker, args=[sim_time]), rviz])
+    return LaunchDescription([*arguments, OpaqueFunction(function=_nodes, args=[config])])

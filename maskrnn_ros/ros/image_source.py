@@ -35,10 +35,11 @@ class ImageSource:
         self._callback = callback
         self.topic: str = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
         self._policy = ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
-        if reliability == "auto":
+        self._auto = reliability == "auto"
+        if self._auto:
             self._policy = self._offered() or self._policy
         self._subscription = self._subscribe()
-        self._timer = node.create_timer(_LOOK_PERIOD_S, self._look) if reliability == "auto" else None
+        self._timer = node.create_timer(_LOOK_PERIOD_S, self._look) if self._auto else None
 
     @property
     def publishers(self) -> int:
@@ -78,6 +79,8 @@ class ImageSource:
         self._node.get_logger().info(f"{self.topic}: subscribed {offered.name.lower()}, as the publishers offer")
 
     def _on_incompatible(self, event: Any) -> None:
+        if self._auto:
+            return  # the next look mends it
         self._node.get_logger().warning(
             f"{self.topic}: a publisher offers a QoS that does not match ({event.last_policy_kind}); we ask for "
             f"{self._policy.name.lower()}: set image_reliability to auto or best_effort"

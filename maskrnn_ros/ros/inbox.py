@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -47,7 +47,7 @@ class Inbox:
         self._condition = threading.Condition()
         self._images: deque[Arrival] = deque()
         self._requests: deque[Callable[[], None]] = deque()
-        self._claims: set[int] = set()
+        self._claims: Counter[int] = Counter()
         self._dropped: OrderedDict[int, Any] = OrderedDict()
         self._dropped_size = 0
         self._counts = Counts()
@@ -87,12 +87,14 @@ class Inbox:
     def claim(self, stamp_ns: int) -> None:
         """A seed waits for the image of that stamp."""
         with self._condition:
-            self._claims.add(stamp_ns)
+            self._claims[stamp_ns] += 1
 
     def unclaim(self, stamp_ns: int) -> None:
-        """No seed waits for it any more."""
+        """One seed less waits for it."""
         with self._condition:
-            self._claims.discard(stamp_ns)
+            self._claims[stamp_ns] -= 1
+            if self._claims[stamp_ns] <= 0:
+                del self._claims[stamp_ns]
 
     def dropped_image(self, stamp_ns: int) -> Any | None:
         """The dropped image of that stamp, where it is still at hand."""
@@ -100,14 +102,12 @@ class Inbox:
             return self._dropped.get(stamp_ns)
 
     def take(self, timeout_s: float | None) -> Arrival | Callable[[], None] | None:
-        """The next request, else the next image; None after the timeout (None waits, 0 does not) or when closed.
+        """The next request, else the next image; None after the timeout (None waits, 0 does not).
 
-        An image taken is waiting until ``done``.
+        When closed it gives the requests that are left, then None. An image taken is waiting until ``done``.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._requests or self._images or self._closed, timeout_s)
-            if self._closed:
-                return None
             if self._requests:
                 return self._requests.popleft()
             if self._images:
@@ -128,7 +128,7 @@ class Inbox:
             return self._closed
 
     def close(self) -> None:
-        """Let ``take`` return at once, for good; images that wait count as dropped."""
+        """Take no more images; those that wait count as dropped."""
         with self._condition:
             self._closed = True
             self._count(dropped=len(self._images))

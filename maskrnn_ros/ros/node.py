@@ -75,6 +75,7 @@ class TrackerNode(LifecycleNode):
         self._build = build
         self._config = Config()
         self._configured = False
+        self._next_session = 1
         self._ids = IdBook()
         self._health = Health("")
         self._inbox = Inbox(0)
@@ -96,7 +97,12 @@ class TrackerNode(LifecycleNode):
             warm_up(self._build(self._config))
             self._ids = IdBook()
             self._session = Session(
-                self._config, self._build, self._ids, report=self._report_seed, announce=self._announce
+                self._config,
+                self._build,
+                self._ids,
+                report=self._report_seed,
+                announce=self._announce,
+                number=self._next_session,
             )
         except (ValueError, RuntimeError, OSError) as error:
             self.get_logger().error(f"cannot configure: {error}")
@@ -138,6 +144,8 @@ class TrackerNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure loaded."""
+        if self._session is not None:
+            self._next_session = self._session.number + 1
         self._session = None
         self._configured = False
         return TransitionCallbackReturn.SUCCESS

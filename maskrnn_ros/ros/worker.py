@@ -102,8 +102,10 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._inbox.closed:
+        while True:
             job = self._inbox.take(self._patience())
+            if job is None and self._inbox.closed:
+                return
             try:
                 if isinstance(job, Arrival):
                     self._image(job)

@@ -88,6 +88,7 @@ class Session:
         report: Called with every outcome of a seed.
         announce: Called with one line at every event (session begun, instance removed).
         clock: Monotonic time, seconds; used for timeouts and durations, never for the order of things.
+        number: Of the first session.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Session:
         report: Callable[[SeedOutcome], None],
         announce: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
+        number: int = 1,
     ) -> None:
         self.config = config
         self._build = build
@@ -105,7 +107,7 @@ class Session:
         self._report = report
         self._announce = announce
         self._clock = clock
-        self.number = 1
+        self.number = number
         self.frame_index = 0
         self.buffer = FrameBuffer(config.buffer)
         self._tracker = build(config)

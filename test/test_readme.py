@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README says what the code does."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_parameters_is_that_of_the_code() -> None:
+    tool = ROOT / "tools" / "readme_tables.py"
+    result = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, f"run: python tools/readme_tables.py\n{result.stderr}"
+
+
+def test_every_topic_and_service_of_the_node_is_in_the_readme() -> None:
+    code = "".join(file.read_text() for file in (ROOT / "maskrnn_ros" / "ros").glob("*.py"))
+    names = set(re.findall(r'"(~/[a-z_]+|/diagnostics)"', code))
+    assert len(names) >= 11
+    assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_every_file_that_the_readme_shows_is_there() -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        if "://" not in link:
+            assert (ROOT / link).exists(), link
