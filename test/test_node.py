@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import array
 import itertools
+import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,7 +24,9 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
+from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
+from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.msg import InstanceMask, SeedResult
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
@@ -216,6 +220,19 @@ def test_a_seed_may_bring_its_image_along() -> None:
         message = bench.image(4)
         np.testing.assert_array_equal(bench.labels, world.labels(4))
         assert [instance.label for instance in message.instances] == ["", "cup"]
+
+
+def test_the_seed_command_waits_for_the_next_image_and_its_result(tmp_path: Path) -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        write_labels(tmp_path / "seed.png", world.labels(0))
+        statuses: list[int] = []
+        command = threading.Thread(target=lambda: statuses.append(main(["seed", "--mask", str(tmp_path / "seed.png")])))
+        command.start()
+        bench.wait(lambda: bench.results and bench.results[-1].status == SeedResult.STATUS_PENDING)
+        bench.image(0)
+        command.join()
+        assert statuses == [0]
+        assert states(bench.image(1)) == [(1, InstanceMask.STATE_TRACKING), (2, InstanceMask.STATE_TRACKING)]
 
 
 def test_reset_begins_a_new_session_and_enable_false_drops() -> None:
