@@ -48,7 +48,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Node]:
         remappings=[(f"/tracker/{topic}", f"{namespace}/tracker/{topic}") for topic in ("overlay", "label_image")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [tracker, rviz]
+    return [rviz, tracker]  # rviz2 may be missing: then launch stops here, and no tracker is left behind
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -51,6 +51,8 @@ def test_ctrl_c_twice_ends_it_cleanly() -> None:
         (["-p", "device:=tpu"], "cannot configure: device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (["-p", "gate.enlarge:=1"], "tracker: parameter gate.enlarge:"),
         (["-p", "working_size:=3"], "tracker: parameter working_size:"),
+        (["-p", "autostart:=1"], "tracker: parameter autostart:"),
+        (["--params-file", "absent.yaml"], "absent.yaml"),
     ],
 )
 def test_a_bad_parameter_stops_the_start_in_one_line(arguments: list[str], message: str) -> None:
@@ -58,7 +60,27 @@ def test_a_bad_parameter_stops_the_start_in_one_line(arguments: list[str], messa
     assert status == 1
     assert message in errors
     assert "Traceback" not in errors
-    assert len(errors.strip().splitlines()) == 1, errors
+    assert len([line for line in errors.splitlines() if "[rcl]" not in line]) == 1, errors  # rcl logs one of its own
+
+
+def test_ctrl_c_while_it_still_imports_ends_it_cleanly() -> None:
+    script = Path(__file__).resolve().parent.parent / "scripts" / "tracker"
+    process = subprocess.Popen([sys.executable, "-X", "importtime", str(script)], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "numpy" not in process.stderr.readline():  # the first of what takes long
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    status, errors = ended(process)
+    assert (status, "Traceback" in errors) == (0, False)
+
+
+def test_a_misspelt_parameter_is_warned_of() -> None:
+    process = start("-p", "workingsize:=64")
+    assert process.stderr is not None
+    while "parameter workingsize is no setting of this node" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=TIMEOUT_S)
 
 
 def test_without_autostart_a_bad_device_leaves_it_running(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
@@ -39,7 +40,8 @@ class ImageSource:
         if self._auto:
             self._policy = self._offered() or self._policy
         self._subscription = self._subscribe()
-        self._timer = node.create_timer(_LOOK_PERIOD_S, self._look) if self._auto else None
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # with use_sim_time, /clock may not run yet
+        self._timer = node.create_timer(_LOOK_PERIOD_S, self._look, clock=steady) if self._auto else None
 
     @property
     def publishers(self) -> int:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -66,11 +67,6 @@ class TrackerNode(LifecycleNode):
 
     def __init__(self, build: Callable[[Config], Tracker] = build_tracker, **arguments: Any) -> None:
         super().__init__("tracker", **arguments)
-        self.declare_parameter(
-            "autostart",
-            True,
-            ParameterDescriptor(description="The node configures and activates itself at its start."),
-        )
         parameters.declare(self)
         self._build = build
         self._config = Config()
@@ -132,7 +128,8 @@ class TrackerNode(LifecycleNode):
             callback=self._on_image,
         )
         seeds = self.create_subscription(Image, "~/seed_mask", self._on_seed, _DEPTH)
-        timer = self.create_timer(self._config.status_period, self._on_timer)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the status
+        timer = self.create_timer(self._config.status_period, self._on_timer, clock=steady)
         self._handles = [(self.destroy_subscription, seeds), (self.destroy_timer, timer)]
         self.get_logger().info(f"active on {self._session.device}: images from {self._source.topic}")
         return TransitionCallbackReturn.SUCCESS
@@ -358,9 +355,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
         return _run(stop)
+    except RuntimeError as error:  # of rcl, e.g. a parameter file that cannot be read
+        print(f"tracker: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     finally:
         rclpy.try_shutdown()
 

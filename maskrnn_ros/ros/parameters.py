@@ -16,16 +16,23 @@ _UNBOUNDED = 1.0e9
 
 
 def declare(node: Any) -> None:
-    """Declare a parameter for every setting, with its description and range.
+    """Declare ``autostart`` and a parameter for every setting, with its description and range.
+
+    An override of no setting is warned of: it may be a misspelt one, or meant for another node of a ``/**`` file.
 
     Raises:
         ValueError: An override is of the wrong type or out of range.
     """
-    for name, default, known in settings():
+    autostart = Setting(help="The node configures and activates itself at its start.")
+    for name, default, known in [("autostart", True, autostart), *settings()]:
         try:
             node.declare_parameter(name, default, _descriptor(default, known))
         except ParameterException as error:
             raise ValueError(f"parameter {name}: {' '.join(str(error).split())}") from error
+    # rclpy has no public way to ask which overrides were given.
+    for name in sorted(getattr(node, "_parameter_overrides", {})):
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            node.get_logger().warning(f"parameter {name} is no setting of this node and has no effect")
 
 
 def read(node: Any) -> Config:
