@@ -217,7 +217,11 @@ def _add_seed(commands: Any) -> None:
 def _seed(args: argparse.Namespace) -> int:
     from maskrnn_ros.ros.seed_client import publish_seed  # needs ROS
 
-    return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic)
+    try:
+        return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic)
+    except (ValueError, OSError) as error:  # 2 is the timeout: what is no seed counts as rejected
+        print(f"maskrnn seed: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ class FlowConfig(Checked):
         "medium",
         "Effort of the dis backend; medium is the most exact, ultrafast costs a fifth of it.",
         choices=("ultrafast", "fast", "medium"),
-        live=True,
     )
 
 

@@ -22,6 +22,7 @@ from maskrnn_ros.files import (
 )
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.tracking import build_tracker
+from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, Seed, UInt8Array
 
@@ -66,10 +67,13 @@ def track_files(
     if not overwrite and out.is_dir() and any(out.glob("*.png")):
         raise ValueError(f"{out} holds results already; give another folder or --overwrite")
     source, count, video_fps = _open(frames)
-    fps = fps or video_fps
+    fps = video_fps if fps is None else fps
     set_threads(config.threads)
     tracker = build_tracker(config)
+    if fps <= 0:
+        raise ValueError(f"fps must be > 0, got {fps:g}")
     labels = binary_as_instance(read_labels(seed_mask))
+    seed = IdBook().admit(Seed(stamp_ns=0, labels=labels), config).seed  # the rules of the node
     out.mkdir(parents=True, exist_ok=True)
     spent_s, number, states = 0.0, 0, {}
     with VideoWriter(out / OVERLAY_NAME, fps) as video:
@@ -77,7 +81,7 @@ def track_files(
             frame = Frame(stamp_ns=round(number * 1e9 / fps), image=image)
             begin = time.perf_counter()
             if number == 1:
-                tracks = tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=labels), frame)
+                tracks = tracker.seed(seed, frame)
             else:
                 tracks = tracker.step(frame)
             spent_s += time.perf_counter() - begin

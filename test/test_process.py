@@ -15,7 +15,7 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
-COMMAND = [sys.executable, "-m", "maskrnn_ros.ros.node", "--ros-args"]
+COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
 TIMEOUT_S = 60
 
 

@@ -131,6 +131,51 @@ def test_an_instance_whose_pixels_others_won_is_reported_occluded() -> None:
     assert (two.status, two.frames_unseen, two.area) == (InstanceStatus.OCCLUDED, 1, 0)
 
 
+def test_an_instance_whose_pixels_others_keep_is_lost_in_the_end() -> None:
+    tracker = world.exact_tracker(with_values(Config(), presence__lost_after_frames=2))
+    tracker.seed(world.seed(0, 1), world.frame(0))
+    twin = Seed(stamp_ns=world.stamp_ns(0), labels=np.where(world.labels(0) == 1, 2, 0).astype(np.int32))
+    tracker.adopt(tracker.start(twin, tracker.newest))
+    seen = [tracker.step(world.frame(number)).tracks[1] for number in range(1, 5)]
+    assert [track.frames_unseen for track in seen] == [1, 2, 3, 4]
+    assert [track.status for track in seen] == [InstanceStatus.OCCLUDED] * 2 + [InstanceStatus.LOST] * 2
+
+
+def test_what_lies_outside_the_gate_is_forgotten() -> None:
+    def still(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(2, *current.shape[1:])
+
+    tracker = Tracker(with_values(Config(), working_size=64), still, torch.device("cpu"))
+    labels = world.labels(0, world.TWO[:1])
+    labels[80, 100] = 1  # a quarter of a working pixel: too weak for the box, and far from it
+    tracker.seed(Seed(stamp_ns=1, labels=labels), world.frame(0))
+    assert tracker.states[1].probability[40, 50] == 0.25
+    tracker.step(world.frame(1))
+    assert tracker.states[1].probability[40, 50] == 0
+    assert tracker.states[1].area == 12 * 10
+
+
+def test_what_is_too_small_is_hidden_and_does_not_count_as_usual() -> None:
+    leaving = (world.Shape(1, 100, 40, 16, 16, 6, 0),)
+    tracker = world.exact_tracker(with_values(Config(), presence__min_pixels=100), leaving)
+    tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
+    for number in (1, 2, 3):
+        tracker.step(world.frame(number, leaving))
+    usual = tracker.states[1].usual_area
+    tracks = tracker.step(world.frame(4, leaving))  # 4 x 16 pixels are left in the image
+    assert (tracks.tracks[0].status, tracks.tracks[0].area) == (InstanceStatus.OCCLUDED, 0)
+    assert not tracks.labels.any()
+    assert (tracker.states[1].area, tracker.states[1].usual_area) == (64, usual)
+
+
+def test_visibility_falls_as_the_object_leaves() -> None:
+    leaving = (world.Shape(1, 100, 40, 16, 16, 4, 0),)
+    tracker = world.exact_tracker(Config(), leaving)
+    tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
+    shares = [tracker.step(world.frame(number, leaving)).tracks[0].visibility for number in range(1, 7)]
+    assert shares[:3] == [1.0] * 3 and shares[3:] == sorted(shares[3:], reverse=True) and shares[-1] < 0.4
+
+
 def test_sizes_that_differ_are_refused_and_nothing_changes() -> None:
     tracker = build_tracker(Config())
     tracker.seed(world.seed(0), world.frame(0))

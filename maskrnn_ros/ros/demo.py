@@ -23,7 +23,7 @@ from maskrnn_ros.bags.convert import from_davis
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
-from maskrnn_ros.masks import decode
+from maskrnn_ros.masks import decode, paste
 from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.ros.images import stamp_to_ns
@@ -37,6 +37,7 @@ _NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
 _TRACKER = f"{_NAMESPACE}/tracker"
 _FPS = 24.0
 _START_TIMEOUT_S = 60.0
+_STATUS_PERIOD_S = 0.1
 _SHEET_PICTURES = 9
 
 
@@ -85,15 +86,14 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
     """
     files = davis_sequence(root, sequence)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, _node_process(config) as process:
-        begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
         bag = Path(scratch) / "bag"
         from_davis(root, sequence, bag, fps=_FPS)
-        with _Collector(begin) as collector:
+        with _node_process(config) as process, _Collector(process) as collector:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
             report = play(bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC])
             collector.wait_for(len(files.frames))
-        rss_mb = _rss_mb(process.pid)
+            rss_mb = _rss_mb(process.pid)
     predictions = [collector.labels[stamp] for stamp in sorted(collector.labels)]
     scores = _score(files, predictions)
     return DemoReport(
@@ -112,9 +112,10 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
 @contextlib.contextmanager
 def _node_process(config: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     """The node, in a process and a namespace of its own; it is asked to end as by Ctrl-C."""
-    command = [sys.executable, "-m", "maskrnn_ros.ros.node", "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
+    command = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
     command += ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
     command += ["--params-file", str(config)] if config else []
+    command += ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
     process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is ours to pass on
     try:
         yield process
@@ -131,14 +132,15 @@ class _Collector:
     """Gathers the tracker's masks in a thread of its own; use it in a ``with`` statement.
 
     Args:
-        begin: Monotonic time when the node's process was started, seconds.
+        process: The node's process, just started.
     """
 
-    def __init__(self, begin: float) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.labels: dict[int, LabelArray] = {}
         self.active_s = float("nan")
         self.step_ms_p50 = float("nan")
-        self._begin = begin
+        self._begin = time.monotonic()
+        self._process = process
         self._ready = threading.Event()
         self._stop = threading.Event()
         self._error: Exception | None = None
@@ -168,13 +170,24 @@ class _Collector:
         with client_node("maskrnn_demo") as (node, executor):
             node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(100))
             node.create_subscription(TrackerStatus, f"{_TRACKER}/status", self._on_status, reliable(10))
-            try:
-                wait_for_answers(node, executor, [topic], _TRACKER, _START_TIMEOUT_S)
-            except TimeoutError as error:
-                self._error = RuntimeError(f"the node did not start: {error}")
+            self._wait_for_node(node, executor, topic)
             self._ready.set()
             while not self._stop.is_set() and self._error is None:
                 executor.spin_once(timeout_sec=POLL_S)
+
+    def _wait_for_node(self, node: Any, executor: Any, topic: str) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            try:
+                wait_for_answers(node, executor, [topic], _TRACKER, 1.0)
+                return
+            except TimeoutError as error:
+                if self._process.poll() is not None:
+                    self._error = RuntimeError(f"the node ended with exit status {self._process.returncode}, see above")
+                    return
+                if time.monotonic() > deadline:
+                    self._error = RuntimeError(f"the node did not start within {_START_TIMEOUT_S:g} s: {error}")
+                    return
 
     def _on_instances(self, message: Any) -> None:
         self.labels[stamp_to_ns(message.header.stamp)] = labels_of(message)
@@ -192,8 +205,7 @@ def labels_of(message: Any) -> LabelArray:
     for instance in message.instances:
         if instance.area:
             mask = decode(instance.data, instance.height, instance.width, instance.encoding)
-            rows = slice(instance.y, instance.y + instance.height)
-            labels[rows, instance.x : instance.x + instance.width][mask] = instance.id
+            labels[paste(mask, instance.x, instance.y, *labels.shape)] = instance.id
     return labels
 
 

@@ -13,11 +13,19 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrival:
-    """An image message as it came: its stamp in ns and the monotonic time of its arrival in seconds."""
+    """An image message as it came.
+
+    Args:
+        message: The message.
+        stamp_ns: Its stamp, ns.
+        arrived: Monotonic time of its arrival, seconds.
+        skipped: Images dropped since the one taken before; known when it is taken.
+    """
 
     message: Any
     stamp_ns: int
     arrived: float
+    skipped: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +47,12 @@ class Inbox:
 
     Args:
         dropped_bytes: Memory for dropped images, bytes.
+        enabled: While not, every image is dropped.
     """
 
-    def __init__(self, dropped_bytes: int) -> None:
+    def __init__(self, dropped_bytes: int, *, enabled: bool = True) -> None:
         self.dropped_bytes = dropped_bytes
-        self.enabled = True
+        self.enabled = enabled
         self._condition = threading.Condition()
         self._images: deque[Arrival] = deque()
         self._requests: deque[Callable[[], None]] = deque()
@@ -52,6 +61,7 @@ class Inbox:
         self._dropped_size = 0
         self._counts = Counts()
         self._working = 0
+        self._dropped_at_take = 0
         self._closed = False
 
     @property
@@ -59,6 +69,12 @@ class Inbox:
         """A consistent snapshot."""
         with self._condition:
             return dataclasses.replace(self._counts, waiting=len(self._images) + self._working)
+
+    @property
+    def stamps(self) -> frozenset[int]:
+        """Stamps of the images that wait, ns."""
+        with self._condition:
+            return frozenset(image.stamp_ns for image in self._images)
 
     def put_image(self, message: Any, stamp_ns: int) -> None:
         """Take an image; those that wait and are not claimed by a seed make room for it."""
@@ -112,7 +128,9 @@ class Inbox:
                 return self._requests.popleft()
             if self._images:
                 self._working = 1
-                return self._images.popleft()
+                skipped = self._counts.dropped - self._dropped_at_take
+                self._dropped_at_take = self._counts.dropped
+                return dataclasses.replace(self._images.popleft(), skipped=skipped)
             return None
 
     def done(self, *, processed: bool) -> None:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy.typing as npt
 import rclpy
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
@@ -37,7 +36,14 @@ from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
-from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb, label_image_data, stamp_to_ns
+from maskrnn_ros.ros.images import (
+    compressed_to_rgb,
+    fill_image,
+    image_to_rgb,
+    label_image_data,
+    ns_to_stamp,
+    stamp_to_ns,
+)
 from maskrnn_ros.ros.inbox import Inbox
 from maskrnn_ros.ros.messages import instance_mask_array, seed_from_message, seed_result
 from maskrnn_ros.ros.requests import seed_from_request
@@ -47,7 +53,7 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.tracker import set_threads, warm_up
-from maskrnn_ros.types import Frame, Seed
+from maskrnn_ros.types import Frame, Seed, UInt8Array
 
 _SHARE_FOR_DROPPED = 0.25
 """Share of ``buffer.megabytes``, on top, for images that were dropped unprocessed."""
@@ -97,24 +103,24 @@ class TrackerNode(LifecycleNode):
                 self._build,
                 self._ids,
                 report=self._report_seed,
-                announce=self._announce,
+                announce=self._announce_from_worker,
                 number=self._next_session,
             )
         except (ValueError, RuntimeError, OSError) as error:
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
-        self._health = Health(str(self._session.device))
         self._configured = True
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
-        self._inbox = Inbox(self._dropped_bytes())
+        self._health = Health(str(self._session.device))
+        self._inbox = Inbox(self._dropped_bytes(), enabled=self._inbox.enabled)
         self._worker = Worker(
             self._session,
             self._inbox,
-            convert=compressed_to_rgb if self._config.compressed else image_to_rgb,
+            convert=self._convert,
             publish=self._publish,
             reject=partial(self._refuse, "image"),
             crash=partial(self._refuse, "internal"),
@@ -210,20 +216,24 @@ class TrackerNode(LifecycleNode):
 
     def _take_seed(self, header: Any, seed: Seed, frame: Frame | None) -> tuple[int, ...]:
         admission = self._ids.admit(seed, self._config)
-        if frame is None:
-            frame = self._dropped_frame(seed.stamp_ns)
-        request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=frame)
-        self._inbox.claim(seed.stamp_ns)
+        own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
+        request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=own)
+        self._inbox.claim(stamp_to_ns(header.stamp))
         assert self._session is not None  # seeds come while active only
         self._inbox.put_request(partial(self._session.seed, request))
         return admission.seed.ids
 
-    def _dropped_frame(self, stamp_ns: int) -> Frame | None:
+    def _dropped_frame(self, stamp_ns: int) -> Callable[[], Frame] | None:
+        """Gives the dropped image of that stamp; it is converted by the worker, if at all."""
         message = self._inbox.dropped_image(stamp_ns)
         if message is None:
             return None
-        image = compressed_to_rgb(message) if self._config.compressed else image_to_rgb(message)
-        return Frame(stamp_ns=stamp_ns, image=image)
+        convert = self._convert
+        return lambda: Frame(stamp_ns=stamp_ns, image=convert(message))
+
+    @property
+    def _convert(self) -> Callable[[Any], UInt8Array]:
+        return compressed_to_rgb if self._config.compressed else image_to_rgb
 
     def _on_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
         try:
@@ -265,15 +275,20 @@ class TrackerNode(LifecycleNode):
     def _add_instances(self, request: Any, response: Any) -> None:
         assert self._worker is not None
         seed, frame = seed_from_request(request, self._worker.snapshot.size)
-        header = Header(stamp=Time(sec=request.stamp.sec, nanosec=request.stamp.nanosec))
+        # The result carries what the client can know it by: the frame_id of its mask, and the stamp of its image.
+        header = Header(frame_id=request.mask.header.frame_id)
+        ns_to_stamp(seed.stamp_ns, header.stamp)
         response.ids = list(self._take_seed(header, seed, frame))
         response.message = "taken; the outcome is said on ~/seed_result"
 
     def _remove_instances(self, request: Any, response: Any) -> None:
         stamp_ns = stamp_to_ns(request.stamp)
         ids = tuple(sorted(set(request.ids)))
-        self._ids.remove(ids)
-        assert self._session is not None
+        assert self._session is not None and self._worker is not None
+        if stamp_ns > self._worker.snapshot.newest_ns:
+            self._ids.check(ids)  # they live until then
+        else:
+            self._ids.remove(ids)
         self._inbox.put_request(partial(self._session.remove, ids, stamp_ns))
         response.ids = list(ids)
 
@@ -316,9 +331,14 @@ class TrackerNode(LifecycleNode):
         if outcome.status == SeedStatus.REJECTED:
             self._refuse("seed", f"seed: {outcome.reason}")
         else:
-            self._announce(f"seed applied: ids {list(outcome.ids)}, {outcome.frames_used} images caught up")
+            self._announce_from_worker(f"seed applied: ids {list(outcome.ids)}, {outcome.frames_used} images caught up")
 
     # --- called by both ---
+
+    def _announce_from_worker(self, line: str) -> None:
+        if self._worker is not None:
+            self._worker.refresh()
+        self._announce(line)
 
     def _announce(self, line: str) -> None:
         self.get_logger().info(line)
@@ -384,7 +404,3 @@ def _run(stop: threading.Event) -> int:
     finally:
         executor.shutdown()
         node.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

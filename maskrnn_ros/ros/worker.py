@@ -52,6 +52,7 @@ class Snapshot:
     buffer_frames: int = 0
     buffer_bytes: int = 0
     buffer_oldest_ns: int = 0
+    newest_ns: int = 0
     size: tuple[int, int] | None = None
     step_ms: tuple[float, float] = (math.nan, math.nan)
     age_ms: tuple[float, float] = (math.nan, math.nan)
@@ -87,17 +88,18 @@ class Worker:
         self._crash = crash
         self._step_ms: deque[float] = deque(maxlen=_WINDOW)
         self._age_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._dropped_before = 0
-        self._size: tuple[int, int] | None = None
-        self.snapshot = Snapshot(session=session.number)
+        self._skipped = 0
+        self.snapshot = self._look()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
+        self._session.interrupted.clear()
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is worked on and end the thread."""
+        """Finish the step that is worked on, carry out the requests that are left, end the thread."""
+        self._session.interrupted.set()
         self._inbox.close()
         self._thread.join()
 
@@ -112,11 +114,15 @@ class Worker:
                 elif job is not None:
                     job()
                 # One step for every image or request, more while the stream leaves time.
-                self._catch_up()
-                self._session.expire()
+                self._session.catch_up()
+                self._session.expire(coming=self._inbox.stamps)
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
-            self.snapshot = self._look()
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Bring the snapshot up to date; for what the session calls back."""
+        self.snapshot = self._look()
 
     def _patience(self) -> float | None:
         if self._session.catching_up:
@@ -127,12 +133,10 @@ class Worker:
     def _image(self, arrival: Arrival) -> None:
         begin = time.monotonic()
         processed = False
+        self._skipped += arrival.skipped
         try:
             image = self._convert(arrival.message)
             tracks = self._session.process(Frame(stamp_ns=arrival.stamp_ns, image=image))
-            dropped = self._inbox.counts.dropped
-            skipped, self._dropped_before = dropped - self._dropped_before, dropped
-            self._size = tracks.size
             self._step_ms.append((time.monotonic() - begin) * 1e3)
             self._publish(
                 Result(
@@ -141,22 +145,16 @@ class Worker:
                     tracks=tracks,
                     session=self._session.number,
                     frame_index=self._session.frame_index - 1,
-                    frames_skipped=skipped,
+                    frames_skipped=self._skipped,
                 )
             )
+            self._skipped = 0
             self._age_ms.append((time.monotonic() - arrival.arrived) * 1e3)
             processed = True
         except ValueError as error:
             self._reject(f"image {arrival.stamp_ns}: {error}")
         finally:
             self._inbox.done(processed=processed)
-
-    def _catch_up(self) -> None:
-        try:
-            self._session.catch_up()
-        except Exception as error:  # likewise; the seed that was worked on is given up and reported
-            self._session.fail(f"internal error: {type(error).__name__}: {error}")
-            self._crash(f"internal error while catching up: {type(error).__name__}: {error}")
 
     def _look(self) -> Snapshot:
         session = self._session
@@ -168,7 +166,8 @@ class Worker:
             buffer_frames=len(session.buffer),
             buffer_bytes=session.buffer.nbytes,
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
-            size=self._size,
+            newest_ns=session.newest_ns,
+            size=session.size,
             step_ms=percentiles(self._step_ms),
             age_ms=percentiles(self._age_ms),
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,14 +23,14 @@ class Admission:
         original: The seed as it came.
         seed: The seed with its final ids.
         added: Those of its ids that were not live before.
-        duplicate: The very same seed was admitted before and its instances are live: nothing is to be done.
+        duplicate_of: The admission of the very same seed, where it came before and its instances are live.
         epoch: Which session of the book it belongs to.
     """
 
     original: Seed
     seed: Seed
     added: tuple[int, ...]
-    duplicate: bool
+    duplicate_of: Admission | None
     epoch: int
 
 
@@ -42,13 +43,15 @@ class IdBook:
     hence its lock; nothing in it waits.
     """
 
+    _KNOWN = 256  # seeds that are remembered so as to be known again
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._epoch = 0
         self._live: set[int] = set()
         self._removed: set[int] = set()
         self._highest = 0
-        self._known: dict[tuple[int, bytes], tuple[int, ...]] = {}
+        self._known: OrderedDict[tuple[int, bytes], Admission] = OrderedDict()
 
     @property
     def live(self) -> tuple[int, ...]:
@@ -71,15 +74,28 @@ class IdBook:
         key = _key(original)
         with self._lock:
             known = self._known.get(key)
-            if known and self._live.issuperset(known):
-                seed = _renamed(original, known)
-                return Admission(original=original, seed=seed, added=(), duplicate=True, epoch=self._epoch)
+            if known is not None and self._live.issuperset(known.seed.ids):
+                seed = _renamed(original, known.seed.ids)
+                return Admission(original=original, seed=seed, added=(), duplicate_of=known, epoch=self._epoch)
             seed = _renamed(original, (self._highest + 1,))
             added = self._check(set(seed.ids), config)
             self._live.update(added)
             self._highest = max(self._highest, *seed.ids)
-            self._known[key] = seed.ids
-            return Admission(original=original, seed=seed, added=added, duplicate=False, epoch=self._epoch)
+            admission = Admission(original=original, seed=seed, added=added, duplicate_of=None, epoch=self._epoch)
+            self._known[key] = admission
+            if len(self._known) > self._KNOWN:
+                self._known.popitem(last=False)
+            return admission
+
+    def is_current(self, admission: Admission) -> bool:
+        """Whether the admission is of this session of the book."""
+        with self._lock:
+            return admission.epoch == self._epoch
+
+    def knows(self, admission: Admission) -> bool:
+        """Whether the seed that this one repeats was not rejected meanwhile."""
+        with self._lock:
+            return self._known.get(_key(admission.original)) is admission.duplicate_of
 
     def _check(self, ids: set[int], config: Config) -> tuple[int, ...]:
         gone = sorted(ids & self._removed)
@@ -97,10 +113,15 @@ class IdBook:
         return tuple(sorted(added))
 
     def confirm(self, admission: Admission) -> None:
-        """The seed was applied: its ids are tracked now."""
+        """The seed was applied: its ids are tracked now.
+
+        One for "the next image" may be given again from now on: the next image is another one then.
+        """
         with self._lock:
             if admission.epoch == self._epoch:
                 self._live |= set(admission.seed.ids) - self._removed
+                if admission.seed.stamp_ns == 0:
+                    self._known.pop(_key(admission.original), None)
 
     def release(self, admission: Admission, tracked: Iterable[int]) -> None:
         """The seed was rejected: ids that it would have added, and that are not tracked otherwise, are free again."""
@@ -109,19 +130,38 @@ class IdBook:
                 self._live -= set(admission.added) - set(tracked)
                 self._known.pop(_key(admission.original), None)
 
+    def check(self, ids: Iterable[int]) -> None:
+        """Refuse ids that could not be removed.
+
+        Raises:
+            ValueError: One of them is not live, or none is given.
+        """
+        with self._lock:
+            self._check_live(set(ids))
+
     def remove(self, ids: Iterable[int]) -> None:
         """Take out live ids for the rest of the session.
 
         Raises:
             ValueError: One of them is not live, or none is given; none is removed then.
         """
-        doomed = set(ids)
         with self._lock:
-            unknown = sorted(doomed - self._live)
-            if unknown or not doomed:
-                raise ValueError(f"ids to remove must be among {sorted(self._live)}, got {unknown or 'none'}")
-            self._live -= doomed
-            self._removed |= doomed
+            self._check_live(set(ids))
+            self._take_out(set(ids))
+
+    def drop(self, ids: Iterable[int]) -> None:
+        """Take out ids, live or not."""
+        with self._lock:
+            self._take_out(set(ids))
+
+    def _check_live(self, ids: set[int]) -> None:
+        unknown = sorted(ids - self._live)
+        if unknown or not ids:
+            raise ValueError(f"ids to remove must be among {sorted(self._live)}, got {unknown or 'none'}")
+
+    def _take_out(self, ids: set[int]) -> None:
+        self._live -= ids
+        self._removed |= ids
 
     def clear(self) -> None:
         """A new session: every id is free again."""
@@ -135,7 +175,7 @@ class IdBook:
 
 def _key(seed: Seed) -> tuple[int, bytes]:
     """Stamp and content, as a digest: seeds may be many and large."""
-    digest = hashlib.blake2b(seed.labels.tobytes(), digest_size=16)
+    digest = hashlib.blake2b(seed.labels.astype(np.uint16).tobytes(), digest_size=16)  # ids fit into 16 bits
     digest.update(repr((seed.size, sorted(seed.names.items()))).encode())
     return seed.stamp_ns, digest.digest()
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import torch
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.buffer import FrameBuffer
+from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
@@ -38,18 +40,14 @@ class SeedRequest:
         ticket: Given back with the outcome; the node puts the seed's header here.
         admission: The seed, its ids settled.
         arrived: Clock of the session at its arrival, seconds.
-        frame: The image that the seed was drawn on, where the client or a drop left one at hand; else the stream's.
+        frame: Gives the image that the seed was drawn on, where the client or a drop left one at hand; asked only
+            where the stream has it not. A ValueError rejects the seed.
     """
 
     ticket: object
     admission: Admission
     arrived: float
-    frame: Frame | None = None
-
-    @property
-    def seed(self) -> Seed:
-        """The seed with its final ids."""
-        return self.admission.seed
+    frame: Callable[[], Frame] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,16 +64,32 @@ class SeedOutcome:
 
 
 @dataclasses.dataclass(eq=False)
-class _CatchUp:
-    """A late seed on its way to the newest frame."""
+class _Seeding:
+    """A request that has no final outcome yet.
+
+    Args:
+        request: The request.
+        admission: Its admission; a new session gives it another one.
+        deadline_s: When it is given up, where it waits.
+        verdict: What it will be told unless the next image goes back in time (see ``Session._doubt``).
+        catch_up: Where it catches up.
+        twins: Further tickets with the very same seed, which share its outcome.
+    """
 
     request: SeedRequest
-    states: dict[int, InstanceState]
-    at: PreparedFrame
-    deadline: float
-    last_time: float
-    pace_s: float = 0.0
-    frames_used: int = 0
+    admission: Admission
+    deadline_s: float
+    verdict: tuple[SeedStatus, str] | None = None
+    catch_up: CatchUp | None = None
+    twins: list[SeedRequest] = dataclasses.field(default_factory=list)
+
+    @property
+    def seed(self) -> Seed:
+        return self.admission.seed
+
+    @property
+    def waits(self) -> bool:
+        return self.catch_up is None
 
 
 class Session:
@@ -86,7 +100,7 @@ class Session:
         build: Makes the tracker of a new video.
         ids: The ids given out; shared with whoever admits requests.
         report: Called with every outcome of a seed.
-        announce: Called with one line at every event (session begun, instance removed).
+        announce: Called with one line at every event (session begun, instance removed, a fault).
         clock: Monotonic time, seconds; used for timeouts and durations, never for the order of things.
         number: Of the first session.
     """
@@ -110,12 +124,11 @@ class Session:
         self.number = number
         self.frame_index = 0
         self.buffer = FrameBuffer(config.buffer)
+        self.interrupted = threading.Event()
         self._tracker = build(config)
-        self._waiting: list[SeedRequest] = []
-        self._catching_up: list[_CatchUp] = []
+        self._seedings: list[_Seeding] = []
         self._removals: list[tuple[int, tuple[int, ...]]] = []
         self._gone: list[Track] = []
-        self._recent: list[SeedRequest] = []
 
     @property
     def device(self) -> torch.device:
@@ -123,14 +136,24 @@ class Session:
         return self._tracker.device
 
     @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of the stream, None before its first image."""
+        return self._tracker.newest.size if self._tracker.newest else None
+
+    @property
+    def newest_ns(self) -> int:
+        """Stamp of the newest image processed, ns; 0 before the first."""
+        return self._tracker.newest.stamp_ns if self._tracker.newest else 0
+
+    @property
     def seeds_waiting(self) -> int:
         """Seeds that wait for their image or catch up."""
-        return len(self._waiting) + len(self._catching_up)
+        return len(self._seedings)
 
     @property
     def catching_up(self) -> bool:
         """Whether ``catch_up`` has work."""
-        return bool(self._catching_up)
+        return any(not seeding.waits for seeding in self._seedings)
 
     @property
     def states(self) -> Mapping[int, InstanceState]:
@@ -140,7 +163,7 @@ class Session:
     @property
     def next_timeout(self) -> float | None:
         """When ``expire`` will have something to do, by the session's clock."""
-        return min((r.arrived + self.config.seed_timeout for r in self._waiting), default=None)
+        return min((seeding.deadline_s for seeding in self._seedings if seeding.waits), default=None)
 
     def configure(self, config: Config) -> None:
         """Take new values of live settings."""
@@ -151,8 +174,8 @@ class Session:
         """Carry all instances to the next image, with the seeds and removals that are due.
 
         Raises:
-            ValueError: The stamp is that of the newest image, or the size changed while instances live; nothing
-                is changed then.
+            ValueError: The stamp is that of the newest image, or the size is another while instances live; the
+                instances stay as they are.
         """
         self._check_time(frame)
         self._check_size(frame)
@@ -169,24 +192,13 @@ class Session:
 
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
-        self._remember(request)
-        if request.admission.duplicate:
-            self._outcome(request, SeedStatus.APPLIED, "the same seed came before: nothing to do")
-            return
-        newest = self._tracker.newest
-        stamp = request.seed.stamp_ns
-        if stamp == 0 or newest is None or stamp > newest.stamp_ns:
-            self._waiting.append(request)
-            reason = "waits for the next image" if stamp == 0 else f"waits for the image with stamp {stamp}"
-            self._outcome(request, SeedStatus.PENDING, reason)
-            return
-        held = self.buffer.at(stamp)
-        if held is not None:
-            self._start(request, held)
-        elif request.frame is not None:
-            self._start_on_own_frame(request)
+        seeding = _Seeding(request, request.admission, self._clock() + self.config.seed_timeout)
+        if not self._ids.is_current(seeding.admission) and not self._readmit(seeding):
+            return  # a session began between its admission and now
+        if seeding.admission.duplicate_of is not None:
+            self._seed_again(seeding)
         else:
-            self._reject(request, self._not_held(stamp))
+            self._place(seeding)
 
     def remove(self, ids: tuple[int, ...], stamp_ns: int = 0) -> None:
         """Remove instances before the first image that is not older than the stamp; 0 is now."""
@@ -198,28 +210,31 @@ class Session:
 
     def reset(self, reason: str) -> None:
         """Forget all and begin a new session; whoever asks has cleared the book of ids."""
-        self._reject_all(f"the session ended: {reason}")
-        self._recent.clear()
+        self._reject_all(list(self._seedings), f"the session ended: {reason}")
         self._begin(reason)
 
-    def expire(self) -> None:
-        """Reject the seeds whose image has not come in time."""
+    def expire(self, coming: Collection[int] = ()) -> None:
+        """Give up the seeds whose image has not come in time.
+
+        Args:
+            coming: Stamps of images that have come and are not processed yet.
+        """
         now = self._clock()
-        for request in [r for r in self._waiting if now - r.arrived >= self.config.seed_timeout]:
-            self._waiting.remove(request)
-            stamp = request.seed.stamp_ns
-            what = f"no image with stamp {stamp} came" if stamp else "no image came"
-            self._reject(request, f"{what} within {self.config.seed_timeout:g} s (seed_timeout); {self._held(stamp)}")
+        for seeding in [s for s in self._seedings if s.waits and now >= s.deadline_s]:
+            stamp = seeding.seed.stamp_ns
+            if seeding.verdict is not None:
+                self._end(seeding, *seeding.verdict)
+            elif not (stamp in coming or (stamp == 0 and coming)):
+                what = f"no image with stamp {stamp} came" if stamp else "no image came"
+                self._reject(
+                    seeding, f"{what} within {self.config.seed_timeout:g} s (seed_timeout); {self._held(stamp)}"
+                )
 
     def catch_up(self) -> None:
-        """Bring the oldest late seed one frame nearer to now."""
-        if self._catching_up:
-            self._catch_up_one(self._catching_up[0])
-
-    def fail(self, reason: str) -> None:
-        """An internal error hit while catching up: give up the seed that was worked on, the stream goes on."""
-        if self._catching_up:
-            self._reject(self._catching_up.pop(0).request, reason)
+        """Bring the oldest late seed one frame nearer to now; with ``exact``, all the way."""
+        late = next((seeding for seeding in self._seedings if not seeding.waits), None)
+        if late is not None:
+            self._attempt(late, self._catch_up)
 
     # --- time ---
 
@@ -232,35 +247,33 @@ class Session:
         line = f"time went back from {newest.stamp_ns} to {frame.stamp_ns} ns"
         if self.config.on_time_jump == "keep":
             self.buffer.clear()
-            self._reject_catch_ups(line)
+            self._reject_all([s for s in self._seedings if not s.waits], line)
             self._announce(f"{line}: instances kept, buffer emptied")
             return
-        # A looped bag says its seed again before its first image, which is when the jump shows: what has just come
-        # and belongs to the new time is not lost with the old.
-        now = self._clock()
-        again = [
-            r for r in self._recent if r.seed.stamp_ns >= frame.stamp_ns and now - r.arrived <= self.config.seed_timeout
-        ]
-        self._reject_all(line, keep=again)
-        self._recent.clear()
+        # What waits for an image of the new time, or for any, goes on in the new session.
+        later = [s for s in self._seedings if s.waits and (not s.seed.stamp_ns or s.seed.stamp_ns >= frame.stamp_ns)]
+        self._reject_all([s for s in self._seedings if s not in later], line)
+        self._seedings.clear()
         self._ids.clear()
         self._begin(line)
-        for request in again:
-            self._readmit(request)
+        for seeding in later:
+            if self._readmit(seeding):
+                self._place(dataclasses.replace(seeding, verdict=None))
 
-    def _readmit(self, request: SeedRequest) -> None:
+    def _readmit(self, seeding: _Seeding) -> bool:
+        """Settle the ids anew, in a new session; a refusal is reported."""
         try:
-            admission = self._ids.admit(request.admission.original, self.config)
+            seeding.admission = self._ids.admit(seeding.admission.original, self.config)
         except ValueError as error:
-            self._reject(request, str(error))
-        else:
-            self.seed(dataclasses.replace(request, admission=admission))
+            self._outcome(seeding, SeedStatus.REJECTED, str(error))
+            return False
+        return True
 
     def _check_size(self, frame: Frame) -> None:
         newest = self._tracker.newest
         if newest is None or frame.size == newest.size:
             return
-        if self._tracker.states or self._catching_up:
+        if self._tracker.states or self.catching_up:
             raise ValueError(
                 f"image must be {newest.size[1]}x{newest.size[0]} (width x height) like those before, got "
                 f"{frame.size[1]}x{frame.size[0]}; call ~/reset to go on with the new size"
@@ -279,116 +292,140 @@ class Session:
 
     # --- seeds ---
 
+    def _seed_again(self, seeding: _Seeding) -> None:
+        """The very same seed came before: share its outcome, or say that it was applied."""
+        for other in self._seedings:
+            if other.admission is seeding.admission.duplicate_of:
+                other.twins.append(seeding.request)
+                self._outcome(seeding, SeedStatus.PENDING, "the same seed came before and waits")
+                return
+        if self._ids.knows(seeding.admission):
+            self._doubt(seeding, SeedStatus.APPLIED, "the same seed came before: nothing to do")
+        elif self._readmit(seeding):  # the other was rejected meanwhile
+            self._place(seeding)
+
+    def _place(self, seeding: _Seeding) -> None:
+        """Start a seed whose image is held, let wait one whose image is to come."""
+        newest, oldest = self._tracker.newest, self.buffer.oldest
+        stamp = seeding.seed.stamp_ns
+        if stamp == 0 or newest is None or stamp > newest.stamp_ns:
+            self._seedings.append(seeding)
+            reason = "waits for the next image" if stamp == 0 else f"waits for the image with stamp {stamp}"
+            self._outcome(seeding, SeedStatus.PENDING, reason)
+        elif self.buffer.at(stamp) is None and (
+            seeding.request.frame is None or oldest is None or stamp < oldest.stamp_ns
+        ):
+            self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
+        else:
+            self._attempt(seeding, self._start)
+
+    def _doubt(self, seeding: _Seeding, status: SeedStatus, reason: str) -> None:
+        """Wait for the next image with a verdict that a jump of time would overturn.
+
+        A looped bag says its seed again before its first image, when the jump does not show yet: the seed looks like
+        one that came before, or like one that is too old.
+        """
+        seeding.verdict = status, reason
+        self._seedings.append(seeding)
+        self._outcome(seeding, SeedStatus.PENDING, f"the next image decides; if time goes on: {reason}")
+
     def _seed_due(self, frame: PreparedFrame) -> None:
-        due = [r for r in self._waiting if r.seed.stamp_ns <= frame.stamp_ns]
-        self._waiting = [r for r in self._waiting if r.seed.stamp_ns > frame.stamp_ns]
-        for request in due:
-            if request.seed.stamp_ns in (0, frame.stamp_ns):
-                self._start(request, frame)
-            elif request.frame is not None:
-                self._start_on_own_frame(request)
+        for seeding in [s for s in self._seedings if s.waits and s.seed.stamp_ns <= frame.stamp_ns]:
+            if seeding.verdict is not None:
+                self._end(seeding, *seeding.verdict)
+            elif seeding.seed.stamp_ns in (0, frame.stamp_ns) or seeding.request.frame is not None:
+                self._attempt(seeding, self._start)
             else:
-                self._reject(request, self._not_held(request.seed.stamp_ns))
+                self._reject(seeding, self._not_held(seeding.seed.stamp_ns))
 
-    def _start_on_own_frame(self, request: SeedRequest) -> None:
-        assert request.frame is not None
-        newest = self._tracker.newest
-        if newest is not None and request.frame.size != newest.size:
-            self._reject(
-                request,
-                f"image of the seed must be {newest.size[1]}x{newest.size[0]} (width x height) like the stream, got "
-                f"{request.frame.size[1]}x{request.frame.size[0]}",
-            )
-            return
-        self._start(request, self._tracker.prepare(request.frame))
-
-    def _start(self, request: SeedRequest, frame: PreparedFrame) -> None:
-        """Start the seed's instances on their frame; where that is the newest, they are in time."""
+    def _attempt(self, seeding: _Seeding, action: Callable[[_Seeding], None]) -> None:
+        """A seed that cannot be applied, or a fault of ours in it, ends that seed and nothing else."""
         try:
-            states = self._tracker.start(request.seed, frame)
+            action(seeding)
         except ValueError as error:
-            self._reject(request, str(error))
-            return
-        now = self._clock()
-        late = _CatchUp(request, states, frame, now + self.config.catch_up.max_s, now)
-        if frame is self._tracker.newest:
-            self._finish(late)
-            return
-        self._catching_up.append(late)
-        behind = len(self.buffer.after(frame.stamp_ns))
-        self._outcome(request, SeedStatus.PENDING, f"catches up {behind} images")
-        while self.config.catch_up.mode == "exact" and late in self._catching_up:
-            self._catch_up_one(late)
+            self._reject(seeding, str(error))
+        except Exception as error:
+            line = f"internal error: {type(error).__name__}: {error}"
+            self._reject(seeding, line)
+            self._announce(line)
 
-    def _catch_up_one(self, late: _CatchUp) -> None:
-        ahead = self.buffer.after(late.at.stamp_ns)
-        following = ahead[self._stride(late, len(ahead)) - 1]
-        late.states = self._tracker.carry(late.states, late.at, following)
-        late.at = following
-        late.frames_used += 1
-        now = self._clock()
-        spent = now - late.last_time
-        late.pace_s = spent if late.frames_used == 1 else 0.7 * late.pace_s + 0.3 * spent
-        late.last_time = now
-        if following is self._tracker.newest:
-            self._catching_up.remove(late)
-            self._finish(late)
+    def _start(self, seeding: _Seeding) -> None:
+        """Start the seed's instances on their frame; where that is the newest, they are in time."""
+        newest = self._tracker.newest
+        assert newest is not None  # seeds start on a frame, and there was one
+        stamp = seeding.seed.stamp_ns
+        frame = newest if stamp == 0 else self.buffer.at(stamp)
+        if frame is None:
+            assert seeding.request.frame is not None
+            frame = self._tracker.prepare(seeding.request.frame())
+            if frame.size != newest.size:
+                raise ValueError(
+                    f"image of the seed must be {newest.size[1]}x{newest.size[0]} (width x height) like the stream, "
+                    f"got {frame.size[1]}x{frame.size[0]}"
+                )
+        states = self._tracker.start(seeding.seed, frame)
+        seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
+        if frame is not newest:
+            if seeding not in self._seedings:
+                self._seedings.append(seeding)
+            self._outcome(seeding, SeedStatus.PENDING, f"catches up {len(self.buffer.after(frame.stamp_ns))} images")
+            if self.config.catch_up.mode == "skip":
+                return
+        self._catch_up(seeding, to_the_end=True)
 
-    def _stride(self, late: _CatchUp, ahead: int) -> int:
-        """How many frames to go ahead, so that the rest fits into the time left at the pace so far."""
-        if self.config.catch_up.mode == "exact":
-            return 1
-        left_s = late.deadline - self._clock()
-        steps = max(1, int(left_s / max(late.pace_s, 1e-6))) if left_s > 0 else 1
-        return min(ahead, -(-ahead // steps))
+    def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:
+        """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""
+        late = seeding.catch_up
+        assert late is not None
+        whole = to_the_end or self.config.catch_up.mode == "exact"
+        while not late.is_done(self._tracker):
+            late.step(self._tracker, self.buffer)
+            if not whole or self.interrupted.is_set():
+                break
+        if late.is_done(self._tracker):
+            self._adopt(seeding, late)
 
-    def _finish(self, late: _CatchUp) -> None:
-        later = {i for _, ids in self._removals for i in ids}  # their removal is not due yet
-        removed = self._ids.removed - later
+    def _adopt(self, seeding: _Seeding, late: CatchUp) -> None:
+        removed = self._ids.removed
         states = {i: state for i, state in late.states.items() if i not in removed}
         if not states:
-            self._reject(late.request, f"instances {sorted(late.states)} were removed meanwhile")
-            return
-        self._tracker.adopt(states)
-        self._ids.confirm(late.request.admission)
-        self._outcome(late.request, SeedStatus.APPLIED, "", frames_used=late.frames_used)
+            raise ValueError(f"instances {sorted(late.states)} were removed meanwhile")
+        # Stamps decide, not arrivals: what was corrected on a later image stays.
+        newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
+        self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
+        self._ids.confirm(seeding.admission)
+        reason = f"instances {sorted(newer)} were corrected on a later image, which stays" if newer else ""
+        self._end(seeding, SeedStatus.APPLIED, reason, ids=tuple(states))
 
-    def _reject(self, request: SeedRequest, reason: str) -> None:
-        self._ids.release(request.admission, self._tracker.states)
-        self._outcome(request, SeedStatus.REJECTED, reason)
+    def _reject(self, seeding: _Seeding, reason: str) -> None:
+        self._ids.release(seeding.admission, self._tracker.states)
+        self._end(seeding, SeedStatus.REJECTED, reason)
 
-    def _reject_catch_ups(self, reason: str) -> None:
-        late, self._catching_up = self._catching_up, []
-        for one in late:
-            self._reject(one.request, reason)
+    def _reject_all(self, seedings: list[_Seeding], reason: str) -> None:
+        for seeding in seedings:
+            if seeding.verdict is not None:
+                self._end(seeding, *seeding.verdict)
+            else:
+                self._reject(seeding, reason)
 
-    def _reject_all(self, reason: str, keep: list[SeedRequest] | None = None) -> None:
-        """Reject what waits or catches up, but for ``keep``, which goes on in the new session."""
-        kept = keep or []
-        self._catching_up = [late for late in self._catching_up if late.request not in kept]
-        self._reject_catch_ups(reason)
-        waiting, self._waiting = self._waiting, []
-        for request in waiting:
-            if request not in kept:
-                self._reject(request, reason)
+    def _end(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+        if seeding in self._seedings:
+            self._seedings.remove(seeding)
+        self._outcome(seeding, status, reason, ids)
 
-    def _outcome(self, request: SeedRequest, status: SeedStatus, reason: str, frames_used: int = 0) -> None:
-        self._report(
-            SeedOutcome(
-                ticket=request.ticket,
-                status=status,
-                reason=reason,
-                ids=request.seed.ids,
-                session=self.number,
-                frames_used=frames_used,
-                duration_s=self._clock() - request.arrived,
+    def _outcome(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+        for request in (seeding.request, *seeding.twins):
+            self._report(
+                SeedOutcome(
+                    ticket=request.ticket,
+                    status=status,
+                    reason=reason,
+                    ids=seeding.seed.ids if ids is None else ids,
+                    session=self.number,
+                    frames_used=seeding.catch_up.frames_used if seeding.catch_up else 0,
+                    duration_s=self._clock() - request.arrived,
+                )
             )
-        )
-
-    def _remember(self, request: SeedRequest) -> None:
-        now = self._clock()
-        self._recent = [r for r in self._recent if now - r.arrived <= self.config.seed_timeout]
-        self._recent.append(request)
 
     def _held(self, stamp_ns: int) -> str:
         oldest, newest = self.buffer.oldest, self._tracker.newest
@@ -409,6 +446,7 @@ class Session:
             self._remove_now(ids)
 
     def _remove_now(self, ids: tuple[int, ...]) -> None:
+        self._ids.drop(ids)
         tracked = {i: self._tracker.states[i] for i in ids if i in self._tracker.states}
         self._tracker.remove(tracked)
         self._gone += [_removed_track(state) for state in tracked.values()]

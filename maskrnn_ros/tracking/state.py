@@ -39,8 +39,9 @@ class InstanceState:
         name: Name given with the seed, may be empty.
         probability: float32, (h, w), at the working size: before the merge, after the instance's own box gate.
         status: State on the newest frame.
-        age: Frames since the last seed of this id.
-        frames_unseen: Frames since it was last seen.
+        seeded_ns: Stamp of the image that its last seed was drawn on, ns.
+        age: Images since then.
+        frames_unseen: Images since it was last seen.
         area: Pixels with probability >= 0.5, at the working size.
         usual_area: Slow mean of the area while seen, likewise.
         velocity: (x, y), pixels of the input per second; None where unknown.
@@ -51,6 +52,7 @@ class InstanceState:
     name: str
     probability: Tensor
     status: InstanceStatus
+    seeded_ns: int
     age: int
     frames_unseen: int
     area: int

@@ -17,7 +17,7 @@ from maskrnn_ros.flow import FlowEstimator, build_flow, warp
 from maskrnn_ros.tracking.gate import box_of, enlarge, gate
 from maskrnn_ros.tracking.merge import merge, resize_probability
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Track, Tracks
+from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks
 
 _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
@@ -42,6 +42,8 @@ class Tracker:
         self._device = device
         self._states: dict[int, InstanceState] = {}
         self._newest: PreparedFrame | None = None
+        self._frames = 0
+        self._shown: dict[int, int] = {}  # the frame (by count) on which an instance last won a pixel
 
     @property
     def device(self) -> torch.device:
@@ -99,6 +101,7 @@ class Tracker:
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
+        self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
     @torch.no_grad()
     def advance(self, frame: PreparedFrame) -> None:
@@ -111,6 +114,7 @@ class Tracker:
             _check_size("frame", frame.size, self._newest.size)
             self._states = self.carry(self._states, self._newest, frame)
         self._newest = frame
+        self._frames += 1
 
     def start(self, seed: Seed, frame: PreparedFrame) -> dict[int, InstanceState]:
         """First states of the seed's instances, on the frame that it was drawn on.
@@ -123,17 +127,23 @@ class Tracker:
 
     @torch.no_grad()
     def carry(
-        self, states: Mapping[int, InstanceState], previous: PreparedFrame, current: PreparedFrame
+        self, states: Mapping[int, InstanceState], previous: PreparedFrame, current: PreparedFrame, images: int = 1
     ) -> dict[int, InstanceState]:
-        """States on ``current`` from those on ``previous``; without instances no flow is computed."""
+        """States on ``current`` from those on ``previous``; without instances no flow is computed.
+
+        Args:
+            states: States by id.
+            previous: The frame that they belong to.
+            current: A later one.
+            images: How many images later it is; more than 1 where some are left out.
+        """
         if not states:
             return {}
         flow = self._flow(current.image, previous.image)
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
-        return {
-            i: self._carry_one(state, flow, to_input / seconds if seconds > 0 else None) for i, state in states.items()
-        }
+        per_second = to_input / seconds if seconds > 0 else None
+        return {i: self._carry_one(state, flow, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -153,8 +163,37 @@ class Tracker:
             i: _full_probability(state, size) for i, state in self._states.items() if state.frames_unseen == 0
         }
         labels = merge(probabilities, size, self._device).cpu().numpy()
-        tracks = tuple(_track(state, labels, probabilities.get(i)) for i, state in self._states.items())
+        tracks = tuple(self._track(state, labels, probabilities.get(i)) for i, state in self._states.items())
         return Tracks(stamp_ns=self._newest.stamp_ns, labels=labels, tracks=tracks)
+
+    def _track(self, state: InstanceState, labels: LabelArray, probability: Tensor | None) -> Track:
+        """The public view of a state; it counts as unseen, too, while others win all of its pixels.
+
+        That count is kept here and not in the state, which knows of no other instance.
+        """
+        box = Box.of_mask(labels == state.instance_id) if probability is not None else None
+        if box is not None:
+            self._shown[state.instance_id] = self._frames
+        last_shown = self._shown.setdefault(state.instance_id, self._frames - 1)
+        frames_unseen = max(state.frames_unseen, self._frames - last_shown)
+        seen = box is not None
+        mask = labels[box.slices] == state.instance_id if box else np.zeros((0, 0), np.bool_)
+        inside = np.zeros((0, 0), np.float32)
+        if box is not None and probability is not None:
+            inside = probability[box.slices].cpu().numpy()
+        return Track(
+            instance_id=state.instance_id,
+            name=state.name,
+            status=state.status if seen else self._status(frames_unseen),
+            age=state.age,
+            frames_unseen=frames_unseen,
+            score=float(inside[mask].mean()) if seen else 0.0,
+            visibility=min(1.0, state.area / max(state.usual_area, 1.0)) if seen else 0.0,
+            box=box,
+            mask=mask,
+            probability=inside,
+            velocity=state.velocity if seen else None,
+        )
 
     def _first_state(self, instance_id: int, seed: Seed, frame: PreparedFrame) -> InstanceState:
         mask = seed.labels == instance_id
@@ -167,6 +206,7 @@ class Tracker:
             name=seed.names.get(instance_id, self._name_of(instance_id)),
             probability=torch.tensor(small, device=self._device),
             status=InstanceStatus.SEEDED,
+            seeded_ns=frame.stamp_ns,
             age=0,
             frames_unseen=0,
             area=area,
@@ -179,19 +219,19 @@ class Tracker:
         known = self._states.get(instance_id)
         return known.name if known else ""
 
-    def _carry_one(self, state: InstanceState, flow: Tensor, per_second: float | None) -> InstanceState:
+    def _carry_one(self, state: InstanceState, flow: Tensor, per_second: float | None, images: int) -> InstanceState:
         prior = warp(state.probability[None], flow)[0]
         box = box_of(prior)
         size = (prior.shape[0], prior.shape[1])
         probability = gate(prior, box and enlarge(box, self.config.gate.enlarge, size))
         area = int((probability >= 0.5).sum())
         seen = area >= self.config.presence.min_pixels
-        unseen = 0 if seen else state.frames_unseen + 1
+        unseen = 0 if seen else state.frames_unseen + images
         return dataclasses.replace(
             state,
             probability=probability,
             status=self._status(unseen),
-            age=state.age + 1,
+            age=state.age + images,
             frames_unseen=unseen,
             area=area,
             usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
@@ -280,26 +320,3 @@ def _velocity(probability: Tensor, flow: Tensor, per_second: float | None) -> tu
     weight = probability / probability.sum()
     dx, dy = (-(flow * weight).sum(dim=(1, 2)) * per_second).tolist()
     return dx, dy
-
-
-def _track(state: InstanceState, labels: np.ndarray, probability: Tensor | None) -> Track:
-    """The public view of a state; it counts as unseen where others won all of its pixels, too."""
-    mask = labels == state.instance_id if probability is not None else np.zeros((0, 0), bool)
-    box = Box.of_mask(mask) if mask.size else None
-    seen = box is not None and probability is not None
-    crop = mask[box.slices].copy() if box else np.zeros((0, 0), bool)
-    inside = probability[box.slices].cpu().numpy() if box and probability is not None else np.zeros((0, 0), np.float32)
-    hidden = InstanceStatus.OCCLUDED if state.frames_unseen == 0 else state.status
-    return Track(
-        instance_id=state.instance_id,
-        name=state.name,
-        status=state.status if seen else hidden,
-        age=state.age,
-        frames_unseen=state.frames_unseen if seen else max(1, state.frames_unseen),
-        score=float(inside[crop].mean()) if seen else 0.0,
-        visibility=min(1.0, state.area / max(state.usual_area, 1.0)) if seen else 0.0,
-        box=box,
-        mask=crop,
-        probability=inside,
-        velocity=state.velocity if seen else None,
-    )
