@@ -64,11 +64,19 @@ class NodeBench:
     Args:
         build: Makes trackers.
         image_qos: QoS of the client's image publisher.
+        matched: Wait until the node takes images from it.
         parameters: Overrides, two underscores for a dot.
     """
 
-    def __init__(self, build: Callable[..., Tracker] = build_tracker, image_qos: Any = None, **parameters: Any) -> None:
+    def __init__(
+        self,
+        build: Callable[..., Tracker] = build_tracker,
+        image_qos: Any = None,
+        matched: bool = True,
+        **parameters: Any,
+    ) -> None:
         self._build = build
+        self._matched = matched
         self._image_qos = image_qos or reliable(20)
         names = {"status_period": 0.05, **parameters}
         self._overrides = [Parameter(name.replace("__", "."), value=value) for name, value in names.items()]
@@ -102,7 +110,8 @@ class NodeBench:
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         self._thread.start()
         self.wait(lambda: self.statuses and self.diagnostics)
-        self.wait(lambda: self.images.get_subscription_count() and self.seeds.get_subscription_count())
+        self.wait(lambda: self.images.get_subscription_count() or not self._matched)
+        self.wait(self.seeds.get_subscription_count)
         self.wait(
             lambda: self.node._label_image.get_subscription_count() and self.node._instances.get_subscription_count()
         )

@@ -179,6 +179,8 @@ def test_under_overload_the_latest_image_wins_and_the_counts_add_up() -> None:
         assert last.received == 31 and last.rejected == 0 and last.dropped >= 10
         assert last.processed == len(bench.instances)
         assert sum(message.frames_skipped for message in bench.instances) == last.dropped
+        numbers = [(stamp_to_ns(m.header.stamp) - world.START_NS) // world.PERIOD_NS for m in bench.instances]
+        assert [m.frames_skipped for m in bench.instances[1:]] == [b - a - 1 for a, b in itertools.pairwise(numbers)]
         assert stamp_to_ns(bench.instances[-1].header.stamp) == world.stamp_ns(30)
         bench.wait(lambda: len(bench.label_images) == last.processed)
         np.testing.assert_array_equal(bench.labels, world.labels(30))
@@ -216,7 +218,12 @@ def test_a_seed_may_bring_its_image_along() -> None:
         fill_image(request.image, world.image(2), "rgb8")
         ns_to_stamp(world.stamp_ns(2), request.image.header.stamp)
         request.label_ids, request.labels = [2], ["cup"]
+        request.mask.header.frame_id = "client 7"
         assert bench.call(AddInstances, "add_instances", request).success
+        bench.wait(lambda: bench.results and bench.results[-1].status == SeedResult.STATUS_APPLIED)
+        header = bench.results[-1].header  # what a client knows its result by
+        assert (header.frame_id, stamp_to_ns(header.stamp)) == ("client 7", world.stamp_ns(2))
+        assert not bench.node._inbox._claims
         message = bench.image(4)
         np.testing.assert_array_equal(bench.labels, world.labels(4))
         assert [instance.label for instance in message.instances] == ["", "cup"]
@@ -249,6 +256,41 @@ def test_reset_begins_a_new_session_and_enable_false_drops() -> None:
         message = bench.image(3)
         assert (message.session, message.frame_index, list(message.instances)) == (2, 0, [])
         assert bench.seed(world.labels(3), world.stamp_ns(3)).status == SeedResult.STATUS_APPLIED
+
+
+def test_a_status_with_an_event_shows_the_state_after_it() -> None:
+    with NodeBench(world.exact_or_still_tracker, status_period=50.0 / 1000) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        bench.wait(lambda: any("seed applied" in status.event for status in bench.statuses))
+        applied = next(status for status in bench.statuses if "seed applied" in status.event)
+        assert (list(applied.ids), applied.seeds_waiting, applied.seeds_applied) == ([1, 2], 0, 1)
+        bench.call(Trigger, "reset", Trigger.Request())
+        bench.wait(lambda: any("session 2 begins" in status.event for status in bench.statuses))
+        begun = next(status for status in bench.statuses if "session 2 begins" in status.event)
+        assert (begun.session, list(begun.ids)) == (2, [])
+
+
+def test_after_a_reset_another_size_is_taken_by_images_and_services() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        bench.call(Trigger, "reset", Trigger.Request())
+        bench.wait(lambda: bench.statuses[-1].session == 2)
+        assert bench.call(AddInstances, "add_instances", add_request(np.ones((40, 50)))).success
+        bench.publish(bench.images, np.zeros((40, 50, 3), np.uint8), "rgb8", world.stamp_ns(1))
+        bench.wait(lambda: len(bench.instances) == 2)
+        assert states(bench.instances[1]) == [(1, InstanceMask.STATE_SEEDED)]
+
+
+def test_disabled_stays_disabled_over_a_deactivation() -> None:
+    with NodeBench() as bench:
+        bench.call(SetBool, "enable", SetBool.Request(data=False))
+        bench.node.trigger_deactivate()
+        bench.node.trigger_activate()
+        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.publish_image(0)
+        bench.wait(lambda: bench.statuses[-1].dropped == 1)
 
 
 def test_a_stamp_that_goes_back_begins_a_new_session() -> None:
@@ -302,6 +344,18 @@ def test_the_subscription_follows_what_the_publisher_offers(reliability: Reliabi
             bench.executor.spin_once(timeout_sec=0.1)
             if bench.instances:
                 break
+
+
+def test_an_offer_that_does_not_match_is_warned_of_with_what_to_set(capfd: pytest.CaptureFixture[str]) -> None:
+    best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+    printed: list[str] = []
+
+    def warned() -> bool:
+        printed.append(capfd.readouterr().err)
+        return "set image_reliability to auto or best_effort" in "".join(printed)
+
+    with NodeBench(image_qos=best_effort, matched=False, image_reliability="reliable") as bench:
+        bench.wait(warned)
 
 
 # --- bad input ---

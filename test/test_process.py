@@ -15,6 +15,11 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
+
+from maskrnn_ros.ros.qos import client_node, spin_until  # noqa: E402
+
 COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
 TIMEOUT_S = 60
 
@@ -83,9 +88,17 @@ def test_a_misspelt_parameter_is_warned_of() -> None:
     process.communicate(timeout=TIMEOUT_S)
 
 
-def test_without_autostart_a_bad_device_leaves_it_running(tmp_path: Path) -> None:
-    process = start("-p", "autostart:=false", "-p", "device:=cuda:99")
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.communicate(timeout=5)
+def test_without_autostart_a_bad_device_fails_configure_and_leaves_it_running() -> None:
+    process = start("-p", "autostart:=false", "-p", "device:=cuda:99", "-r", "__ns:=/manual")
+    with client_node("operator") as (node, executor):
+        client = node.create_client(ChangeState, "/manual/tracker/change_state")
+        assert spin_until(executor, client.service_is_ready, TIMEOUT_S)
+        request = ChangeState.Request()
+        request.transition.id = Transition.TRANSITION_CONFIGURE
+        future = client.call_async(request)
+        assert spin_until(executor, future.done, TIMEOUT_S)
+        assert not future.result().success
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert ended(process)[0] == 0
+    status, errors = ended(process)
+    assert status == 0 and "cannot configure: device 'cuda:99'" in errors

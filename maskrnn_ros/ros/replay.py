@@ -68,7 +68,7 @@ def play(
     In real time a message goes out when its log time comes, on a clock that never jumps. In lockstep, before
     each image go the other messages whose stamp is not later; after a seed any SeedResult with its stamp is
     waited for, after an image the InstanceMaskArray with its stamp: no image is dropped, and the result does
-    not depend on the speed of the machine.
+    not depend on the speed of the machine (a seed that is late needs ``catch_up.mode: exact`` for that).
 
     Args:
         bag: Folder of the bag, or a .mcap or .db3 file.
