@@ -9,13 +9,21 @@ import cv2
 import numpy as np
 import torch
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
 HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000
+
+WARP_ONLY = with_values(Config(), matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
+"""The tracker without appearance: what it does follows from the flow alone."""
+
+QUICK = with_values(
+    Config(), adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
+)
+"""All parts, with an adaptation that takes little time."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,9 +44,10 @@ _TAPS = (2, 4, 10)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Features:
-    """Features of one frame, float32, each (channels, ceil(h / stride), ceil(w / stride)) of a working image (h, w).
+    """Features of one frame, each (channels, ceil(h / stride), ceil(w / stride)) of a working image (h, w).
 
-    Cell (row j, column i) of stride s covers pixels [s i, s i + s) x [s j, s j + s).
+    Cell (row j, column i) of stride s covers pixels [s i, s i + s) x [s j, s j + s). They are held as float16: a
+    buffer of frames holds twice as many then, and 1e-3 of a value decides nothing.
     """
 
     stride4: Tensor
@@ -54,9 +55,32 @@ class Features:
     stride16: Tensor
 
     @property
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three of them, finest first."""
+        return self.stride4, self.stride8, self.stride16
+
+    @property
     def nbytes(self) -> int:
         """Memory that they hold, bytes."""
-        return sum(map_.numel() * map_.element_size() for map_ in (self.stride4, self.stride8, self.stride16))
+        return sum(map_.numel() * map_.element_size() for map_ in self.maps)
+
+
+def cells_of(map_: Tensor, stride: int) -> Tensor:
+    """Mean of a map (h, w) over the cells of a stride, (ceil(h / stride), ceil(w / stride)).
+
+    Cells that reach over the border count the pixels that there are.
+    """
+    down, right = -map_.shape[0] % stride, -map_.shape[1] % stride
+    padded = (
+        functional.pad(map_[None, None], (0, right, 0, down), mode="replicate") if down or right else map_[None, None]
+    )
+    return functional.avg_pool2d(padded, stride)[0, 0]
+
+
+def pixels_of(cells: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Bilinear from cells (..., j, i) to the pixels (..., h, w) that they cover, the inverse of ``cells_of``."""
+    fine = functional.interpolate(cells.reshape(1, -1, *cells.shape[-2:]), scale_factor=stride, mode="bilinear")
+    return fine.reshape(*cells.shape[:-2], *fine.shape[-2:])[..., : size[0], : size[1]]
 
 
 class Block(nn.Module):
@@ -72,9 +96,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, entering, h, w) to (N, leaving, ceil(h / stride), ceil(w / stride))."""
-        y = functional.relu6(self.expand(x)) if self.expand is not None else x
-        y = functional.relu6(_convolve_same(self.depthwise, y))
-        y = self.project(y)
+        wide = functional.relu6(self.expand(x)) if self.expand is not None else x
+        y: Tensor = self.project(functional.relu6(_convolve_same(self.depthwise, wide)))
         return x + y if self.residual else y
 
 
@@ -115,7 +138,7 @@ class Lite0(nn.Module):
     @torch.no_grad()
     def features(self, image: Tensor) -> Features:
         """Features of one image, RGB, uint8 (3, h, w)."""
-        return Features(*(map_[0].contiguous() for map_ in self(image[None])))
+        return Features(*(map_[0].half().contiguous() for map_ in self(image[None])))
 
 
 def _whole_cells(x: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class Session:
         self.number = 1
         self.frame_index = 0
         self.buffer = FrameBuffer(config.buffer)
-        self._tracker = build(config)
+        self._tracker = self._built()
         self._waiting: list[SeedRequest] = []
         self._catching_up: list[_CatchUp] = []
         self._removals: list[tuple[int, tuple[int, ...]]] = []
@@ -159,7 +159,7 @@ class Session:
         self._tracker.advance(prepared)
         self.buffer.add(prepared)
         self._seed_due(prepared)
-        tracks = self._tracker.tracks()
+        tracks = self._tracker.tracks(frame.image)
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
@@ -219,6 +219,11 @@ class Session:
         if self._catching_up:
             self._reject(self._catching_up.pop(0).request, reason)
 
+    def _built(self) -> Tracker:
+        tracker = self._build(self.config)
+        tracker.announce = self._announce
+        return tracker
+
     # --- time ---
 
     def _check_time(self, frame: Frame) -> None:
@@ -263,11 +268,11 @@ class Session:
                 f"image must be {newest.size[1]}x{newest.size[0]} (width x height) like those before, got "
                 f"{frame.size[1]}x{frame.size[0]}; call ~/reset to go on with the new size"
             )
-        self._tracker = self._build(self.config)
+        self._tracker = self._built()
         self.buffer.clear()
 
     def _begin(self, reason: str) -> None:
-        self._tracker = self._build(self.config)
+        self._tracker = self._built()
         self.buffer.clear()
         self._removals.clear()
         self._gone.clear()
