@@ -136,7 +136,7 @@ class AdaptationConfig(Checked):
     weight: float = setting(
         1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
-    steps: int = setting(80, "Training steps.", low=0, high=100_000)
+    steps: int = setting(120, "Training steps.", low=0, high=100_000)
     rate: float = setting(0.01, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
     decay: float = setting(
         1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
@@ -359,6 +359,13 @@ def with_values(config: Config, **changes: Value) -> Config:
     'exact'
     """
     return from_flat({**to_flat(config), **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def deterministic(config: Config) -> Config:
+    """The same with heads adapted at once where they would be in the background: results depend on no clock then."""
+    if config.adaptation.mode == "background":
+        return with_values(config, adaptation__mode="blocking")
+    return config
 
 
 NODE_ONLY = ("autostart", "use_sim_time")

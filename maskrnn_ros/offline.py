@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, deterministic
 from maskrnn_ros.files import (
     VideoWriter,
     binary_as_instance,
@@ -50,6 +50,8 @@ def track_files(
 ) -> TrackReport:
     """Track the seed, drawn on the first frame, through a folder of images or a video.
 
+    Adaptation in the background becomes blocking: the result must not depend on the speed of the machine.
+
     Args:
         frames: Folder of images, in the order of their names, or a video file.
         seed_mask: Indexed or grey image: value = id, 0 = background; only 0 and 255 = one instance.
@@ -68,7 +70,7 @@ def track_files(
     source, count, video_fps = _open(frames)
     fps = fps or video_fps
     set_threads(config.threads)
-    tracker = build_tracker(config)
+    tracker = build_tracker(deterministic(config))
     labels = binary_as_instance(read_labels(seed_mask))
     out.mkdir(parents=True, exist_ok=True)
     spent_s, number, states = 0.0, 0, {}

@@ -96,8 +96,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float (N, entering, h, w) to (N, leaving, ceil(h / stride), ceil(w / stride))."""
-        wide = functional.relu6(self.expand(x)) if self.expand is not None else x
-        y: Tensor = self.project(functional.relu6(_convolve_same(self.depthwise, wide)))
+        wide = functional.relu6(self.expand(x), inplace=True) if self.expand is not None else x
+        y: Tensor = self.project(functional.relu6(_convolve_same(self.depthwise, wide), inplace=True))
         return x + y if self.residual else y
 
 
@@ -123,7 +123,8 @@ class Lite0(nn.Module):
             Float, (N, CHANNELS[k], ceil(h / STRIDES[k]), ceil(w / STRIDES[k])) for k = 0, 1, 2.
         """
         x = _whole_cells((images.to(self.stem.weight.dtype) - _MEAN) / _STD)
-        x = functional.relu6(_convolve_same(self.stem, x))
+        x = x.contiguous(memory_format=torch.channels_last)  # on one CPU core a third faster
+        x = functional.relu6(_convolve_same(self.stem, x), inplace=True)
         features = []
         for number, block in enumerate(self.blocks):
             x = block(x)

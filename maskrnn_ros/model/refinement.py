@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from typing import Any, TypeAlias
 
-_LUMA = (0.299, 0.587, 0.114)
+import cv2
+import numpy as np
+import numpy.typing as npt
 
+from maskrnn_ros.types import UInt8Array
 
-def luma(image: Tensor) -> Tensor:
-    """Brightness of an RGB image, uint8 (3, H, W), as float32 (H, W) in 0..1."""
-    weights = torch.tensor(_LUMA, device=image.device) / 255.0
-    return torch.einsum("chw,c->hw", image.float(), weights)
+Map: TypeAlias = npt.NDArray[np.float32]
 
 
-def refine(probability: Tensor, guide: Tensor, fine_guide: Tensor, radius: int, smoothness: float) -> Tensor:
+def luma(image: UInt8Array) -> Map:
+    """Brightness of an RGB image, uint8 (H, W, 3), as float32 (H, W) in 0..1."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
+
+
+def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothness: float) -> Map:
     """Enlarge a probability so that its edges lie on edges of the image.
 
     Guided filter (He, Sun, Tang, ECCV 2010) in its fast form (He and Sun, arXiv 1505.00996): in every window the
@@ -25,9 +28,11 @@ def refine(probability: Tensor, guide: Tensor, fine_guide: Tensor, radius: int, 
         a = cov(guide, p) / (var(guide) + smoothness),  b = mean(p) - a mean(guide)
         out = enlarged(mean(a)) fine_guide + enlarged(mean(b))
 
+    At the border the windows are filled by reflection.
+
     Args:
         probability: float32, (h, w), 0..1.
-        guide: Brightness of the working image, float32, (h, w), 0..1.
+        guide: Brightness of the working image, (h, w), 0..1.
         fine_guide: Brightness of the input, (H, W).
         radius: Half side of the window, pixels of (h, w).
         smoothness: Variance below which brightness says nothing.
@@ -35,17 +40,14 @@ def refine(probability: Tensor, guide: Tensor, fine_guide: Tensor, radius: int, 
     Returns:
         float32, (H, W), 0..1.
     """
-    maps = torch.stack([guide, probability, guide * probability, guide * guide])
-    mean_guide, mean_p, mean_both, mean_square = _mean(maps, radius)
-    slope = (mean_both - mean_guide * mean_p) / (mean_square - mean_guide**2 + smoothness)
-    line = _mean(torch.stack([slope, mean_p - slope * mean_guide]), radius)
-    size = (fine_guide.shape[0], fine_guide.shape[1])
-    fine = functional.interpolate(line[None], size=size, mode="bilinear", align_corners=False)[0]
-    return (fine[0] * fine_guide + fine[1]).clamp_(0.0, 1.0)
 
+    def mean(values: npt.NDArray[Any]) -> Map:
+        return np.asarray(cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT), np.float32)
 
-def _mean(maps: Tensor, radius: int) -> Tensor:
-    """Mean over the window, of the pixels inside the image, (N, h, w)."""
-    side = 2 * radius + 1
-    rows = functional.avg_pool2d(maps[None], (side, 1), stride=1, padding=(radius, 0), count_include_pad=False)
-    return functional.avg_pool2d(rows, (1, side), stride=1, padding=(0, radius), count_include_pad=False)[0]
+    mean_guide, mean_p = mean(guide), mean(probability)
+    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
+    slope = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
+    offset = mean_p - slope * mean_guide
+    size = (fine_guide.shape[1], fine_guide.shape[0])
+    fine_slope, fine_offset = (cv2.resize(mean(line), size, interpolation=cv2.INTER_LINEAR) for line in (slope, offset))
+    return np.asarray(np.clip(fine_slope * fine_guide + fine_offset, 0, 1), np.float32)

@@ -28,7 +28,7 @@ def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> 
     """
     trunk = Lite0()
     load_into(trunk, path)
-    return trunk.to(device).eval().requires_grad_(False)
+    return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
 def load_into(module: nn.Module, path: Path | str) -> None:

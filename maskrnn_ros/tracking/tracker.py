@@ -191,9 +191,14 @@ class Tracker:
         seen = [state for state in self._states.values() if state.frames_unseen == 0 and state.seed_mask is None]
         if image is None or not config.enabled or not seen:
             return lambda probability: resize_probability(probability, newest.size)
-        guide = luma(newest.image)
-        fine_guide = luma(torch.tensor(image, device=self._device).permute(2, 0, 1))
-        return lambda probability: refine(probability, guide, fine_guide, config.radius, config.smoothness)
+        guide = luma(newest.image.permute(1, 2, 0).cpu().numpy())
+        fine_guide = luma(image)
+
+        def refined(probability: Tensor) -> Tensor:
+            fine = refine(probability.cpu().numpy(), guide, fine_guide, config.radius, config.smoothness)
+            return torch.from_numpy(fine).to(self._device)
+
+        return refined
 
     def _with_finished_head(self, state: InstanceState) -> InstanceState:
         """The state with the head that was trained in the background, if that is done."""
