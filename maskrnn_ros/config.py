@@ -142,7 +142,7 @@ class AdaptationConfig(Checked):
         1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
     )
     seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
-    views: int = setting(24, "Views of the seed: itself and augmentations.", low=1, high=1000)
+    views: int = setting(40, "Views of the seed: itself and augmentations.", low=1, high=1000)
     batch: int = setting(3, "Views in one step.", low=1, high=1000)
     channels: int = setting(32, "Channels of the head.", low=1, high=1024)
     resize: float = setting(
@@ -153,6 +153,9 @@ class AdaptationConfig(Checked):
         0.15, "Augmentation: largest shift, which crops the other side, as a share of the image.", low=0.0, high=1.0
     )
     flip: bool = setting(True, "Augmentation: mirror half of the views.")
+    cover: float = setting(
+        0.3, "Augmentation: share of the views in which a plain rectangle hides a part.", low=0.0, high=1.0
+    )
     lighting: float = setting(
         1.4, "Augmentation: largest factor of gamma; contrast changes by half as much.", low=1.0, high=10.0
     )
@@ -180,7 +183,7 @@ class RefinementConfig(Checked):
 
     enabled: bool = setting(True, "Let the masks at the size of the input follow the edges of the image.", live=True)
     radius: int = setting(
-        4, "Half side of the filter's window, pixels of the working image.", low=1, high=100, live=True
+        2, "Half side of the filter's window, pixels of the working image.", low=1, high=100, live=True
     )
     smoothness: float = setting(
         0.003, "Variance of the image (values in 0..1) that counts as an edge.", low=1.0e-6, high=1.0, live=True

@@ -223,9 +223,7 @@ def test_what_cannot_be_played_is_refused_in_one_line(bag, changes, error, messa
 def test_lockstep_refuses_a_tracker_that_adapts_in_the_background(bag):
     with WoodenTracker() as tracker:
         tracker.adaptation_mode = "background"
-        with pytest.raises(
-            ValueError, match="lockstep needs .* adaptation.mode blocking or off, /tracker has background"
-        ):
+        with pytest.raises(ValueError, match="lockstep needs .* /tracker has background"):
             play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S)
     assert tracker.events == []
 

@@ -60,7 +60,7 @@ class Cancelled(Exception):
 def augment(
     image: np.ndarray, share: np.ndarray, config: AdaptationConfig, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Another view of a seed: resized, rotated, mirrored about the instance, shifted, in other light.
+    """Another view of a seed: resized, rotated, mirrored about the instance, shifted, in other light, partly hidden.
 
     What comes from outside the image is its mirror image.
 
@@ -92,7 +92,21 @@ def augment(
         cv2.warpAffine(picture, change, (width, height), borderMode=cv2.BORDER_REFLECT_101)
         for picture in (image, share)
     )
-    return table[warped], mask
+    picture = table[warped]
+    if random.random() < config.cover:
+        _cover(picture, mask, centre + move, random)
+    return picture, mask
+
+
+def _cover(image: np.ndarray, share: np.ndarray, centre: np.ndarray, random: np.random.Generator) -> None:
+    """Hide a part of a view, near the instance, behind a rectangle of one colour: such a thing is not the instance."""
+    height, width = share.shape
+    sides = np.maximum(1, random.uniform(0.15, 0.5, 2) * (width, height)).astype(int)
+    corner = (centre + random.uniform(-0.2, 0.2, 2) * (width, height) - sides / 2).astype(int)
+    x, y = np.clip(corner, 0, (width - 1, height - 1))
+    rectangle = slice(y, y + sides[1]), slice(x, x + sides[0])
+    image[rectangle] = random.integers(0, 256, 3)
+    share[rectangle] = 0.0
 
 
 def adapt(
