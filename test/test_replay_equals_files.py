@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_bench import NodeBench
+import yaml
+from node_bench import QUICK, NodeBench
 
 from maskrnn_ros.bags import from_davis
 from maskrnn_ros.cli import main
@@ -48,9 +49,11 @@ def test_lockstep_replay_equals_maskrnn_track(clip: str, tmp_path: Path) -> None
     from_davis(root, "clip", tmp_path / "bag")
     seed = sorted((root / "Annotations" / "clip").iterdir())[0]
     frames = root / "JPEGImages" / "clip"
-    status = main(["track", "--frames", str(frames), "--seed-mask", str(seed), "--out", str(tmp_path / "out")])
-    assert status == 0
-    with NodeBench() as bench:
+    config = tmp_path / "quick.yaml"
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": QUICK}}))
+    arguments = ["--frames", str(frames), "--seed-mask", str(seed), "--config", str(config)]
+    assert main(["track", *arguments, "--out", str(tmp_path / "out")]) == 0
+    with NodeBench(**QUICK) as bench:
         play(tmp_path / "bag", lockstep=True, remap=REMAP, topics=SEEDS)
         bench.wait(lambda: len(bench.label_images) == FRAMES)
         assert [message.frames_skipped for message in bench.instances] == [0] * FRAMES
@@ -64,7 +67,7 @@ def test_a_bag_that_loops_gives_the_same_masks_in_every_round(tmp_path: Path) ->
     """The seed comes again before the first image, when the jump of time does not show yet."""
     root = first_frames(*CLIPS["the shipped clip"], tmp_path / "data")
     from_davis(root, "clip", tmp_path / "bag", storage="sqlite3")
-    with NodeBench() as bench:
+    with NodeBench(**QUICK) as bench:
         play(tmp_path / "bag", lockstep=True, remap=REMAP, topics=SEEDS, loops=3)
         bench.wait(lambda: len(bench.label_images) == len(bench.instances) == 3 * FRAMES)
         assert [message.session for message in bench.instances] == [1] * FRAMES + [2] * FRAMES + [3] * FRAMES

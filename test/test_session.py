@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, build: Callable[[Config], Tracker] | None = world.exact_tracker, **changes: object) -> None:
         self.now = 0.0
-        self.config = with_values(Config(), **{"catch_up__mode": "exact", **changes})
+        self.config = with_values(world.WARP_ONLY, **{"catch_up__mode": "exact", **changes})
         self.outcomes: list[SeedOutcome] = []
         self.events: list[str] = []
         self.ids = IdBook()

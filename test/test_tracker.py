@@ -8,7 +8,7 @@ import pytest
 import torch
 import world
 
-from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.config import with_values
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.gate import box_of, enlarge, gate
 from maskrnn_ros.tracking.merge import merge
@@ -26,7 +26,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_with_the_true_flow_masks_are_true_to_the_pixel() -> None:
-    for number, tracks in enumerate(run(world.exact_tracker(Config()), 8)):
+    for number, tracks in enumerate(run(world.exact_tracker(world.WARP_ONLY), 8)):
         np.testing.assert_array_equal(tracks.labels, world.labels(number))
         assert [track.instance_id for track in tracks.tracks] == [1, 2]
         assert [track.age for track in tracks.tracks] == [number, number]
@@ -38,7 +38,7 @@ def test_with_the_true_flow_masks_are_true_to_the_pixel() -> None:
 
 
 def test_with_estimated_flow_it_follows_two_objects_that_move_differently() -> None:
-    tracks = run(build_tracker(Config()), 8)[-1]
+    tracks = run(build_tracker(world.WARP_ONLY), 8)[-1]
     start, truth = world.labels(0), world.labels(7)
     for track in tracks.tracks:
         mask, true = tracks.labels == track.instance_id, truth == track.instance_id
@@ -48,7 +48,7 @@ def test_with_estimated_flow_it_follows_two_objects_that_move_differently() -> N
 
 
 def test_the_velocity_is_that_of_the_object() -> None:
-    one, two = run(world.exact_tracker(Config()), 5)[-1].tracks
+    one, two = run(world.exact_tracker(world.WARP_ONLY), 5)[-1].tracks
     per_second = 1e9 / world.PERIOD_NS
     assert one.velocity == pytest.approx((2 * per_second, 0), rel=1e-3)
     assert two.velocity == pytest.approx((-1 * per_second, 1 * per_second), rel=1e-3)
@@ -58,14 +58,14 @@ def test_the_velocity_counts_pixels_of_the_input_at_a_smaller_working_size() -> 
     def one_to_the_right(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.full(current.shape[1:], -1.0), torch.zeros(current.shape[1:])])
 
-    tracker = Tracker(with_values(Config(), working_size=64), one_to_the_right, torch.device("cpu"))
+    tracker = Tracker(with_values(world.WARP_ONLY, working_size=64), one_to_the_right, torch.device("cpu"))
     one = run(tracker, 2)[-1].tracks[0]  # a working pixel is two of the input
     assert one.velocity == pytest.approx((2e9 / world.PERIOD_NS, 0))
 
 
 def test_the_seeded_frame_gives_back_the_seed_to_the_pixel_at_any_working_size() -> None:
     for size in (64, 100, 448):
-        tracks = build_tracker(with_values(Config(), working_size=size)).seed(world.seed(0), world.frame(0))
+        tracks = build_tracker(with_values(world.WARP_ONLY, working_size=size)).seed(world.seed(0), world.frame(0))
         np.testing.assert_array_equal(tracks.labels, world.labels(0))
         assert {track.status for track in tracks.tracks} == {InstanceStatus.SEEDED}
         assert {track.age for track in tracks.tracks} == {0}
@@ -73,7 +73,7 @@ def test_the_seeded_frame_gives_back_the_seed_to_the_pixel_at_any_working_size()
 
 @pytest.mark.parametrize("change", ["remove", "add", "correct"])
 def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(change: str) -> None:
-    alone, changed = build_tracker(Config()), build_tracker(Config())
+    alone, changed = build_tracker(world.WARP_ONLY), build_tracker(world.WARP_ONLY)
     alone.seed(world.seed(0, 1), world.frame(0))
     changed.seed(world.seed(0, 1) if change == "add" else world.seed(0), world.frame(0))
     for number in range(1, 7):
@@ -91,7 +91,7 @@ def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(chan
 
 
 def test_a_correction_replaces_the_mask_and_keeps_the_name() -> None:
-    tracker = build_tracker(Config())
+    tracker = build_tracker(world.WARP_ONLY)
     tracker.seed(dataclasses.replace(world.seed(0), names={1: "cup", 2: "box"}), world.frame(0))
     tracker.step(world.frame(1))
     moved = np.zeros((world.HEIGHT, world.WIDTH), np.int32)
@@ -103,14 +103,14 @@ def test_a_correction_replaces_the_mask_and_keeps_the_name() -> None:
 
 
 def test_the_same_frames_give_the_same_masks() -> None:
-    one, other = (run(build_tracker(Config()), 6) for _ in range(2))
+    one, other = (run(build_tracker(world.WARP_ONLY), 6) for _ in range(2))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
 def test_an_object_that_leaves_is_occluded_then_lost_with_an_empty_mask() -> None:
     leaving = (world.Shape(1, 100, 40, 16, 16, 6, 0),)
-    tracker = world.exact_tracker(with_values(Config(), presence__lost_after_frames=3), leaving)
+    tracker = world.exact_tracker(with_values(world.WARP_ONLY, presence__lost_after_frames=3), leaving)
     tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
     seen = [tracker.step(world.frame(number, leaving)).tracks[0] for number in range(1, 16)]
     hidden = [track for track in seen if track.status != InstanceStatus.TRACKING]
@@ -122,7 +122,7 @@ def test_an_object_that_leaves_is_occluded_then_lost_with_an_empty_mask() -> Non
 
 
 def test_an_instance_whose_pixels_others_won_is_reported_occluded() -> None:
-    tracker = build_tracker(Config())
+    tracker = build_tracker(world.WARP_ONLY)
     tracker.seed(world.seed(0, 1), world.frame(0))
     doubled = Seed(stamp_ns=world.stamp_ns(0), labels=np.where(world.labels(0) == 1, 2, 0).astype(np.int32))
     tracker.adopt(tracker.start(doubled, tracker.newest))
@@ -132,7 +132,7 @@ def test_an_instance_whose_pixels_others_won_is_reported_occluded() -> None:
 
 
 def test_an_instance_whose_pixels_others_keep_is_lost_in_the_end() -> None:
-    tracker = world.exact_tracker(with_values(Config(), presence__lost_after_frames=2))
+    tracker = world.exact_tracker(with_values(world.WARP_ONLY, presence__lost_after_frames=2))
     tracker.seed(world.seed(0, 1), world.frame(0))
     twin = Seed(stamp_ns=world.stamp_ns(0), labels=np.where(world.labels(0) == 1, 2, 0).astype(np.int32))
     tracker.adopt(tracker.start(twin, tracker.newest))
@@ -145,7 +145,7 @@ def test_what_lies_outside_the_gate_is_forgotten() -> None:
     def still(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         return torch.zeros(2, *current.shape[1:])
 
-    tracker = Tracker(with_values(Config(), working_size=64), still, torch.device("cpu"))
+    tracker = Tracker(with_values(world.WARP_ONLY, working_size=64), still, torch.device("cpu"))
     labels = world.labels(0, world.TWO[:1])
     labels[80, 100] = 1  # a quarter of a working pixel: too weak for the box, and far from it
     tracker.seed(Seed(stamp_ns=1, labels=labels), world.frame(0))
@@ -157,7 +157,7 @@ def test_what_lies_outside_the_gate_is_forgotten() -> None:
 
 def test_what_is_too_small_is_hidden_and_does_not_count_as_usual() -> None:
     leaving = (world.Shape(1, 100, 40, 16, 16, 6, 0),)
-    tracker = world.exact_tracker(with_values(Config(), presence__min_pixels=100), leaving)
+    tracker = world.exact_tracker(with_values(world.WARP_ONLY, presence__min_pixels=100), leaving)
     tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
     for number in (1, 2, 3):
         tracker.step(world.frame(number, leaving))
@@ -170,14 +170,14 @@ def test_what_is_too_small_is_hidden_and_does_not_count_as_usual() -> None:
 
 def test_visibility_falls_as_the_object_leaves() -> None:
     leaving = (world.Shape(1, 100, 40, 16, 16, 4, 0),)
-    tracker = world.exact_tracker(Config(), leaving)
+    tracker = world.exact_tracker(world.WARP_ONLY, leaving)
     tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
     shares = [tracker.step(world.frame(number, leaving)).tracks[0].visibility for number in range(1, 7)]
     assert shares[:3] == [1.0] * 3 and shares[3:] == sorted(shares[3:], reverse=True) and shares[-1] < 0.4
 
 
 def test_sizes_that_differ_are_refused_and_nothing_changes() -> None:
-    tracker = build_tracker(Config())
+    tracker = build_tracker(world.WARP_ONLY)
     tracker.seed(world.seed(0), world.frame(0))
     states = dict(tracker.states)
     small = Frame(stamp_ns=world.stamp_ns(1), image=np.zeros((50, 60, 3), np.uint8))
@@ -189,7 +189,7 @@ def test_sizes_that_differ_are_refused_and_nothing_changes() -> None:
 
 
 def test_removing_an_unknown_instance_removes_none() -> None:
-    tracker = build_tracker(Config())
+    tracker = build_tracker(world.WARP_ONLY)
     tracker.seed(world.seed(0), world.frame(0))
     with pytest.raises(KeyError, match=r"no instance \[7\]"):
         tracker.remove([1, 7])
@@ -198,7 +198,7 @@ def test_removing_an_unknown_instance_removes_none() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (33, 2), (481, 853)])
 def test_odd_and_tiny_images_pass(size: tuple[int, int]) -> None:
-    tracker = build_tracker(Config())
+    tracker = build_tracker(world.WARP_ONLY)
     image = world.texture(5, *size)
     whole = Seed(stamp_ns=1, labels=np.ones(size, np.int32))
     tracker.seed(whole, Frame(stamp_ns=1, image=image))
@@ -207,14 +207,14 @@ def test_odd_and_tiny_images_pass(size: tuple[int, int]) -> None:
 
 def test_before_the_first_frame_there_are_no_tracks() -> None:
     with pytest.raises(RuntimeError, match="no frame yet"):
-        build_tracker(Config()).tracks()
+        build_tracker(world.WARP_ONLY).tracks()
 
 
 def test_without_instances_no_flow_is_computed() -> None:
     def no_flow(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         raise AssertionError("flow was computed")
 
-    tracker = Tracker(Config(), no_flow, torch.device("cpu"))
+    tracker = Tracker(world.WARP_ONLY, no_flow, torch.device("cpu"))
     assert [tracker.step(world.frame(number)).tracks for number in range(3)] == [(), (), ()]
 
 

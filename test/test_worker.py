@@ -12,7 +12,7 @@ import pytest
 import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 import world
 
-from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.config import with_values
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.worker import Worker
 from maskrnn_ros.tracking.ids import IdBook
@@ -112,7 +112,7 @@ class Bench:
     """A worker whose images are frames of the world, by number."""
 
     def __init__(self, **changes: object) -> None:
-        self.config = with_values(Config(), **changes)
+        self.config = with_values(world.WARP_ONLY, **changes)
         self.ids = IdBook()
         self.outcomes: list = []
         self.results: list = []

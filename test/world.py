@@ -9,13 +9,21 @@ import cv2
 import numpy as np
 import torch
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
 HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000
+
+WARP_ONLY = with_values(Config(), matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
+"""The tracker without appearance: what it does follows from the flow alone."""
+
+QUICK = with_values(
+    Config(), adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
+)
+"""All parts, with an adaptation that takes little time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +117,14 @@ class ExactFlow:
         return torch.from_numpy(flow)
 
 
+def unrefined(config: Config) -> Config:
+    """Masks exactly as the flow makes them."""
+    return with_values(config, refinement__enabled=False)
+
+
 def exact_tracker(config: Config, shapes: tuple[Shape, ...] = TWO) -> Tracker:
     """A tracker that is given the true flow."""
-    return Tracker(config, ExactFlow(shapes), torch.device("cpu"))
+    return Tracker(unrefined(config), ExactFlow(shapes), torch.device("cpu"))
 
 
 def exact_or_still_tracker(config: Config) -> Tracker:
@@ -122,4 +135,4 @@ def exact_or_still_tracker(config: Config) -> Tracker:
         known = tuple(current.shape[1:]) == (HEIGHT, WIDTH)
         return exact(current, previous) if known else torch.zeros(2, *current.shape[1:])
 
-    return Tracker(config, flow, torch.device("cpu"))
+    return Tracker(unrefined(config), flow, torch.device("cpu"))

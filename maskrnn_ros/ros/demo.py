@@ -21,6 +21,7 @@ import PIL.Image
 
 from maskrnn_ros.bags.convert import from_davis
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
+from maskrnn_ros.config import Config, deterministic, load
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
 from maskrnn_ros.masks import decode, paste
@@ -28,7 +29,7 @@ from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.qos import POLL_S, client_node, reliable, wait_for_answers
-from maskrnn_ros.ros.replay import play
+from maskrnn_ros.ros.replay import ADAPTATION_MODE, play
 from maskrnn_ros.types import LabelArray
 
 CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
@@ -116,6 +117,8 @@ def _node_process(config: Path | None) -> Iterator[subprocess.Popen[bytes]]:
     command += ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
     command += ["--params-file", str(config)] if config else []
     command += ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
+    mode = deterministic(load(config) if config else Config()).adaptation.mode
+    command += ["-p", f"{ADAPTATION_MODE}:={mode}"]
     process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is ours to pass on
     try:
         yield process

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rcl_interfaces.srv import GetParameters
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -24,6 +25,9 @@ from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_answ
 
 DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
+
+ADAPTATION_MODE = "adaptation.mode"
+"""Parameter of the tracker that lockstep asks for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,7 @@ def play(
         timeout_s: Longest wait for subscribers, and for each answer in lockstep, seconds.
 
     Raises:
-        ValueError: A setting is wrong, or the bag cannot be played.
+        ValueError: A setting is wrong, the bag cannot be played, or in lockstep the tracker adapts in the background.
         TimeoutError: Nobody subscribes, or an answer does not come; one line that names topic and stamp.
     """
     _check_settings(rate, loops, timeout_s)
@@ -96,6 +100,8 @@ def play(
             if lockstep:
                 player.subscribe(tracker)
             player.wait(names[0], seed_topic, tracker if lockstep else None)
+            if lockstep:
+                check_deterministic(node, executor, tracker, timeout_s)
             for _ in _rounds(loops):
                 if lockstep:
                     player.play_lockstep(names[0], seed_topic)
@@ -155,6 +161,31 @@ def cdr_stamp(data: bytes) -> int:
 
 def _in_seconds(stamp_ns: int) -> str:
     return f"{stamp_ns // NS_PER_S}.{stamp_ns % NS_PER_S:09d} s"
+
+
+def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float) -> None:
+    """Refuse a tracker whose results depend on the speed of the machine: one that adapts in the background.
+
+    Raises:
+        ValueError: Its parameter ``adaptation.mode`` is ``background``.
+        TimeoutError: It does not say.
+    """
+    service = f"{tracker}/get_parameters"
+    client = node.create_client(GetParameters, service)
+    try:
+        if not spin_until(executor, client.service_is_ready, timeout_s):
+            raise TimeoutError(f"no service {service}; waited {timeout_s:g} s")
+        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE]))
+        if not spin_until(executor, answer.done, timeout_s):
+            raise TimeoutError(f"no answer of {service}; waited {timeout_s:g} s")
+        values = answer.result().values
+    finally:
+        node.destroy_client(client)
+    if values and values[0].string_value == "background":  # a tracker that does not know the parameter has no heads
+        raise ValueError(
+            f"lockstep needs a tracker with {ADAPTATION_MODE} blocking or off, {tracker} has background: its masks "
+            "depend on the speed of the machine"
+        )
 
 
 class _Player:

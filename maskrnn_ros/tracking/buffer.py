@@ -12,22 +12,22 @@ from maskrnn_ros.tracking.state import PreparedFrame
 class FrameBuffer:
     """Frames by ascending stamp, bounded in time and memory; the newest always stays.
 
-    They are held at the working size, as the tracker saw them. Flow between them is not held: it is a function of two
-    frames that is needed only if a late seed comes, and would take nearly three times the memory of the images.
+    They are held at the working size, as the tracker saw them, with the features that were computed. Flow between them
+    is not held: it is a function of two frames that is needed only if a late seed comes, and would take nearly three
+    times the memory of the images.
     """
 
     def __init__(self, config: BufferConfig) -> None:
         self.config = config
         self._frames: list[PreparedFrame] = []
-        self._nbytes = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
     @property
     def nbytes(self) -> int:
-        """Memory held, bytes."""
-        return self._nbytes
+        """Memory held, bytes; summed anew, for frames grow when a late seed asks for their features."""
+        return sum(frame.nbytes for frame in self._frames)
 
     @property
     def oldest(self) -> PreparedFrame | None:
@@ -37,19 +37,18 @@ class FrameBuffer:
     def add(self, frame: PreparedFrame) -> None:
         """Append the newest frame and drop what is too old or too much."""
         self._frames.append(frame)
-        self._nbytes += frame.nbytes
+        held = self.nbytes
         horizon = frame.stamp_ns - round(self.config.seconds * 1e9)
         limit = self.config.megabytes * 1_000_000
         drop = 0
-        while drop < len(self._frames) - 1 and (self._frames[drop].stamp_ns < horizon or self._nbytes > limit):
-            self._nbytes -= self._frames[drop].nbytes
+        while drop < len(self._frames) - 1 and (self._frames[drop].stamp_ns < horizon or held > limit):
+            held -= self._frames[drop].nbytes
             drop += 1
         del self._frames[:drop]
 
     def clear(self) -> None:
         """Forget all frames."""
         self._frames.clear()
-        self._nbytes = 0
 
     def at(self, stamp_ns: int) -> PreparedFrame | None:
         """The frame with that very stamp."""

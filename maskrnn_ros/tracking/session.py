@@ -125,7 +125,7 @@ class Session:
         self.frame_index = 0
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
-        self._tracker = build(config)
+        self._tracker = self._built()
         self._seedings: list[_Seeding] = []
         self._removals: list[tuple[int, tuple[int, ...]]] = []
         self._gone: list[Track] = []
@@ -184,7 +184,7 @@ class Session:
         self._tracker.advance(prepared)
         self.buffer.add(prepared)
         self._seed_due(prepared)
-        tracks = self._tracker.tracks()
+        tracks = self._tracker.tracks(frame.image)
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
@@ -236,6 +236,11 @@ class Session:
         if late is not None:
             self._attempt(late, self._catch_up)
 
+    def _built(self) -> Tracker:
+        tracker = self._build(self.config)
+        tracker.announce = self._announce
+        return tracker
+
     # --- time ---
 
     def _check_time(self, frame: Frame) -> None:
@@ -278,11 +283,11 @@ class Session:
                 f"image must be {newest.size[1]}x{newest.size[0]} (width x height) like those before, got "
                 f"{frame.size[1]}x{frame.size[0]}; call ~/reset to go on with the new size"
             )
-        self._tracker = self._build(self.config)
+        self._tracker = self._built()
         self.buffer.clear()
 
     def _begin(self, reason: str) -> None:
-        self._tracker = self._build(self.config)
+        self._tracker = self._built()
         self.buffer.clear()
         self._removals.clear()
         self._gone.clear()

@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from concurrent.futures import Future
 
 from torch import Tensor
 
+from maskrnn_ros.model.backbone import Features
+from maskrnn_ros.model.head import Head
+from maskrnn_ros.model.matching import Reference, describe
+from maskrnn_ros.tracking.adaptation import SeedView, Trunk
 from maskrnn_ros.types import InstanceStatus
 
 
@@ -18,16 +24,36 @@ class PreparedFrame:
         stamp_ns: Stamp of the image, ns.
         size: (H, W) of the input image, pixels.
         image: RGB, uint8, (3, h, w), the working image.
+        trunk: Computes the features when they are first asked for: before any seed no network runs.
     """
 
     stamp_ns: int
     size: tuple[int, int]
     image: Tensor
+    trunk: Trunk | None = None
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """Features of the working image, computed once and held."""
+        if self.trunk is None:
+            raise RuntimeError("this frame was prepared without a trunk: it has no features")
+        return self.trunk.features(self.image)
+
+    @functools.cached_property
+    def descriptors(self) -> Tensor:
+        """Descriptors of its cells for the matching, float16 (C, j, i), likewise."""
+        return describe(self.features)
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds, bytes."""
-        return self.image.numel() * self.image.element_size()
+        """Memory that it holds now, bytes; it grows when features are computed."""
+        held = self.__dict__
+        features = held["features"].nbytes if "features" in held else 0
+        return features + sum(_nbytes(held[name]) for name in ("image", "descriptors") if name in held)
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,6 +72,10 @@ class InstanceState:
         usual_area: Slow mean of the area while seen, likewise.
         velocity: (x, y), pixels of the input per second; None where unknown.
         seed_mask: bool, (H, W), at the size of the input: the seed itself, on the seeded frame only.
+        seeds: The frames on which it was marked, by ascending stamp; empty without matching and adaptation.
+        recent: References of the frames on which it was seen last, for the matching.
+        head: Its adapted head; None while there is none.
+        promise: The head that is being trained in the background.
     """
 
     instance_id: int
@@ -59,3 +89,7 @@ class InstanceState:
     usual_area: float
     velocity: tuple[float, float] | None
     seed_mask: Tensor | None
+    seeds: tuple[SeedView, ...] = ()
+    recent: tuple[Reference, ...] = ()
+    head: Head | None = None
+    promise: Future[Head] | None = None

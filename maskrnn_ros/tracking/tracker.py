@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from types import MappingProxyType
 
 import cv2
@@ -14,13 +15,20 @@ from torch import Tensor
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import FlowEstimator, build_flow, warp
+from maskrnn_ros.model.refinement import luma, refine
+from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.tracking.adaptation import Adapter, SeedView, Trunk
+from maskrnn_ros.tracking.evidence import combine, find_again, has_evidence, is_seen, remember
 from maskrnn_ros.tracking.gate import box_of, enlarge, gate
 from maskrnn_ros.tracking.merge import merge, resize_probability
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks
+from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
 
 _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
+
+_MAX_SEEDS = 4
+"""Seeds of one instance that are kept: the first and the newest corrections."""
 
 
 class Tracker:
@@ -34,12 +42,25 @@ class Tracker:
         config: All settings.
         flow: Estimator of backward flow between two working images.
         device: Where states are kept.
+        trunk: Computes the features of a frame; without one there is neither matching nor adaptation.
+        announce: Called with one line when an adapted head is taken into use between two frames.
     """
 
-    def __init__(self, config: Config, flow: FlowEstimator, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Config,
+        flow: FlowEstimator,
+        device: torch.device,
+        trunk: Trunk | None = None,
+        announce: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.config = config
+        self.announce = announce
         self._flow = flow
         self._device = device
+        self._trunk = trunk
+        is_adapting = trunk is not None and config.adaptation.mode != "off"
+        self._adapter = Adapter(config.adaptation, trunk) if trunk is not None and is_adapting else None
         self._states: dict[int, InstanceState] = {}
         self._newest: PreparedFrame | None = None
         self._frames = 0
@@ -67,7 +88,7 @@ class Tracker:
         if (height, width) != frame.size:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         tensor = torch.tensor(image, device=self._device).permute(2, 0, 1).contiguous()
-        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor)
+        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
         """Step to the frame, then add the seed's new ids and correct its known ones; the others go on.
@@ -79,7 +100,7 @@ class Tracker:
         states = self.start(seed, prepared)  # refuses before anything has changed
         self.advance(prepared)
         self.adopt(states)
-        return self.tracks()
+        return self.tracks(frame.image)
 
     def step(self, frame: Frame) -> Tracks:
         """Carry every instance to the next frame.
@@ -88,7 +109,7 @@ class Tracker:
             ValueError: The frame's size is not that of the video.
         """
         self.advance(self.prepare(frame))
-        return self.tracks()
+        return self.tracks(frame.image)
 
     def remove(self, instance_ids: Iterable[int]) -> None:
         """Drop instances; the state of the others stays as it is.
@@ -112,6 +133,7 @@ class Tracker:
         """
         if self._newest is not None:
             _check_size("frame", frame.size, self._newest.size)
+            self._states = {i: self._with_finished_head(state) for i, state in self._states.items()}
             self._states = self.carry(self._states, self._newest, frame)
         self._newest = frame
         self._frames += 1
@@ -143,15 +165,18 @@ class Tracker:
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
         per_second = to_input / seconds if seconds > 0 else None
-        return {i: self._carry_one(state, flow, per_second, images) for i, state in states.items()}
+        return {i: self._carry_one(state, current, flow, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
         self._states = dict(sorted({**self._states, **states}.items()))
 
     @torch.no_grad()
-    def tracks(self) -> Tracks:
+    def tracks(self, image: UInt8Array | None = None) -> Tracks:
         """Merge the instances on the newest frame, at the size of the input.
+
+        Args:
+            image: The newest frame as it came, RGB, uint8 (H, W, 3), for the refinement; None leaves that out.
 
         Raises:
             RuntimeError: There was no frame yet.
@@ -159,8 +184,12 @@ class Tracker:
         if self._newest is None:
             raise RuntimeError("no frame yet: call step or seed first")
         size = self._newest.size
+        enlarge_to = self._enlargement(image)
         probabilities = {
-            i: _full_probability(state, size) for i, state in self._states.items() if state.frames_unseen == 0
+            # on the seeded frame the seed itself, to the pixel
+            i: state.seed_mask.float() if state.seed_mask is not None else enlarge_to(state.probability)
+            for i, state in self._states.items()
+            if state.frames_unseen == 0
         }
         labels = merge(probabilities, size, self._device).cpu().numpy()
         tracks = tuple(self._track(state, labels, probabilities.get(i)) for i, state in self._states.items())
@@ -195,16 +224,46 @@ class Tracker:
             velocity=state.velocity if seen else None,
         )
 
+    def _enlargement(self, image: UInt8Array | None) -> Callable[[Tensor], Tensor]:
+        """How a probability comes from the working size to that of the input."""
+        newest, config = self._newest, self.config.refinement
+        assert newest is not None
+        seen = [state for state in self._states.values() if state.frames_unseen == 0 and state.seed_mask is None]
+        if image is None or not config.enabled or not seen:
+            return lambda probability: resize_probability(probability, newest.size)
+        guide = luma(newest.image.permute(1, 2, 0).cpu().numpy())
+        fine_guide = luma(image)
+
+        def refined(probability: Tensor) -> Tensor:
+            fine = refine(probability.cpu().numpy(), guide, fine_guide, config.radius, config.smoothness)
+            return torch.from_numpy(fine).to(self._device)
+
+        return refined
+
+    def _with_finished_head(self, state: InstanceState) -> InstanceState:
+        """The state with the head that was trained in the background, if that is done."""
+        if state.promise is None or not state.promise.done():
+            return state
+        error = state.promise.exception()
+        if error is not None:
+            self.announce(f"instance {state.instance_id}: adaptation failed: {type(error).__name__}: {error}")
+            return dataclasses.replace(state, promise=None)
+        self.announce(f"instance {state.instance_id}: adapted head in use")
+        return dataclasses.replace(state, head=state.promise.result(), promise=None)
+
     def _first_state(self, instance_id: int, seed: Seed, frame: PreparedFrame) -> InstanceState:
         mask = seed.labels == instance_id
         height, width = frame.image.shape[1:]
         # Area averaging: a working pixel's probability is the share of it that the mask covers.
         small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         area = int(np.count_nonzero(small >= 0.5))
+        share = torch.tensor(small, device=self._device)
+        seeds = self._seeds(instance_id, share, frame)
+        head = self._adapter.start(seeds) if self._adapter is not None else None
         return InstanceState(
             instance_id=instance_id,
             name=seed.names.get(instance_id, self._name_of(instance_id)),
-            probability=torch.tensor(small, device=self._device),
+            probability=share,
             status=InstanceStatus.SEEDED,
             seeded_ns=frame.stamp_ns,
             age=0,
@@ -213,19 +272,32 @@ class Tracker:
             usual_area=float(max(area, 1)),
             velocity=None,
             seed_mask=torch.tensor(mask, device=self._device),
+            seeds=seeds,
+            head=None if isinstance(head, Future) else head,
+            promise=head if isinstance(head, Future) else None,
         )
+
+    def _seeds(self, instance_id: int, share: Tensor, frame: PreparedFrame) -> tuple[SeedView, ...]:
+        """The earlier seeds of the instance and this one."""
+        if self._trunk is None:
+            return ()
+        known = self._states.get(instance_id)
+        earlier = [seed for seed in known.seeds if seed.stamp_ns < frame.stamp_ns] if known else []
+        kept = [*earlier[:1], *earlier[1:][-(_MAX_SEEDS - 2) :]]
+        return (*kept, SeedView(frame.stamp_ns, frame.image, share, frame.descriptors))
 
     def _name_of(self, instance_id: int) -> str:
         known = self._states.get(instance_id)
         return known.name if known else ""
 
-    def _carry_one(self, state: InstanceState, flow: Tensor, per_second: float | None, images: int) -> InstanceState:
-        prior = warp(state.probability[None], flow)[0]
-        box = box_of(prior)
-        size = (prior.shape[0], prior.shape[1])
-        probability = gate(prior, box and enlarge(box, self.config.gate.enlarge, size))
+    def _carry_one(
+        self, state: InstanceState, frame: PreparedFrame, flow: Tensor, per_second: float | None, images: int
+    ) -> InstanceState:
+        probability = self._probability(state, frame, warp(state.probability[None], flow)[0])
         area = int((probability >= 0.5).sum())
-        seen = area >= self.config.presence.min_pixels
+        seen = is_seen(area, state, self.config)
+        if not seen and has_evidence(state, self.config):
+            probability = torch.zeros_like(probability)  # what is not seen has no place to be carried from
         unseen = 0 if seen else state.frames_unseen + images
         return dataclasses.replace(
             state,
@@ -237,7 +309,19 @@ class Tracker:
             usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
             velocity=_velocity(probability, flow, per_second) if seen else None,
             seed_mask=None,
+            recent=remember(state, frame, probability, self.config) if seen and state.seeds else state.recent,
         )
+
+    def _probability(self, state: InstanceState, frame: PreparedFrame, prior: Tensor) -> Tensor:
+        """Probability of an instance on a frame, inside its gate."""
+        box = box_of(prior)
+        size = (prior.shape[0], prior.shape[1])
+        around = box and enlarge(box, self.config.gate.enlarge, size)
+        if not has_evidence(state, self.config):
+            return gate(prior, around)
+        if around is None:
+            return find_again(combine(state, frame, None, None, self.config), state.usual_area, self.config)
+        return gate(combine(state, frame, prior, around, self.config), around)
 
     def _status(self, frames_unseen: int) -> InstanceStatus:
         if frames_unseen == 0:
@@ -250,10 +334,12 @@ def build_tracker(config: Config) -> Tracker:
     """The tracker that the config describes; node, replay and command line all get theirs here.
 
     Raises:
-        RuntimeError: The device asked for by name is not there.
+        RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
     device = choose_device(config.device)
-    return Tracker(config, build_flow(config.flow, device), device)
+    needs_features = config.matching.enabled or config.adaptation.mode != "off"
+    trunk = load_lite0(device=device) if needs_features else None
+    return Tracker(config, build_flow(config.flow, device), device, trunk)
 
 
 def choose_device(name: str) -> torch.device:
@@ -304,13 +390,6 @@ def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -
         raise ValueError(
             f"{what} must be {expected[1]}x{expected[0]} (width x height) like the video, got {actual[1]}x{actual[0]}"
         )
-
-
-def _full_probability(state: InstanceState, size: tuple[int, int]) -> Tensor:
-    """Probability (H, W); on the seeded frame the seed itself, to the pixel."""
-    if state.seed_mask is not None:
-        return state.seed_mask.float()
-    return resize_probability(state.probability, size)
 
 
 def _velocity(probability: Tensor, flow: Tensor, per_second: float | None) -> tuple[float, float] | None:

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trunk that all instances share: EfficientNet-Lite0 up to stride 16, once per frame.
+
+EfficientNet (Tan and Le, ICML 2019) in its Lite form: ReLU6 instead of swish, no squeeze-and-excitation. Batch
+normalisation is folded into the convolutions when weights are converted (``model.weights``), so nothing here has
+statistics that could move.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDES = (4, 8, 16)
+"""Pixels of the working image per cell, of each of the feature maps."""
+
+CHANNELS = (24, 40, 112)
+"""Channels of each of them."""
+
+_MEAN, _STD = 127.0, 128.0
+"""Pixels enter as (value - 127) / 128, as in the training of the weights."""
+
+_STEM = 32
+# (kernel, stride, expansion, channels out) of each block; those of stride 32 are left out.
+_BLOCKS = (
+    (3, 1, 1, 16),
+    (3, 2, 6, 24),
+    (3, 1, 6, 24),
+    (5, 2, 6, 40),
+    (5, 1, 6, 40),
+    (3, 2, 6, 80),
+    (3, 1, 6, 80),
+    (3, 1, 6, 80),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+    (5, 1, 6, 112),
+)
+_TAPS = (2, 4, 10)
+"""Blocks whose outputs are the features: the last ones of their strides."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """Features of one frame, each (channels, ceil(h / stride), ceil(w / stride)) of a working image (h, w).
+
+    Cell (row j, column i) of stride s covers pixels [s i, s i + s) x [s j, s j + s). They are held as float16: a
+    buffer of frames holds twice as many then, and 1e-3 of a value decides nothing.
+    """
+
+    stride4: Tensor
+    stride8: Tensor
+    stride16: Tensor
+
+    @property
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three of them, finest first."""
+        return self.stride4, self.stride8, self.stride16
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that they hold, bytes."""
+        return sum(map_.numel() * map_.element_size() for map_ in self.maps)
+
+
+def cells_of(map_: Tensor, stride: int) -> Tensor:
+    """Mean of a map (h, w) over the cells of a stride, (ceil(h / stride), ceil(w / stride)).
+
+    Cells that reach over the border count the pixels that there are.
+    """
+    down, right = -map_.shape[0] % stride, -map_.shape[1] % stride
+    padded = (
+        functional.pad(map_[None, None], (0, right, 0, down), mode="replicate") if down or right else map_[None, None]
+    )
+    return functional.avg_pool2d(padded, stride)[0, 0]
+
+
+def pixels_of(cells: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Bilinear from cells (..., j, i) to the pixels (..., h, w) that they cover, the inverse of ``cells_of``."""
+    fine = functional.interpolate(cells.reshape(1, -1, *cells.shape[-2:]), scale_factor=stride, mode="bilinear")
+    return fine.reshape(*cells.shape[:-2], *fine.shape[-2:])[..., : size[0], : size[1]]
+
+
+class Block(nn.Module):
+    """Inverted residual block: widen by 1x1, filter each channel, narrow by 1x1."""
+
+    def __init__(self, entering: int, kernel: int, stride: int, expansion: int, leaving: int) -> None:
+        super().__init__()
+        wide = entering * expansion
+        self.expand = nn.Conv2d(entering, wide, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(wide, wide, kernel, stride, groups=wide)
+        self.project = nn.Conv2d(wide, leaving, 1)
+        self.residual = stride == 1 and entering == leaving
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float (N, entering, h, w) to (N, leaving, ceil(h / stride), ceil(w / stride))."""
+        wide = functional.relu6(self.expand(x), inplace=True) if self.expand is not None else x
+        y: Tensor = self.project(functional.relu6(_convolve_same(self.depthwise, wide), inplace=True))
+        return x + y if self.residual else y
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0 without its last five blocks and its classifier: 692,688 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, _STEM, 3, 2)
+        blocks, entering = [], _STEM
+        for kernel, stride, expansion, leaving in _BLOCKS:
+            blocks.append(Block(entering, kernel, stride, expansion, leaving))
+            entering = leaving
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features of a batch.
+
+        Args:
+            images: RGB, uint8 or float in 0..255, (N, 3, h, w).
+
+        Returns:
+            Float, (N, CHANNELS[k], ceil(h / STRIDES[k]), ceil(w / STRIDES[k])) for k = 0, 1, 2.
+        """
+        x = _whole_cells((images.to(self.stem.weight.dtype) - _MEAN) / _STD)
+        x = x.contiguous(memory_format=torch.channels_last)  # on one CPU core a third faster
+        x = functional.relu6(_convolve_same(self.stem, x), inplace=True)
+        features = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in _TAPS:
+                features.append(x)
+        height, width = images.shape[-2:]
+        return [
+            map_[..., : -(-height // stride), : -(-width // stride)]
+            for map_, stride in zip(features, STRIDES, strict=True)
+        ]
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> Features:
+        """Features of one image, RGB, uint8 (3, h, w)."""
+        return Features(*(map_[0].half().contiguous() for map_ in self(image[None])))
+
+
+def _whole_cells(x: Tensor) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of 16: then cells of all strides are aligned."""
+    down, right = -x.shape[-2] % STRIDES[-1], -x.shape[-1] % STRIDES[-1]
+    return functional.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
+
+
+def _convolve_same(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """Convolve with the zero padding that the weights were trained with, TensorFlow's "SAME".
+
+    For even sizes and stride 2 it has one more zero at the bottom and at the right than at the top and at the left.
+    """
+    pads: list[int] = []
+    for size, kernel, stride in zip(x.shape[:-3:-1], convolution.kernel_size, convolution.stride, strict=True):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    if pads[0] == pads[1] and pads[2] == pads[3]:
+        padding = (pads[2], pads[0])
+        return functional.conv2d(
+            x, convolution.weight, convolution.bias, convolution.stride, padding, groups=convolution.groups
+        )
+    moved: Tensor = convolution(functional.pad(x, pads))
+    return moved

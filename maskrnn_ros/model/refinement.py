@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the working size to the size of the input, along the edges of the image."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from maskrnn_ros.types import UInt8Array
+
+Map: TypeAlias = npt.NDArray[np.float32]
+
+
+def luma(image: UInt8Array) -> Map:
+    """Brightness of an RGB image, uint8 (H, W, 3), as float32 (H, W) in 0..1."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
+
+
+def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothness: float) -> Map:
+    """Enlarge a probability so that its edges lie on edges of the image.
+
+    Guided filter (He, Sun, Tang, ECCV 2010) in its fast form (He and Sun, arXiv 1505.00996): in every window the
+    probability is a linear function of the brightness, found at the small size and applied at the full one,
+
+        a = cov(guide, p) / (var(guide) + smoothness),  b = mean(p) - a mean(guide)
+        out = enlarged(mean(a)) fine_guide + enlarged(mean(b))
+
+    At the border the windows are filled by reflection.
+
+    Args:
+        probability: float32, (h, w), 0..1.
+        guide: Brightness of the working image, (h, w), 0..1.
+        fine_guide: Brightness of the input, (H, W).
+        radius: Half side of the window, pixels of (h, w).
+        smoothness: Variance below which brightness says nothing.
+
+    Returns:
+        float32, (H, W), 0..1.
+    """
+
+    def mean(values: npt.NDArray[Any]) -> Map:
+        return np.asarray(cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT), np.float32)
+
+    mean_guide, mean_p = mean(guide), mean(probability)
+    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
+    slope = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
+    offset = mean_p - slope * mean_guide
+    size = (fine_guide.shape[1], fine_guide.shape[0])
+    fine_slope, fine_offset = (cv2.resize(mean(line), size, interpolation=cv2.INTER_LINEAR) for line in (slope, offset))
+    return np.asarray(np.clip(fine_slope * fine_guide + fine_offset, 0, 1), np.float32)

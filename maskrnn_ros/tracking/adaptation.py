@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Online adaptation: a small head per instance, trained on its seed and augmentations of it.
+
+MaskRNN fine-tunes its networks on the first frame and its augmentations (resize, rotate, crop, flip), 200 iterations
+at 1e-5, decayed, without the recurrence. Here the trunk stays as it is and a head is trained from nothing on its
+features of those views, which are computed once: a hundred steps take about a second on a CPU. The loss is
+the class-balanced cross entropy of the paper.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from maskrnn_ros.config import AdaptationConfig
+from maskrnn_ros.model.backbone import Features, cells_of
+from maskrnn_ros.model.head import STRIDE, Head
+
+_WEIGHT_DECAY = 1e-3
+
+
+class Trunk(Protocol):
+    """Computes the features that all instances share."""
+
+    def features(self, image: Tensor) -> Features:
+        """Features of one image, RGB, uint8 (3, h, w)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SeedView:
+    """A frame on which the instance was marked, at the working size.
+
+    Args:
+        stamp_ns: Stamp of the image, ns.
+        image: RGB, uint8, (3, h, w).
+        share: float32, (h, w): share of each pixel that the instance covers, 0..1.
+        descriptors: float16, (C, j, i), see ``matching.describe``.
+    """
+
+    stamp_ns: int
+    image: Tensor
+    share: Tensor
+    descriptors: Tensor
+
+
+class Cancelled(Exception):
+    """Training was stopped because nobody wants its result any more."""
+
+
+def augment(
+    image: np.ndarray, share: np.ndarray, config: AdaptationConfig, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Another view of a seed: resized, rotated, mirrored about the instance, shifted, in other light, partly hidden.
+
+    What comes from outside the image is its mirror image.
+
+    Args:
+        image: RGB, uint8, (h, w, 3).
+        share: float32, (h, w), 0..1.
+        config: How much of each.
+        random: Random numbers.
+
+    Returns:
+        Both after the change, same shapes and dtypes.
+    """
+    height, width = share.shape
+    rows, columns = np.nonzero(share >= 0.5)
+    centre = (float(columns.mean()), float(rows.mean())) if rows.size else (width / 2, height / 2)
+    scale = np.exp(random.uniform(-1, 1) * np.log(config.resize))
+    angle = random.uniform(-1, 1) * config.rotate
+    is_mirrored = random.random() < 0.5 and config.flip
+    move = random.uniform(-1, 1, 2) * config.shift * (width, height)
+    gamma = np.exp(random.uniform(-1, 1) * np.log(config.lighting))
+    contrast = 1 + random.uniform(-1, 1) * (config.lighting - 1) / 2
+    change = cv2.getRotationMatrix2D(centre, angle, scale)
+    if is_mirrored:
+        change = change @ np.array([[-1, 0, 2 * centre[0]], [0, 1, 0], [0, 0, 1]])
+    change[:, 2] += move
+    values = np.clip(((np.arange(256) / 255) ** gamma - 0.5) * contrast + 0.5, 0, 1)
+    table = np.round(values * 255).astype(np.uint8)
+    warped, mask = (
+        cv2.warpAffine(picture, change, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+        for picture in (image, share)
+    )
+    picture = table[warped]
+    if random.random() < config.cover:
+        _cover(picture, mask, centre + move, random)
+    return picture, mask
+
+
+def _cover(image: np.ndarray, share: np.ndarray, centre: np.ndarray, random: np.random.Generator) -> None:
+    """Hide a part of a view, near the instance, behind a rectangle of one colour: such a thing is not the instance."""
+    height, width = share.shape
+    sides = np.maximum(1, random.uniform(0.15, 0.5, 2) * (width, height)).astype(int)
+    corner = (centre + random.uniform(-0.2, 0.2, 2) * (width, height) - sides / 2).astype(int)
+    x, y = np.clip(corner, 0, (width - 1, height - 1))
+    rectangle = slice(y, y + sides[1]), slice(x, x + sides[0])
+    image[rectangle] = random.integers(0, 256, 3)
+    share[rectangle] = 0.0
+
+
+def adapt(
+    seeds: tuple[SeedView, ...], trunk: Trunk, config: AdaptationConfig, stop: threading.Event | None = None
+) -> Head:
+    """Train the head of one instance; the trunk is not changed. The same arguments give the same head, bit by bit.
+
+    Args:
+        seeds: At least one; the newest is seen as it is, further views are augmentations of all in turn.
+        trunk: Computes the features.
+        config: Steps, rate, views and so on.
+        stop: Ends the training early.
+
+    Returns:
+        The head, frozen.
+
+    Raises:
+        Cancelled: ``stop`` was set.
+    """
+    random = np.random.default_rng(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    maps, truth = _views(seeds, trunk, config, random, stop)
+    device = truth.device
+    weight = _balance(truth)
+    with torch.enable_grad():
+        head = Head(config.channels, generator).to(device)
+        head.standardise(maps)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=config.rate, weight_decay=_WEIGHT_DECAY)
+        for step in range(config.steps):
+            _check(stop)
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate * (1 - config.decay * step / config.steps)
+            chosen = torch.tensor(
+                random.choice(len(truth), min(config.batch, len(truth)), replace=False), device=device
+            )
+            log_odds = head([map_[chosen] for map_ in maps])
+            loss = functional.binary_cross_entropy_with_logits(log_odds, truth[chosen], weight=weight[chosen])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return head.eval().requires_grad_(False)
+
+
+def _views(
+    seeds: tuple[SeedView, ...],
+    trunk: Trunk,
+    config: AdaptationConfig,
+    random: np.random.Generator,
+    stop: threading.Event | None,
+) -> tuple[list[Tensor], Tensor]:
+    """Features (N, C, j, i) of each stride and shares (N, j, i) at the head's stride."""
+    features: list[Features] = []
+    truth: list[Tensor] = []
+    for number in range(max(config.views, len(seeds))):
+        _check(stop)
+        seed = seeds[-1 - number % len(seeds)]
+        image, share = seed.image, seed.share
+        if number >= len(seeds):
+            changed, mask = augment(image.permute(1, 2, 0).cpu().numpy(), share.cpu().numpy(), config, random)
+            image = torch.from_numpy(changed).permute(2, 0, 1).to(image.device)
+            share = torch.from_numpy(mask).to(share.device)
+        features.append(trunk.features(image))
+        truth.append(cells_of(share, STRIDE))
+    maps = [torch.stack([one.maps[k] for one in features]).float() for k in range(3)]
+    return maps, torch.stack(truth)
+
+
+def _balance(truth: Tensor) -> Tensor:
+    """Weights of mean 1 by which instance and background count the same: MaskRNN's class-balanced cross entropy."""
+    share = truth.mean().clamp(1e-4, 1 - 1e-4)
+    weight = torch.where(truth >= 0.5, (1 - share) / share, 1.0)
+    return weight / weight.mean()
+
+
+def _check(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise Cancelled
+
+
+class Adapter:
+    """Trains heads at once or in a thread.
+
+    Args:
+        config: How; ``mode`` must not be ``off``.
+        trunk: Computes the features; it is shared between threads and never changed.
+    """
+
+    def __init__(self, config: AdaptationConfig, trunk: Trunk) -> None:
+        self._config = config
+        self._trunk = trunk
+        self._pool: ThreadPoolExecutor | None = None
+        self._stop = threading.Event()
+        if config.mode == "background":
+            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation")
+            weakref.finalize(self, _end, self._pool, self._stop)
+
+    def start(self, seeds: tuple[SeedView, ...]) -> Head | Future[Head]:
+        """The head, or the promise of it."""
+        if self._pool is None:
+            return adapt(seeds, self._trunk, self._config)
+        return self._pool.submit(adapt, seeds, self._trunk, self._config, self._stop)
+
+
+def _end(pool: ThreadPoolExecutor, stop: threading.Event) -> None:
+    stop.set()
+    pool.shutdown(wait=False, cancel_futures=True)

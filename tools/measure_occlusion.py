@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is reported of an object that goes behind a wall for some frames and comes back?
+
+The object of the first frame of a clip, cut out by its annotation and brought to a seventh of the image's width, moves
+over that frame at constant speed; a wall of grey noise hides it. Prints how many frames late the object was reported
+OCCLUDED and found again; with --verbose, by frame, the share that can be seen, the state and J.
+
+    python tools/measure_occlusion.py --root DAVIS --sequence blackswan
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from maskrnn_ros.config import Config, from_flat
+from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.tracking import build_tracker
+from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
+
+Array = npt.NDArray[Any]
+
+
+class World:
+    """An object that moves to the right over a background, behind a wall and out again.
+
+    Args:
+        image: Where the object is cut out, RGB, uint8 (H, W, 3).
+        mask: The object, bool (H, W).
+        hidden: Frames on which nothing of it can be seen.
+    """
+
+    def __init__(self, image: Array, mask: Array, hidden: int) -> None:
+        box = Box.of_mask(mask)
+        assert box is not None
+        self.size = image.shape[:2]
+        width = self.size[1] // 7
+        height = max(1, min(self.size[0] - 2, round(box.height * width / box.width)))
+        self.patch = cv2.resize(image[box.slices], (width, height), interpolation=cv2.INTER_AREA)
+        self.shape = cv2.resize(mask[box.slices].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        holes = cv2.dilate(mask.astype(np.uint8), np.ones((15, 15), np.uint8))
+        self.background = cv2.inpaint(image, holes, 5, cv2.INPAINT_TELEA)
+        self.step = max(1, self.size[1] // 170)
+        self.start = self.step * 3
+        wall = self.start + width + self.step * 12
+        self.wall = wall, wall + width + self.step * hidden
+        self.frames = (self.wall[1] - self.start + width) // self.step + 12
+        noise = np.random.default_rng(0).normal(0, 12, (*self.size, 3))
+        self.wall_texture = np.clip(cv2.GaussianBlur(noise, (0, 0), 1.0) * 3 + 120, 0, 255).astype(np.uint8)
+
+    def frame(self, number: int) -> tuple[Array, Array]:
+        """Picture, and what can be seen of the object, bool (H, W)."""
+        picture, seen = self.background.copy(), np.zeros(self.size, bool)
+        x, y = self.start + number * self.step, (self.size[0] - self.shape.shape[0]) // 2
+        stop = min(self.size[1], x + self.shape.shape[1])
+        if stop > max(0, x):
+            inner = slice(max(0, -x), stop - x)
+            rows, columns = slice(y, y + self.shape.shape[0]), slice(max(0, x), stop)
+            seen[rows, columns] = self.shape[:, inner]
+            picture[rows, columns][self.shape[:, inner]] = self.patch[:, inner][self.shape[:, inner]]
+        picture[:, self.wall[0] : self.wall[1]] = self.wall_texture[:, self.wall[0] : self.wall[1]]
+        seen[:, self.wall[0] : self.wall[1]] = False
+        return picture, seen
+
+
+def main() -> None:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and Annotations/")
+    parser.add_argument("--sequence", required=True, help="clip whose first frame is used")
+    parser.add_argument("--hidden", type=int, default=20, help="frames on which nothing can be seen")
+    parser.add_argument("--verbose", action="store_true", help="a line per frame")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
+    args = parser.parse_args()
+    settings = {
+        "adaptation.mode": "blocking",
+        **{k: yaml.safe_load(v) for k, _, v in (t.partition("=") for t in args.set)},
+    }
+    sequence = davis_sequence(args.root, args.sequence)
+    mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
+    report = _run(World(read_frame(sequence.frames[0]), mask, args.hidden), from_flat(settings), args.verbose)
+    print({k: v for k, v in report.items() if k != "frames"})
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _run(world: World, config: Config, verbose: bool) -> dict[str, Any]:
+    tracker = build_tracker(config)
+    rows: list[dict[str, Any]] = []
+    for number in range(world.frames):
+        picture, seen = world.frame(number)
+        frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=picture)
+        if number == 0:
+            tracks = tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=seen.astype(np.int32)), frame)
+        else:
+            tracks = tracker.step(frame)
+        share = float(seen.sum() / world.shape.sum())
+        state = tracks.tracks[0].status.name
+        rows.append({"frame": number, "share": share, "state": state, "j": jaccard(tracks.labels == 1, seen)})
+        if verbose:
+            print(f"{number:4}  seen {share:5.2f}  {state:8}  J {rows[-1]['j']:.3f}")
+    return _summary(rows)
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    hidden = [row["frame"] for row in rows if row["share"] == 0]
+    back = next(row["frame"] for row in rows[hidden[-1] :] if row["share"] >= 0.5)
+    unseen = {InstanceStatus.OCCLUDED.name, InstanceStatus.LOST.name}
+    said = [row["frame"] for row in rows if row["state"] in unseen]
+    found = [row["frame"] for row in rows[hidden[-1] + 1 :] if row["state"] == InstanceStatus.TRACKING.name]
+    last = [row["j"] for row in rows if row["frame"] > back + 5 and row["share"] > 0.9]
+    return {
+        "hidden_frames": len(hidden),
+        "hidden_from": hidden[0],
+        "reported_unseen_from": said[0] if said else None,
+        "falsely_seen_while_hidden": sum(rows[n]["state"] not in unseen for n in hidden),
+        "first_visible_again": hidden[-1] + 1,
+        "half_visible_again": back,
+        "found_again": found[0] if found else None,
+        "j_mean_after_return": float(np.mean(last)) if last else None,
+        "frames": rows,
+    }
+
+
+if __name__ == "__main__":
+    main()
