@@ -70,7 +70,7 @@ class NodeBench:
     def __init__(self, build: Callable[..., Tracker] = build_tracker, image_qos: Any = None, **parameters: Any) -> None:
         self._build = build
         self._image_qos = image_qos or reliable(20)
-        names = {"status_period": 0.05, **parameters}
+        names = {"status_period": 0.05, "refinement__enabled": False, **parameters}  # exact masks stay exact
         self._overrides = [Parameter(name.replace("__", "."), value=value) for name, value in names.items()]
         self.compressed = bool(parameters.get("compressed", False))
         self.instances: list[Any] = []

@@ -47,7 +47,7 @@ def test_lockstep_replay_equals_maskrnn_track(clip: str, storage: str, tmp_path:
     frames = root / "JPEGImages" / "clip"
     status = main(["track", "--frames", str(frames), "--seed-mask", str(seed), "--out", str(tmp_path / "out")])
     assert status == 0
-    with NodeBench(adaptation__mode="blocking") as bench:
+    with NodeBench(adaptation__mode="blocking", refinement__enabled=True) as bench:
         remap = {"/camera/image_raw": "/image", "/camera/seed_mask": "/tracker/seed_mask"}
         play(tmp_path / "bag", lockstep=True, remap=remap, topics=["/camera/seed_mask"])
         bench.wait(lambda: len(bench.label_images) == FRAMES)
