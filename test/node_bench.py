@@ -35,6 +35,7 @@ QUICK = {  # all parts of the tracker, at a size that takes little time
     "adaptation.mode": "blocking",
     "adaptation.steps": 10,
     "adaptation.views": 4,
+    "refinement.enabled": True,
     "working_size": 224,
 }
 
@@ -84,7 +85,7 @@ class NodeBench:
         self._build = build
         self._matched = matched
         self._image_qos = image_qos or reliable(20)
-        names = {"status_period": 0.05, **parameters}
+        names = {"status_period": 0.05, "refinement__enabled": False, **parameters}  # exact masks stay exact
         self._overrides = [Parameter(name.replace("__", "."), value=value) for name, value in names.items()]
         self.compressed = bool(parameters.get("compressed", False))
         self.instances: list[Any] = []

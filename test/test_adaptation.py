@@ -16,7 +16,7 @@ from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.head import head_log_odds
 from maskrnn_ros.model.matching import describe
 from maskrnn_ros.model.weights import load_lite0
-from maskrnn_ros.tracking.adaptation import Adapter, Cancelled, SeedView, adapt, augment
+from maskrnn_ros.tracking.adaptation import Adapter, Cancelled, SeedView, _AdamW, adapt, augment
 
 SETTINGS = with_values(
     Config(), adaptation__steps=40, adaptation__views=4, adaptation__channels=8, adaptation__mode="blocking"
@@ -59,6 +59,18 @@ def test_the_same_seed_gives_the_same_head_and_another_random_seed_another(trunk
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[name]), name
     assert not torch.equal(one.last.weight, other.last.weight)
+
+
+def test_the_optimizer_steps_as_that_of_torch() -> None:
+    start = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    optimizer, oracle = _AdamW([ours]), torch.optim.AdamW([theirs], lr=0.1, weight_decay=1e-3)
+    for _ in range(5):
+        optimizer.step(torch.autograd.grad((ours**4).sum(), [ours]), 0.1)
+        oracle.zero_grad()
+        (theirs**4).sum().backward()
+        oracle.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_adapting_within_no_grad_trains_all_the_same(trunk: Lite0) -> None:

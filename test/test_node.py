@@ -552,7 +552,7 @@ def set_parameter(bench: NodeBench, name: str, value) -> tuple[bool, str]:
 
 def test_parameters_are_the_settings_with_descriptions_and_ranges() -> None:
     with NodeBench() as bench:
-        flat = {**to_flat(Config()), "status_period": 0.05}
+        flat = {**to_flat(Config()), "status_period": 0.05, "refinement.enabled": False}
         for name, _, known in settings():
             assert bench.node.get_parameter(name).value == flat[name]
             descriptor = bench.node.describe_parameter(name)

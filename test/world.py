@@ -13,6 +13,8 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
+torch.set_num_threads(1)  # images are tiny here: more threads only wait for each other
+
 HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000

@@ -134,20 +134,42 @@ def adapt(
     with torch.enable_grad():
         head = Head(config.channels, generator).to(device)
         head.standardise(maps)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=config.rate, weight_decay=_WEIGHT_DECAY)
+        optimizer = _AdamW(list(head.parameters()))
         for step in range(config.steps):
             _check(stop)
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate * (1 - config.decay * step / config.steps)
             chosen = torch.tensor(
                 random.choice(len(truth), min(config.batch, len(truth)), replace=False), device=device
             )
             log_odds = head([map_[chosen] for map_ in maps])
             loss = functional.binary_cross_entropy_with_logits(log_odds, truth[chosen], weight=weight[chosen])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            gradients = torch.autograd.grad(loss, optimizer.parameters)
+            optimizer.step(gradients, config.rate * (1 - config.decay * step / config.steps))
     return head.eval().requires_grad_(False)
+
+
+class _AdamW:
+    """AdamW (Loshchilov and Hutter, ICLR 2019) with its usual constants.
+
+    torch's own imports its compiler at the first step: two seconds that an object waits for its head.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self._first = [torch.zeros_like(parameter) for parameter in parameters]
+        self._second = [torch.zeros_like(parameter) for parameter in parameters]
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[Tensor, ...], rate: float) -> None:
+        self._steps += 1
+        first_scale, second_scale = 1 - 0.9**self._steps, 1 - 0.999**self._steps
+        for parameter, gradient, first, second in zip(
+            self.parameters, gradients, self._first, self._second, strict=True
+        ):
+            first.lerp_(gradient, 0.1)
+            second.lerp_(gradient * gradient, 0.001)
+            parameter.mul_(1 - rate * _WEIGHT_DECAY)
+            parameter.addcdiv_(first, (second / second_scale).sqrt_().add_(1e-8), value=-rate / first_scale)
 
 
 def _views(
