@@ -28,6 +28,7 @@ from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
+from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.msg import InstanceMask, SeedResult
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -157,6 +158,30 @@ def test_services_answer_while_a_step_runs() -> None:
             (2, InstanceMask.STATE_REMOVED),
             (7, InstanceMask.STATE_SEEDED),
         ]
+
+
+def test_a_head_adapted_in_the_background_is_taken_in_between_two_images_and_said() -> None:
+    with NodeBench(**{**QUICK, "adaptation.mode": "background"}) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        for number in itertools.count():
+            message = bench.image(number)  # the stream goes on meanwhile
+            assert [instance.id for instance in message.instances] == [1, 2]
+            said = {status.event for status in bench.statuses}
+            if {f"instance {i}: adapted head in use" for i in (1, 2)} <= said:
+                break
+        assert sum("adapted head in use" in status.event for status in bench.statuses) == 2
+
+
+def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with NodeBench(adaptation__mode="off") as bench:
+        bench.node.trigger_deactivate()
+        bench.node.trigger_cleanup()
+        monkeypatch.setattr(
+            "maskrnn_ros.tracking.tracker.load_lite0", lambda **_: load_lite0(Path("absent.safetensors"))
+        )
+        assert bench.node.trigger_configure().name == "FAILURE"
+        monkeypatch.undo()
+        assert bench.node.trigger_configure().name == "SUCCESS"
 
 
 def test_under_overload_the_latest_image_wins_and_the_counts_add_up() -> None:
