@@ -110,6 +110,9 @@ class MatchingConfig(Checked):
     weight: float = setting(
         0.25, "Weight of the matching's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
+    weight_without_head: float = setting(
+        1.0, "The same until there is a head, or without adaptation.", low=0.0, high=10.0, live=True
+    )
     recent_frames: int = setting(
         2, "Recent frames that are matched beside the seeds; each costs as much time as a seed.", low=0, high=32
     )
@@ -166,7 +169,14 @@ class PriorConfig(Checked):
 
     weight: float = setting(
         0.25,
-        "Weight of the prior's log-odds where a head is there; without head and matching the prior is all.",
+        "Weight of the prior's log-odds where a head is there.",
+        low=0.0,
+        high=10.0,
+        live=True,
+    )
+    weight_without_head: float = setting(
+        0.5,
+        "The same until there is a head, or without adaptation; without matching, too, the prior is all.",
         low=0.0,
         high=10.0,
         live=True,

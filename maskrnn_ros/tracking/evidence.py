@@ -26,7 +26,7 @@ def combine(
 
         p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
 
-    A part that is off, or not there yet, says nothing; without a head the prior has the weight 1.
+    A part that is off, or not there yet, says nothing; until there is a head the other two have weights of their own.
 
     Args:
         state: The instance on the frame before.
@@ -41,14 +41,15 @@ def combine(
     size = (frame.image.shape[1], frame.image.shape[2])
     total = torch.zeros(size, device=frame.image.device)
     if prior is not None:
-        weight = config.prior.weight if state.head is not None else 1.0
+        weight = config.prior.weight if state.head is not None else config.prior.weight_without_head
         total += weight * log_odds(prior, config.prior.floor)
     if config.matching.enabled and state.seeds:
         window = _cells(box) if box is not None else None
         references = tuple(Reference(seed.descriptors, cells_of(seed.share, STRIDE)) for seed in state.seeds)
         references += state.recent if box is not None else ()
         matched = match(frame.descriptors, references, window, config.matching)
-        total += config.matching.weight * pixels_of(log_odds(matched, config.prior.floor), STRIDE, size)
+        weight = config.matching.weight if state.head is not None else config.matching.weight_without_head
+        total += weight * pixels_of(log_odds(matched, config.prior.floor), STRIDE, size)
     if state.head is not None:
         total += config.adaptation.weight * head_log_odds(state.head, frame.features, size)
     return total.sigmoid()
