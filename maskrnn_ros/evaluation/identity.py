@@ -68,12 +68,12 @@ class IdentityEvaluator:
         """Is another object followed, is this one absent, is a mask claimed nevertheless?"""
         predicted, true = (mask_of(labels, instance_id, self._convention) for labels in (prediction, truth))
         absent = not true.any()
-        others = (
-            np.bincount(truth[predicted & ~true & (truth != 0)]) if self._convention != "davis2016" else np.zeros(0)
-        )
-        others = np.delete(others, VOID) if self._convention == "davis2017" and others.size > VOID else others
-        is_switched = bool(others.size and others.max() > np.count_nonzero(predicted & true))
-        return is_switched, absent, bool(absent and predicted.any())
+        is_other = ~true & (truth != 0)  # nothing in davis2016
+        if self._convention == "davis2017":
+            is_other &= truth != VOID
+        followed = int(np.bincount(truth[predicted & is_other]).max(initial=0))
+        is_switched = followed > int(np.count_nonzero(predicted & true))
+        return is_switched, bool(absent), bool(absent and predicted.any())
 
 
 def _count(frames: Sequence[tuple[bool, bool, bool]]) -> Identity:
