@@ -149,17 +149,15 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
     def sheet(chosen: Sequence[int]) -> str:
         tiles = []
         for number in chosen:
-            values = (
-                f"frame {number} of {len(clip.frames)}: J {j[number - numbers[0]]:.2f}, F {f[number - numbers[0]]:.2f}"
-            )
+            values = f"frame {number}: J {j[number - numbers[0]]:.2f} F {f[number - numbers[0]]:.2f}"
             picture = _picture(clip, number, paths[number], task)
             tiles.append(f'<figure><img alt="{values}" src="{picture}"><figcaption>{values}</figcaption></figure>')
         return f'<div class="sheet">{"".join(tiles)}</div>'
 
     name = html.escape(found.sequence)
     return (
-        f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}. Tinted: the prediction; '
-        "white line: the ground truth.</p>"
+        f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip.frames)} frames. '
+        "Tinted: the prediction; white line: the ground truth.</p>"
         f'<img alt="J and F of {name} over time" src="{_curves(found, numbers[0])}">'
         f"<h3>Worst frames</h3>{sheet(worst)}<h3>Over time</h3>{sheet(fixed)}"
     )
@@ -204,7 +202,7 @@ def _jpeg(image: UInt8Array) -> str:
 
 def _curves(found: ClipResult, first: int) -> str:
     """J and F over time per object, as a data URL."""
-    plot = Plot(figsize=(7.2, 4.2), layout="constrained")
+    plot = Plot(figsize=(5.6, 4.2), layout="constrained")
     axes = plot.subplots(2, 1, sharex=True)
     for axis, name, key in zip(axes, ("J", "F"), ("j", "f"), strict=True):
         for scores in found.objects:
@@ -219,5 +217,5 @@ def _curves(found: ClipResult, first: int) -> str:
     if len(found.objects) > 1:
         axes[0].legend(title="object", fontsize=11, ncols=2)
     file = io.BytesIO()
-    plot.savefig(file, format="png", dpi=110)
+    plot.savefig(file, format="png", dpi=140)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
