@@ -27,7 +27,7 @@ class ObjectResult:
         instance_id: Its id in it.
         j: J of each scored frame.
         f: F of each scored frame.
-        t: T of each pair of scored frames, davis2016 only; None where there is no outline.
+        t: T of each scored frame and the one before, davis2016 only; None where there is no outline.
         id_switches: See ``identity.Identity``.
         absent: Likewise.
         claimed: Likewise.

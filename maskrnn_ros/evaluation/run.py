@@ -92,7 +92,7 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
         evaluator.add(labels, truth)
         identity.add(labels, truth)
         if task.convention == "davis2016":
-            stability.add(mask_of(labels, 1, task.convention))
+            stability.add(mask_of(labels if number else truth, 1, task.convention))
         if seconds is not None:
             step_s = (step_s or 0.0) + (seconds if number else 0.0)
         advance()

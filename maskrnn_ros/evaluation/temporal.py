@@ -47,7 +47,8 @@ def instability(previous: BoolArray, current: BoolArray) -> float | None:
 class TemporalStability:
     """T over the consecutive predicted masks of one object, frame by frame; it keeps no images.
 
-    Only pairs of frames that are both scored count: the first frame and the last are left out.
+    As in the public numbers the first frame, whose mask is given, is what the second is compared with; the last is
+    left out.
 
     >>> square = np.zeros((40, 40), bool)
     >>> square[10:30, 10:30] = True
@@ -60,14 +61,10 @@ class TemporalStability:
 
     def __init__(self) -> None:
         self._previous: FloatArray | None = None
-        self._frames = 0
         self._values: list[float | None] = []
 
     def add(self, prediction: BoolArray) -> None:
-        """Take the mask of the next frame, bool (H, W)."""
-        self._frames += 1
-        if self._frames == 1:
-            return
+        """Take the mask of the next frame, bool (H, W); of the first frame that of the annotation."""
         now = shape_contexts(outline(prediction))
         before, self._previous = self._previous, now
         if before is not None:
@@ -75,7 +72,7 @@ class TemporalStability:
 
     @property
     def values(self) -> tuple[float | None, ...]:
-        """T of every pair of scored frames, in order; None where one of the two has no outline."""
+        """T of every scored frame and the one before it, in order; None where one of the two has no outline."""
         return tuple(self._values[:-1])
 
     def mean(self) -> float | None:
@@ -87,19 +84,21 @@ class TemporalStability:
 def outline(mask: BoolArray) -> FloatArray:
     """The polygon with most points around or inside the mask, no segment longer than 3 pixels.
 
-    Polygons run on the grid of pixel corners, the mask on their right hand, and repeat their first point as the last.
-    They are simplified in doubled coordinates (Douglas-Peucker, tolerance 3, after dropping points nearer than that
-    to the one kept before), and those of 3 points or fewer are dropped. Coordinates count from the mask's box.
+    Polygons run on the grid of pixel corners, begin at their leftmost corner, the upper one of several, with the mask
+    on their left hand (as those that the public numbers were made with: it decides the first alignment), and repeat
+    their first point as the last. They are simplified in doubled coordinates (Douglas-Peucker, tolerance 3, after
+    dropping points nearer than that to the one kept before), and those of 3 points or fewer are dropped. Coordinates
+    count from the mask's box.
 
     Args:
         mask: bool, (H, W).
 
     Returns:
-        float64, (n, 2), (x, y) in pixels; (0, 2) where there is no such polygon.
+        float64, (n, 2), (y, x) in pixels; (0, 2) where there is no such polygon.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     longest = np.zeros((0, 2))
-    for loop in _loops(mask[y : y + height, x : x + width]):
+    for loop in _loops(mask[y : y + height, x : x + width].T):
         polygon = _simplified(2 * _turns(loop), TOLERANCE) / 2
         if len(polygon) > max(3, len(longest) - 1):
             longest = polygon
@@ -112,7 +111,7 @@ def shape_contexts(points: FloatArray) -> FloatArray:
     The radii end at 1/8 .. 2 of the mean distance of all pairs, in equal steps of the logarithm.
 
     Args:
-        points: float64, (n, 2), (x, y).
+        points: float64, (n, 2).
 
     Returns:
         float64, (n, 60), each row sums to 1.
