@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_track, _add_bag, _add_seed, _add_weights):
+    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, _add_weights):
         add(commands)
     return parser
 
@@ -120,6 +120,34 @@ def _track(args: argparse.Namespace) -> int:
     print(args.out)
     _say(report, args.json)
     return 0
+
+
+def _add_evaluate(commands: Any) -> None:
+    text = "Score masks against ground truth: track the sequences of a data set, or read predictions."
+    parser = _command(commands, "evaluate", _evaluate, text)
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="data set: holds JPEGImages/ and the annotations")
+    add("--reader", choices=("davis", "segtrack"), default="davis", help="layout of the data set")
+    add("--annotations", metavar="DIR", help="folder in ROOT; default Annotations, for segtrack GroundTruth")
+    add("--sequences", metavar="A,B", default="", help="names, separated by commas; default all below the annotations")
+    add("--split", metavar="NAME", default="", help="sequences of ImageSets/NAME.txt")
+    add("--preset", help="default, static, warp, match, graph, maskrnn, masktrack or osvos; default: default")
+    add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
+    add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
+    add("--convention", choices=("davis2016", "davis2017", "segtrack2"), help="default: by the ids in the annotations")
+    add("--workers", type=int, default=1, metavar="N", help="sequences at a time")
+    add("--out", type=Path, metavar="DIR", help="folder for masks, summary.csv, per_object.csv and report.html")
+    add("--force", action="store_true", help="write over what is in DIR and FILE")
+    add("--resume", action="store_true", help="go on in DIR where Ctrl-C ended it")
+    _add_json(parser)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from maskrnn_ros.evaluation.command import Options, run
+
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    sequences = tuple(name for name in args.sequences.split(",") if name)
+    return run(Options(**{**values, "sequences": sequences, "config": _config(args.config)}))
 
 
 def _add_bag(commands: Any) -> None:

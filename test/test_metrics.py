@@ -356,6 +356,21 @@ def test_scores_may_be_asked_for_while_the_sequence_goes_on():
             assert len(expected[2].jaccard) == t - 1
 
 
+@pytest.mark.parametrize("n", [2, 3, 300])
+def test_segtrack2_scores_all_but_the_seed(n):
+    predictions, truths = label_frames(n, seed=1), label_frames(n, seed=2)
+    scores = evaluate(predictions, truths, (1, 3), "segtrack2")
+    for i, found in scores.items():
+        later = [(p == i, t == i) for p, t in zip(predictions[1:], truths[1:], strict=True)]
+        assert found.jaccard == pytest.approx([slow_jaccard(*pair) for pair in later], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_segtrack2_needs_a_frame_after_the_seed(n):
+    with pytest.raises(ValueError, match=rf"^a sequence needs 2 frames \(the first is not scored\), got {n}$"):
+        evaluate(label_frames(n), label_frames(n), (1,), "segtrack2")
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_sequence_without_a_frame_between_is_refused(n):
     with pytest.raises(ValueError, match=rf"^a sequence needs 3 frames .*, got {n}$"):
@@ -425,7 +440,7 @@ def test_no_frame_is_kept():
         ((0, 1), "davis2017", "instance_ids must be unique and >= 1, at least one, got (0, 1)"),
         ((1, 255), "davis2017", "255 is void in davis2017 and no object, got ids (1, 255)"),
         ((1, 2), "davis2016", "davis2016 scores one object, got ids (1, 2)"),
-        ((1,), "davis", "convention must be 'davis2016' or 'davis2017', got 'davis'"),
+        ((1,), "davis", "convention must be one of davis2016, davis2017, segtrack2, got 'davis'"),
     ],
 )
 def test_evaluator_that_makes_no_sense_is_refused(ids, convention, text):

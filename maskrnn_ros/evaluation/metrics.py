@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
 import numpy as np
@@ -19,8 +19,14 @@ import numpy.typing as npt
 
 from maskrnn_ros.types import BoolArray, UInt8Array
 
-Convention: TypeAlias = Literal["davis2016", "davis2017"]
-"""How labels become masks. davis2016: one object, all that is not 0. davis2017: ids, and 255 is void."""
+Convention: TypeAlias = Literal["davis2016", "davis2017", "segtrack2"]
+"""How labels become masks, and which frames count.
+
+davis2016: one object, all that is not 0. davis2017: ids, and 255 is void. Both leave out the first frame and the last.
+segtrack2 (SegTrack v2): ids; only the seed, the first frame, is left out, and J is the IoU of that data set.
+"""
+
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 VOID = 255
 """Label of DAVIS-2017 for pixels that belong to no object; they count as background."""
@@ -178,8 +184,8 @@ class Scores:
 class Evaluator:
     """Scores the label maps of one sequence, frame by frame; it keeps numbers, no images.
 
-    The first frame and the last are not scored: which one is the last shows only when no other comes, so the
-    newest frame's scores are held back until the next one is added.
+    The first frame is not scored, nor, but for segtrack2, the last: which one that is shows only when no other comes,
+    so the newest frame's scores do not count until the next one is added.
 
     >>> evaluator = Evaluator((1, 2), "davis2017")
     >>> truth = np.array([[1, 1, 0, 2]])
@@ -189,8 +195,8 @@ class Evaluator:
     {1: (0.5,), 2: (1.0,)}
 
     Args:
-        instance_ids: The objects to score: in davis2017 those of the first annotation, 1 .. n; in davis2016
-            one id, under which its only object is reported.
+        instance_ids: The objects to score: those of the first annotation, 1 .. n; in davis2016 one id, under which
+            its only object is reported.
         convention: See ``Convention``.
 
     Raises:
@@ -199,8 +205,8 @@ class Evaluator:
     """
 
     def __init__(self, instance_ids: tuple[int, ...], convention: Convention) -> None:
-        if convention not in ("davis2016", "davis2017"):
-            raise ValueError(f"convention must be 'davis2016' or 'davis2017', got {convention!r}")
+        if convention not in CONVENTIONS:
+            raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
         if not instance_ids or len(set(instance_ids)) < len(instance_ids) or min(instance_ids) < 1:
             raise ValueError(f"instance_ids must be unique and >= 1, at least one, got {instance_ids}")
         if convention == "davis2016" and len(instance_ids) != 1:
@@ -209,7 +215,6 @@ class Evaluator:
             raise ValueError(f"{VOID} is void in davis2017 and no object, got ids {instance_ids}")
         self._convention = convention
         self._frames = 0
-        self._held: dict[int, tuple[float, float]] = {}
         self._scored: dict[int, list[tuple[float, float]]] = {i: [] for i in instance_ids}
 
     def add(self, prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> None:
@@ -225,30 +230,47 @@ class Evaluator:
         """
         if prediction.ndim != 2 or prediction.shape != truth.shape:
             raise ValueError(f"labels must be (H, W) of one shape, got {prediction.shape} and {truth.shape}")
-        for instance_id, score in self._held.items():
-            self._scored[instance_id].append(score)
         if self._frames:
-            self._held = {i: self._score(prediction, truth, i) for i in self._scored}
+            for instance_id, pairs in self._scored.items():
+                pairs.append(self._score(prediction, truth, instance_id))
         self._frames += 1
 
     def scores(self) -> dict[int, Scores]:
-        """J and F of each object over the frames added, the first and the last left out.
+        """J and F of each object over the frames added that are scored.
 
         Raises:
-            ValueError: There is no frame in between.
+            ValueError: There is none.
         """
-        if self._frames < 3:
-            raise ValueError(f"a sequence needs 3 frames (first and last are not scored), got {self._frames}")
+        seen = {i: [None, *pairs][: self._frames] for i, pairs in self._scored.items()}  # of the first frame nothing
+        scored = {i: scored_frames(values, self._convention) for i, values in seen.items()}
         return {
-            instance_id: Scores(jaccard=tuple(j for j, _ in pairs), boundary_f=tuple(f for _, f in pairs))
-            for instance_id, pairs in self._scored.items()
+            i: Scores(jaccard=tuple(j for j, _ in pairs), boundary_f=tuple(f for _, f in pairs))
+            for i, pairs in scored.items()
         }
 
     def _score(self, prediction: npt.NDArray[Any], truth: npt.NDArray[Any], i: int) -> tuple[float, float]:
-        # 255 needs no treatment in davis2017: it equals no id
-        one_object = self._convention == "davis2016"
-        predicted, true = (labels != 0 if one_object else labels == i for labels in (prediction, truth))
+        predicted, true = (mask_of(labels, i, self._convention) for labels in (prediction, truth))
         return jaccard(predicted, true), boundary_f(predicted, true)
+
+
+def mask_of(labels: npt.NDArray[Any], instance_id: int, convention: Convention) -> BoolArray:
+    """Mask of an object, bool (H, W); void needs no treatment, it equals no id."""
+    return np.asarray(labels != 0 if convention == "davis2016" else labels == instance_id)
+
+
+def scored_frames(frames: Sequence[Any], convention: Convention) -> Sequence[Any]:
+    """Those of a sequence's frames (or of their values) that are scored.
+
+    >>> scored_frames("abcd", "davis2017"), scored_frames("abcd", "segtrack2")
+    ('bc', 'bcd')
+
+    Raises:
+        ValueError: There is none.
+    """
+    least, left_out = (2, "the first is") if convention == "segtrack2" else (3, "first and last are")
+    if len(frames) < least:
+        raise ValueError(f"a sequence needs {least} frames ({left_out} not scored), got {len(frames)}")
+    return frames[1:] if convention == "segtrack2" else frames[1:-1]
 
 
 @functools.cache

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of a run: by frame and object, summed up, and as tables and files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskrnn_ros.evaluation.metrics import Convention, statistics
+from maskrnn_ros.evaluation.temporal import UNSTEADY
+
+Figure = float | int | str | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectResult:
+    """Scores of one object of one sequence.
+
+    Args:
+        sequence: Its sequence.
+        instance_id: Its id in it.
+        j: J of each scored frame.
+        f: F of each scored frame.
+        t: T of each scored frame and the one before, davis2016 only; None where there is no outline.
+        id_switches: See ``identity.Identity``.
+        absent: Likewise.
+        claimed: Likewise.
+    """
+
+    sequence: str
+    instance_id: int
+    j: tuple[float, ...]
+    f: tuple[float, ...]
+    t: tuple[float | None, ...]
+    id_switches: int
+    absent: int
+    claimed: int
+
+    def figures(self) -> dict[str, Figure]:
+        """One row of the table; fractions 0..1."""
+        j, f = statistics(self.j), statistics(self.f)
+        return {
+            "sequence": self.sequence,
+            "id": self.instance_id,
+            "jf_mean": (j.mean + f.mean) / 2,
+            **{f"j_{key}": value for key, value in dataclasses.asdict(j).items()},
+            **{f"f_{key}": value for key, value in dataclasses.asdict(f).items()},
+            "t_mean": mean(self.t),
+            "id_switches": self.id_switches,
+            "absent_false_rate": self.claimed / self.absent if self.absent else None,
+            "frames": len(self.j),
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipResult:
+    """Scores of one sequence.
+
+    Args:
+        sequence: Its name.
+        objects: By id.
+        frames: Frames scored.
+        step_s: Time inside the tracker for all frames but the seed, seconds; None where nothing was tracked.
+    """
+
+    sequence: str
+    objects: tuple[ObjectResult, ...]
+    frames: int
+    step_s: float | None
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> ClipResult:
+        """The inverse of ``dataclasses.asdict`` and JSON."""
+        objects = tuple(
+            ObjectResult(**{**o, **{key: tuple(o[key]) for key in ("j", "f", "t")}}) for o in values["objects"]
+        )
+        return ClipResult(**{**values, "objects": objects})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of all sequences of one row.
+
+    Args:
+        convention: How it was scored.
+        title: The row: the preset and what it is marked as.
+        clips: What is done, in the order asked for.
+        missing: Sequences that are not, after Ctrl-C.
+    """
+
+    convention: Convention
+    title: str
+    clips: tuple[ClipResult, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> tuple[ObjectResult, ...]:
+        """All objects."""
+        return tuple(found for clip in self.clips for found in clip.objects)
+
+    @property
+    def without_t(self) -> tuple[str, ...]:
+        """Sequences that the mean of T leaves out as the published tables do."""
+        is_2016 = self.convention == "davis2016"
+        return tuple(clip.sequence for clip in self.clips if is_2016 and clip.sequence in UNSTEADY)
+
+    def summary(self) -> dict[str, Figure]:
+        """Means over objects (in davis2016 there is one for each sequence); switches are summed up."""
+        rows = [found.figures() for found in self.objects]
+        absent = sum(found.absent for found in self.objects)
+        frames, spent = sum(clip.frames for clip in self.clips), [clip.step_s for clip in self.clips]
+        seconds = sum(s for s in spent if s is not None) if spent and None not in spent else 0.0
+        measures = ("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
+        return {
+            **{key: mean([row[key] for row in rows]) for key in measures},
+            "t_mean": mean([row["t_mean"] for row in rows if row["sequence"] not in self.without_t]),
+            "id_switches": sum(found.id_switches for found in self.objects),
+            "absent_false_rate": sum(found.claimed for found in self.objects) / absent if absent else None,
+            "frames": frames,
+            "objects": len(rows),
+            "fps": frames / seconds if seconds else None,
+        }
+
+    def sequence_j_mean(self) -> float | None:
+        """J as a mean over sequences, the other figure that is given for SegTrack v2."""
+        return mean([mean([found.figures()["j_mean"] for found in clip.objects]) for clip in self.clips])
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures for machines."""
+        return {
+            "convention": self.convention,
+            "summary": self.summary(),
+            "objects": [found.figures() for found in self.objects],
+            "streaming": None,
+            "online": None,
+        }
+
+
+def mean(values: Iterable[Any]) -> float | None:
+    """Mean of those that are not None; None where all are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def table(result: Evaluation) -> str:
+    """The scores as text, for people, the convention with them."""
+    columns = ("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay", "t_mean")
+    width = max([len("sequence"), *(len(f"{found.sequence} {found.instance_id}") for found in result.objects)])
+    names = ("J&F", "J", "recall", "decay", "F", "recall", "decay", "T")
+    lines = [f"{'sequence':{width}}  " + " ".join(f"{name:>6}" for name in names) + "  switches  absent"]
+    rows = [found.figures() for found in result.objects]
+    single = all(len(clip.objects) == 1 for clip in result.clips)
+    for row in [*rows, {"sequence": "mean", "id": "", **result.summary()}]:
+        name = f"{row['sequence']}" if single else f"{row['sequence']} {row['id']}"
+        figures = " ".join(f"{show(row[key]):>6}" for key in columns)
+        lines.append(f"{name:{width}}  {figures}  {row['id_switches']:>8}  {show(row['absent_false_rate']):>6}")
+    return "\n".join([result.title, *lines, *notes(result)])
+
+
+def notes(result: Evaluation) -> list[str]:
+    """What one must know to compare the figures: the convention first."""
+    scored = "all frames but the seed" if result.convention == "segtrack2" else "first and last frame not scored"
+    lines = [f"convention {result.convention}: {scored}"]
+    if result.convention == "segtrack2":
+        lines.append(f"J is the IoU: mean over objects above, {show(result.sequence_j_mean())} over sequences")
+    if result.without_t:
+        lines.append(f"T: mean without {', '.join(result.without_t)}, as in the tables of DAVIS-2016")
+    fps = result.summary()["fps"]
+    if fps is not None:
+        lines.append(f"{fps:.1f} scored frames per second inside the tracker")
+    return lines
+
+
+def show(value: Figure) -> str:
+    """A figure with three decimals; "-" where there is none."""
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Figure]]) -> None:
+    """Write rows that share their keys; what there is not is an empty field."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON whole or not at all: a file that is there is complete."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(values, indent=2) + "\n")
+    part.replace(path)

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Track sequences, or read what was predicted for them, and score it against the ground truth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from maskrnn_ros import __version__
+from maskrnn_ros.config import Config, to_flat
+from maskrnn_ros.evaluation.followers import build_follower
+from maskrnn_ros.evaluation.identity import IdentityEvaluator
+from maskrnn_ros.evaluation.metrics import VOID, Convention, Evaluator, mask_of, scored_frames
+from maskrnn_ros.evaluation.presets import PRESETS
+from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
+from maskrnn_ros.evaluation.results import ClipResult, Evaluation, ObjectResult, write_json
+from maskrnn_ros.evaluation.temporal import TemporalStability
+from maskrnn_ros.files import read_frame, read_labels, write_labels
+from maskrnn_ros.tracking.tracker import set_threads
+from maskrnn_ros.types import Frame, LabelArray, Seed
+
+STATE = ".evaluate"
+"""Folder in OUT with what is done, for ``--resume``."""
+
+_FPS = 24.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """How every sequence of a run is done.
+
+    Args:
+        convention: How it is scored.
+        preset: Name of the row.
+        config: All settings, those of the preset in them.
+        source: Which data set, for people and for ``--resume``.
+        predictions: Folder of ``<sequence>/<stem>.png`` to score; None tracks.
+        out: Folder for masks and what is done; None keeps neither.
+    """
+
+    convention: Convention
+    preset: str
+    config: Config
+    source: str = ""
+    predictions: Path | None = None
+    out: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """Name of the row and what it is marked as."""
+        if self.predictions is not None:
+            return f"predictions of {self.predictions}"
+        return f"{self.preset} ({PRESETS[self.preset].kind}: {PRESETS[self.preset].text})"
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the result."""
+        predictions = str(self.predictions.resolve()) if self.predictions else None
+        own = {"version": __version__, "convention": self.convention, "preset": self.preset}
+        return {**own, "source": self.source, "predictions": predictions, **to_flat(self.config)}
+
+
+def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda: None) -> ClipResult:
+    """Score one sequence.
+
+    Args:
+        clip: The sequence.
+        task: How.
+        advance: Called after every frame.
+
+    Raises:
+        ValueError: A file is no such image, or one of another size or with ids that are not the first annotation's.
+    """
+    ids = objects_of(clip.truth(0), task.convention)
+    evaluator, identity = Evaluator(ids, task.convention), IdentityEvaluator(ids, task.convention)
+    stability = TemporalStability()
+    read = _tracked if task.predictions is None else _predicted
+    step_s: float | None = None
+    for number, (labels, seconds) in enumerate(read(clip, task, ids)):
+        truth = clip.truth(number)
+        check_size(clip.truths[number][0], truth.shape, clip.frames[number], labels.shape)
+        evaluator.add(labels, truth)
+        identity.add(labels, truth)
+        if task.convention == "davis2016":
+            stability.add(mask_of(labels if number else truth, 1, task.convention))
+        if seconds is not None:
+            step_s = (step_s or 0.0) + (seconds if number else 0.0)
+        advance()
+    found = identity.results()
+    objects = tuple(
+        ObjectResult(
+            sequence=clip.name,
+            instance_id=i,
+            j=scores.jaccard,
+            f=scores.boundary_f,
+            t=stability.values,
+            **dataclasses.asdict(found[i]),
+        )
+        for i, scores in evaluator.scores().items()
+    )
+    return ClipResult(sequence=clip.name, objects=objects, frames=len(objects[0].j), step_s=step_s)
+
+
+def _tracked(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[LabelArray, float | None]]:
+    """Labels of every frame, and the time that they took inside the follower, seconds; None where nothing is done."""
+    set_threads(task.config.threads)
+    follower = build_follower(PRESETS[task.preset].follower, task.config)
+    is_timed = PRESETS[task.preset].follower != "static"
+    folder = task.out / clip.name if task.out else None
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    seed = _seed(clip.truth(0), task.convention)
+    for number, path in enumerate(clip.frames):
+        frame = Frame(stamp_ns=round((number + 1) * 1e9 / _FPS), image=read_frame(path))
+        if not number:
+            check_size(clip.truths[0][0], seed.size, path, frame.size)
+        begin = time.perf_counter()
+        labels = follower.step(frame) if number else follower.seed(seed, frame)
+        seconds = time.perf_counter() - begin
+        if folder:
+            write_labels(folder / f"{path.stem}.png", labels)
+        yield labels, seconds if is_timed else None
+
+
+def _seed(truth: LabelArray, convention: Convention) -> Seed:
+    if convention == "davis2016":
+        return Seed(stamp_ns=0, labels=(truth != 0).astype(np.int32))
+    return Seed(stamp_ns=0, labels=np.where((truth == VOID) & (convention == "davis2017"), 0, truth).astype(np.int32))
+
+
+def _predicted(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[LabelArray, None]]:
+    """Labels of every frame from files; frames that are not scored need none."""
+    for number, path in enumerate(prediction_paths(clip, task)):
+        truth = clip.truth(number)
+        if path is None:
+            yield np.zeros_like(truth), None
+            continue
+        labels = read_labels(path)
+        check_size(path, labels.shape, clip.truths[number][0], truth.shape)
+        if task.convention != "davis2016":
+            extra = set(np.unique(labels).tolist()) - {0, *ids, *({VOID} if task.convention == "davis2017" else ())}
+            if extra:
+                raise ValueError(f"{path}: expected ids 1..{ids[-1]} of the first annotation, found {min(extra)}")
+        yield labels, None
+
+
+def prediction_paths(clip: Clip, task: Task) -> list[Path | None]:
+    """Files with the masks of a sequence, None for frames that have none and are not scored.
+
+    Raises:
+        ValueError: A scored frame has none.
+    """
+    folder = task.predictions or task.out
+    assert folder is not None
+    if not (folder / clip.name).is_dir():
+        raise ValueError(f"expected predictions in {folder / clip.name}, found no such folder")
+    paths = [folder / clip.name / f"{frame.stem}.png" for frame in clip.frames]
+    absent = [path for path in scored_frames(paths, task.convention) if not path.is_file()]
+    if absent:
+        raise ValueError(f"expected a mask for every scored frame, found no {absent[0]} (and {len(absent) - 1} more)")
+    return [path if path.is_file() else None for path in paths]
+
+
+def prepare_out(task: Task, *, force: bool, resume: bool) -> None:
+    """Make the folder of the results, or see what is in it.
+
+    Raises:
+        ValueError: It holds other things, and neither ``force`` nor ``resume`` says what to do with them.
+    """
+    out = task.out
+    if out is None:
+        return
+    file = out / STATE / "settings.json"
+    if task.predictions is not None and task.predictions.resolve() == out.resolve():
+        raise ValueError(f"{out} holds the predictions; give another folder for the results")
+    if resume and file.is_file():
+        before, now = json.loads(file.read_text()), task.settings()
+        other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if other:
+            key = other[0]
+            raise ValueError(f"{out}: --resume expected {key} = {before.get(key)!r}, found {now.get(key)!r}")
+        return
+    if out.exists() and any(out.iterdir()) and not force:
+        raise ValueError(f"{out} is not empty; give another folder, --force, or --resume what was begun there")
+    shutil.rmtree(out / STATE, ignore_errors=True)
+    file.parent.mkdir(parents=True)
+    write_json(file, task.settings())
+
+
+def evaluate(clips: Sequence[Clip], task: Task, workers: int = 1) -> Evaluation:
+    """Score sequences, several at a time if need be; what is done already in ``task.out`` is taken from there.
+
+    Ctrl-C ends it early: the result then holds what is done and names what is missing.
+
+    Raises:
+        ValueError: See ``evaluate_clip``.
+    """
+    done = {clip.name: found for clip in clips if (found := _known(clip, task)) is not None}
+    todo = [clip for clip in clips if clip.name not in done]
+    frames = sum(len(clip.frames) for clip in clips)
+    skipped = sum(len(clip.frames) for clip in clips if clip.name in done)
+    with tqdm(total=frames, initial=skipped, desc=task.preset, unit="frame") as bar:
+        try:
+            for result in _serial(todo, task, bar) if workers == 1 else _parallel(todo, task, workers, bar):
+                done[result.sequence] = result
+                if task.out:
+                    write_json(_state_file(result.sequence, task.out), dataclasses.asdict(result))
+        except KeyboardInterrupt:
+            bar.set_postfix_str("interrupted")
+    return Evaluation(
+        convention=task.convention,
+        title=task.title,
+        clips=tuple(done[clip.name] for clip in clips if clip.name in done),
+        missing=tuple(clip.name for clip in clips if clip.name not in done),
+    )
+
+
+def _state_file(sequence: str, out: Path) -> Path:
+    return out / STATE / f"sequence-{sequence}.json"
+
+
+def _known(clip: Clip, task: Task) -> ClipResult | None:
+    file = _state_file(clip.name, task.out) if task.out else None
+    return ClipResult.from_json(json.loads(file.read_text())) if file is not None and file.is_file() else None
+
+
+def _serial(clips: Sequence[Clip], task: Task, bar: Any) -> Iterator[ClipResult]:
+    for clip in clips:
+        bar.set_postfix_str(clip.name)
+        yield evaluate_clip(clip, task, bar.update)
+
+
+def _parallel(clips: Sequence[Clip], task: Task, workers: int, bar: Any) -> Iterator[ClipResult]:
+    threads = task.config.threads or max(1, (os.cpu_count() or 1) // workers)
+    context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
+    with context.Pool(min(workers, len(clips)) or 1, _begin_worker, (threads,)) as pool:
+        frames = {clip.name: len(clip.frames) for clip in clips}
+        for result in pool.imap_unordered(_Work(task), clips):
+            bar.update(frames[result.sequence])
+            yield result
+
+
+def _begin_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that collects
+    set_threads(threads)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    task: Task
+
+    def __call__(self, clip: Clip) -> ClipResult:
+        return evaluate_clip(clip, self.task)
