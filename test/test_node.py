@@ -125,7 +125,7 @@ def test_a_late_seed_with_skip_ends_while_others_go_on() -> None:
         bench.publish_seed(np.where(world.labels(2) == 2, 2, 0), world.stamp_ns(2))
         for number in itertools.count(30):
             message = bench.image(number)
-            assert (1, InstanceMask.STATE_TRACKING) in states(message)
+            assert 1 in [instance.id for instance in message.instances]  # the stream goes on meanwhile
             if bench.results[-1].status == SeedResult.STATUS_APPLIED and list(bench.results[-1].ids) == [2]:
                 break
         assert bench.results[-1].frames_used <= number - 2
