@@ -260,6 +260,7 @@ class Tracker:
         share = torch.tensor(small, device=self._device)
         seeds = self._seeds(instance_id, share, frame)
         head = self._adapter.start(seeds) if self._adapter is not None else None
+        known = self._states.get(instance_id)
         return InstanceState(
             instance_id=instance_id,
             name=seed.names.get(instance_id, self._name_of(instance_id)),
@@ -273,7 +274,8 @@ class Tracker:
             velocity=None,
             seed_mask=torch.tensor(mask, device=self._device),
             seeds=seeds,
-            head=None if isinstance(head, Future) else head,
+            # a corrected instance keeps its head until the new one is trained
+            head=(known.head if known else None) if isinstance(head, Future) else head,
             promise=head if isinstance(head, Future) else None,
         )
 
