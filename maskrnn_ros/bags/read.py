@@ -111,17 +111,6 @@ class BagReader:
         if self._reader.is_open:
             self._reader.close()
 
-    @property
-    def start_ns(self) -> int:
-        """When the first message was recorded, ns."""
-        return self._reader.start_time
-
-    @property
-    def duration_ns(self) -> int:
-        """From the first message to the last, ns; 0 for an empty bag."""
-        # rosbags counts to the end of the last nanosecond
-        return max(0, self._reader.duration - 1)
-
     def find(self, topic: str, *msgtypes: str) -> Topic:
         """A topic by name.
 
