@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def run(options: Options) -> int:
     )
     for clip in clips:
         objects_of(clip.truth(0), task.convention)
-        scored_frames(clip.frames, task.convention)
+        scored_frames(range(len(clip)), task.convention)
         if task.predictions is not None:
             prediction_paths(clip, task)
     prepare_out(task, force=options.force, resume=options.resume)
@@ -87,12 +88,12 @@ def run(options: Options) -> int:
     return _end(result, options)
 
 
-def _check(clips: list[Clip], options: Options) -> Convention:
+def _check(clips: Sequence[Clip], options: Options) -> Convention:
     values = frozenset[int]().union(*(clip.check() for clip in clips))
     return options.convention or default_convention(values, options.reader)
 
 
-def _write(result: Evaluation, clips: list[Clip], task: Task, options: Options) -> None:
+def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Options) -> None:
     if options.json is not None:
         write_json(options.json, result.to_json())
     out = options.out

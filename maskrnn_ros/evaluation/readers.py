@@ -6,20 +6,74 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from maskrnn_ros.evaluation.metrics import VOID, Convention
 from maskrnn_ros.files import RESOLUTIONS, davis_sequence, frame_paths, read_frame, read_labels
-from maskrnn_ros.types import LabelArray
+from maskrnn_ros.types import LabelArray, UInt8Array
 
 READERS = ("davis", "segtrack")
 
 
+FPS = 24.0
+"""Frames per second of DAVIS and of other folders of images, which do not say."""
+
+
+class Clip(Protocol):
+    """One sequence with ground truth: files, or a bag. Frames are numbered from 0, the seed's."""
+
+    @property
+    def name(self) -> str:
+        """Name of the sequence."""
+        ...
+
+    def __len__(self) -> int:
+        """How many frames it has."""
+        ...
+
+    def stem(self, number: int) -> str:
+        """Name of the frame, for the file of its mask."""
+        ...
+
+    def place(self, number: int) -> str:
+        """Where the frame comes from, for people."""
+        ...
+
+    def stamp_ns(self, number: int) -> int:
+        """Stamp of the frame, ns."""
+        ...
+
+    def image(self, number: int) -> UInt8Array:
+        """The frame, RGB, uint8 (H, W, 3).
+
+        Raises:
+            ValueError: There is no such image.
+        """
+        ...
+
+    def truth(self, number: int) -> LabelArray:
+        """Ground truth of the frame as it was found, int32 (H, W).
+
+        Raises:
+            ValueError: There is no such image.
+        """
+        ...
+
+    def check(self) -> frozenset[int]:
+        """Read all ground truth; returns every value in it.
+
+        Raises:
+            ValueError: Something cannot be read, or not all has the size of the first frame.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clip:
-    """Files of one sequence, with ground truth for every frame.
+class FileClip:
+    """Files of one sequence, see ``Clip``.
 
     Args:
         name: Name of the sequence.
@@ -32,6 +86,26 @@ class Clip:
     frames: tuple[Path, ...]
     truths: tuple[tuple[Path, ...], ...]
     are_masks: bool = False
+
+    def __len__(self) -> int:
+        """See ``Clip``."""
+        return len(self.frames)
+
+    def stem(self, number: int) -> str:
+        """See ``Clip``."""
+        return self.frames[number].stem
+
+    def place(self, number: int) -> str:
+        """See ``Clip``."""
+        return str(self.frames[number])
+
+    def stamp_ns(self, number: int) -> int:
+        """See ``Clip``."""
+        return round((number + 1) * 1e9 / FPS)
+
+    def image(self, number: int) -> UInt8Array:
+        """See ``Clip``."""
+        return read_frame(self.frames[number])
 
     def truth(self, number: int) -> LabelArray:
         """Ground truth of a frame as it is on disk, int32 (H, W); where masks overlap the first object wins.
@@ -52,11 +126,7 @@ class Clip:
         return labels
 
     def check(self) -> frozenset[int]:
-        """Read all ground truth; returns every value in it.
-
-        Raises:
-            ValueError: A file is no such image, or not all have the size of the first frame.
-        """
+        """See ``Clip``."""
         height, width = read_frame(self.frames[0]).shape[:2]
         values: set[int] = set()
         for number in range(len(self.frames)):
@@ -66,7 +136,7 @@ class Clip:
         return frozenset(values)
 
 
-def check_size(path: Path, found: tuple[int, ...], other: Path, expected: tuple[int, ...]) -> None:
+def check_size(path: Path | str, found: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
     """Refuse an image of another size than it should have.
 
     Raises:
@@ -98,7 +168,7 @@ def objects_of(first_truth: LabelArray, convention: Convention) -> tuple[int, ..
 
 def find_clips(
     root: Path, reader: str = "davis", annotations: str | None = None, names: Sequence[str] = (), split: str = ""
-) -> list[Clip]:
+) -> list[FileClip]:
     """The sequences asked for: those named, else those of the split, else all below the annotations.
 
     Args:
@@ -122,7 +192,7 @@ def find_clips(
     return [read(root, name, annotations) for name in chosen]
 
 
-def davis_clip(root: Path, name: str, annotations: str = "Annotations") -> Clip:
+def davis_clip(root: Path, name: str, annotations: str = "Annotations") -> FileClip:
     """One sequence of DAVIS: ``JPEGImages[/480p]/<name>`` and the same below the annotations.
 
     Raises:
@@ -136,10 +206,10 @@ def davis_clip(root: Path, name: str, annotations: str = "Annotations") -> Clip:
             f"{folder}: expected an annotation for every frame, {len(found.frames)}, found none for {bare[0].name}"
         )
     truths = tuple((found.annotations[frame.stem],) for frame in found.frames)
-    return Clip(name=name, frames=found.frames, truths=truths)
+    return FileClip(name=name, frames=found.frames, truths=truths)
 
 
-def segtrack_clip(root: Path, name: str, annotations: str = "GroundTruth") -> Clip:
+def segtrack_clip(root: Path, name: str, annotations: str = "GroundTruth") -> FileClip:
     """One sequence of SegTrack v2: ``JPEGImages/<name>`` and ``GroundTruth/<name>[/<object>]``, masks by stem.
 
     Raises:
@@ -159,7 +229,7 @@ def segtrack_clip(root: Path, name: str, annotations: str = "GroundTruth") -> Cl
         if stray:
             raise ValueError(f"{by_stem[stray[0]]}: expected a frame of that name, found {frames[0]} .. {frames[-1]}")
     truths = tuple(tuple(by_stem[frame.stem] for by_stem in masks) for frame in frames)
-    return Clip(name=name, frames=frames, truths=truths, are_masks=True)
+    return FileClip(name=name, frames=frames, truths=truths, are_masks=True)
 
 
 def split_names(root: Path, split: str) -> list[str]:

@@ -19,7 +19,7 @@ from maskrnn_ros.evaluation.metrics import VOID, scored_frames
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, Figure, notes, show
 from maskrnn_ros.evaluation.run import Task, prediction_paths
-from maskrnn_ros.files import read_frame, read_labels
+from maskrnn_ros.files import read_labels
 from maskrnn_ros.overlay import colour, overlay_labels
 from maskrnn_ros.types import LabelArray, UInt8Array
 
@@ -141,7 +141,7 @@ def _table(head: Iterable[Figure], rows: Iterable[Iterable[Figure]]) -> str:
 def _section(found: ClipResult, clip: Clip, task: Task) -> str:
     j = np.mean([scores.j for scores in found.objects], axis=0)
     f = np.mean([scores.f for scores in found.objects], axis=0)
-    numbers = list(scored_frames(range(len(clip.frames)), task.convention))
+    numbers = list(scored_frames(range(len(clip)), task.convention))
     fixed = [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, _TIMES).round().astype(int))]
     worst = [numbers[i] for i in worst_frames(j.tolist(), _WORST)]
     paths = prediction_paths(clip, task)
@@ -156,7 +156,7 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
 
     name = html.escape(found.sequence)
     return (
-        f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip.frames)} frames. '
+        f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip)} frames. '
         "Tinted: the prediction; white line: the ground truth.</p>"
         f'<img alt="J and F of {name} over time" src="{_curves(found, numbers[0])}">'
         f"<h3>Worst frames</h3>{sheet(worst)}<h3>Over time</h3>{sheet(fixed)}"
@@ -178,7 +178,7 @@ def worst_frames(values: Sequence[float], count: int) -> list[int]:
 
 def _picture(clip: Clip, number: int, path: Path | None, task: Task) -> str:
     """Overlay of a frame, as a data URL."""
-    image, truth = read_frame(clip.frames[number]), clip.truth(number)
+    image, truth = clip.image(number), clip.truth(number)
     labels: LabelArray = read_labels(path) if path is not None else np.zeros_like(truth)
     if task.convention == "davis2016":
         labels, truth = (labels != 0).astype(np.int32), (truth != 0).astype(np.int32)

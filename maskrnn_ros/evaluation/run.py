@@ -26,14 +26,12 @@ from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, ObjectResult, write_json
 from maskrnn_ros.evaluation.temporal import TemporalStability
-from maskrnn_ros.files import read_frame, read_labels, write_labels
+from maskrnn_ros.files import read_labels, write_labels
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed
 
 STATE = ".evaluate"
 """Folder in OUT with what is done, for ``--resume``."""
-
-_FPS = 24.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,7 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
     step_s: float | None = None
     for number, (labels, seconds) in enumerate(read(clip, task, ids)):
         truth = clip.truth(number)
-        check_size(clip.truths[number][0], truth.shape, clip.frames[number], labels.shape)
+        check_size(f"ground truth of {clip.place(number)}", truth.shape, "its mask", labels.shape)
         evaluator.add(labels, truth)
         identity.add(labels, truth)
         if task.convention == "davis2016":
@@ -120,15 +118,15 @@ def _tracked(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[Lab
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     seed = _seed(clip.truth(0), task.convention)
-    for number, path in enumerate(clip.frames):
-        frame = Frame(stamp_ns=round((number + 1) * 1e9 / _FPS), image=read_frame(path))
+    for number in range(len(clip)):
+        frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
         if not number:
-            check_size(clip.truths[0][0], seed.size, path, frame.size)
+            check_size(f"ground truth of {clip.place(0)}", seed.size, "the image", frame.size)
         begin = time.perf_counter()
         labels = follower.step(frame) if number else follower.seed(seed, frame)
         seconds = time.perf_counter() - begin
         if folder:
-            write_labels(folder / f"{path.stem}.png", labels)
+            write_labels(folder / f"{clip.stem(number)}.png", labels)
         yield labels, seconds if is_timed else None
 
 
@@ -146,7 +144,7 @@ def _predicted(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[L
             yield np.zeros_like(truth), None
             continue
         labels = read_labels(path)
-        check_size(path, labels.shape, clip.truths[number][0], truth.shape)
+        check_size(path, labels.shape, f"the ground truth of {clip.place(number)}", truth.shape)
         if task.convention != "davis2016":
             extra = set(np.unique(labels).tolist()) - {0, *ids, *({VOID} if task.convention == "davis2017" else ())}
             if extra:
@@ -164,7 +162,7 @@ def prediction_paths(clip: Clip, task: Task) -> list[Path | None]:
     assert folder is not None
     if not (folder / clip.name).is_dir():
         raise ValueError(f"expected predictions in {folder / clip.name}, found no such folder")
-    paths = [folder / clip.name / f"{frame.stem}.png" for frame in clip.frames]
+    paths = [folder / clip.name / f"{clip.stem(number)}.png" for number in range(len(clip))]
     absent = [path for path in scored_frames(paths, task.convention) if not path.is_file()]
     if absent:
         raise ValueError(f"expected a mask for every scored frame, found no {absent[0]} (and {len(absent) - 1} more)")
@@ -207,8 +205,8 @@ def evaluate(clips: Sequence[Clip], task: Task, workers: int = 1) -> Evaluation:
     """
     done = {clip.name: found for clip in clips if (found := _known(clip, task)) is not None}
     todo = [clip for clip in clips if clip.name not in done]
-    frames = sum(len(clip.frames) for clip in clips)
-    skipped = sum(len(clip.frames) for clip in clips if clip.name in done)
+    frames = sum(len(clip) for clip in clips)
+    skipped = sum(len(clip) for clip in clips if clip.name in done)
     with tqdm(total=frames, initial=skipped, desc=task.preset, unit="frame") as bar:
         try:
             for result in _serial(todo, task, bar) if workers == 1 else _parallel(todo, task, workers, bar):
@@ -244,7 +242,7 @@ def _parallel(clips: Sequence[Clip], task: Task, workers: int, bar: Any) -> Iter
     threads = task.config.threads or max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
     with context.Pool(min(workers, len(clips)) or 1, _begin_worker, (threads,)) as pool:
-        frames = {clip.name: len(clip.frames) for clip in clips}
+        frames = {clip.name: len(clip) for clip in clips}
         for result in pool.imap_unordered(_Work(task), clips):
             bar.update(frames[result.sequence])
             yield result
