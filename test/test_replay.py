@@ -11,6 +11,7 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 from test_bags import TWO, write_tree
 
 from maskrnn_ros.bags import BagReader, from_davis
+from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.files import write_labels
 
 pytest.importorskip("rclpy", reason="needs rclpy")
@@ -24,7 +25,7 @@ from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from maskrnn_ros.ros.images import labels_from_image, stamp_to_ns  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable  # noqa: E402
-from maskrnn_ros.ros.replay import cdr_stamp, message_class, play  # noqa: E402
+from maskrnn_ros.ros.replay import message_class, play  # noqa: E402
 from maskrnn_ros.ros.seed_client import APPLIED, REJECTED, TIMEOUT, publish_seed  # noqa: E402
 
 TIMEOUT_S = 30.0

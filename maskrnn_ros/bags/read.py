@@ -22,7 +22,7 @@ from maskrnn_ros.bags.topics import (
     SEED_TOPIC,
     TRUTH_TOPIC,
 )
-from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
+from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.types import Frame, LabelArray
 
 T = TypeVar("T")
@@ -178,6 +178,18 @@ class BagReader:
             found, lambda stamp_ns, msg: StampedLabels(stamp_ns=stamp_ns, labels=labels_from_image(msg))
         )
 
+    def stamps(self, topic: str) -> Iterator[int]:
+        """Stamps of the messages of a topic whose type begins with a Header, ns; pixels are not decoded.
+
+        Raises:
+            ValueError: No such topic, or a message without a stamp; the message names it.
+        """
+        for index, raw in enumerate(self.messages([topic])):
+            try:
+                yield cdr_stamp(raw.data)
+            except ValueError as error:
+                raise ValueError(f"message {index} on {topic} in {self.path}: {error}") from error
+
     def truth(self, topic: str = TRUTH_TOPIC) -> Iterator[StampedLabels]:
         """The ground truth; see ``labels``."""
         return self.labels(topic)
@@ -201,6 +213,22 @@ class BagReader:
             yield
         except ReaderError as error:
             raise ValueError(f"cannot read {self.path}: {' '.join(str(error).split())}") from error
+
+
+def cdr_stamp(data: bytes) -> int:
+    """Stamp of a serialized message that begins with a Header (or a Time), ns.
+
+    >>> cdr_stamp(bytes([0, 1, 0, 0,  2, 0, 0, 0,  5, 0, 0, 0]))
+    2000000005
+
+    Raises:
+        ValueError: It is too short to hold one.
+    """
+    if len(data) < 12:
+        raise ValueError(f"expected a stamp in the first 12 bytes, got {len(data)} bytes")
+    order = "little" if data[1] & 1 else "big"  # of the CDR encapsulation
+    seconds = int.from_bytes(data[4:8], order, signed=True)  # type: ignore[arg-type]
+    return seconds * NS_PER_S + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]
 
 
 def _check_finished(path: Path) -> None:

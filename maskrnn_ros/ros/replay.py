@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
-from maskrnn_ros.bags.read import BagReader, RawMessage
+from maskrnn_ros.bags.read import BagReader, RawMessage, cdr_stamp
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import NS_PER_S, ns_to_stamp, stamp_to_ns
@@ -146,17 +146,6 @@ def message_class(msgtype: str) -> Any:
     except ImportError:
         return None
     return getattr(module, name, None)
-
-
-def cdr_stamp(data: bytes) -> int:
-    """Stamp of a serialized message that begins with a Header (or a Time), ns.
-
-    >>> cdr_stamp(bytes([0, 1, 0, 0,  2, 0, 0, 0,  5, 0, 0, 0]))
-    2000000005
-    """
-    order = "little" if data[1] & 1 else "big"  # of the CDR encapsulation
-    seconds = int.from_bytes(data[4:8], order, signed=True)  # type: ignore[arg-type]
-    return seconds * NS_PER_S + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]
 
 
 def _in_seconds(stamp_ns: int) -> str:
