@@ -57,6 +57,38 @@ class ObjectResult:
             "frames": len(self.j),
         }
 
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> ObjectResult:
+        """The inverse of ``dataclasses.asdict`` and JSON."""
+        return ObjectResult(**{**values, **{key: tuple(values[key]) for key in ("j", "f", "t")}})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamingResult:
+    """Scores of one sequence that was played in time; slack is that of ``streaming.SLACKS``.
+
+    Args:
+        slack0: By id: every frame with the newest masks that were out when it came.
+        slack1: By id: likewise when the next one came.
+        dropped: Frames without masks of their own.
+        frames: Frames played.
+        ages_ms: For each frame with masks: from its arrival until they were out, ms.
+        fps: Frames per second.
+    """
+
+    slack0: tuple[ObjectResult, ...]
+    slack1: tuple[ObjectResult, ...]
+    dropped: int
+    frames: int
+    ages_ms: tuple[float, ...]
+    fps: float
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> StreamingResult:
+        """The inverse of ``dataclasses.asdict`` and JSON."""
+        slacks = {key: tuple(map(ObjectResult.from_json, values[key])) for key in ("slack0", "slack1")}
+        return StreamingResult(**{**values, **slacks, "ages_ms": tuple(values["ages_ms"])})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipResult:
@@ -67,20 +99,21 @@ class ClipResult:
         objects: By id.
         frames: Frames scored.
         step_s: Time inside the tracker for all frames but the seed, seconds; None where nothing was tracked.
+        streaming: Scores of a second pass, in time; None where there was none.
     """
 
     sequence: str
     objects: tuple[ObjectResult, ...]
     frames: int
     step_s: float | None
+    streaming: StreamingResult | None = None
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> ClipResult:
         """The inverse of ``dataclasses.asdict`` and JSON."""
-        objects = tuple(
-            ObjectResult(**{**o, **{key: tuple(o[key]) for key in ("j", "f", "t")}}) for o in values["objects"]
-        )
-        return ClipResult(**{**values, "objects": objects})
+        objects, played = tuple(map(ObjectResult.from_json, values["objects"])), values.get("streaming")
+        streaming = StreamingResult.from_json(played) if played else None
+        return ClipResult(**{**values, "objects": objects, "streaming": streaming})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,20 +145,30 @@ class Evaluation:
 
     def summary(self) -> dict[str, Figure]:
         """Means over objects (in davis2016 there is one for each sequence); switches are summed up."""
-        rows = [found.figures() for found in self.objects]
-        absent = sum(found.absent for found in self.objects)
         frames, spent = sum(clip.frames for clip in self.clips), [clip.step_s for clip in self.clips]
         seconds = sum(s for s in spent if s is not None) if spent and None not in spent else 0.0
-        measures = ("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
         return {
-            **{key: mean([row[key] for row in rows]) for key in measures},
-            "t_mean": mean([row["t_mean"] for row in rows if row["sequence"] not in self.without_t]),
-            "id_switches": sum(found.id_switches for found in self.objects),
-            "absent_false_rate": sum(found.claimed for found in self.objects) / absent if absent else None,
+            **summarise(self.objects, self.without_t),
             "frames": frames,
-            "objects": len(rows),
+            "objects": len(self.objects),
             "fps": frames / seconds if seconds else None,
         }
+
+    def streaming(self) -> dict[str, Any] | None:
+        """The figures of playing in time, see ``streaming_figures``; None where it was not asked for."""
+        return streaming_figures([clip.streaming for clip in self.clips], self.without_t)
+
+    def rows(self) -> list[dict[str, Figure]]:
+        """A row for each object; J and F in time are further columns, where there are any."""
+        found = []
+        for clip in self.clips:
+            rows = [scores.figures() for scores in clip.objects]
+            for key in ("slack0", "slack1") if clip.streaming else ():
+                for row, scores in zip(rows, getattr(clip.streaming, key), strict=True):
+                    figures = scores.figures()
+                    row |= {f"j_{key}": figures["j_mean"], f"f_{key}": figures["f_mean"]}
+            found += rows
+        return found
 
     def sequence_j_mean(self) -> float | None:
         """J as a mean over sequences, the other figure that is given for SegTrack v2."""
@@ -136,10 +179,51 @@ class Evaluation:
         return {
             "convention": self.convention,
             "summary": self.summary(),
-            "objects": [found.figures() for found in self.objects],
-            "streaming": None,
+            "objects": self.rows(),
+            "streaming": self.streaming(),
             "online": None,
         }
+
+
+def summarise(objects: Sequence[ObjectResult], without_t: Sequence[str] = ()) -> dict[str, Figure]:
+    """Means over objects, switches summed up.
+
+    Args:
+        objects: The objects.
+        without_t: Sequences that the mean of T leaves out.
+    """
+    rows, absent = [found.figures() for found in objects], sum(found.absent for found in objects)
+    measures = ("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
+    return {
+        **{key: mean(row[key] for row in rows) for key in measures},
+        "t_mean": mean(row["t_mean"] for row in rows if row["sequence"] not in without_t),
+        "id_switches": sum(found.id_switches for found in objects),
+        "absent_false_rate": sum(found.claimed for found in objects) / absent if absent else None,
+    }
+
+
+def streaming_figures(
+    results: Sequence[StreamingResult | None], without_t: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Figures over all clips that were played in time; None where there are none, or not all were.
+
+    Returns:
+        "fps" (None where clips differ), "slack0" and "slack1" as of ``summarise``, "drop_share" (0..1), "age_ms_p50"
+        and "age_ms_p95" (None where no frame got masks).
+    """
+    played = [result for result in results if result is not None]
+    if not played or len(played) < len(results):
+        return None
+    rates, ages = {result.fps for result in played}, [age for result in played for age in result.ages_ms]
+    p50, p95 = np.percentile(ages, (50, 95)).tolist() if ages else (None, None)
+    return {
+        "fps": rates.pop() if len(rates) == 1 else None,
+        "slack0": summarise([found for result in played for found in result.slack0], without_t),
+        "slack1": summarise([found for result in played for found in result.slack1], without_t),
+        "drop_share": sum(result.dropped for result in played) / sum(result.frames for result in played),
+        "age_ms_p50": p50,
+        "age_ms_p95": p95,
+    }
 
 
 def mean(values: Iterable[Any]) -> float | None:

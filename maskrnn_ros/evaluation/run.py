@@ -20,15 +20,14 @@ from tqdm import tqdm
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
-from maskrnn_ros.evaluation.identity import IdentityEvaluator
-from maskrnn_ros.evaluation.metrics import VOID, Convention, Evaluator, mask_of, scored_frames
+from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
 from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
-from maskrnn_ros.evaluation.results import ClipResult, Evaluation, ObjectResult, write_json
-from maskrnn_ros.evaluation.temporal import TemporalStability
+from maskrnn_ros.evaluation.results import ClipResult, Evaluation, write_json
+from maskrnn_ros.evaluation.scoring import ClipScorer, seed_of
 from maskrnn_ros.files import read_labels, write_labels
 from maskrnn_ros.tracking.tracker import set_threads
-from maskrnn_ros.types import Frame, LabelArray, Seed
+from maskrnn_ros.types import Frame, LabelArray
 
 STATE = ".evaluate"
 """Folder in OUT with what is done, for ``--resume``."""
@@ -79,37 +78,19 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
     Raises:
         ValueError: A file is no such image, or one of another size or with ids that are not the first annotation's.
     """
-    ids = objects_of(clip.truth(0), task.convention)
-    evaluator, identity = Evaluator(ids, task.convention), IdentityEvaluator(ids, task.convention)
-    stability = TemporalStability()
+    scorer = ClipScorer(clip, task.convention)
     read = _tracked if task.predictions is None else _predicted
     step_s: float | None = None
-    for number, (labels, seconds) in enumerate(read(clip, task, ids)):
-        truth = clip.truth(number)
-        check_size(f"ground truth of {clip.place(number)}", truth.shape, "its mask", labels.shape)
-        evaluator.add(labels, truth)
-        identity.add(labels, truth)
-        if task.convention == "davis2016":
-            stability.add(mask_of(labels if number else truth, 1, task.convention))
+    for number, (labels, seconds) in enumerate(read(clip, task)):
+        scorer.add(labels)
         if seconds is not None:
             step_s = (step_s or 0.0) + (seconds if number else 0.0)
         advance()
-    found = identity.results()
-    objects = tuple(
-        ObjectResult(
-            sequence=clip.name,
-            instance_id=i,
-            j=scores.jaccard,
-            f=scores.boundary_f,
-            t=stability.values,
-            **dataclasses.asdict(found[i]),
-        )
-        for i, scores in evaluator.scores().items()
-    )
+    objects = scorer.objects()
     return ClipResult(sequence=clip.name, objects=objects, frames=len(objects[0].j), step_s=step_s)
 
 
-def _tracked(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[LabelArray, float | None]]:
+def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
     """Labels of every frame, and the time that they took inside the follower, seconds; None where nothing is done."""
     set_threads(task.config.threads)
     follower = build_follower(PRESETS[task.preset].follower, task.config)
@@ -117,7 +98,7 @@ def _tracked(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[Lab
     folder = task.out / clip.name if task.out else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    seed = _seed(clip.truth(0), task.convention)
+    seed = seed_of(clip.truth(0), task.convention)
     for number in range(len(clip)):
         frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
         if not number:
@@ -130,14 +111,9 @@ def _tracked(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[Lab
         yield labels, seconds if is_timed else None
 
 
-def _seed(truth: LabelArray, convention: Convention) -> Seed:
-    if convention == "davis2016":
-        return Seed(stamp_ns=0, labels=(truth != 0).astype(np.int32))
-    return Seed(stamp_ns=0, labels=np.where((truth == VOID) & (convention == "davis2017"), 0, truth).astype(np.int32))
-
-
-def _predicted(clip: Clip, task: Task, ids: tuple[int, ...]) -> Iterator[tuple[LabelArray, None]]:
+def _predicted(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, None]]:
     """Labels of every frame from files; frames that are not scored need none."""
+    ids = objects_of(clip.truth(0), task.convention)
     for number, path in enumerate(prediction_paths(clip, task)):
         truth = clip.truth(number)
         if path is None:
