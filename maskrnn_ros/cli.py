@@ -123,10 +123,17 @@ def _track(args: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Any) -> None:
-    text = "Score masks against ground truth: track the sequences of a data set, or read predictions."
+    text = "Score masks against ground truth: track the sequences of a data set or a bag, or read predictions."
     parser = _command(commands, "evaluate", _evaluate, text)
     add = parser.add_argument
-    add("--root", type=Path, required=True, help="data set: holds JPEGImages/ and the annotations")
+    add("--root", type=Path, help="data set: holds JPEGImages/ and the annotations")
+    add("--bag", type=Path, help="bag with images, their ground truth and a seed, instead of a data set")
+    add("--image-topic", metavar="TOPIC", help="of the bag; default /camera/image_raw, raw or compressed")
+    add("--truth-topic", metavar="TOPIC", help="of the bag; default /camera/ground_truth")
+    add("--seed-topic", metavar="TOPIC", help="of the bag; default /camera/seed_mask, else the first ground truth")
+    add("--online", action="store_true", help="with --bag: play it to the real node in real time, too")
+    add("--rate", type=float, metavar="R", help="with --online: speed of the player; default 1, as recorded")
+    add("--player", choices=("maskrnn", "ros2bag"), help="with --online: who plays the bag; default maskrnn")
     add("--reader", choices=("davis", "segtrack"), default="davis", help="layout of the data set")
     add("--annotations", metavar="DIR", help="folder in ROOT; default Annotations, for segtrack GroundTruth")
     add("--sequences", metavar="A,B", default="", help="names, separated by commas; default all below the annotations")
@@ -177,6 +184,7 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish topics under other names")
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
+    parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="play these beside the images; default all")
     parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for an answer, seconds")
@@ -219,6 +227,7 @@ def _bag_play(args: argparse.Namespace) -> int:
         remap=dict(rule.split(":=") for rule in args.remap),
         image_topic=args.image_topic,
         seed_topic=args.seed_topic,
+        topics=args.topics,
         loops=args.loops,
         publish_clock=args.clock,
         timeout_s=args.timeout,

@@ -4,20 +4,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from maskrnn_ros import __version__
+from maskrnn_ros.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
+from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
+from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.evaluation.readers import Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
-from maskrnn_ros.evaluation.results import Evaluation, table, write_csv, write_json
+from maskrnn_ros.evaluation.results import ClipResult, Evaluation, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, prediction_paths, prepare_out
+from maskrnn_ros.evaluation.scoring import seed_of
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
 
@@ -30,7 +35,14 @@ class Options:
         ValueError: Some of them do not go together.
     """
 
-    root: Path
+    root: Path | None = None
+    bag: Path | None = None
+    image_topic: str | None = None
+    truth_topic: str | None = None
+    seed_topic: str | None = None
+    online: bool = False
+    rate: float | None = None
+    player: str | None = None
     reader: str = "davis"
     annotations: str | None = None
     sequences: tuple[str, ...] = ()
@@ -46,6 +58,7 @@ class Options:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        self._check_source()
         if self.workers < 1:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
         if self.predictions is not None and self.preset is not None:
@@ -57,6 +70,38 @@ class Options:
         if self.json is not None and self.json.exists() and not (self.force or self.resume):
             raise ValueError(f"{self.json} is there already; give another file or --force")
 
+    def _check_source(self) -> None:
+        if (self.root is None) == (self.bag is None):
+            raise ValueError(f"expected --root or --bag, found {'neither' if self.root is None else 'both'}")
+        of_tree = {
+            "--annotations": self.annotations is not None,
+            "--sequences": bool(self.sequences),
+            "--split": bool(self.split),
+            "--reader": self.reader != "davis",
+            "--workers": self.workers > 1,
+        }
+        of_bag = {
+            "--image-topic": self.image_topic is not None,
+            "--truth-topic": self.truth_topic is not None,
+            "--seed-topic": self.seed_topic is not None,
+            "--online": self.online,
+        }
+        of_online = {"--rate": self.rate is not None, "--player": self.player is not None}
+        for name in (name for name, is_given in (of_tree if self.bag else of_bag).items() if is_given):
+            raise ValueError(f"{name} is for --root; a bag is one sequence" if self.bag else f"{name} needs --bag")
+        for name in (name for name, is_given in of_online.items() if is_given and not self.online):
+            raise ValueError(f"{name} needs --online")
+        self._check_online()
+
+    def _check_online(self) -> None:
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise ValueError(f"--rate must be > 0 and finite, got {self.rate:g}")
+        if self.online and self.predictions is not None:
+            raise ValueError("--online runs the node; it does not go with --predictions")
+        preset = PRESETS.get(self.preset or "default")
+        if self.online and preset is not None and preset.follower != "tracker":
+            raise ValueError(f"--online runs the node, which is not what the preset {self.preset!r} is")
+
 
 def run(options: Options) -> int:
     """Check, track, score, tell; returns the exit status, 130 after Ctrl-C.
@@ -64,14 +109,26 @@ def run(options: Options) -> int:
     Raises:
         ValueError: Something is wrong with the data or the arguments; nothing was overwritten then.
     """
+    if options.bag is None:
+        assert options.root is not None
+        return _run(
+            find_clips(options.root, options.reader, options.annotations, options.sequences, options.split), options
+        )
+    image_topic, truth_topic = options.image_topic or IMAGE_TOPIC, options.truth_topic or TRUTH_TOPIC
+    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic) as clip:
+        for line in clip.notes:
+            print(line)
+        return _run([clip], options, clip)
+
+
+def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) -> int:
     preset = options.preset or "default"
     config = apply_preset(preset, options.config)
-    clips = find_clips(options.root, options.reader, options.annotations, options.sequences, options.split)
     task = Task(
         convention=_check(clips, options),
         preset=preset,
         config=config,
-        source=f"{options.root.resolve()} {options.annotations or ''} {options.reader}",
+        source=_source(options),
         predictions=options.predictions,
         out=options.out,
     )
@@ -80,12 +137,42 @@ def run(options: Options) -> int:
         scored_frames(range(len(clip)), task.convention)
         if task.predictions is not None:
             prediction_paths(clip, task)
+    play = _online(bag, task, options) if bag is not None and options.online else None
     prepare_out(task, force=options.force, resume=options.resume)
     result = evaluate(clips, task, options.workers)
+    if play is not None and result.clips:
+        result = dataclasses.replace(result, clips=(play(result.clips[0]),))
     if result.clips:
         print(table(result))
         _write(result, clips, task, options)
     return _end(result, options)
+
+
+def _source(options: Options) -> str:
+    if options.bag is not None:
+        topics = options.image_topic or "", options.truth_topic or "", options.seed_topic or ""
+        return f"{options.bag.resolve()} {' '.join(topics)}"
+    assert options.root is not None
+    return f"{options.root.resolve()} {options.annotations or ''} {options.reader}"
+
+
+def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult], ClipResult]:
+    """Adds the scores of the node to those of the bag; what is missing for it is said before anything is done."""
+    from maskrnn_ros.ros.online import check_player, run_online  # needs ROS
+
+    player = options.player or "maskrnn"
+    check_player(player)
+    config = apply_preset(task.preset, options.config, live=True)
+
+    def play(found: ClipResult) -> ClipResult:
+        seed = seed_of(bag.truth(0), task.convention)
+        played = run_online(bag, seed, config, rate=1.0 if options.rate is None else options.rate, player=player)
+        if task.out is not None:
+            write_online(bag, task.convention, played, task.out / "online" / bag.name)
+        streaming, online = score_online(bag, task.convention, played)
+        return dataclasses.replace(found, streaming=streaming, online=online)
+
+    return play
 
 
 def _check(clips: Sequence[Clip], options: Options) -> Convention:

@@ -91,6 +91,43 @@ class StreamingResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OnlineResult:
+    """Scores of the node on one sequence: each frame with its own masks, the last ones before where it has none.
+
+    Args:
+        objects: By id.
+        played: Frames played, the seed's included.
+        processed: Those of them with masks of their own.
+        rate: Speed of the player, 1 = as recorded.
+        ages_ms: For each frame with masks: from its arrival until they were out, ms.
+        fps: Frames with masks per second, from the first image to the last masks; None where there are none.
+    """
+
+    objects: tuple[ObjectResult, ...]
+    played: int
+    processed: int
+    rate: float
+    ages_ms: tuple[float, ...]
+    fps: float | None
+
+    def figures(self, without_t: Sequence[str] = ()) -> dict[str, Figure]:
+        """The figures for machines: those of a summary, and how it went; fractions 0..1."""
+        p50, p95 = np.percentile(self.ages_ms, (50, 95)).tolist() if self.ages_ms else (None, None)
+        return {
+            **summarise(self.objects, without_t),
+            "frames": len(self.objects[0].j),
+            "objects": len(self.objects),
+            "fps": self.fps,
+            "rate": self.rate,
+            "played": self.played,
+            "processed": self.processed,
+            "drop_share": 1 - self.processed / self.played,
+            "age_ms_p50": p50,
+            "age_ms_p95": p95,
+        }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipResult:
     """Scores of one sequence.
 
@@ -100,6 +137,7 @@ class ClipResult:
         frames: Frames scored.
         step_s: Time inside the tracker for all frames but the seed, seconds; None where nothing was tracked.
         streaming: Scores of a second pass, in time; None where there was none.
+        online: Scores of the node, which played in time; None where there was none.
     """
 
     sequence: str
@@ -107,6 +145,7 @@ class ClipResult:
     frames: int
     step_s: float | None
     streaming: StreamingResult | None = None
+    online: OnlineResult | None = None
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> ClipResult:
@@ -158,6 +197,11 @@ class Evaluation:
         """The figures of playing in time, see ``streaming_figures``; None where it was not asked for."""
         return streaming_figures([clip.streaming for clip in self.clips], self.without_t)
 
+    def online(self) -> dict[str, Figure] | None:
+        """The figures of the node on a bag; None where it was not asked for."""
+        played = [clip.online for clip in self.clips if clip.online]
+        return played[0].figures(self.without_t) if played else None  # a bag is one sequence
+
     def rows(self) -> list[dict[str, Figure]]:
         """A row for each object; J and F in time are further columns, where there are any."""
         found = []
@@ -181,7 +225,7 @@ class Evaluation:
             "summary": self.summary(),
             "objects": self.rows(),
             "streaming": self.streaming(),
-            "online": None,
+            "online": self.online(),
         }
 
 

@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +19,11 @@ from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, deterministic, load
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
-from maskrnn_ros.masks import decode, paste
 from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.ros.images import stamp_to_ns
-from maskrnn_ros.ros.qos import POLL_S, client_node, reliable, wait_for_answers
+from maskrnn_ros.ros.node_process import Listener, child_process, labels_of, node_command
+from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.replay import ADAPTATION_MODE, play
 from maskrnn_ros.types import LabelArray
 
@@ -37,7 +32,7 @@ CLIP_NAME = "tabletop"
 _NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
 _TRACKER = f"{_NAMESPACE}/tracker"
 _FPS = 24.0
-_START_TIMEOUT_S = 60.0
+_LAST_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 0.1
 _SHEET_PICTURES = 9
 
@@ -90,10 +85,14 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
     with tempfile.TemporaryDirectory() as scratch:
         bag = Path(scratch) / "bag"
         from_davis(root, sequence, bag, fps=_FPS)
-        with _node_process(config) as process, _Collector(process) as collector:
+        collector = _Collector()
+        with child_process(_node_command(config)) as process, Listener(process, _TRACKER, collector.subscribe) as node:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
             report = play(bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC])
-            collector.wait_for(len(files.frames))
+            count = len(files.frames)  # the player has seen their stamps, so the last are on their way
+            if not node.wait_until(lambda: len(collector.labels) >= count, _LAST_TIMEOUT_S):
+                found = len(collector.labels)
+                raise TimeoutError(f"expected {count} messages on {_TRACKER}/instances, got {found}")
             rss_mb = _rss_mb(process.pid)
     predictions = [collector.labels[stamp] for stamp in sorted(collector.labels)]
     scores = _score(files, predictions)
@@ -110,87 +109,27 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
     )
 
 
-@contextlib.contextmanager
-def _node_process(config: Path | None) -> Iterator[subprocess.Popen[bytes]]:
-    """The node, in a process and a namespace of its own; it is asked to end as by Ctrl-C."""
-    command = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args", "-r", f"__ns:={_NAMESPACE}"]
-    command += ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
-    command += ["--params-file", str(config)] if config else []
-    command += ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
+def _node_command(config: Path | None) -> list[str]:
+    remap = ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
+    file = ["--params-file", str(config)] if config else []
+    status = ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
     mode = deterministic(load(config) if config else Config()).adaptation.mode
-    command += ["-p", f"{ADAPTATION_MODE}:={mode}"]
-    process = subprocess.Popen(command, start_new_session=True)  # Ctrl-C is ours to pass on
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return node_command(_NAMESPACE, *remap, *file, *status, "-p", f"{ADAPTATION_MODE}:={mode}")
 
 
 class _Collector:
-    """Gathers the tracker's masks in a thread of its own; use it in a ``with`` statement.
+    """Gathers the tracker's masks and what its status says."""
 
-    Args:
-        process: The node's process, just started.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self) -> None:
         self.labels: dict[int, LabelArray] = {}
         self.active_s = float("nan")
         self.step_ms_p50 = float("nan")
         self._begin = time.monotonic()
-        self._process = process
-        self._ready = threading.Event()
-        self._stop = threading.Event()
-        self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> _Collector:
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def wait_for(self, count: int) -> None:
-        """Wait for that many messages; the player has seen their stamps, so they are on their way."""
-        deadline = time.monotonic() + 10.0
-        while len(self.labels) < count and time.monotonic() < deadline:
-            self._stop.wait(POLL_S)
-        if len(self.labels) < count:
-            raise TimeoutError(f"expected {count} messages on {_TRACKER}/instances, got {len(self.labels)}")
-
-    def _run(self) -> None:
-        topic = f"{_TRACKER}/instances"
-        with client_node("maskrnn_demo") as (node, executor):
-            node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(100))
-            node.create_subscription(TrackerStatus, f"{_TRACKER}/status", self._on_status, reliable(10))
-            self._wait_for_node(node, executor, topic)
-            self._ready.set()
-            while not self._stop.is_set() and self._error is None:
-                executor.spin_once(timeout_sec=POLL_S)
-
-    def _wait_for_node(self, node: Any, executor: Any, topic: str) -> None:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while True:
-            try:
-                wait_for_answers(node, executor, [topic], _TRACKER, 1.0)
-                return
-            except TimeoutError as error:
-                if self._process.poll() is not None:
-                    self._error = RuntimeError(f"the node ended with exit status {self._process.returncode}, see above")
-                    return
-                if time.monotonic() > deadline:
-                    self._error = RuntimeError(f"the node did not start within {_START_TIMEOUT_S:g} s: {error}")
-                    return
+    def subscribe(self, node: Any) -> None:
+        """See ``Listener``."""
+        node.create_subscription(InstanceMaskArray, f"{_TRACKER}/instances", self._on_instances, reliable(100))
+        node.create_subscription(TrackerStatus, f"{_TRACKER}/status", self._on_status, reliable(10))
 
     def _on_instances(self, message: Any) -> None:
         self.labels[stamp_to_ns(message.header.stamp)] = labels_of(message)
@@ -200,16 +139,6 @@ class _Collector:
             self.active_s = time.monotonic() - self._begin
         if not np.isnan(message.step_ms_p50):
             self.step_ms_p50 = float(message.step_ms_p50)
-
-
-def labels_of(message: Any) -> LabelArray:
-    """The label map int32 (H, W) of an InstanceMaskArray."""
-    labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
-    for instance in message.instances:
-        if instance.area:
-            mask = decode(instance.data, instance.height, instance.width, instance.encoding)
-            labels[paste(mask, instance.x, instance.y, *labels.shape)] = instance.id
-    return labels
 
 
 def _truth(files: DavisSequence, frame: Path) -> LabelArray:

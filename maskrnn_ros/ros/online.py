@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plays a bag in real time to the real node, over real topics, and notes when which masks came."""
+
+from __future__ import annotations
+
+import bisect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+
+from maskrnn_ros.bags.read import cdr_stamp
+from maskrnn_ros.bags.topics import COMPRESSED_SUFFIX
+from maskrnn_ros.config import Config, to_flat, with_values
+from maskrnn_ros.evaluation.bag_clip import BagClip
+from maskrnn_ros.evaluation.online import OnlineRun
+from maskrnn_ros.evaluation.streaming import Timeline
+from maskrnn_ros.msg import InstanceMaskArray
+from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data, ns_to_stamp
+from maskrnn_ros.ros.node_process import Listener, child_process, labels_of, node_command, use_large_segments
+from maskrnn_ros.ros.qos import reliable
+from maskrnn_ros.types import LabelArray, Seed
+
+PLAYERS = ("maskrnn", "ros2bag")
+_DEPTH = 100
+_LAST_TIMEOUT_S = 10.0
+_DELAY_S = 3.0
+"""ros2 bag does not wait for subscribers: they have so long to find it."""
+
+
+def check_player(player: str) -> None:
+    """Refuse a player that is not there.
+
+    Raises:
+        ValueError: There is no ``ros2 bag``, or no such player.
+    """
+    if player not in PLAYERS:
+        raise ValueError(f"--player must be one of {', '.join(PLAYERS)}, got {player!r}")
+    if player != "ros2bag":
+        return
+    ros2 = shutil.which("ros2")
+    if ros2 is None or subprocess.run([ros2, "bag", "play", "--help"], capture_output=True).returncode:
+        raise ValueError(
+            "--player ros2bag needs the command `ros2 bag`, found none; install rosbag2, or --player maskrnn"
+        )
+
+
+def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, player: str = "maskrnn") -> OnlineRun:
+    """Start the node, play the clip's bag to it, and collect its masks until the last image has its own.
+
+    The node is sent the seed when the message that holds it comes in the bag, with the stamp of frame 0: a seed that
+    was drawn late comes late.
+
+    Args:
+        clip: The bag.
+        seed: What to follow, on frame 0; its stamp does not matter.
+        config: Settings of the node. ``compressed`` follows the bag.
+        rate: Speed of the player, 1 = as recorded.
+        player: See ``PLAYERS``.
+
+    Raises:
+        ValueError: The settings publish no masks, there are too few images, or there is no such player.
+        RuntimeError: The node or the player fails.
+    """
+    check_player(player)
+    if config.mask_encoding == "none":
+        raise ValueError("mask_encoding must not be none: there would be nothing to score")
+    if len(clip) < 2:
+        raise ValueError(f"expected 2 images or more from the seed on in {clip.path}, found {len(clip)}")
+    use_large_segments()
+    namespace = f"/maskrnn_evaluate_{os.getpid()}"  # others may run beside it
+    collector = _Collector(clip, seed, namespace)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "node.yaml"
+        values = to_flat(with_values(config, compressed=clip.is_compressed))
+        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+        node = node_command(namespace, "--params-file", str(file))
+        play = _player_command(player, clip, collector.remap, rate, Path(scratch))
+        with (
+            child_process(node) as process,
+            Listener(process, f"{namespace}/tracker", collector.subscribe) as listener,
+            child_process(play, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as playing,
+        ):
+            listener.wait_until(lambda: playing.poll() is not None, float("inf"))
+            if playing.returncode:
+                raise RuntimeError(f"the player ended with exit status {playing.returncode}, see above")
+            # the newest image is never dropped, so its masks come last; where it was lost on the way none do
+            listener.wait_until(collector.has_last, _LAST_TIMEOUT_S)
+    return collector.result(rate)
+
+
+def _player_command(player: str, clip: BagClip, remap: Mapping[str, str], rate: float, scratch: Path) -> list[str]:
+    rules = [f"{name}:={other}" for name, other in remap.items()]
+    common = [str(clip.path), "--rate", str(rate), "--topics", *remap, "--remap", *rules]
+    if player == "maskrnn":
+        topics = ["--image-topic", clip.images.name, "--seed-topic", clip.seeds.name]
+        return [sys.executable, "-m", "maskrnn_ros", "bag", "play", *common, *topics]
+    # it offers what was recorded, often best effort: large images would be lost on their way to us
+    qos = scratch / "qos.yaml"
+    qos.write_text(
+        yaml.safe_dump({name: {"reliability": "reliable", "history": "keep_last", "depth": 20} for name in remap})
+    )
+    options = ["--delay", str(_DELAY_S), "--disable-keyboard-controls", "--qos-profile-overrides-path", str(qos)]
+    return ["ros2", "bag", "play", *common, *options]
+
+
+class _Collector:
+    """Notes when images and masks come, and sends the seed.
+
+    An image counts from when a subscription beside the node's gets it: that works with any player, and both get it at
+    the same time, while the times at which the player meant to publish are late by what the machine is loaded with.
+    """
+
+    def __init__(self, clip: BagClip, seed: Seed, namespace: str) -> None:
+        self._clip, self._seed = clip, seed
+        self._image_topic = f"{namespace}/image" + COMPRESSED_SUFFIX * clip.is_compressed
+        self._trigger_topic = f"{namespace}/seed_in_bag"
+        self._tracker = f"{namespace}/tracker"
+        self.remap = {clip.images.name: self._image_topic, clip.seeds.name: self._trigger_topic}
+        self._numbers = {clip.stamp_ns(number): number for number in range(len(clip))}
+        self._arrived_s: dict[int, float] = {}
+        self._answers: dict[int, tuple[float, bytes]] = {}
+        self._seeding: Any = None
+
+    def subscribe(self, node: Any) -> None:
+        """See ``Listener``."""
+        kind = CompressedImage if self._clip.is_compressed else Image
+        self._seeding = node.create_publisher(Image, f"{self._tracker}/seed_mask", reliable(1))
+        node.create_subscription(kind, self._image_topic, self._on_image, reliable(_DEPTH), raw=True)
+        node.create_subscription(Image, self._trigger_topic, self._on_trigger, reliable(_DEPTH), raw=True)
+        topic = f"{self._tracker}/instances"
+        node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(_DEPTH), raw=True)
+
+    def has_last(self) -> bool:
+        """Whether the last image has its masks."""
+        return len(self._clip) - 1 in self._answers
+
+    def _on_image(self, data: bytes) -> None:
+        now_s, number = time.monotonic(), self._numbers.get(cdr_stamp(data))
+        if number is not None:
+            self._arrived_s[number] = now_s
+
+    def _on_trigger(self, data: bytes) -> None:
+        stamp_ns = self._clip.stamp_ns(0)
+        if cdr_stamp(data) != stamp_ns or self._seeding is None:
+            return
+        message = Image()
+        encoding = "mono8" if max(self._seed.ids) <= 255 else "mono16"
+        fill_image(message, label_image_data(self._seed.labels, encoding), encoding)
+        ns_to_stamp(stamp_ns, message.header.stamp)
+        self._seeding.publish(message)
+        self._seeding = None  # only the first
+
+    def _on_instances(self, data: bytes) -> None:
+        now_s, number = time.monotonic(), self._numbers.get(cdr_stamp(data))
+        if number is not None:
+            self._answers[number] = now_s, zlib.compress(data, 1)  # a hundredth; bags are long
+
+    def result(self, rate: float) -> OnlineRun:
+        """What was collected.
+
+        Raises:
+            RuntimeError: No image came.
+        """
+        if not self._arrived_s:
+            raise RuntimeError(f"expected images on {self._image_topic}, got none")
+        masks = _Masks({number: data for number, (_, data) in self._answers.items()}, self._seed.labels)
+        return OnlineRun(
+            line=Timeline(
+                period_s=self._clip.period_s / rate,
+                arrived_s=self._arrivals(rate),
+                out_s={number: self._answers[number][0] for number in masks},
+            ),
+            masks=masks,
+            rate=rate,
+        )
+
+    def _arrivals(self, rate: float) -> tuple[float, ...]:
+        """When each image came; one that was lost on its way to us by the nearest that was not, and the stamps."""
+        known, found = sorted(self._arrived_s), []
+        for number in range(len(self._clip)):
+            near = known[max(0, bisect.bisect_right(known, number) - 1)]
+            apart_s = (self._clip.stamp_ns(number) - self._clip.stamp_ns(near)) / NS_PER_S
+            found.append(self._arrived_s[near] + apart_s / rate)
+        return tuple(found)
+
+
+class _Masks(Mapping[int, LabelArray]):
+    """Labels by number of the frame, decoded when asked for.
+
+    A message without instances was written before the seed was applied; it counts for frame 0 only, as the seed.
+    """
+
+    def __init__(self, packed: Mapping[int, bytes], seed: LabelArray) -> None:
+        self._seed = seed
+        self._packed = {n: data for n, data in sorted(packed.items()) if not n or _message(data).instances}
+
+    def __getitem__(self, number: int) -> LabelArray:
+        return labels_of(_message(self._packed[number])) if number else self._seed
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
+def _message(data: bytes) -> Any:
+    return deserialize_message(zlib.decompress(data), InstanceMaskArray)
