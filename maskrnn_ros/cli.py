@@ -185,6 +185,7 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="play these beside the images; default all")
+    parser.add_argument("--subscribers", type=int, default=1, metavar="N", help="how many the images wait for")
     parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for an answer, seconds")
@@ -228,6 +229,7 @@ def _bag_play(args: argparse.Namespace) -> int:
         image_topic=args.image_topic,
         seed_topic=args.seed_topic,
         topics=args.topics,
+        subscribers=args.subscribers,
         loops=args.loops,
         publish_clock=args.clock,
         timeout_s=args.timeout,

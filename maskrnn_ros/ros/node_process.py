@@ -148,7 +148,7 @@ def use_large_segments() -> None:
     figures would be those of the transport. A profile that the user has set stays.
     """
     places = [Path(__file__).parents[2] / "config", Path(sysconfig.get_path("data"), "share", "maskrnn_ros", "config")]
-    with contextlib.suppress(PackageNotFoundError, ValueError):  # nothing is sourced: an install by pip
+    with contextlib.suppress(PackageNotFoundError, OSError):  # nothing is sourced: an install by pip
         places.append(get_package_share_path("maskrnn_ros") / "config")
     profile = next(
         (place / "fastdds_localhost.xml" for place in places if (place / "fastdds_localhost.xml").is_file()), None

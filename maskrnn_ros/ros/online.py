@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from tqdm import tqdm
 
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.bags.topics import COMPRESSED_SUFFIX
@@ -25,7 +26,7 @@ from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.online import OnlineRun
 from maskrnn_ros.evaluation.streaming import Timeline
-from maskrnn_ros.msg import InstanceMaskArray
+from maskrnn_ros.msg import InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data, ns_to_stamp
 from maskrnn_ros.ros.node_process import Listener, child_process, labels_of, node_command, use_large_segments
 from maskrnn_ros.ros.qos import reliable
@@ -90,8 +91,14 @@ def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, 
             child_process(node) as process,
             Listener(process, f"{namespace}/tracker", collector.subscribe) as listener,
             child_process(play, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as playing,
+            tqdm(total=len(clip), desc=f"online, rate {rate:g}", unit="frame") as bar,
         ):
-            listener.wait_until(lambda: playing.poll() is not None, float("inf"))
+
+            def is_over() -> bool:
+                bar.update(collector.played - bar.n)
+                return playing.poll() is not None
+
+            listener.wait_until(is_over, float("inf"))
             if playing.returncode:
                 raise RuntimeError(f"the player ended with exit status {playing.returncode}, see above")
             # the newest image is never dropped, so its masks come last; where it was lost on the way none do
@@ -104,7 +111,8 @@ def _player_command(player: str, clip: BagClip, remap: Mapping[str, str], rate: 
     common = [str(clip.path), "--rate", str(rate), "--topics", *remap, "--remap", *rules]
     if player == "maskrnn":
         topics = ["--image-topic", clip.images.name, "--seed-topic", clip.seeds.name]
-        return [sys.executable, "-m", "maskrnn_ros", "bag", "play", *common, *topics]
+        both = ["--subscribers", "2"]  # the node, and we
+        return [sys.executable, "-m", "maskrnn_ros", "bag", "play", *common, *topics, *both]
     # it offers what was recorded, often best effort: large images would be lost on their way to us
     qos = scratch / "qos.yaml"
     qos.write_text(
@@ -131,6 +139,7 @@ class _Collector:
         self._arrived_s: dict[int, float] = {}
         self._answers: dict[int, tuple[float, bytes]] = {}
         self._seeding: Any = None
+        self._rejected = ""
 
     def subscribe(self, node: Any) -> None:
         """See ``Listener``."""
@@ -138,8 +147,14 @@ class _Collector:
         self._seeding = node.create_publisher(Image, f"{self._tracker}/seed_mask", reliable(1))
         node.create_subscription(kind, self._image_topic, self._on_image, reliable(_DEPTH), raw=True)
         node.create_subscription(Image, self._trigger_topic, self._on_trigger, reliable(_DEPTH), raw=True)
+        node.create_subscription(SeedResult, f"{self._tracker}/seed_result", self._on_seed_result, reliable(1))
         topic = f"{self._tracker}/instances"
         node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(_DEPTH), raw=True)
+
+    @property
+    def played(self) -> int:
+        """Images that have come."""
+        return len(self._arrived_s)
 
     def has_last(self) -> bool:
         """Whether the last image has its masks."""
@@ -161,6 +176,10 @@ class _Collector:
         self._seeding.publish(message)
         self._seeding = None  # only the first
 
+    def _on_seed_result(self, message: Any) -> None:
+        if message.status == SeedResult.STATUS_REJECTED:
+            self._rejected = message.reason
+
     def _on_instances(self, data: bytes) -> None:
         now_s, number = time.monotonic(), self._numbers.get(cdr_stamp(data))
         if number is not None:
@@ -170,8 +189,10 @@ class _Collector:
         """What was collected.
 
         Raises:
-            RuntimeError: No image came.
+            RuntimeError: No image came, or the node rejected the seed.
         """
+        if self._rejected:
+            raise RuntimeError(f"expected the node to follow the seed, it rejected it: {self._rejected}")
         if not self._arrived_s:
             raise RuntimeError(f"expected images on {self._image_topic}, got none")
         masks = _Masks({number: data for number, (_, data) in self._answers.items()}, self._seed.labels)

@@ -84,25 +84,31 @@ def spin_until(executor: SingleThreadedExecutor, is_done: Callable[[], bool], ti
     return True
 
 
-def wait_for_subscribers(executor: SingleThreadedExecutor, publishers: Iterable[Any], timeout_s: float) -> None:
-    """Wait until every publisher has a subscriber.
+def wait_for_subscribers(
+    executor: SingleThreadedExecutor, publishers: Iterable[Any], timeout_s: float, count: int = 1
+) -> None:
+    """Wait until every publisher has a subscriber, or several.
 
     Args:
         executor: Spins meanwhile.
         publishers: rclpy publishers.
         timeout_s: Seconds, for all of them together.
+        count: How many each of them needs.
 
     Raises:
-        TimeoutError: One has none; the message names its topic.
+        TimeoutError: One has fewer; the message names its topic.
     """
     deadline = time.monotonic() + timeout_s
     for publisher in publishers:
 
         def is_matched(publisher: Any = publisher) -> bool:
-            return bool(publisher.get_subscription_count())
+            return bool(publisher.get_subscription_count() >= count)
 
         if not spin_until(executor, is_matched, deadline - time.monotonic()):
-            raise TimeoutError(f"nobody subscribes to {publisher.topic_name}; waited {timeout_s:g} s")
+            found = publisher.get_subscription_count()
+            who = f"expected {count} subscribers of {publisher.topic_name}, found {found}"
+            who = who if count > 1 else f"nobody subscribes to {publisher.topic_name}"
+            raise TimeoutError(f"{who}; waited {timeout_s:g} s")
 
 
 def wait_for_answers(

@@ -63,6 +63,7 @@ def play(
     image_topic: str = IMAGE_TOPIC,
     seed_topic: str = SEED_TOPIC,
     topics: Collection[str] | None = None,
+    subscribers: int = 1,
     loops: int = 1,
     publish_clock: bool = False,
     timeout_s: float = 60.0,
@@ -83,6 +84,7 @@ def play(
         image_topic: The images in the bag, or what goes before /compressed there.
         seed_topic: The seed masks in the bag, where it has any.
         topics: What to play beside the images, by the names in the bag; None for all.
+        subscribers: How many the images wait for.
         loops: How often to play it; 0 = until Ctrl-C. Stamps go back at the start of each.
         publish_clock: Publish the log times on /clock, for nodes with use_sim_time.
         timeout_s: Longest wait for subscribers, and for each answer in lockstep, seconds.
@@ -91,7 +93,7 @@ def play(
         ValueError: A setting is wrong, the bag cannot be played, or in lockstep the tracker adapts in the background.
         TimeoutError: Nobody subscribes, or an answer does not come; one line that names topic and stamp.
     """
-    _check_settings(rate, loops, timeout_s)
+    _check_settings(rate, subscribers, loops, timeout_s)
     with BagReader(bag) as reader, client_node("maskrnn_play") as (node, executor):
         names = _names(reader, image_topic, topics)
         player = _Player(reader, node, executor, timeout_s)
@@ -99,7 +101,7 @@ def play(
             player.offer(names, remap or {}, publish_clock)
             if lockstep:
                 player.subscribe(tracker)
-            player.wait(names[0], seed_topic, tracker if lockstep else None)
+            player.wait(names[0], seed_topic, tracker if lockstep else None, subscribers)
             if lockstep:
                 check_deterministic(node, executor, tracker, timeout_s)
             for _ in _rounds(loops):
@@ -113,9 +115,11 @@ def play(
         return player.report(interrupted=False)
 
 
-def _check_settings(rate: float, loops: int, timeout_s: float) -> None:
+def _check_settings(rate: float, subscribers: int, loops: int, timeout_s: float) -> None:
     if not 0 < rate < math.inf:
         raise ValueError(f"rate must be > 0 and finite, got {rate:g}")
+    if subscribers < 1:
+        raise ValueError(f"subscribers must be >= 1, got {subscribers}")
     if loops < 0:
         raise ValueError(f"loops must be >= 0, got {loops}")
     if not 0 < timeout_s < math.inf:
@@ -234,7 +238,7 @@ class _Player:
             self._rejected.append(f"{seed}: {message.reason}")
             self._node.get_logger().warning(f"{seed} was rejected: {message.reason}")
 
-    def wait(self, images: str, seeds: str, tracker: str | None) -> None:
+    def wait(self, images: str, seeds: str, tracker: str | None, subscribers: int) -> None:
         """Wait for subscribers of images and seeds, in lockstep for the tracker as well."""
         if images not in self._publishers:
             msgtype = self._skipped[images]
@@ -242,7 +246,8 @@ class _Player:
         needed = [images]
         if seeds in self._publishers and self._reader.topics[seeds].count:
             needed.append(seeds)
-        wait_for_subscribers(self._executor, [self._publishers[name] for name in needed], self._timeout_s)
+        wait_for_subscribers(self._executor, [self._publishers[images]], self._timeout_s, subscribers)
+        wait_for_subscribers(self._executor, [self._publishers[name] for name in needed[1:]], self._timeout_s)
         if tracker is not None:
             topics = self._answer_topics if seeds in needed else self._answer_topics[:1]
             wait_for_answers(self._node, self._executor, topics, tracker, self._timeout_s)
