@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from pathlib import Path
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
+from maskrnn_ros.evaluation.paced import Pace
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
-from maskrnn_ros.evaluation.readers import Clip, default_convention, find_clips, objects_of
+from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
-from maskrnn_ros.evaluation.results import Evaluation, table, write_csv, write_json
+from maskrnn_ros.evaluation.results import Evaluation, flattened, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, prediction_paths, prepare_out
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
@@ -39,6 +41,8 @@ class Options:
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
     convention: Convention | None = None
+    streaming: bool = False
+    fps: float | None = None
     workers: int = 1
     out: Path | None = None
     json: Path | None = None
@@ -50,12 +54,23 @@ class Options:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
         if self.predictions is not None and self.preset is not None:
             raise ValueError("--predictions scores what is there; it does not go with --preset")
+        self._check_streaming()
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
             raise ValueError("--resume goes on in the folder --out, and does not go with --force")
         if self.json is not None and self.json.exists() and not (self.force or self.resume):
             raise ValueError(f"{self.json} is there already; give another file or --force")
+
+    def _check_streaming(self) -> None:
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"--fps must be > 0, got {self.fps:g}")
+        if self.fps is not None and not self.streaming:
+            raise ValueError("--fps is the rate at which --streaming plays; give both")
+        if self.streaming and self.predictions is not None:
+            raise ValueError("--streaming times a tracker; it does not go with --predictions")
+        if self.streaming and self.workers > 1:
+            raise ValueError(f"--streaming needs --workers 1, got {self.workers}: they would take each other's time")
 
 
 def run(options: Options) -> int:
@@ -74,6 +89,7 @@ def run(options: Options) -> int:
         source=f"{options.root.resolve()} {options.annotations or ''} {options.reader}",
         predictions=options.predictions,
         out=options.out,
+        pace=_pace(preset, options) if options.streaming else None,
     )
     for clip in clips:
         objects_of(clip.truth(0), task.convention)
@@ -86,6 +102,11 @@ def run(options: Options) -> int:
         print(table(result))
         _write(result, clips, task, options)
     return _end(result, options)
+
+
+def _pace(preset: str, options: Options) -> Pace:
+    fps = FPS if options.fps is None else options.fps
+    return Pace(fps=fps, config=apply_preset(preset, options.config, live=True))
 
 
 def _check(clips: Sequence[Clip], options: Options) -> Convention:
@@ -101,8 +122,8 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
         return
     kind = "predictions" if task.predictions is not None else PRESETS[task.preset].kind
     row = {"preset": task.preset if task.predictions is None else "-", "marked": kind, "convention": task.convention}
-    write_csv(out / "summary.csv", [{**row, **result.summary()}])
-    write_csv(out / "per_object.csv", [found.figures() for found in result.objects])
+    write_csv(out / "summary.csv", [{**row, **result.summary(), **flattened(result.streaming())}])
+    write_csv(out / "per_object.csv", result.rows())
     write_report(out / "report.html", result, clips, task, _versions())
     print(out / "report.html")
 

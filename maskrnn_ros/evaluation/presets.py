@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from maskrnn_ros.config import Config, Value, from_flat, settings, to_flat
+from maskrnn_ros.config import Config, Value, deterministic, from_flat, settings, to_flat
 
 _ALL_OFF: dict[str, Value] = {"matching.enabled": False, "adaptation.mode": "off", "refinement.enabled": False}
 _NETWORK = "the two-stream network with its localization net"
@@ -53,8 +53,14 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def apply_preset(name: str, config: Config) -> Config:
-    """The config with the values of the preset; adaptation waits until it is done, so that no clock decides.
+def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
+    """The config with the values of the preset.
+
+    Args:
+        name: Name of the preset.
+        config: What it changes.
+        live: Adapt as the config says, in the background by default. Otherwise tracking waits until adaptation is done,
+            so that no clock decides.
 
     Raises:
         ValueError: No such preset, or one whose part this version does not have.
@@ -66,6 +72,4 @@ def apply_preset(name: str, config: Config) -> Config:
         part = preset.missing or (preset.needs and preset.needs[1])
         raise ValueError(f"preset {name!r} needs {part}, which this version does not have")
     flat = {**to_flat(config), **{key: value for key, value in preset.values.items() if key in known}}
-    if flat.get("adaptation.mode") == "background":
-        flat["adaptation.mode"] = "blocking"
-    return from_flat(flat)
+    return from_flat(flat) if live else deterministic(from_flat(flat))
