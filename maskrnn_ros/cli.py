@@ -142,6 +142,8 @@ def _add_evaluate(commands: Any) -> None:
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
     add("--convention", choices=("davis2016", "davis2017", "segtrack2"), help="default: by the ids in the annotations")
+    add("--streaming", action="store_true", help="play every clip a second time, in real time, and score what was out")
+    add("--fps", type=float, metavar="F", help="with --streaming: frames per second; default 24, of a bag its own")
     add("--workers", type=int, default=1, metavar="N", help="sequences at a time")
     add("--out", type=Path, metavar="DIR", help="folder for masks, summary.csv, per_object.csv and report.html")
     add("--force", action="store_true", help="write over what is in DIR and FILE")

@@ -247,7 +247,7 @@ def test_what_is_wrong_is_said_in_one_line(tree, tmp_path, capsys, arguments, te
     assert not (tmp_path / "f.json").exists()
 
 
-@pytest.mark.parametrize("flag", ["--bag", "--online", "--streaming", "--ablate", "--profile", "--lookahead"])
+@pytest.mark.parametrize("flag", ["--ablate", "--profile", "--lookahead"])
 def test_what_does_not_exist_yet_has_no_flag(tree, flag, capsys):
     with pytest.raises(SystemExit) as caught:
         evaluate(tree, flag)

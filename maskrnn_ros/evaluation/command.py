@@ -17,10 +17,11 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
+from maskrnn_ros.evaluation.paced import Pace
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
-from maskrnn_ros.evaluation.readers import Clip, default_convention, find_clips, objects_of
+from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
-from maskrnn_ros.evaluation.results import ClipResult, Evaluation, table, write_csv, write_json
+from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, prediction_paths, prepare_out
 from maskrnn_ros.evaluation.scoring import seed_of
 
@@ -51,6 +52,8 @@ class Options:
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
     convention: Convention | None = None
+    streaming: bool = False
+    fps: float | None = None
     workers: int = 1
     out: Path | None = None
     json: Path | None = None
@@ -63,6 +66,7 @@ class Options:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
         if self.predictions is not None and self.preset is not None:
             raise ValueError("--predictions scores what is there; it does not go with --preset")
+        self._check_streaming()
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
@@ -96,11 +100,23 @@ class Options:
     def _check_online(self) -> None:
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"--rate must be > 0 and finite, got {self.rate:g}")
+        if self.online and self.streaming:
+            raise ValueError("--online gives the figures of --streaming, those of the node; give one of them")
         if self.online and self.predictions is not None:
             raise ValueError("--online runs the node; it does not go with --predictions")
         preset = PRESETS.get(self.preset or "default")
         if self.online and preset is not None and preset.follower != "tracker":
             raise ValueError(f"--online runs the node, which is not what the preset {self.preset!r} is")
+
+    def _check_streaming(self) -> None:
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"--fps must be > 0, got {self.fps:g}")
+        if self.fps is not None and not self.streaming:
+            raise ValueError("--fps is the rate at which --streaming plays; give both")
+        if self.streaming and self.predictions is not None:
+            raise ValueError("--streaming times a tracker; it does not go with --predictions")
+        if self.streaming and self.workers > 1:
+            raise ValueError(f"--streaming needs --workers 1, got {self.workers}: they would take each other's time")
 
 
 def run(options: Options) -> int:
@@ -131,6 +147,7 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
         source=_source(options),
         predictions=options.predictions,
         out=options.out,
+        pace=_pace(preset, options, bag) if options.streaming else None,
     )
     for clip in clips:
         objects_of(clip.truth(0), task.convention)
@@ -158,11 +175,11 @@ def _source(options: Options) -> str:
 
 def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult], ClipResult]:
     """Adds the scores of the node to those of the bag; what is missing for it is said before anything is done."""
-    from maskrnn_ros.ros.online import check_player, run_online  # needs ROS
+    from maskrnn_ros.ros.online import check_online, run_online  # needs ROS
 
     player = options.player or "maskrnn"
-    check_player(player)
     config = apply_preset(task.preset, options.config, live=True)
+    check_online(bag, config, player)
 
     def play(found: ClipResult) -> ClipResult:
         seed = seed_of(bag.truth(0), task.convention)
@@ -173,6 +190,11 @@ def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult]
         return dataclasses.replace(found, streaming=streaming, online=online)
 
     return play
+
+
+def _pace(preset: str, options: Options, bag: BagClip | None) -> Pace:
+    fps = options.fps or (1 / bag.period_s if bag is not None and bag.period_s else FPS)
+    return Pace(fps=fps, config=apply_preset(preset, options.config, live=True))
 
 
 def _check(clips: Sequence[Clip], options: Options) -> Convention:
@@ -188,8 +210,9 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
         return
     kind = "predictions" if task.predictions is not None else PRESETS[task.preset].kind
     row = {"preset": task.preset if task.predictions is None else "-", "marked": kind, "convention": task.convention}
-    write_csv(out / "summary.csv", [{**row, **result.summary()}])
-    write_csv(out / "per_object.csv", [found.figures() for found in result.objects])
+    online = {f"online_{key}": value for key, value in (result.online() or {}).items()}
+    write_csv(out / "summary.csv", [{**row, **result.summary(), **flattened(result.streaming()), **online}])
+    write_csv(out / "per_object.csv", result.rows())
     write_report(out / "report.html", result, clips, task, _versions())
     print(out / "report.html")
 

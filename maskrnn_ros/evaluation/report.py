@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
 import cv2
 import numpy as np
-from matplotlib.figure import Figure as Plot
 from tqdm import tqdm
 
 from maskrnn_ros.evaluation.metrics import VOID, scored_frames
+from maskrnn_ros.evaluation.plots import age_histogram, curves
 from maskrnn_ros.evaluation.readers import Clip
-from maskrnn_ros.evaluation.results import ClipResult, Evaluation, Figure, notes, show
+from maskrnn_ros.evaluation.results import SLACK_NAMES, ClipResult, Evaluation, Figure, StreamingResult, notes, show
 from maskrnn_ros.evaluation.run import Task, prediction_paths
 from maskrnn_ros.files import read_labels
-from maskrnn_ros.overlay import colour, overlay_labels
+from maskrnn_ros.overlay import overlay_labels
 from maskrnn_ros.types import LabelArray, UInt8Array
 
 _TIMES = 4
@@ -49,7 +48,7 @@ p { margin: .3rem 0; } .note { color: #4a535d; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e6ea; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tbody tr:last-child { font-weight: 600; }
+tbody tr:last-child { font-weight: 600; } .plain tbody tr:last-child { font-weight: inherit; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .5rem; }
 figure { margin: 0; } figcaption { font-size: .8rem; color: #4a535d; }
 img { max-width: 100%; height: auto; display: block; border-radius: .25rem; }
@@ -59,6 +58,7 @@ details table td { text-align: left; }
 </style></head><body>
 <h1>$title</h1>
 $head
+$streaming
 <h2>Objects</h2>
 <p class="note">Worst first.</p>
 <div class="scroll">$objects</div>
@@ -101,6 +101,7 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip], task: Ta
     page = _PAGE.substitute(
         title=html.escape(f"Evaluation: {task.preset if task.predictions is None else 'predictions'}"),
         head=_head(result),
+        streaming=_streaming(result),
         objects=_objects(result),
         clips="\n".join(sections),
         settings=_table(("", ""), [(key, show(value)) for key, value in {**versions, **task.settings()}.items()]),
@@ -119,15 +120,42 @@ def _head(result: Evaluation) -> str:
     return f'{"".join(lines)}<div class="big">{"".join(boxes)}</div>'
 
 
+def _streaming(result: Evaluation) -> str:
+    """The figures in time beside the offline ones, and how old the masks were; nothing where none was asked for."""
+    figures = result.streaming()
+    if figures is None:
+        return ""
+    columns = {key: name for key, name in _COLUMNS.items() if key != "frames"}
+    rows = {"offline": result.summary(), **{name: figures[key] for key, name in SLACK_NAMES.items()}}
+    rows |= {"online": online} if (online := result.online()) is not None else {}
+    cells = [[name, *(show(row[key]) for key in columns)] for name, row in rows.items()]
+    table = _table(("", *columns.values()), cells)
+    played = [clip.streaming for clip in result.clips if clip.streaming is not None]
+    return f'<h2>In time</h2><div class="scroll plain">{table}</div>{_ages(played, figures["fps"])}'
+
+
+def _ages(played: Sequence[StreamingResult], fps: float | None) -> str:
+    """Histogram of the ages of all masks."""
+    ages = [age for result in played for age in result.ages_ms]
+    if not ages:
+        return ""
+    picture = age_histogram(ages, 1e3 / fps if fps else None)
+    return f'<img alt="Histogram of the age of the masks, ms" src="{picture}">'
+
+
 def _objects(result: Evaluation) -> str:
     single = all(len(clip.objects) == 1 for clip in result.clips)
-    rows = sorted((found.figures() for found in result.objects), key=lambda row: float(row["j_mean"] or 0))
+    rows = sorted(result.rows(), key=lambda row: float(row["j_mean"] or 0))
+    figures, summary = result.streaming(), result.summary()
+    columns = dict(_COLUMNS)
+    for key, name in SLACK_NAMES.items() if figures else ():
+        columns |= {f"j_{key}": f"J {name}", f"f_{key}": f"F {name}"}
+        summary |= {f"j_{key}": figures[key]["j_mean"], f"f_{key}": figures[key]["f_mean"]} if figures else {}
     cells: list[Sequence[Figure]] = [
-        [row["sequence"] if single else f"{row['sequence']} {row['id']}", *(show(row[key]) for key in _COLUMNS)]
+        [row["sequence"] if single else f"{row['sequence']} {row['id']}", *(show(row[key]) for key in columns)]
         for row in rows
     ]
-    summary = result.summary()
-    return _table(("object", *_COLUMNS.values()), [*cells, ["mean", *(show(summary[key]) for key in _COLUMNS)]])
+    return _table(("object", *columns.values()), [*cells, ["mean", *(show(summary[key]) for key in columns)]])
 
 
 def _table(head: Iterable[Figure], rows: Iterable[Iterable[Figure]]) -> str:
@@ -158,7 +186,7 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
     return (
         f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip)} frames. '
         "Tinted: the prediction; white line: the ground truth.</p>"
-        f'<img alt="J and F of {name} over time" src="{_curves(found, numbers[0])}">'
+        f'<img alt="J and F of {name} over time" src="{curves(found.objects, numbers[0])}">'
         f"<h3>Worst frames</h3>{sheet(worst)}<h3>Over time</h3>{sheet(fixed)}"
     )
 
@@ -198,24 +226,3 @@ def _picture(clip: Clip, number: int, path: Path | None, task: Task) -> str:
 def _jpeg(image: UInt8Array) -> str:
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 82])
     return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"
-
-
-def _curves(found: ClipResult, first: int) -> str:
-    """J and F over time per object, as a data URL."""
-    plot = Plot(figsize=(5.6, 4.2), layout="constrained")
-    axes = plot.subplots(2, 1, sharex=True)
-    for axis, name, key in zip(axes, ("J", "F"), ("j", "f"), strict=True):
-        for scores in found.objects:
-            values = getattr(scores, key)
-            tone = tuple(channel / 255 for channel in colour(scores.instance_id))
-            axis.plot(range(first, first + len(values)), values, color=tone, lw=1.8, label=f"{scores.instance_id}")
-        axis.set(ylabel=name, ylim=(-0.02, 1.02))
-        axis.tick_params(labelsize=12)
-        axis.yaxis.label.set_size(14)
-        axis.grid(alpha=0.3)
-    axes[1].set_xlabel("frame", fontsize=14)
-    if len(found.objects) > 1:
-        axes[0].legend(title="object", fontsize=11, ncols=2)
-    file = io.BytesIO()
-    plot.savefig(file, format="png", dpi=140)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -17,6 +17,9 @@ from maskrnn_ros.evaluation.temporal import UNSTEADY
 
 Figure = float | int | str | None
 
+SLACK_NAMES = {"slack0": "slack 0", "slack1": "slack 1"}
+"""Figures in time by their key, for people."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectResult:
@@ -86,7 +89,7 @@ class StreamingResult:
     @staticmethod
     def from_json(values: dict[str, Any]) -> StreamingResult:
         """The inverse of ``dataclasses.asdict`` and JSON."""
-        slacks = {key: tuple(map(ObjectResult.from_json, values[key])) for key in ("slack0", "slack1")}
+        slacks = {key: tuple(map(ObjectResult.from_json, values[key])) for key in SLACK_NAMES}
         return StreamingResult(**{**values, **slacks, "ages_ms": tuple(values["ages_ms"])})
 
 
@@ -207,7 +210,7 @@ class Evaluation:
         found = []
         for clip in self.clips:
             rows = [scores.figures() for scores in clip.objects]
-            for key in ("slack0", "slack1") if clip.streaming else ():
+            for key in SLACK_NAMES if clip.streaming else ():
                 for row, scores in zip(rows, getattr(clip.streaming, key), strict=True):
                     figures = scores.figures()
                     row |= {f"j_{key}": figures["j_mean"], f"f_{key}": figures["f_mean"]}
@@ -270,6 +273,14 @@ def streaming_figures(
     }
 
 
+def flattened(figures: dict[str, Any] | None) -> dict[str, Figure]:
+    """The same in one level, for a row of a table: "slack0_j_mean", "streaming_fps"; nothing for None."""
+    row: dict[str, Figure] = {}
+    for key, value in (figures or {}).items():
+        row |= {f"{key}_{name}": v for name, v in value.items()} if isinstance(value, dict) else {key: value}
+    return {"streaming_fps" if key == "fps" else key: value for key, value in row.items()}
+
+
 def mean(values: Iterable[Any]) -> float | None:
     """Mean of those that are not None; None where all are."""
     known = [value for value in values if value is not None]
@@ -279,12 +290,20 @@ def mean(values: Iterable[Any]) -> float | None:
 def table(result: Evaluation) -> str:
     """The scores as text, for people, the convention with them."""
     columns = ("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay", "t_mean")
-    width = max([len("sequence"), *(len(f"{found.sequence} {found.instance_id}") for found in result.objects)])
+    width = max(
+        [
+            *map(len, ("sequence", *SLACK_NAMES.values())),
+            *(len(f"{found.sequence} {found.instance_id}") for found in result.objects),
+        ]
+    )
     names = ("J&F", "J", "recall", "decay", "F", "recall", "decay", "T")
     lines = [f"{'sequence':{width}}  " + " ".join(f"{name:>6}" for name in names) + "  switches  absent"]
     rows = [found.figures() for found in result.objects]
     single = all(len(clip.objects) == 1 for clip in result.clips)
-    for row in [*rows, {"sequence": "mean", "id": "", **result.summary()}]:
+    streaming = result.streaming() or {}
+    means = {"mean": result.summary(), **{n: streaming[key] for key, n in SLACK_NAMES.items() if key in streaming}}
+    means |= {"online": online} if (online := result.online()) is not None else {}
+    for row in [*rows, *({"sequence": name, "id": "", **row} for name, row in means.items())]:
         name = f"{row['sequence']}" if single else f"{row['sequence']} {row['id']}"
         figures = " ".join(f"{show(row[key]):>6}" for key in columns)
         lines.append(f"{name:{width}}  {figures}  {row['id_switches']:>8}  {show(row['absent_false_rate']):>6}")
@@ -302,7 +321,28 @@ def notes(result: Evaluation) -> list[str]:
     fps = result.summary()["fps"]
     if fps is not None:
         lines.append(f"{fps:.1f} scored frames per second inside the tracker")
+    streaming = result.streaming()
+    if streaming is not None:
+        lines.append(streaming_note(streaming))
+    online = result.online()
+    if online is not None:
+        lines.append(
+            f"online: at rate {online['rate']:g} the node gave {online['processed']} of {online['played']} frames masks "
+            "of their own; the last ones are held for the others"
+        )
     return lines
+
+
+def streaming_note(figures: dict[str, Any]) -> str:
+    """One line on how a clip was played and how it went, from ``streaming_figures``."""
+    rate = f"{figures['fps']:g} fps" if figures["fps"] else "the rates of the clips"
+    ages = "no masks"
+    if figures["age_ms_p50"] is not None:
+        ages = f"masks out after {figures['age_ms_p50']:.0f} ms (p50), {figures['age_ms_p95']:.0f} ms (p95)"
+    return (
+        f"played at {rate}: {100 * figures['drop_share']:.1f} % of the frames dropped, {ages}; slack 0 scores what is "
+        "out when a frame comes, slack 1 when the next one does"
+    )
 
 
 def show(value: Figure) -> str:

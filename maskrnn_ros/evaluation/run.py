@@ -21,9 +21,10 @@ from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
+from maskrnn_ros.evaluation.paced import Pace, stream_clip
 from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
-from maskrnn_ros.evaluation.results import ClipResult, Evaluation, write_json
+from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
 from maskrnn_ros.evaluation.scoring import ClipScorer, seed_of
 from maskrnn_ros.files import read_labels, write_labels
 from maskrnn_ros.tracking.tracker import set_threads
@@ -44,6 +45,7 @@ class Task:
         source: Which data set, for people and for ``--resume``.
         predictions: Folder of ``<sequence>/<stem>.png`` to score; None tracks.
         out: Folder for masks and what is done; None keeps neither.
+        pace: How each clip is played a second time, in time; None does not. Those masks are scored, not written.
     """
 
     convention: Convention
@@ -52,6 +54,7 @@ class Task:
     source: str = ""
     predictions: Path | None = None
     out: Path | None = None
+    pace: Pace | None = None
 
     @property
     def title(self) -> str:
@@ -64,7 +67,9 @@ class Task:
         """What decides the result."""
         predictions = str(self.predictions.resolve()) if self.predictions else None
         own = {"version": __version__, "convention": self.convention, "preset": self.preset}
-        return {**own, "source": self.source, "predictions": predictions, **to_flat(self.config)}
+        pace = self.pace
+        played = {"streaming.fps": pace and pace.fps, "streaming.adaptation": pace and pace.config.adaptation.mode}
+        return {**own, "source": self.source, "predictions": predictions, **played, **to_flat(self.config)}
 
 
 def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda: None) -> ClipResult:
@@ -73,7 +78,7 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
     Args:
         clip: The sequence.
         task: How.
-        advance: Called after every frame.
+        advance: Called after every frame of each pass.
 
     Raises:
         ValueError: A file is no such image, or one of another size or with ids that are not the first annotation's.
@@ -87,7 +92,19 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
             step_s = (step_s or 0.0) + (seconds if number else 0.0)
         advance()
     objects = scorer.objects()
-    return ClipResult(sequence=clip.name, objects=objects, frames=len(objects[0].j), step_s=step_s)
+    return ClipResult(
+        sequence=clip.name,
+        objects=objects,
+        frames=len(objects[0].j),
+        step_s=step_s,
+        streaming=_streamed(clip, task, task.pace, advance) if task.pace is not None else None,
+    )
+
+
+def _streamed(clip: Clip, task: Task, pace: Pace, advance: Callable[[], object]) -> StreamingResult:
+    """The clip once more, in time, by a new follower that adapts as the node does."""
+    name = PRESETS[task.preset].follower
+    return stream_clip(clip, task.convention, lambda: build_follower(name, pace.config), pace.fps, advance)
 
 
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
@@ -183,7 +200,8 @@ def evaluate(clips: Sequence[Clip], task: Task, workers: int = 1) -> Evaluation:
     todo = [clip for clip in clips if clip.name not in done]
     frames = sum(len(clip) for clip in clips)
     skipped = sum(len(clip) for clip in clips if clip.name in done)
-    with tqdm(total=frames, initial=skipped, desc=task.preset, unit="frame") as bar:
+    passes = 1 if task.pace is None else 2
+    with tqdm(total=passes * frames, initial=passes * skipped, desc=task.preset, unit="frame") as bar:
         try:
             for result in _serial(todo, task, bar) if workers == 1 else _parallel(todo, task, workers, bar):
                 done[result.sequence] = result

@@ -39,12 +39,16 @@ _DELAY_S = 3.0
 """ros2 bag does not wait for subscribers: they have so long to find it."""
 
 
-def check_player(player: str) -> None:
-    """Refuse a player that is not there.
+def check_online(clip: BagClip, config: Config, player: str) -> None:
+    """Refuse what cannot run, before anything is done.
 
     Raises:
-        ValueError: There is no ``ros2 bag``, or no such player.
+        ValueError: The settings publish no masks, there are too few images, no ``ros2 bag``, or no such player.
     """
+    if config.mask_encoding == "none":
+        raise ValueError("mask_encoding must not be none: there would be nothing to score")
+    if len(clip) < 2:
+        raise ValueError(f"expected 2 images or more from the seed on in {clip.path}, found {len(clip)}")
     if player not in PLAYERS:
         raise ValueError(f"--player must be one of {', '.join(PLAYERS)}, got {player!r}")
     if player != "ros2bag":
@@ -70,14 +74,10 @@ def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, 
         player: See ``PLAYERS``.
 
     Raises:
-        ValueError: The settings publish no masks, there are too few images, or there is no such player.
+        ValueError: See ``check_online``.
         RuntimeError: The node or the player fails.
     """
-    check_player(player)
-    if config.mask_encoding == "none":
-        raise ValueError("mask_encoding must not be none: there would be nothing to score")
-    if len(clip) < 2:
-        raise ValueError(f"expected 2 images or more from the seed on in {clip.path}, found {len(clip)}")
+    check_online(clip, config, player)
     use_large_segments()
     namespace = f"/maskrnn_evaluate_{os.getpid()}"  # others may run beside it
     collector = _Collector(clip, seed, namespace)

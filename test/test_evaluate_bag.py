@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`maskrnn evaluate --bag`: a bag gives the scores of the files that it was made of."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import world
+import yaml
+from rosbags.rosbag2 import StoragePlugin, Writer
+from test_bags import box_labels
+
+from maskrnn_ros.bags import from_davis
+from maskrnn_ros.bags.convert import _Channel
+from maskrnn_ros.cli import main
+from maskrnn_ros.config import to_flat
+from maskrnn_ros.evaluation.bag_clip import BagClip
+from maskrnn_ros.files import read_labels, write_labels
+from maskrnn_ros.ros.images import label_image_data
+
+FRAMES = 7
+IMAGE, TRUTH, SEED = "/camera/image_raw", "/camera/ground_truth", "/camera/seed_mask"
+IMAGE_TYPE = "sensor_msgs/msg/Image"
+
+
+def write_tree(root, binary):
+    for t in range(FRAMES):
+        picture, truth = root / "JPEGImages/480p/clip" / f"{t:05d}.jpg", root / "Annotations/480p/clip" / f"{t:05d}.png"
+        for path in (picture, truth):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(picture), world.image(t)[..., ::-1])
+        labels = world.labels(t)
+        write_labels(truth, np.where(labels > 0, 255, 0) if binary else labels)
+    return root
+
+
+def write_bag(path, images=(), truths=(), seeds=(), order=None):
+    """A bag of (stamp in steps of 0.1 s, labels) messages; images are (stamp, number of the world's frame)."""
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        pictures = _Channel(writer, IMAGE, IMAGE_TYPE)
+        truth, seed = _Channel(writer, TRUTH, IMAGE_TYPE), _Channel(writer, SEED, IMAGE_TYPE)
+        for stamp, labels in seeds:
+            seed.write_image(stamp * 10**8, label_image_data(labels, "mono8"), "mono8")
+        for stamp, number in images:
+            pictures.write_image(stamp * 10**8, world.image(number), "rgb8")
+        for stamp, labels in truths:
+            truth.write_image(stamp * 10**8, label_image_data(labels, "mono8"), "mono8")
+    return path
+
+
+def evaluate(*arguments):
+    return main(["evaluate", *map(str, arguments)])
+
+
+def figures(file):
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("preset", ["warp", "default"])
+def test_scores_of_a_bag_are_those_of_its_files_to_the_last_digit(tmp_path, capsys, binary, compressed, preset):
+    root = write_tree(tmp_path / "tree", binary)
+    from_davis(root, "clip", tmp_path / "clip", compressed=compressed, fps=10.0)
+    config = tmp_path / "quick.yaml"
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": to_flat(world.QUICK)}}))
+    common = ("--preset", preset, "--config", config)
+    assert evaluate("--root", root, *common, "--out", tmp_path / "a", "--json", tmp_path / "files.json") == 0
+    assert evaluate("--bag", tmp_path / "clip", *common, "--out", tmp_path / "b", "--json", tmp_path / "bag.json") == 0
+    files, bag = figures(tmp_path / "files.json"), figures(tmp_path / "bag.json")
+    assert files["summary"].pop("fps") > 0 and bag["summary"].pop("fps") > 0
+    assert bag == files
+    assert bag["convention"] == ("davis2016" if binary else "davis2017")
+    assert 0.3 < bag["summary"]["j_mean"] < 1, "there is something to compare"
+    for t in range(FRAMES):
+        name = f"clip/{t:05d}.png"
+        np.testing.assert_array_equal(read_labels(tmp_path / "a" / name), read_labels(tmp_path / "b" / name))
+    assert (tmp_path / "b" / "report.html").is_file()
+
+
+def test_it_begins_at_the_image_of_the_first_seed_and_uses_no_other(tmp_path, capsys):
+    seeds = [(13, world.labels(3, world.TWO[:1])), (15, world.labels(5))]
+    numbers = range(FRAMES)
+    images, truths = [(10 + t, t) for t in numbers], [(10 + t, world.labels(t)) for t in numbers]
+    path = write_bag(tmp_path / "bag", images, truths, seeds)
+    with BagClip(path) as clip:
+        assert len(clip) == FRAMES - 3
+        assert [clip.stamp_ns(number) for number in range(4)] == [(13 + i) * 10**8 for i in range(4)]
+        assert set(np.unique(clip.truth(0))) == {0, 1}, "the seed, not the ground truth"
+        for number in (2, 1, 3, 3, 1):  # back and forth
+            np.testing.assert_array_equal(clip.image(number), world.image(3 + number))
+            np.testing.assert_array_equal(clip.truth(number), world.labels(3 + number))
+    assert evaluate("--bag", path, "--preset", "static", "--json", tmp_path / "f.json") == 0
+    found = figures(tmp_path / "f.json")
+    assert [(row["sequence"], row["id"], row["frames"]) for row in found["objects"]] == [("bag", 1, 2)]
+    printed = capsys.readouterr().out
+    assert f"{path}: begins at image 3, that of the first seed" in printed
+    assert f"{path}: 2 seeds on {SEED}; only the first is used" in printed
+
+
+def test_without_a_seed_the_first_ground_truth_is_the_seed(tmp_path, capsys):
+    numbers = range(2, FRAMES)
+    path = write_bag(tmp_path / "bag", [(t, t) for t in range(1, FRAMES)], [(t, world.labels(t)) for t in numbers])
+    assert evaluate("--bag", path, "--preset", "static", "--json", tmp_path / "f.json") == 0
+    assert "no seed; the first ground truth is the seed" in capsys.readouterr().out
+    found = figures(tmp_path / "f.json")
+    assert [row["id"] for row in found["objects"]] == [1, 2] and found["summary"]["frames"] == len(numbers) - 2
+
+
+def test_a_seed_of_0_and_255_marks_one_instance(tmp_path):
+    numbers = range(1, FRAMES)
+    seed = np.where(world.labels(1, world.TWO[:1]) > 0, 255, 0).astype(np.int32)
+    truths = [(t, world.labels(t)) for t in numbers]
+    path = write_bag(tmp_path / "bag", [(t, t) for t in numbers], truths, [(1, seed)])
+    assert evaluate("--bag", path, "--preset", "warp", "--json", tmp_path / "f.json") == 0
+    (row,) = figures(tmp_path / "f.json")["objects"]
+    assert figures(tmp_path / "f.json")["convention"] == "davis2017"
+    assert row["id"] == 1 and row["j_mean"] > 0.8
+
+
+def some(kind):
+    """Bags that are wrong in one way."""
+    numbers = range(1, FRAMES)
+    images, truths = [(t, t) for t in numbers], [(t, world.labels(t)) for t in numbers]
+    seeds = [(1, world.labels(1))]
+    match kind:
+        case "no images":
+            images = []
+        case "no truth":
+            truths = []
+        case "a hole":
+            truths = truths[:3] + truths[4:]
+        case "stray truth":
+            truths = [*truths, (99, truths[0][1])]
+        case "stray seed":
+            seeds = [(55, seeds[0][1])]
+        case "small truth":
+            truths[3] = (truths[3][0], box_labels((1, 0)))
+        case "small seed":
+            seeds = [(1, box_labels((1, 0)))]
+        case "back":
+            images[4] = (4, 5)
+        case "empty seed":
+            seeds = [(1, np.zeros_like(seeds[0][1]))]
+    return {"images": images, "truths": truths, "seeds": seeds}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "text"),
+    [
+        ("good", ["--image-topic", "/other"], "has no topic /other; its topics are: "),
+        ("good", ["--truth-topic", "/other"], "has no topic /other"),
+        ("good", ["--seed-topic", "/other"], "has no topic /other"),
+        ("no images", [], f"expected messages on {IMAGE} in BAG, found none"),
+        ("no truth", [], f"expected messages on {TRUTH} in BAG, found none"),
+        ("a hole", [], f"expected one for every image from the seed on, {FRAMES - 1}, found none for message 3 on"),
+        ("stray truth", [], f"{TRUTH} in BAG: expected the stamp of an image on {IMAGE}, found 9.900000000 s, the nea"),
+        ("stray seed", [], f"{SEED} in BAG: expected the stamp of an image on {IMAGE}, found 5.500000000 s, the nea"),
+        ("small truth", [], f"{TRUTH} for message 3 on {IMAGE} in BAG: expected 128x96 like message 0 on"),
+        ("small seed", [], f"{SEED} for message 0 on {IMAGE} in BAG: expected 128x96 like message 0 on"),
+        ("back", [], "expected stamps that rise, found 0.400000000 s after 0.400000000 s (message 4)"),
+        ("empty seed", [], "expected an object in the first annotation"),
+        ("unfinished", [], "was not finished: metadata.yaml is missing"),
+        ("absent", [], "expected a bag, found no BAG"),
+        ("good", ["--root", "x"], "expected --root or --bag, found both"),
+        ("good", ["--split", "val"], "--split is for --root; a bag is one sequence"),
+        ("good", ["--workers", "2"], "--workers is for --root; a bag is one sequence"),
+        ("good", ["--rate", "2"], "--rate needs --online"),
+        ("good", ["--player", "ros2bag"], "--player needs --online"),
+        ("good", ["--online", "--rate", "0"], "--rate must be > 0 and finite, got 0"),
+        ("good", ["--online", "--preset", "graph"], "--online runs the node, which is not what the preset 'graph' is"),
+        ("good", ["--online", "--predictions", "x"], "--online runs the node; it does not go with --predictions"),
+        ("good", ["--online", "--streaming"], "--online gives the figures of --streaming"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys, kind, arguments, text):
+    path = tmp_path / "bag"
+    if kind != "absent":
+        write_bag(path, **some(kind))
+    if kind == "unfinished":
+        (path / "metadata.yaml").unlink()
+    assert evaluate("--bag", path, *arguments, "--json", tmp_path / "f.json", "--out", tmp_path / "out") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "maskrnn evaluate:" in line]
+    assert text.replace("BAG", str(path)) in line
+    assert not (tmp_path / "f.json").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "expected --root or --bag, found neither"),
+        (["--root", "x", "--truth-topic", "/y"], "--truth-topic needs --bag"),
+        (["--root", "x", "--online"], "--online needs --bag"),
+    ],
+)
+def test_what_is_of_a_bag_needs_one(capsys, arguments, text):
+    assert evaluate(*arguments) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_bag_is_scored_offline_where_there_is_no_ros(tmp_path):
+    path = write_bag(tmp_path / "bag", **some("good"))
+    blocked = "import sys\nfor name in ('rclpy', 'sensor_msgs', 'maskrnn_ros.msg'): sys.modules[name] = None\n"
+    call = f"from maskrnn_ros.cli import main\nsys.exit(main(['evaluate', '--bag', {str(path)!r}, *sys.argv[1:]]))"
+    for flags, status in ([], 0), (["--online"], 2):
+        command = [sys.executable, "-c", blocked + call, "--preset", "warp", *flags]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
