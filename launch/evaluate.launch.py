@@ -7,6 +7,7 @@
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
+from launch_ros.substitutions import ExecutableInPackage
 
 ARGUMENTS = {
     "bag": (None, "Folder of the bag: images, their ground truth as label images, and a seed."),
@@ -33,7 +34,8 @@ def _evaluate(context: LaunchContext) -> list[ExecuteProcess]:
     given = {name: LaunchConfiguration(name).perform(context) for name in (*ARGUMENTS, "player")}
     options = [word for name, value in given.items() if value for word in (f"--{name.replace('_', '-')}", value)]
     # it starts and ends the tracker and the player itself: only so it knows when both are ready and done
-    command = ["maskrnn", "evaluate", "--online", *options]
+    maskrnn = ExecutableInPackage(package="maskrnn_ros", executable="maskrnn")
+    command = [maskrnn, "evaluate", "--online", *options]
     return [ExecuteProcess(cmd=command, name="evaluate", output="screen", on_exit=Shutdown(reason="evaluated"))]
 
 

@@ -327,8 +327,8 @@ def notes(result: Evaluation) -> list[str]:
     online = result.online()
     if online is not None:
         lines.append(
-            f"online: at rate {online['rate']:g} the node gave {online['processed']} of {online['played']} frames masks "
-            "of their own; the last ones are held for the others"
+            f"online: at rate {online['rate']:g} the node gave {online['processed']} of {online['played']} frames "
+            "masks of their own; the last ones are held for the others"
         )
     return lines
 
