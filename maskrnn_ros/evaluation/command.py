@@ -12,8 +12,9 @@ from pathlib import Path
 
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config
+from maskrnn_ros.evaluation import ablation
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
-from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
+from maskrnn_ros.evaluation.presets import PRESETS, apply_preset, check_network
 from maskrnn_ros.evaluation.readers import Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import Evaluation, table, write_csv, write_json
@@ -36,6 +37,9 @@ class Options:
     sequences: tuple[str, ...] = ()
     split: str = ""
     preset: str | None = None
+    profile: str = "fast"
+    lookahead: int = 0
+    ablate: bool = False
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
     convention: Convention | None = None
@@ -50,6 +54,10 @@ class Options:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
         if self.predictions is not None and self.preset is not None:
             raise ValueError("--predictions scores what is there; it does not go with --preset")
+        if self.ablate and (self.predictions is not None or self.preset is not None):
+            other = "--predictions" if self.predictions is not None else "--preset"
+            raise ValueError(f"--ablate tracks every row of its table; it does not go with {other}")
+        check_network(self.profile, self.lookahead)
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
@@ -65,7 +73,7 @@ def run(options: Options) -> int:
         ValueError: Something is wrong with the data or the arguments; nothing was overwritten then.
     """
     preset = options.preset or "default"
-    config = apply_preset(preset, options.config)
+    config = options.config if options.ablate else apply_preset(preset, options.config)
     clips = find_clips(options.root, options.reader, options.annotations, options.sequences, options.split)
     task = Task(
         convention=_check(clips, options),
@@ -80,12 +88,32 @@ def run(options: Options) -> int:
         scored_frames(range(len(clip)), task.convention)
         if task.predictions is not None:
             prediction_paths(clip, task)
+    if options.ablate:
+        return _ablate(clips, task, options)
     prepare_out(task, force=options.force, resume=options.resume)
     result = evaluate(clips, task, options.workers)
     if result.clips:
         print(table(result))
         _write(result, clips, task, options)
     return _end(result, options)
+
+
+def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:
+    def write_row(result: Evaluation, own: Task) -> None:
+        _write(result, clips, own, dataclasses.replace(options, out=own.out, json=None))
+
+    ablation.prepare(task, force=options.force, resume=options.resume)
+    found = ablation.ablate(clips, task, options.workers, write_row)
+    if found.last is not None:
+        print(ablation.table(found))
+        if options.json is not None:
+            write_json(options.json, found.to_json())
+        if options.out is not None:
+            print(*ablation.write_files(options.out, found), sep="\n")
+    missing = ablation.interruption(found, task)
+    if missing:
+        print(missing, file=sys.stderr)
+    return 130 if missing else 0
 
 
 def _check(clips: Sequence[Clip], options: Options) -> Convention:
@@ -100,7 +128,11 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
     if out is None:
         return
     kind = "predictions" if task.predictions is not None else PRESETS[task.preset].kind
-    row = {"preset": task.preset if task.predictions is None else "-", "marked": kind, "convention": task.convention}
+    row = {
+        "preset": (task.row or task.preset) if task.predictions is None else "-",
+        "marked": kind,
+        "convention": task.convention,
+    }
     write_csv(out / "summary.csv", [{**row, **result.summary()}])
     write_csv(out / "per_object.csv", [found.figures() for found in result.objects])
     write_report(out / "report.html", result, clips, task, _versions())

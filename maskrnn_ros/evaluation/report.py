@@ -99,7 +99,7 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip], task: Ta
         _section(found, by_name[found.sequence], task) for found in tqdm(worst_first, desc="report", unit="sequence")
     ]
     page = _PAGE.substitute(
-        title=html.escape(f"Evaluation: {task.preset if task.predictions is None else 'predictions'}"),
+        title=html.escape(f"Evaluation: {(task.row or task.preset) if task.predictions is None else 'predictions'}"),
         head=_head(result),
         objects=_objects(result),
         clips="\n".join(sections),
