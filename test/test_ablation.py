@@ -73,6 +73,9 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     assert {(rows[name]["marked"], rows[name]["reason"]) for name in MEASURED} == {("switched", None)}
     assert found["summary"] == rows["+ edge refinement"]["summary"]
     assert "convention davis2017" in printed
+    # the gate is the box of what alone it gates
+    gated, free = (rows[name]["summary"] for name in ("+ box gate", "warped mask"))
+    assert gated["jf_mean"] == free["jf_mean"] and "it can cut only what later rows add" in printed
     # another way to the same settings: the default preset with a file that says them
     values = {**to_flat(world.QUICK), "adaptation.mode": "off", "refinement.enabled": False}
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))

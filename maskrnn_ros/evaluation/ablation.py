@@ -64,6 +64,11 @@ class RowResult:
         """It was measured on all sequences, so that it can be compared."""
         return self.result is not None and not self.result.missing
 
+    @property
+    def remark(self) -> str:
+        """What stands beside its figures."""
+        return self.reason or self.row.note
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ablation:
@@ -172,7 +177,7 @@ def table(found: Ablation) -> str:
     lines = [f"{'ablation':{width}}  " + " ".join(f"{name:>6}" for name in (*_COLUMNS.values(), "gain"))]
     for row, gain in zip(found.rows, found.gains(), strict=True):
         cells = " ".join(f"{cell:>6}" for cell in _cells(row, gain))
-        lines.append(f"{row.row.name:{width}}  {cells}  {row.reason}".rstrip())
+        lines.append(f"{row.row.name:{width}}  {cells}  {row.remark}".rstrip())
     return "\n".join([*lines, *_notes(found)])
 
 
@@ -238,7 +243,7 @@ def _rows_html(found: Ablation) -> str:
         name = html.escape(row.row.name)
         link = f'<a href="{row.row.slug}/report.html">{name}</a>' if row.result is not None else name
         cells = "".join(f"<td>{cell}</td>" for cell in _cells(row, gain))
-        lines.append(f'<tr><td>{link}</td>{cells}<td class="why">{html.escape(row.reason)}</td></tr>')
+        lines.append(f'<tr><td>{link}</td>{cells}<td class="why">{html.escape(row.remark)}</td></tr>')
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 

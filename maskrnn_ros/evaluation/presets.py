@@ -68,11 +68,13 @@ class AblationRow:
         name: What is added, for people.
         values: Settings that it changes, beside those of the rows before it that are there.
         missing: Part that no version has yet; the row is then told, not measured.
+        note: What one must know to read its figures.
     """
 
     name: str
     values: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     missing: str | None = None
+    note: str = ""
 
     @property
     def slug(self) -> str:
@@ -90,7 +92,11 @@ ABLATION: tuple[AblationRow, ...] = (  # the order of the paper's table; what it
     AblationRow(name="+ recurrence", missing=_NETWORK),
     AblationRow(name="+ box loss", missing=_NETWORK),
     AblationRow(name="warped mask", values={**_ALL_OFF, "gate.enabled": False}),  # all there is without a network
-    AblationRow(name="+ box gate", values={"gate.enabled": True}),
+    AblationRow(
+        name="+ box gate",
+        values={"gate.enabled": True},
+        note="the box is that of the warped mask itself: it can cut only what later rows add",
+    ),
     AblationRow(name="+ reference matching", values={"matching.enabled": True}),
     AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
     AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
