@@ -93,6 +93,7 @@ class FlowConfig(Checked):
 class GateConfig(Checked):
     """Box gate: a pixel belongs to an instance only inside its enlarged box (MaskRNN, localization net)."""
 
+    enabled: bool = setting(True, "Leave out what lies outside the gate; without it the whole image counts.", live=True)
     enlarge: float = setting(
         1.25,
         "Width and height of the gate over those of the box, about its centre.",

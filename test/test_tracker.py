@@ -141,18 +141,31 @@ def test_an_instance_whose_pixels_others_keep_is_lost_in_the_end() -> None:
     assert [track.status for track in seen] == [InstanceStatus.OCCLUDED] * 2 + [InstanceStatus.LOST] * 2
 
 
-def test_what_lies_outside_the_gate_is_forgotten() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_lies_outside_the_gate_is_forgotten_unless_it_is_off(enabled: bool) -> None:
     def still(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
         return torch.zeros(2, *current.shape[1:])
 
-    tracker = Tracker(with_values(world.WARP_ONLY, working_size=64), still, torch.device("cpu"))
+    config = with_values(world.WARP_ONLY, working_size=64, gate__enabled=enabled)
+    tracker = Tracker(config, still, torch.device("cpu"))
     labels = world.labels(0, world.TWO[:1])
     labels[80, 100] = 1  # a quarter of a working pixel: too weak for the box, and far from it
     tracker.seed(Seed(stamp_ns=1, labels=labels), world.frame(0))
     assert tracker.states[1].probability[40, 50] == 0.25
     tracker.step(world.frame(1))
-    assert tracker.states[1].probability[40, 50] == 0
+    assert tracker.states[1].probability[40, 50] == (0 if enabled else 0.25)
     assert tracker.states[1].area == 12 * 10
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_evidence_counts_outside_the_enlarged_box_only_without_a_gate(enabled: bool) -> None:
+    tracker = build_tracker(with_values(world.QUICK, gate__enabled=enabled))
+    tracker.seed(world.seed(0, 1), world.frame(0))
+    tracker.step(world.frame(1))
+    probability = tracker.states[1].probability.numpy().copy()
+    assert probability.max() > 0.5
+    probability[10:50, 10:58] = 0  # the object is at 22..46 x 20..40 now; a gate of 1.25 and an error of the flow
+    assert probability.any() != enabled
 
 
 def test_what_is_too_small_is_hidden_and_does_not_count_as_usual() -> None:

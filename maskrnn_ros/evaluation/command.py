@@ -14,11 +14,12 @@ from pathlib import Path
 from maskrnn_ros import __version__
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
+from maskrnn_ros.evaluation import ablation
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
-from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
+from maskrnn_ros.evaluation.presets import PRESETS, apply_preset, check_network
 from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -49,6 +50,9 @@ class Options:
     sequences: tuple[str, ...] = ()
     split: str = ""
     preset: str | None = None
+    profile: str = "fast"
+    lookahead: int = 0
+    ablate: bool = False
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
     convention: Convention | None = None
@@ -67,6 +71,8 @@ class Options:
         if self.predictions is not None and self.preset is not None:
             raise ValueError("--predictions scores what is there; it does not go with --preset")
         self._check_streaming()
+        self._check_ablation()
+        check_network(self.profile, self.lookahead)
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
@@ -118,6 +124,16 @@ class Options:
         if self.streaming and self.workers > 1:
             raise ValueError(f"--streaming needs --workers 1, got {self.workers}: they would take each other's time")
 
+    def _check_ablation(self) -> None:
+        others = {
+            "--predictions": self.predictions is not None,
+            "--preset": self.preset is not None,
+            "--streaming": self.streaming,
+            "--online": self.online,
+        }
+        for name in (name for name, is_given in others.items() if self.ablate and is_given):
+            raise ValueError(f"--ablate tracks every row of its table, offline; it does not go with {name}")
+
 
 def run(options: Options) -> int:
     """Check, track, score, tell; returns the exit status, 130 after Ctrl-C.
@@ -139,7 +155,7 @@ def run(options: Options) -> int:
 
 def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) -> int:
     preset = options.preset or "default"
-    config = apply_preset(preset, options.config)
+    config = options.config if options.ablate else apply_preset(preset, options.config)
     task = Task(
         convention=_check(clips, options),
         preset=preset,
@@ -154,6 +170,8 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
         scored_frames(range(len(clip)), task.convention)
         if task.predictions is not None:
             prediction_paths(clip, task)
+    if options.ablate:
+        return _ablate(clips, task, options)
     play = _online(bag, task, options) if bag is not None and options.online else None
     prepare_out(task, force=options.force, resume=options.resume)
     result = evaluate(clips, task, options.workers)
@@ -197,6 +215,24 @@ def _pace(preset: str, options: Options, bag: BagClip | None) -> Pace:
     return Pace(fps=fps, config=apply_preset(preset, options.config, live=True))
 
 
+def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:
+    def write_row(result: Evaluation, own: Task) -> None:
+        _write(result, clips, own, dataclasses.replace(options, out=own.out, json=None))
+
+    ablation.prepare(task, force=options.force, resume=options.resume)
+    found = ablation.ablate(clips, task, options.workers, write_row)
+    if found.last is not None:
+        print(ablation.table(found))
+        if options.json is not None:
+            write_json(options.json, found.to_json())
+        if options.out is not None:
+            print(*ablation.write_files(options.out, found), sep="\n")
+    missing = ablation.interruption(found, task)
+    if missing:
+        print(missing, file=sys.stderr)
+    return 130 if missing else 0
+
+
 def _check(clips: Sequence[Clip], options: Options) -> Convention:
     values = frozenset[int]().union(*(clip.check() for clip in clips))
     return options.convention or default_convention(values, options.reader)
@@ -209,7 +245,11 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
     if out is None:
         return
     kind = "predictions" if task.predictions is not None else PRESETS[task.preset].kind
-    row = {"preset": task.preset if task.predictions is None else "-", "marked": kind, "convention": task.convention}
+    row = {
+        "preset": (task.row or task.preset) if task.predictions is None else "-",
+        "marked": kind,
+        "convention": task.convention,
+    }
     online = {f"online_{key}": value for key, value in (result.online() or {}).items()}
     write_csv(out / "summary.csv", [{**row, **result.summary(), **flattened(result.streaming()), **online}])
     write_csv(out / "per_object.csv", result.rows())

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named methods for the comparison: config values of the one tracker, and two baselines outside of it."""
+"""Named methods for the comparison, and the rows of the ablation: config values of the one tracker.
+
+Two baselines stand outside of it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 from maskrnn_ros.config import Config, Value, deterministic, from_flat, settings, to_flat
 
 _ALL_OFF: dict[str, Value] = {"matching.enabled": False, "adaptation.mode": "off", "refinement.enabled": False}
 _NETWORK = "the two-stream network with its localization net"
+
+PROFILES = ("fast", "paper")
+LOOKAHEADS = (0, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,74 @@ PRESETS: dict[str, Preset] = {
     "masktrack": Preset(text="our network in the MaskTrack setting", kind="switched", missing=_NETWORK),
     "osvos": Preset(text="our network in the OSVOS setting", kind="switched", missing=_NETWORK),
 }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AblationRow:
+    """A row of the ablation: the row before and one part more.
+
+    Args:
+        name: What is added, for people.
+        values: Settings that it changes, beside those of the rows before it that are there.
+        missing: Part that no version has yet; the row is then told, not measured.
+        note: What one must know to read its figures.
+    """
+
+    name: str
+    values: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    missing: str | None = None
+    note: str = ""
+
+    @property
+    def slug(self) -> str:
+        """Name of its folder.
+
+        >>> AblationRow(name="+ box gate").slug
+        'box-gate'
+        """
+        return "-".join(re.findall(r"[a-z0-9]+", self.name.lower()))
+
+
+ABLATION: tuple[AblationRow, ...] = (  # the order of the paper's table; what it does not have comes last
+    AblationRow(name="appearance only", missing=_NETWORK),
+    AblationRow(name="+ flow stream", missing=_NETWORK),
+    AblationRow(name="+ recurrence", missing=_NETWORK),
+    AblationRow(name="+ box loss", missing=_NETWORK),
+    AblationRow(name="warped mask", values={**_ALL_OFF, "gate.enabled": False}),  # all there is without a network
+    AblationRow(
+        name="+ box gate",
+        values={"gate.enabled": True},
+        note="the box is that of the warped mask itself: it can cut only what later rows add",
+    ),
+    AblationRow(name="+ reference matching", values={"matching.enabled": True}),
+    AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
+    AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
+)
+
+
+def ablation_configs(config: Config, rows: Sequence[AblationRow] = ABLATION) -> list[Config | None]:
+    """For each row its config: the one given with the values of all rows up to it; None where a part is missing."""
+    flat, configs = to_flat(config), list[Config | None]()
+    for row in rows:
+        flat |= {} if row.missing else row.values
+        configs.append(None if row.missing else from_flat(flat))
+    return configs
+
+
+def check_network(profile: str, lookahead: int) -> None:
+    """Refuse what only a network can do that no version has yet.
+
+    Raises:
+        ValueError: A profile other than "fast", a look-ahead other than 0, or no such value.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    if lookahead not in LOOKAHEADS:
+        raise ValueError(f"lookahead must be 0 or 1, got {lookahead}")
+    if profile == "paper":
+        raise ValueError("profile 'paper' needs the two VGG-16 streams, which this version does not have")
+    if lookahead:
+        raise ValueError(f"lookahead 1 needs {_NETWORK}, which this version does not have")
 
 
 def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:

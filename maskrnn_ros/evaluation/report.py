@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from maskrnn_ros.evaluation.metrics import VOID, scored_frames
+from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
 from maskrnn_ros.evaluation.plots import age_histogram, curves
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import SLACK_NAMES, ClipResult, Evaluation, Figure, StreamingResult, notes, show
@@ -99,7 +99,7 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip], task: Ta
         _section(found, by_name[found.sequence], task) for found in tqdm(worst_first, desc="report", unit="sequence")
     ]
     page = _PAGE.substitute(
-        title=html.escape(f"Evaluation: {task.preset if task.predictions is None else 'predictions'}"),
+        title=html.escape(f"Evaluation: {(task.row or task.preset) if task.predictions is None else 'predictions'}"),
         head=_head(result),
         streaming=_streaming(result),
         objects=_objects(result),
@@ -178,8 +178,8 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
         tiles = []
         for number in chosen:
             values = f"frame {number}: J {j[number - numbers[0]]:.2f} F {f[number - numbers[0]]:.2f}"
-            picture = _picture(clip, number, paths[number], task)
-            tiles.append(f'<figure><img alt="{values}" src="{picture}"><figcaption>{values}</figcaption></figure>')
+            tile = _jpeg(picture(clip, number, paths[number], task.convention))
+            tiles.append(f'<figure><img alt="{values}" src="{tile}"><figcaption>{values}</figcaption></figure>')
         return f'<div class="sheet">{"".join(tiles)}</div>'
 
     name = html.escape(found.sequence)
@@ -204,13 +204,23 @@ def worst_frames(values: Sequence[float], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def _picture(clip: Clip, number: int, path: Path | None, task: Task) -> str:
-    """Overlay of a frame, as a data URL."""
+def picture(clip: Clip, number: int, path: Path | None, convention: Convention) -> UInt8Array:
+    """A frame with the masks tinted and the ground truth outlined in white, RGB, uint8 (h, 400, 3).
+
+    Args:
+        clip: The sequence.
+        number: Number of the frame.
+        path: File with its masks; None is a frame without.
+        convention: As which objects labels count.
+
+    Raises:
+        ValueError: A file is no such image.
+    """
     image, truth = clip.image(number), clip.truth(number)
     labels: LabelArray = read_labels(path) if path is not None else np.zeros_like(truth)
-    if task.convention == "davis2016":
+    if convention == "davis2016":
         labels, truth = (labels != 0).astype(np.int32), (truth != 0).astype(np.int32)
-    elif task.convention == "davis2017":
+    elif convention == "davis2017":
         truth = np.where(truth == VOID, 0, truth).astype(np.int32)
     size = _WIDTH, max(1, round(image.shape[0] * _WIDTH / image.shape[1]))
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -220,7 +230,7 @@ def _picture(clip: Clip, number: int, path: Path | None, task: Task) -> str:
         mask = (truth == instance_id).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(canvas, contours, -1, (255, 255, 255), 1)
-    return _jpeg(canvas)
+    return canvas
 
 
 def _jpeg(image: UInt8Array) -> str:

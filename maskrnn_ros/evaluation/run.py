@@ -41,6 +41,7 @@ class Task:
     Args:
         convention: How it is scored.
         preset: Name of the row.
+        row: Name of a row of the ablation, whose values are in the config; its preset is "default".
         config: All settings, those of the preset in them.
         source: Which data set, for people and for ``--resume``.
         predictions: Folder of ``<sequence>/<stem>.png`` to score; None tracks.
@@ -51,6 +52,7 @@ class Task:
     convention: Convention
     preset: str
     config: Config
+    row: str | None = None
     source: str = ""
     predictions: Path | None = None
     out: Path | None = None
@@ -61,6 +63,8 @@ class Task:
         """Name of the row and what it is marked as."""
         if self.predictions is not None:
             return f"predictions of {self.predictions}"
+        if self.row is not None:
+            return f"{self.row} (switched: a row of the ablation)"
         return f"{self.preset} ({PRESETS[self.preset].kind}: {PRESETS[self.preset].text})"
 
     def settings(self) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def evaluate(clips: Sequence[Clip], task: Task, workers: int = 1) -> Evaluation:
     frames = sum(len(clip) for clip in clips)
     skipped = sum(len(clip) for clip in clips if clip.name in done)
     passes = 1 if task.pace is None else 2
-    with tqdm(total=passes * frames, initial=passes * skipped, desc=task.preset, unit="frame") as bar:
+    with tqdm(total=passes * frames, initial=passes * skipped, desc=task.row or task.preset, unit="frame") as bar:
         try:
             for result in _serial(todo, task, bar) if workers == 1 else _parallel(todo, task, workers, bar):
                 done[result.sequence] = result

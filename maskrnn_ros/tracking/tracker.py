@@ -319,6 +319,8 @@ class Tracker:
         box = box_of(prior)
         size = (prior.shape[0], prior.shape[1])
         around = box and enlarge(box, self.config.gate.enlarge, size)
+        if not self.config.gate.enabled:
+            around = box and Box(0, 0, size[1], size[0])
         if not has_evidence(state, self.config):
             return gate(prior, around)
         if around is None:
