@@ -2,7 +2,7 @@
 """One picture of what an evaluation found: the best clips and the worst, each a row of frames at fixed times.
 
 Tinted: the masks; white line: the ground truth. The frames are those of the data set, so its licence goes with the
-picture.
+picture. With --drawing there is no frame in it: white is found, orange is missed, blue is wrong.
 
     maskrnn evaluate --root DAVIS --out OUT
     python tools/make_gallery.py --root DAVIS --results OUT                       # OUT/gallery.jpg
@@ -25,7 +25,7 @@ from maskrnn_ros.evaluation.readers import READERS, Clip, find_clips, objects_of
 from maskrnn_ros.evaluation.report import picture
 from maskrnn_ros.files import read_labels
 from maskrnn_ros.overlay import contact_sheet, write_text
-from maskrnn_ros.types import UInt8Array
+from maskrnn_ros.types import LabelArray, UInt8Array
 
 BEST, WORST = 4, 2
 TIMES = 4
@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, required=True, metavar="DIR", help="--out of maskrnn evaluate")
     parser.add_argument("--sequences", metavar="A,B", default="", help="default: the four best and the two worst by J")
     parser.add_argument("--width", type=int, default=300, help="of a frame, pixels")
+    parser.add_argument("--drawing", action="store_true", help="masks only, without the frames")
     parser.add_argument("--quality", type=int, default=80, help="of the JPEG file")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default gallery.jpg in the results")
     parser.add_argument("--force", action="store_true", help="write over FILE")
@@ -57,7 +58,7 @@ def main() -> int:
             raise ValueError(f"expected sequences of the results, {', '.join(scores)}; found {unknown[0]!r}")
         convention = _convention(args.results)
         clips = find_clips(args.root, args.reader, args.annotations, names)
-        rows = [_row(clip, scores[clip.name], args.results, convention, args.width) for clip in clips]
+        rows = [_row(clip, scores[clip.name], args.results, convention, args.width, args.drawing) for clip in clips]
     except (ValueError, OSError) as error:
         print(f"make_gallery: {error}", file=sys.stderr)
         return 2
@@ -102,7 +103,7 @@ def _convention(results: Path) -> Convention:
     return convention
 
 
-def _row(clip: Clip, j_mean: float, results: Path, convention: Convention, width: int) -> UInt8Array:
+def _row(clip: Clip, j_mean: float, results: Path, convention: Convention, width: int, is_drawing: bool) -> UInt8Array:
     ids = objects_of(clip.truth(0), convention)
     numbers: Sequence[int] = scored_frames(range(len(clip)), convention)
     places = np.unique(np.linspace(0, len(numbers) - 1, TIMES).round().astype(int))
@@ -111,12 +112,26 @@ def _row(clip: Clip, j_mean: float, results: Path, convention: Convention, width
         path = results / clip.name / f"{clip.stem(number)}.png"
         labels, truth = read_labels(path), clip.truth(number)
         js = [jaccard(mask_of(labels, i, convention), mask_of(truth, i, convention)) for i in ids]
-        tiles.append((f"frame {number}: J {np.mean(js):.2f}", picture(clip, number, path, convention)))
+        tile = drawing(labels, truth, ids, convention) if is_drawing else picture(clip, number, path, convention)
+        tiles.append((f"frame {number}: J {np.mean(js):.2f}", tile))
     sheet = contact_sheet(tiles, columns=TIMES, width=width)
     strip = np.zeros((STRIP, sheet.shape[1], 3), np.uint8)
     objects = f", {len(ids)} objects" if len(ids) > 1 else ""
     write_text(strip, f"{clip.name}: J {j_mean:.3f} ({convention}{objects})", (4, 15))
     return np.concatenate([strip, sheet])
+
+
+def drawing(labels: LabelArray, truth: LabelArray, ids: Sequence[int], convention: Convention) -> UInt8Array:
+    """What is found (white), missed (orange) and wrong (blue) of labels (H, W), RGB, uint8 (H, W, 3).
+
+    The colours are told apart by people who do not see red or green, too.
+    """
+    canvas = np.full((*truth.shape, 3), 48, np.uint8)
+    for i in ids:
+        found, true = mask_of(labels, i, convention), mask_of(truth, i, convention)
+        canvas[found & true], canvas[true & ~found] = (245, 245, 245), (240, 150, 40)
+        canvas[found & ~true & (truth == 0)] = (60, 130, 240)
+    return canvas
 
 
 if __name__ == "__main__":
