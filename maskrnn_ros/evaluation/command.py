@@ -244,7 +244,7 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
     out = options.out
     if out is None:
         return
-    kind = "predictions" if task.predictions is not None else PRESETS[task.preset].kind
+    kind = ablation.MARKED if task.row else "predictions" if task.predictions is not None else PRESETS[task.preset].kind
     row = {
         "preset": (task.row or task.preset) if task.predictions is None else "-",
         "marked": kind,
