@@ -61,6 +61,7 @@ def _look(axis: Any) -> None:
     axis.tick_params(labelsize=12)
     axis.yaxis.label.set_size(14)
     axis.grid(alpha=0.3)
+    axis.set_axisbelow(True)
 
 
 def _png(plot: Figure) -> str:
