@@ -176,7 +176,10 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
     prepare_out(task, force=options.force, resume=options.resume)
     result = evaluate(clips, task, options.workers)
     if play is not None and result.clips:
-        result = dataclasses.replace(result, clips=(play(result.clips[0]),))
+        try:
+            result = dataclasses.replace(result, clips=(play(result.clips[0]),))
+        except KeyboardInterrupt:  # the offline scores are done
+            result = dataclasses.replace(result, missing=(f"{result.clips[0].sequence} online",))
     if result.clips:
         print(table(result))
         _write(result, clips, task, options)
