@@ -225,7 +225,10 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--preset", "osvos"], "preset 'osvos' needs the two-stream network"),
         (["--profile", "paper"], "profile 'paper' needs the two VGG-16 streams, which this version does not have"),
         (["--lookahead", "1"], "lookahead 1 needs the two-stream network"),
-        (["--ablate", "--preset", "warp"], "--ablate tracks every row of its table, offline; it does not go with --preset"),
+        (
+            ["--ablate", "--preset", "warp"],
+            "--ablate tracks every row of its table, offline; it does not go with --preset",
+        ),
         (["--ablate", "--predictions", "DIR"], "it does not go with --predictions"),
         (["--preset", "best"], "preset must be one of default, static,"),
         (["--workers", "0"], "--workers must be >= 1, got 0"),
