@@ -22,7 +22,8 @@ from maskrnn_ros.masks import decode, paste
 from maskrnn_ros.ros.qos import POLL_S, client_node, wait_for_answers
 from maskrnn_ros.types import LabelArray
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 180.0
+"""A node that ends is noticed at once. One that warms up while others take all cores may need a minute, not 3 s."""
 _END_TIMEOUT_S = 10.0
 _PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
