@@ -34,6 +34,9 @@ from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 CROP = 64
 """Cells of a crop, in each direction."""
 
+CONTEXT = 1.6
+"""Width and height of a crop over those of the box of the warped mask."""
+
 PLANES = ("prior", "matching", "head")
 """Log-odds / LOG_ODDS in every cell: -1 is surely not the object, 0 says nothing, 1 surely is."""
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training makes small, one function each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def balanced_cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
+    """Class-balanced cross entropy of MaskRNN (in its re-implementations; HED, Xie and Tu, ICCV 2015).
+
+        (negatives / all) * loss over positives + (positives / all) * loss over negatives
+
+    each crop by itself, so that a small object counts as much as a large one; scaled to the size of the plain loss.
+
+    Args:
+        log_odds: float32, (K, n, n).
+        truth: float32, (K, n, n), share of each cell that is the object, 0..1.
+
+    Returns:
+        float32, (K,).
+    """
+    share = truth.mean(dim=(1, 2), keepdim=True).clamp(0.02, 0.98)
+    weight = truth * (1 - share) + (1 - truth) * share
+    weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+    loss = functional.binary_cross_entropy_with_logits(log_odds, truth, weight=weight, reduction="none")
+    return loss.mean(dim=(1, 2))
+
+
+def cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
+    """Plain cross entropy, arguments and result as those of ``balanced_cross_entropy``."""
+    return functional.binary_cross_entropy_with_logits(log_odds, truth, reduction="none").mean(dim=(1, 2))
+
+
+def dice(log_odds: Tensor, truth: Tensor) -> Tensor:
+    """1 - Dice coefficient (V-Net, Milletari et al., 3DV 2016), arguments and result likewise; 0 where both are empty.
+
+    The squares of the denominator are those of V-Net; one cell is added to both sides.
+    """
+    probability = log_odds.sigmoid()
+    both = 2 * (probability * truth).sum(dim=(1, 2)) + 1
+    return 1 - both / ((probability * probability).sum(dim=(1, 2)) + (truth * truth).sum(dim=(1, 2)) + 1)
+
+
+def box(deltas: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+    """Smooth-L1 on the deltas (Fast R-CNN, Girshick, ICCV 2015), (K, 4) each; nothing where ``present`` (K,) is 0."""
+    loss = functional.smooth_l1_loss(deltas, torch.where(present[:, None] > 0, targets, 0.0), reduction="none")
+    return loss.sum(dim=1) * present
+
+
+def presence(log_odds: Tensor, present: Tensor) -> Tensor:
+    """Cross entropy of being visible, (K,) each."""
+    return functional.binary_cross_entropy_with_logits(log_odds, present, reduction="none")
+
+
+MASK_LOSSES = {
+    "balanced": balanced_cross_entropy,
+    "balanced+dice": lambda log_odds, truth: balanced_cross_entropy(log_odds, truth) + dice(log_odds, truth),
+    "plain+dice": lambda log_odds, truth: cross_entropy(log_odds, truth) + dice(log_odds, truth),
+}
+"""By name: the paper's, and two that add the measure that is scored."""
