@@ -45,6 +45,7 @@ class Window:
         first: Mask that is carried from the first frame, float32, (B, h4, w4), 0..1.
         matching: float32, (B, T, h4, w4), see ``network.PLANES``.
         head: Likewise.
+        given: Masks in the place of the warped ones, likewise, 0..1: stage 1, whose frames have nothing before them.
     """
 
     images: Tensor
@@ -55,6 +56,7 @@ class Window:
     first: Tensor
     matching: Tensor
     head: Tensor
+    given: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ def unroll(net: FastNet, window: Window, dropout: Dropout | None, random: torch.
     for number in range(1, frames):
         frame = _encode(net, window, number, kept)
         back = window.back[:, number]
-        prior = warp(probability, back)
+        prior = warp(probability, back) if window.given is None else window.given[:, number]
         truth = window.truth[:, number]
         present = (truth.sum(dim=(1, 2)) >= _VISIBLE).float()
         true_boxes = boxes_of(truth, last, 1.0)
