@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which frames of which clips make a training step: drawn by the number of the step, so that any step can be repeated."""
+"""Which frames of which clips make a training step, drawn by its number: any step can be repeated."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrnn_ros.model.network import STRIDE
 from maskrnn_ros.training.cache import TrainingClip
-from maskrnn_ros.training.synthesis import perturb_mask
-from maskrnn_ros.training.unroll import STRIDE, Window, shares_of
+from maskrnn_ros.training.perturbation import perturb_mask
+from maskrnn_ros.training.unroll import Window, shares_of
 
 _SKIPS = (1, 1, 2, 3)
 """Frames from one to the next in a window: faster motion, and objects that have changed more."""
@@ -149,16 +150,18 @@ def _perturbed(clip: TrainingClip, draw: Draw, window: Window, random: np.random
 
 def mirrored(window: Window) -> Window:
     """The window with left and right in each other's places."""
-    flipped = {
-        field.name: None if getattr(window, field.name) is None else _flipped(getattr(window, field.name))
-        for field in dataclasses.fields(window)
-    }
-    flipped["back"] = flipped["back"] * torch.tensor([-1.0, 1.0])[:, None, None]
-    return Window(**flipped)
-
-
-def _flipped(value: Tensor | tuple[Tensor, ...]) -> object:
-    return tuple(map_.flip(-1) for map_ in value) if isinstance(value, tuple) else value.flip(-1)
+    first, second, third = (map_.flip(-1) for map_ in window.maps)
+    return Window(
+        images=window.images.flip(-1),
+        maps=(first, second, third),
+        back=window.back.flip(-1) * torch.tensor([-1.0, 1.0])[:, None, None],
+        ahead=window.ahead.flip(-1),
+        truth=window.truth.flip(-1),
+        first=window.first.flip(-1),
+        matching=window.matching.flip(-1),
+        head=window.head.flip(-1),
+        given=None if window.given is None else window.given.flip(-1),
+    )
 
 
 def stack(windows: Sequence[Window]) -> Window:

@@ -41,7 +41,7 @@ class TrainOptions:
         steps: Steps in all.
         length: Frames in a window: 2 is stage 1 (a single frame with a perturbed prior), 7 is the paper's stage 2.
         batch: Windows in a step, over all processes.
-        rate: Learning rate of AdamW at its peak; it rises over the first hundredth and falls as a cosine to a hundredth.
+        rate: Peak learning rate of AdamW; rises over a hundredth of the steps, then falls as a cosine to 1 %.
         loss: Name in ``losses.MASK_LOSSES``.
         box_weight: Weight of the box loss; 0 switches it off.
         presence_weight: Of the presence loss.
@@ -144,9 +144,10 @@ def _step(
     place: tuple[int, int],
 ) -> dict[str, float]:
     rank, world = place
-    random = torch.Generator().manual_seed((options.seed * 1_000_003 + step) * world + rank)
+    first = (options.seed * 1_000_003 + step) * options.batch
+    randoms = [torch.Generator().manual_seed(first + number) for number in range(rank, options.batch, world)]
     teacher = max(0.0, options.teacher * (1 - 2 * step / options.steps))
-    parts = loss_of(list(unroll(net, window, Dropout(teacher=teacher), random)), options)
+    parts = loss_of(list(unroll(net, window, Dropout(teacher=teacher), randoms)), options)
     loss = parts["mask"] + options.box_weight * parts["box"] + options.presence_weight * parts["presence"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -160,17 +161,17 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = options.rate_at(step)
     optimizer.step()
-    return {"loss": float(loss), **{key: float(value) for key, value in parts.items()}, "norm": float(norm)}
+    found = {"loss": loss, **parts, "norm": norm}
+    return {key: float(value.detach()) for key, value in found.items()}
 
 
 def loss_of(looks: Sequence[Look], options: TrainOptions) -> dict[str, Tensor]:
     """Means of the losses over the frames and objects of a window: of mask, box, presence."""
     mask = losses.MASK_LOSSES[options.loss]
-    there = torch.stack([look.present for look in looks])
     masks = torch.stack([mask(look.output.log_odds, look.truth) for look in looks])
     boxes = torch.stack([losses.box(look.output.deltas, look.targets, look.present) for look in looks])
     seen = torch.stack([losses.presence(look.output.presence, look.present) for look in looks])
-    return {"mask": masks.mean(), "box": boxes.sum() / there.sum().clamp(min=1), "presence": seen.mean()}
+    return {"mask": masks.mean(), "box": boxes.mean(), "presence": seen.mean()}
 
 
 @torch.no_grad()
@@ -186,7 +187,7 @@ def validate(net: FastNet, paths: Sequence[Path]) -> dict[str, float]:
         clip = TrainingClip.load(path)
         window = window_of(clip, 0, range(clip.seeds[0][1], len(clip)))
         found = []
-        for look in unroll(net, window, None, torch.Generator()):
+        for look in unroll(net, window, None, [torch.Generator()]):
             size = (window.truth.shape[-2], window.truth.shape[-1])
             probability = paste(look.output.log_odds, look.boxes, size).sigmoid()[0]
             is_there = bool(look.output.presence[0] > 0)
