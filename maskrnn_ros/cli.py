@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, _add_weights):
+    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, _add_train, _add_weights):
         add(commands)
     return parser
 
@@ -266,6 +266,34 @@ def _seed(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # 2 is the timeout: what is no seed counts as rejected
         print(f"maskrnn seed: {error}", file=sys.stderr)
         return 1
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="Train the network.")
+    actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Compute once what the frozen parts say of the clips that the network is trained on."
+    parser = _command(actions, "prepare", _train_prepare, text)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the clips; goes on there")
+    parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
+    parser.add_argument("--held-out", default="", metavar="A,B,...", help="its clips to validate on")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--processes", type=int, default=2, help="how many work at a time, with a thread each")
+
+
+def _train_prepare(args: argparse.Namespace) -> int:
+    from maskrnn_ros.training.prepare import Preparation, prepare
+
+    made = prepare(
+        Preparation(
+            out=args.out,
+            davis=args.davis,
+            held_out=tuple(name for name in args.held_out.split(",") if name),
+            seed=args.seed,
+            processes=args.processes,
+        )
+    )
+    print(f"{args.out}: {made} clips made")
+    return 0
 
 
 def _add_weights(commands: Any) -> None:

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Protocol
 
+import cv2
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 SUFFIX = ".safetensors"
+MANIFEST = "manifest.json"
 
 _BY_FRAME = ("images", "stride4", "stride8", "stride16", "back", "ahead", "truth")
 _BY_SEED = ("matching", "head")
@@ -86,7 +95,7 @@ class TrainingClip:
         """
         tensors = {name: getattr(self, name).contiguous() for name in (*_BY_FRAME, *_BY_SEED)}
         known = {"name": self.name, "seeds": json.dumps(self.seeds), "start": str(self.start)}
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         save_file(tensors, part, metadata=known)
         part.replace(path)
 
@@ -105,6 +114,107 @@ class TrainingClip:
             return TrainingClip(name=known["name"], seeds=seeds, start=int(known["start"]), **tensors)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: expected a clip of `maskrnn train prepare`: {error!r}") from error
+
+
+class Job(Protocol):
+    """Makes one clip; it goes to another process, so it holds paths and settings rather than pictures."""
+
+    @property
+    def name(self) -> str:
+        """Name of the clip and of its file."""
+        ...
+
+    def make(self) -> TrainingClip:
+        """The clip; each time the same.
+
+        Raises:
+            ValueError: A file that it needs cannot be read.
+        """
+        ...
+
+
+def build_cache(jobs: Sequence[Job], out: Path, settings: Mapping[str, Any], processes: int = 1) -> int:
+    """Make the clips that are not there yet.
+
+    Args:
+        jobs: The clips, in the order in which they are made.
+        out: Folder for the files and the manifest.
+        settings: What the clips depend on, for JSON, by section. They go into the manifest of the folder; sections of
+            earlier calls stay in it.
+        processes: How many work at a time, each with one thread.
+
+    Returns:
+        How many clips were made.
+
+    Raises:
+        ValueError: The clips of the folder were made with other settings, or two jobs have one name.
+        OSError: A file cannot be written.
+    """
+    names = [job.name for job in jobs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"expected one clip of every name, found {twice[0]!r} twice")
+    out.mkdir(parents=True, exist_ok=True)
+    _agree(out / MANIFEST, json.loads(json.dumps(settings)))
+    missing = [job for job in jobs if not (out / f"{job.name}{SUFFIX}").exists()]
+    with (
+        ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
+        tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="prepare", unit="clip", mininterval=5) as bar,
+    ):
+        waiting = [pool.submit(_make, job, out) for job in missing]
+        try:
+            for done in as_completed(waiting):
+                done.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what is begun is finished, nothing else
+            raise
+    return len(missing)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _make(job: Job, out: Path) -> None:
+    job.make().save(out / f"{job.name}{SUFFIX}")
+
+
+def _agree(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write new sections of settings into the manifest; known ones must be as they are there."""
+    known = read_manifest(path.parent) if path.exists() else {}
+    for section, values in settings.items():
+        before = known.get(section, values)
+        if before != values:
+            raise ValueError(f"{path}: {_difference(section, before, values)}; prepare into another folder")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps({**known, **settings}, indent=2) + "\n")
+    part.replace(path)
+
+
+def _difference(where: str, found: Any, expected: Any) -> str:
+    """The first of all values that differ, in a few words."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        keys = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+        return _difference(f"{where}.{keys[0]}", found.get(keys[0]), expected.get(keys[0]))
+    return f"expected {where} {expected!r}, found clips made with {found!r}"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Settings that the clips of a folder were made with, by section.
+
+    Raises:
+        ValueError: There is no manifest, or it cannot be read.
+    """
+    path = folder / MANIFEST
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected the manifest of `maskrnn train prepare`: {error}") from error
+    if not isinstance(known, dict):
+        raise ValueError(f"{path}: expected sections of settings, found {type(known).__name__}")
+    return known
 
 
 def clip_paths(folder: Path) -> list[Path]:
