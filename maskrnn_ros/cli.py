@@ -278,6 +278,10 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--held-out", default="", metavar="A,B,...", help="its clips to validate on")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--processes", type=int, default=2, help="how many work at a time, with a thread each")
+    text = "Stage 1: single frames, whose prior is the truth perturbed."
+    _add_training(actions, "still", 2, 1000, text)
+    text = "Stage 2: windows of video, whose prior is the network's own mask, warped."
+    _add_training(actions, "recurrent", 7, 4000, text)
 
 
 def _train_prepare(args: argparse.Namespace) -> int:
@@ -293,6 +297,68 @@ def _train_prepare(args: argparse.Namespace) -> int:
         )
     )
     print(f"{args.out}: {made} clips made")
+    return 0
+
+
+def _add_training(actions: Any, name: str, length: int, steps: int, text: str) -> None:
+    parser = _command(actions, name, _train, text)
+    parser.set_defaults(length=length)
+    add = parser.add_argument
+    add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
+    add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint, weights, log and curves")
+    add("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
+    add("--steps", type=int, default=steps, help="steps in all")
+    add("--batch", type=int, default=4, help="windows in a step, over all processes")
+    add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--loss", default="balanced+dice", help="balanced (the paper's), balanced+dice or plain+dice")
+    add("--box-weight", type=float, default=0.2, help="weight of the box loss; 0 switches it off")
+    add("--held-out", default="", metavar="A,B,...", help="clips to validate on, never trained on")
+    add("--kinds", default="0.6,0.3,0.1", metavar="A,B,C", help="shares of clips, pasted clips, stills")
+    add(
+        "--teacher",
+        type=float,
+        default=0.5,
+        help="chance that the truth is carried on at first; fades to 0 at half",
+    )
+    add("--validate-every", type=int, default=500, metavar="N", help="steps between two validations")
+    add("--threads", type=int, default=0, help="of one process; 0 leaves torch's default")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--resume", action="store_true", help="go on from the checkpoint in OUT")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.weights import SHIPPED_NETWORK
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.loop import TrainOptions, train
+    from maskrnn_ros.training.prepare import Preparation, prepare
+
+    held_out = tuple(name for name in args.held_out.split(",") if name)
+    if (args.cache is None) == (args.root is None):
+        raise ValueError(f"expected --cache or --root, found {'neither' if args.root is None else 'both'}")
+    cache = args.cache or args.out / "clips"
+    if args.root is not None:
+        prepare(Preparation(out=cache, davis=args.root, held_out=held_out))
+    kinds = tuple(float(share) for share in args.kinds.split(","))
+    if len(kinds) != 3:
+        raise ValueError(f"--kinds takes three shares, got {args.kinds!r}")
+    set_threads(args.threads)
+    own = (
+        "out",
+        "steps",
+        "length",
+        "batch",
+        "rate",
+        "loss",
+        "box_weight",
+        "teacher",
+        "validate_every",
+        "seed",
+        "resume",
+    )
+    init = SHIPPED_NETWORK if args.init == "shipped" else Path(args.init) if args.init else None
+    values = {name: getattr(args, name) for name in own}
+    print(train(TrainOptions(**values, cache=cache, init=init, held_out=held_out, kinds=kinds)))
     return 0
 
 

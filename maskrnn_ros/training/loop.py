@@ -201,16 +201,16 @@ def validate(net: FastNet, paths: Sequence[Path]) -> dict[str, float]:
 def _split(options: TrainOptions) -> tuple[list[tuple[list[Path], float]], list[Path]]:
     """Clips to train on, by kind, and those to validate on."""
     paths = clip_paths(options.cache)
-    names = {path.stem for path in paths}
-    unknown = sorted(set(options.held_out) - names)
+    kept_back = {f"davis_{name}" for name in options.held_out}
+    unknown = sorted(kept_back - {path.stem for path in paths})
     if unknown:
-        raise ValueError(f"expected the held out clip {unknown[0]!r} in {options.cache}, found {len(names)} others")
-    kept = [path for path in paths if path.stem not in options.held_out]
-    kinds: list[list[Path]] = [[], [], []]
-    for path in kept:
-        kinds[1 if path.stem.startswith("paste-") else 2 if path.stem.startswith("still-") else 0].append(path)
-    held_out = [path for path in paths if path.stem in options.held_out]
-    return list(zip(kinds, options.kinds, strict=True)), held_out
+        raise ValueError(f"expected the held out clip {unknown[0]} in {options.cache}, found {len(paths)} others")
+    kinds: dict[str, list[Path]] = {"davis": [], "paste": [], "still": []}
+    for path in paths:
+        if path.stem not in kept_back:
+            kinds[path.stem.split("_")[0]].append(path)
+    held_out = [path for path in paths if path.stem in kept_back]
+    return list(zip(kinds.values(), options.kinds, strict=True)), held_out
 
 
 def _join() -> tuple[int, int]:
