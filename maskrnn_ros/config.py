@@ -165,9 +165,32 @@ class AdaptationConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PriorConfig(Checked):
-    """The probability carried from the frame before, warped by the flow."""
+class NetworkConfig(Checked):
+    """The trained network: it weighs the other parts itself, and adds what it sees in the image and in the flow."""
 
+    enabled: bool = setting(False, "Use the network; the weights of the other parts then only help to find again.")
+    weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
+    flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
+    hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
+    localization: bool = setting(
+        True, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights != "shipped" and not self.weights.endswith(".safetensors"):
+            raise ValueError(f"network.weights must be shipped or a .safetensors file, got {self.weights!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PriorConfig(Checked):
+    """The probability carried from the frame before."""
+
+    source: str = setting(
+        "warped",
+        "warped: by the flow; unwarped: as it was; none: every frame is looked at as a whole, as if it were alone.",
+        choices=("warped", "unwarped", "none"),
+    )
     weight: float = setting(
         0.25,
         "Weight of the prior's log-odds where a head is there.",
@@ -221,6 +244,13 @@ class PresenceConfig(Checked):
         high=1.0,
         live=True,
     )
+    threshold: float = setting(
+        0.5,
+        "With the network's localization: its probability of being there that it takes.",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
     return_share: float = setting(
         0.15, "Share of its usual area from which an unseen instance may be found again.", low=0.0, high=10.0, live=True
     )
@@ -266,6 +296,7 @@ class Config(Checked):
         32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
     )
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
     adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)

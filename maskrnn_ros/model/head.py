@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES, Features, pixels_of
+from maskrnn_ros.model.backbone import CHANNELS, STRIDES, Features
 
 STRIDE = STRIDES[0]
 """Pixels of the working image per cell of its output."""
@@ -69,7 +69,7 @@ class Head(nn.Module):
 
 
 @torch.no_grad()
-def head_log_odds(head: Head, features: Features, size: tuple[int, int]) -> Tensor:
-    """Log-odds of the instance at every pixel of a working image, float32 (h, w), in -8..8."""
-    cells = head([map_[None].float() for map_ in features.maps])[0]
-    return pixels_of(cells.clamp(-_LIMIT, _LIMIT), STRIDE, size)
+def head_log_odds(head: Head, features: Features) -> Tensor:
+    """Log-odds of the instance in every cell of stride 4, float32 (h4, w4), in -8..8."""
+    cells: Tensor = head([map_[None].float() for map_ in features.maps])[0]
+    return cells.clamp(-_LIMIT, _LIMIT)

@@ -12,9 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from maskrnn_ros.model.backbone import Lite0
+from maskrnn_ros.model.network import FastNet
 
 LITE0 = Path(__file__).resolve().parent.parent / "weights" / "efficientnet_lite0.safetensors"
 """The trunk that ships with the package."""
+
+SHIPPED = LITE0.with_name("fast.safetensors")
+"""The network's weights that ship with the package, in versions that have some."""
 
 _EPSILON = 1e-3
 """Of the batch normalisation that is folded in."""
@@ -29,6 +33,42 @@ def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> 
     trunk = Lite0()
     load_into(trunk, path)
     return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def network_file(setting: str) -> Path:
+    """The file that ``network.weights`` names: ``shipped`` or a path."""
+    return SHIPPED if setting == "shipped" else Path(setting)
+
+
+def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu") -> FastNet:
+    """The network with its weights, frozen.
+
+    Raises:
+        RuntimeError: The file is missing or is none, or holds other names or shapes than the network.
+    """
+    if path == SHIPPED and not SHIPPED.is_file():
+        raise RuntimeError("network.weights 'shipped': this version ships none; give the path of a .safetensors file")
+    network = FastNet()
+    load_into(network, path)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def save_network(network: FastNet, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+    """Write the network's weights, fp32.
+
+    Args:
+        network: On any device.
+        path: File to write; one that is there is replaced.
+        metadata: Kept in the file for people, e.g. how it was trained; loading does not look at it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    try:
+        save_file(tensors, str(path), metadata=dict(metadata or {}))
+    except SafetensorError as error:
+        raise OSError(f"weights {path} cannot be written: {' '.join(str(error).split())}") from error
 
 
 def load_into(module: nn.Module, path: Path | str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import cv2
@@ -12,47 +13,87 @@ from torch import Tensor
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.backbone import cells_of, pixels_of
+from maskrnn_ros.model.head import STRIDE as FINE
 from maskrnn_ros.model.head import head_log_odds
 from maskrnn_ros.model.matching import STRIDE, Reference, match
+from maskrnn_ros.model.network import LOG_ODDS, PLANES
 from maskrnn_ros.tracking.gate import gate
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.types import Box
 
 
-def combine(
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Evidence:
+    """What each part says of one instance on one frame; None where it is off or has nothing to say.
+
+    Args:
+        prior: Probability carried from the frame before, float32 (h, w).
+        matching: Log-odds in the cells of stride 8, float32 (h8, w8).
+        head: Log-odds in the cells of stride 4, float32 (h4, w4).
+    """
+
+    prior: Tensor | None
+    matching: Tensor | None
+    head: Tensor | None
+
+
+def gather(
     state: InstanceState, frame: PreparedFrame, prior: Tensor | None, box: Box | None, config: Config
-) -> Tensor:
-    """Probability of an instance from the log-odds of all parts, in their weights.
-
-        p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
-
-    A part that is off, or not there yet, says nothing; until there is a head the other two have weights of their own.
+) -> Evidence:
+    """Ask all parts.
 
     Args:
         state: The instance on the frame before.
         frame: The frame.
-        prior: Its probability warped to the frame, float32 (h, w); None where it is lost: all is possible then.
-        box: The enlarged box of the prior, pixels; None looks everywhere.
+        prior: Its probability carried to the frame, float32 (h, w); None where it is lost: all is possible then.
+        box: Where to look, pixels; None looks everywhere.
         config: All settings.
-
-    Returns:
-        float32, (h, w), not gated.
     """
-    size = (frame.image.shape[1], frame.image.shape[2])
-    total = torch.zeros(size, device=frame.image.device)
-    if prior is not None:
-        weight = config.prior.weight if state.head is not None else config.prior.weight_without_head
-        total += weight * log_odds(prior, config.prior.floor)
+    matching = None
     if config.matching.enabled and state.seeds:
         window = _cells(box) if box is not None else None
         references = tuple(Reference(seed.descriptors, cells_of(seed.share, STRIDE)) for seed in state.seeds)
         references += state.recent if box is not None else ()
         matched = match(frame.descriptors, references, window, config.matching)
-        weight = config.matching.weight if state.head is not None else config.matching.weight_without_head
-        total += weight * pixels_of(log_odds(matched, config.prior.floor), STRIDE, size)
-    if state.head is not None:
-        total += config.adaptation.weight * head_log_odds(state.head, frame.features, size)
+        matching = log_odds(matched, config.prior.floor)
+    head = head_log_odds(state.head, frame.features) if state.head is not None else None
+    return Evidence(prior=prior, matching=matching, head=head)
+
+
+def weigh(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
+    """Probability of an instance from the log-odds of all parts, in their weights.
+
+        p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
+
+    Until there is a head the other two have weights of their own.
+
+    Returns:
+        float32, (h, w), not gated.
+    """
+    size, has_head = (frame.image.shape[1], frame.image.shape[2]), evidence.head is not None
+    total = torch.zeros(size, device=frame.image.device)
+    if evidence.prior is not None:
+        weight = config.prior.weight if has_head else config.prior.weight_without_head
+        total += weight * log_odds(evidence.prior, config.prior.floor)
+    if evidence.matching is not None:
+        weight = config.matching.weight if has_head else config.matching.weight_without_head
+        total += weight * pixels_of(evidence.matching, STRIDE, size)
+    if evidence.head is not None:
+        total += config.adaptation.weight * pixels_of(evidence.head, FINE, size)
     return total.sigmoid()
+
+
+def planes(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
+    """The same for the network, which has learned the weights: ``network.PLANES``, float32 (3, h4, w4)."""
+    size = (-(-frame.image.shape[1] // FINE), -(-frame.image.shape[2] // FINE))
+    out = torch.zeros(len(PLANES), *size, device=frame.image.device)
+    if evidence.prior is not None:
+        out[0] = log_odds(cells_of(evidence.prior, FINE), config.prior.floor)
+    if evidence.matching is not None:
+        out[1] = pixels_of(evidence.matching, STRIDE // FINE, size)
+    if evidence.head is not None:
+        out[2] = evidence.head
+    return out / LOG_ODDS
 
 
 def find_again(probability: Tensor, usual_area: float, config: Config) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,12 +26,20 @@ def enlarge(box: Box, factor: float, size: tuple[int, int]) -> Box:
     Box(x0=9, y0=9, x1=19, y1=15)
     """
     margin_x, margin_y = (factor - 1) * box.width / 2, (factor - 1) * box.height / 2
-    return Box(
-        max(0, math.floor(box.x0 - margin_x)),
-        max(0, math.floor(box.y0 - margin_y)),
-        min(size[1], math.ceil(box.x1 + margin_x)),
-        min(size[0], math.ceil(box.y1 + margin_y)),
-    )
+    inside = clip((box.x0 - margin_x, box.y0 - margin_y, box.x1 + margin_x, box.y1 + margin_y), size)
+    assert inside is not None  # the box itself lies inside
+    return inside
+
+
+def clip(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
+    """The pixels of (H, W) that x0, y0, x1, y1 touch; None where there are none.
+
+    >>> clip((-3.0, 1.5, 4.2, 5.0), (4, 8))
+    Box(x0=0, y0=1, x1=5, y1=4)
+    """
+    x0, y0 = max(0, math.floor(corners[0])), max(0, math.floor(corners[1]))
+    x1, y1 = min(size[1], math.ceil(corners[2])), min(size[0], math.ceil(corners[3]))
+    return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
 def gate(probability: Tensor, box: Box | None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.matching import Reference, describe
+from maskrnn_ros.model.network import Hidden
 from maskrnn_ros.tracking.adaptation import SeedView, Trunk
 from maskrnn_ros.types import InstanceStatus
 
@@ -76,6 +77,7 @@ class InstanceState:
         recent: References of the frames on which it was seen last, for the matching.
         head: Its adapted head; None while there is none.
         promise: The head that is being trained in the background.
+        hidden: What the network remembers of it; None without a network, or where it begins anew.
     """
 
     instance_id: int
@@ -93,3 +95,4 @@ class InstanceState:
     recent: tuple[Reference, ...] = ()
     head: Head | None = None
     promise: Future[Head] | None = None
+    hidden: Hidden | None = None

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.flow import FlowEstimator, build_flow, warp
+from maskrnn_ros.flow import FlowEstimator, build_flow
+from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.model.refinement import luma, refine
-from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.model.weights import load_lite0, load_network, network_file
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView, Trunk
-from maskrnn_ros.tracking.evidence import combine, find_again, has_evidence, is_seen, remember
-from maskrnn_ros.tracking.gate import box_of, enlarge, gate
+from maskrnn_ros.tracking.estimate import estimate
+from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import merge, resize_probability
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
 
 _USUAL_AREA_RATE = 0.05
@@ -43,6 +45,7 @@ class Tracker:
         flow: Estimator of backward flow between two working images.
         device: Where states are kept.
         trunk: Computes the features of a frame; without one there is neither matching nor adaptation.
+        network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
     """
 
@@ -52,6 +55,7 @@ class Tracker:
         flow: FlowEstimator,
         device: torch.device,
         trunk: Trunk | None = None,
+        network: FastNet | None = None,
         announce: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.config = config
@@ -59,6 +63,7 @@ class Tracker:
         self._flow = flow
         self._device = device
         self._trunk = trunk
+        self._network = network
         is_adapting = trunk is not None and config.adaptation.mode != "off"
         self._adapter = Adapter(config.adaptation, trunk) if trunk is not None and is_adapting else None
         self._states: dict[int, InstanceState] = {}
@@ -165,7 +170,8 @@ class Tracker:
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
         per_second = to_input / seconds if seconds > 0 else None
-        return {i: self._carry_one(state, current, flow, per_second, images) for i, state in states.items()}
+        view = View(self._network, current, flow, self.config.network) if self._network is not None else None
+        return {i: self._carry_one(state, current, flow, view, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -293,13 +299,20 @@ class Tracker:
         return known.name if known else ""
 
     def _carry_one(
-        self, state: InstanceState, frame: PreparedFrame, flow: Tensor, per_second: float | None, images: int
+        self,
+        state: InstanceState,
+        frame: PreparedFrame,
+        flow: Tensor,
+        view: View | None,
+        per_second: float | None,
+        images: int,
     ) -> InstanceState:
-        probability = self._probability(state, frame, warp(state.probability[None], flow)[0])
+        found = estimate(state, frame, flow, view, self.config)
+        probability, hidden = found.probability, found.hidden
         area = int((probability >= 0.5).sum())
-        seen = is_seen(area, state, self.config)
+        seen = found.is_present and is_seen(area, state, self.config)
         if not seen and has_evidence(state, self.config):
-            probability = torch.zeros_like(probability)  # what is not seen has no place to be carried from
+            probability, hidden = torch.zeros_like(probability), None  # the unseen has no place to be carried from
         unseen = 0 if seen else state.frames_unseen + images
         return dataclasses.replace(
             state,
@@ -312,20 +325,8 @@ class Tracker:
             velocity=_velocity(probability, flow, per_second) if seen else None,
             seed_mask=None,
             recent=remember(state, frame, probability, self.config) if seen and state.seeds else state.recent,
+            hidden=hidden,
         )
-
-    def _probability(self, state: InstanceState, frame: PreparedFrame, prior: Tensor) -> Tensor:
-        """Probability of an instance on a frame, inside its gate."""
-        box = box_of(prior)
-        size = (prior.shape[0], prior.shape[1])
-        around = box and enlarge(box, self.config.gate.enlarge, size)
-        if not self.config.gate.enabled:
-            around = box and Box(0, 0, size[1], size[0])
-        if not has_evidence(state, self.config):
-            return gate(prior, around)
-        if around is None:
-            return find_again(combine(state, frame, None, None, self.config), state.usual_area, self.config)
-        return gate(combine(state, frame, prior, around, self.config), around)
 
     def _status(self, frames_unseen: int) -> InstanceStatus:
         if frames_unseen == 0:
@@ -341,9 +342,10 @@ def build_tracker(config: Config) -> Tracker:
         RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
     device = choose_device(config.device)
-    needs_features = config.matching.enabled or config.adaptation.mode != "off"
+    network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
+    needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
     trunk = load_lite0(device=device) if needs_features else None
-    return Tracker(config, build_flow(config.flow, device), device, trunk)
+    return Tracker(config, build_flow(config.flow, device), device, trunk, network)
 
 
 def choose_device(name: str) -> torch.device:

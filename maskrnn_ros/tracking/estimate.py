@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where one instance is on a frame, from all that is known of it: with the network or without."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.flow import warp
+from maskrnn_ros.model.network import CONTEXT, Hidden, scale_boxes
+from maskrnn_ros.tracking.evidence import find_again, gather, has_evidence, planes, weigh
+from maskrnn_ros.tracking.gate import box_of, clip, enlarge, gate
+from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.view import Sight, View
+from maskrnn_ros.types import Box
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimate:
+    """An instance on a frame.
+
+    Args:
+        probability: float32, (h, w), gated.
+        is_present: False where the network says that it is not there.
+        hidden: What the network remembers of it.
+    """
+
+    probability: Tensor
+    is_present: bool = True
+    hidden: Hidden | None = None
+
+
+def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: View | None, config: Config) -> Estimate:
+    """Look for an instance on the next frame.
+
+    Args:
+        state: The instance on the frame before.
+        frame: The frame.
+        flow: Backward flow between the two, float32, (2, h, w), pixels.
+        view: The frame as the network sees it; None without a network.
+        config: All settings.
+    """
+    if config.prior.source == "none":
+        return _look_everywhere(state, frame, view, config)
+    prior = warp(state.probability[None], flow)[0] if config.prior.source == "warped" else state.probability
+    box = box_of(prior)
+    if box is None:
+        return _find_again(state, frame, view, config) if has_evidence(state, config) else Estimate(gate(prior, None))
+    size = (prior.shape[0], prior.shape[1])
+    around = enlarge(box, config.gate.enlarge, size) if config.gate.enabled else _whole(size)
+    if view is not None:
+        evidence = gather(state, frame, prior, enlarge(box, CONTEXT, size), config)
+        return _decide(view.look(box, planes(evidence, frame, config), state.hidden), around, config)
+    if not has_evidence(state, config):
+        return Estimate(gate(prior, around))
+    return Estimate(gate(weigh(gather(state, frame, prior, around, config), frame, config), around))
+
+
+def _look_everywhere(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
+    """As if the frame were alone (OSVOS); the network looks at where the other parts see the instance.
+
+    Until they know anything of it, it stays where it was marked.
+    """
+    if not has_evidence(state, config):
+        return Estimate(state.probability)
+    evidence = gather(state, frame, None, None, config)
+    probability = weigh(evidence, frame, config)
+    box = box_of(probability)
+    if view is None or box is None:
+        return Estimate(probability)
+    size = (probability.shape[0], probability.shape[1])
+    return _decide(view.look(box, planes(evidence, frame, config), state.hidden), _whole(size), config)
+
+
+def _find_again(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
+    """The other parts propose where a lost instance is back; the network must agree. It remembers nothing of it."""
+    evidence = gather(state, frame, None, None, config)
+    found = find_again(weigh(evidence, frame, config), state.usual_area, config)
+    box = box_of(found)
+    if view is None or box is None:
+        return Estimate(found)
+    around = enlarge(box, config.gate.enlarge, (found.shape[0], found.shape[1]))
+    return _decide(view.look(box, planes(evidence, frame, config), None), around, config)
+
+
+def _decide(sight: Sight, around: Box, config: Config) -> Estimate:
+    """Gate what the network saw: by its own box if it is asked for that, else by ``around``."""
+    if not config.network.localization:
+        return Estimate(gate(sight.probability, around), hidden=sight.hidden)
+    box: Box | None = around
+    if config.gate.enabled:
+        size = (sight.probability.shape[0], sight.probability.shape[1])
+        box = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
+    return Estimate(gate(sight.probability, box), sight.presence >= config.presence.threshold, sight.hidden)
+
+
+def _whole(size: tuple[int, int]) -> Box:
+    return Box(0, 0, size[1], size[0])
