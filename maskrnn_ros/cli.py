@@ -328,7 +328,7 @@ def _add_training(actions: Any, name: str, length: int, steps: int, text: str) -
 
 
 def _train(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import SHIPPED_NETWORK
+    from maskrnn_ros.model.weights import network_file
     from maskrnn_ros.tracking.tracker import set_threads
     from maskrnn_ros.training.loop import TrainOptions, train
     from maskrnn_ros.training.prepare import Preparation, prepare
@@ -356,7 +356,7 @@ def _train(args: argparse.Namespace) -> int:
         "seed",
         "resume",
     )
-    init = SHIPPED_NETWORK if args.init == "shipped" else Path(args.init) if args.init else None
+    init = network_file(args.init) if args.init else None
     values = {name: getattr(args, name) for name in own}
     print(train(TrainOptions(**values, cache=cache, init=init, held_out=held_out, kinds=kinds)))
     return 0

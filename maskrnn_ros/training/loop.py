@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.network import FastNet, paste
+from maskrnn_ros.model.weights import load_into, save_network
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.batches import Batches, window_of
 from maskrnn_ros.training.cache import TrainingClip, clip_paths
@@ -103,6 +104,7 @@ def train(options: TrainOptions) -> Path:
 
     Raises:
         ValueError: The cache or the checkpoint does not fit.
+        RuntimeError: The weights to begin with do not fit.
     """
     rank, world = _join()
     if options.batch % world:
@@ -116,7 +118,7 @@ def train(options: TrainOptions) -> Path:
     if options.resume and (options.out / CHECKPOINT).exists():
         begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options)
     elif options.init is not None:
-        load_net(options.init, net)
+        load_into(net, options.init)
     options.out.mkdir(parents=True, exist_ok=True)
     with _Log(options.out / LOG, begin, rank) as log, tqdm(total=options.steps, initial=begin, disable=rank > 0) as bar:
         for step in range(begin, options.steps):
@@ -128,7 +130,7 @@ def train(options: TrainOptions) -> Path:
                     scores = validate(net, validated)
                     bar.set_postfix_str(log.write(step + 1, scores))
                     save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options)
-                    save_net(options.out / WEIGHTS, net, options)
+                    save_network(net, options.out / WEIGHTS, options.settings())
                     log.plot(options.out / "curves.png")
                 if world > 1:
                     dist.barrier()
@@ -220,33 +222,6 @@ def _join() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def save_net(path: Path, net: FastNet, options: TrainOptions) -> None:
-    """Write the weights, with the settings of the training beside them."""
-    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path, options.settings())
-
-
-def load_net(path: Path, net: FastNet) -> None:
-    """Read weights.
-
-    Raises:
-        ValueError: They are not those of this network.
-    """
-    with safe_open(path, "pt") as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    _fit(path, found, net)
-    net.load_state_dict(found)
-
-
-def _fit(path: Path, found: dict[str, Tensor], net: FastNet) -> None:
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    wrong = [
-        name for name in sorted(expected | found) if name not in found or expected.get(name) != tuple(found[name].shape)
-    ]
-    if wrong:
-        got = tuple(found[wrong[0]].shape) if wrong[0] in found else "none"
-        raise ValueError(f"{path}: expected {wrong[0]} of shape {expected.get(wrong[0], 'none')}, found {got}")
-
-
 def save_checkpoint(
     path: Path, net: FastNet, optimizer: torch.optim.Optimizer, step: int, options: TrainOptions
 ) -> None:
@@ -274,9 +249,7 @@ def load_checkpoint(path: Path, net: FastNet, optimizer: torch.optim.Optimizer, 
     other = [key for key in now if before.get(key) != now[key]]
     if other:
         raise ValueError(f"{path}: --resume expected {other[0]} = {before.get(other[0])}, found {now[other[0]]}")
-    own = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
-    _fit(path, own, net)
-    net.load_state_dict(own)
+    net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
