@@ -10,15 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import world
+import yaml
 from PIL import Image
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.config import Config, settings
+from maskrnn_ros.config import Config, settings, to_flat, with_values
 from maskrnn_ros.evaluation import report, run
 from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.files import read_labels, write_labels
+from maskrnn_ros.model.weights import save_network
 
 FRAMES = 7
 SUMMARY = [
@@ -43,6 +45,14 @@ def write_tree(root, names=("one", "two"), shapes=world.TWO, binary=False):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return write_tree(tmp_path_factory.mktemp("instances"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a network before training."""
+    file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_network(world.network(), file)
+    return str(file)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +231,10 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--predictions", "DIR", "--preset", "warp"], "does not go with --preset"),
         (["--sequences", "one", "--split", "val"], "not both"),
         (["--preset", "maskrnn", "--config", "DIR/no_weights.yaml"], "preset 'maskrnn' needs the two-stream network"),
-        (["--preset", "masktrack", "--config", "DIR/no_weights.yaml"], "preset 'masktrack' needs the two-stream network"),
+        (
+            ["--preset", "masktrack", "--config", "DIR/no_weights.yaml"],
+            "preset 'masktrack' needs the two-stream network",
+        ),
         (["--preset", "osvos", "--config", "DIR/no_weights.yaml"], "preset 'osvos' needs the two-stream network"),
         (["--profile", "paper"], "profile 'paper' needs the two VGG-16 streams, which this version does not have"),
         (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),

@@ -20,13 +20,15 @@ HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000
 
-WARP_ONLY = with_values(Config(), matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
+WITHOUT_NETWORK = with_values(Config(), network__enabled=False)
+
+WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
 """The tracker without appearance: what it does follows from the flow alone."""
 
 QUICK = with_values(
-    Config(), adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
+    WITHOUT_NETWORK, adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
 )
-"""All parts, with an adaptation that takes little time."""
+"""All parts but the network, with an adaptation that takes little time."""
 
 
 def network(noise: float = 0.0) -> FastNet:
