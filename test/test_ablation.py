@@ -11,6 +11,7 @@ import pytest
 import world
 import yaml
 from test_evaluate import FRAMES, evaluate, figures, write_tree
+from test_evaluate import weights as weights  # a fixture
 
 from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation import presets, run
@@ -21,7 +22,10 @@ from maskrnn_ros.evaluation.run import Task
 from maskrnn_ros.files import read_labels
 
 MEASURED = ["warped mask", "+ box gate", "+ reference matching", "+ fine-tuning", "+ edge refinement"]
-NETWORK = ["appearance only", "+ flow stream", "+ recurrence", "+ box loss"]
+NETWORK = ["appearance only", "+ flow stream", "+ recurrence"]
+MISSING = [*NETWORK, "+ box loss"]
+ROWS = [MEASURED[0], *MISSING, *MEASURED[1:]]
+NO_WEIGHTS = "none.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,8 @@ def tree(tmp_path_factory):
 def quick(tmp_path_factory):
     """Settings with an adaptation that takes little time, as a file."""
     file = tmp_path_factory.mktemp("config") / "quick.yaml"
-    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": to_flat(world.QUICK)}}))
+    values = {**to_flat(world.QUICK), "network.enabled": False, "network.weights": NO_WEIGHTS}
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     return file
 
 
@@ -43,14 +48,43 @@ def changed(one, other):
 
 
 def test_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured():
-    config = with_values(Config(), working_size=320)
+    config = with_values(Config(), working_size=320, network__enabled=False, network__weights=NO_WEIGHTS)
     configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
-    assert list(configs) == NETWORK + MEASURED
-    assert [configs[name] for name in NETWORK] == [None] * 4
+    assert list(configs) == ROWS
+    assert [configs[name] for name in MISSING] == [None] * 4
     steps = [changed(configs[a], configs[b]) for a, b in zip(MEASURED, MEASURED[1:], strict=False)]
     assert steps == [{"gate.enabled"}, {"matching.enabled"}, {"adaptation.mode"}, {"refinement.enabled"}]
     assert configs["+ edge refinement"] == apply_preset("default", config)
     assert changed(configs["+ box gate"], apply_preset("warp", config)) == set()
+
+
+def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_more(weights):
+    config = with_values(Config(), network__enabled=True, network__weights=weights)
+    configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
+    measured = [name for name in ROWS if configs[name] is not None]
+    assert measured == [name for name in ROWS if name != "+ box loss"]
+    steps = [changed(configs[a], configs[b]) for a, b in zip(measured, measured[1:], strict=False)]
+    first = {"network.enabled", "network.flow_stream", "network.hidden", "network.localization"}
+    assert steps == [
+        first,
+        {"network.flow_stream"},
+        {"network.hidden"},
+        {"gate.enabled", "network.localization"},
+        {"matching.enabled"},
+        {"adaptation.mode"},
+        {"refinement.enabled"},
+    ]
+    assert configs["+ edge refinement"] == apply_preset("default", config)
+    assert not configs["warped mask"].network.enabled and configs["appearance only"].network.enabled
+
+
+def test_with_weights_the_rows_of_the_network_are_measured(tree, weights):
+    config = with_values(world.QUICK, network__weights=weights)
+    task = Task(convention="davis2017", preset="default", config=config)
+    found = ablate(find_clips(tree, names=["one"]), task, 1, lambda result, own: None, ABLATION[:5])
+    assert [row.is_whole for row in found.rows] == [True] * 4 + [False]
+    assert found.rows[-1].reason == "needs a training run of its own"
+    assert found.last.summary()["j_mean"] > 0.4
 
 
 def test_rows_have_folders_of_their_own():
@@ -65,11 +99,12 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     found = figures(file)
     assert list(found) == ["convention", "summary", "objects", "streaming", "online", "ablation"]
     rows = {row["row"]: row for row in found["ablation"]}
-    assert list(rows) == NETWORK + MEASURED
-    for name in NETWORK:
-        reason = "needs the two-stream network with its localization net"
+    assert list(rows) == ROWS
+    for name in MISSING:
+        reason = f"needs the two-stream network with its localization net: found no weights '{NO_WEIGHTS}'"
+        reason = reason if name in NETWORK else "needs a training run of its own"
         assert rows[name] == {"row": name, "marked": None, "summary": None, "reason": reason}
-        assert re.search(rf"^{re.escape(name)} +- +- +- +- +-  {reason}$", printed, re.MULTILINE)
+        assert re.search(rf"^{re.escape(name)} +- +- +- +- +-  {re.escape(reason)}$", printed, re.MULTILINE)
     assert {(rows[name]["marked"], rows[name]["reason"]) for name in MEASURED} == {("switched", None)}
     assert found["summary"] == rows["+ edge refinement"]["summary"]
     assert "convention davis2017" in printed
@@ -78,7 +113,7 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     assert gated["jf_mean"] == pytest.approx(free["jf_mean"], abs=1e-3)
     assert "alone it cuts next to nothing" in printed
     # another way to the same settings: the default preset with a file that says them
-    values = {**to_flat(world.QUICK), "adaptation.mode": "off", "refinement.enabled": False}
+    values = {**to_flat(world.QUICK), "adaptation.mode": "off", "refinement.enabled": False, "network.enabled": False}
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     assert evaluate(tree, "--config", tmp_path / "row.yaml", "--out", tmp_path / "alone", "--json", alone) == 0
     expected, actual = figures(alone)["summary"], rows["+ reference matching"]["summary"]
@@ -91,13 +126,13 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
 
 def check_files(out, rows):
     lines = list(csv.DictReader((out / "ablation.csv").open()))
-    assert [line["row"] for line in lines] == NETWORK + MEASURED
+    assert [line["row"] for line in lines] == ROWS
     jf = [rows[name]["summary"]["jf_mean"] for name in MEASURED]
-    gains = [float(line["gain"]) for line in lines[len(NETWORK) + 1 :]]
+    gains = [float(line["gain"]) for line in lines[len(MISSING) + 1 :]]
     assert gains == pytest.approx([now - before for before, now in zip(jf, jf[1:], strict=False)], abs=1e-12)
     (alone,) = csv.DictReader((out / "box-gate" / "summary.csv").open())
     assert (alone["preset"], alone["marked"]) == ("+ box gate", "switched")
-    assert {line["gain"] for line in lines[: len(NETWORK) + 1]} == {""}
+    assert {line["gain"] for line in lines[: len(MISSING) + 1]} == {""}
     page = (out / "report.html").read_text()
     links = re.findall(r'href="([^"]+)"', page)
     assert len(links) == len(MEASURED) and all((out / link).is_file() for link in links)

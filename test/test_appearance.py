@@ -12,15 +12,31 @@ import world
 from test_session import Bench, assert_same_states
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.head import Head
-from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.model.weights import load_lite0, save_network
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.evidence import find_again
 from maskrnn_ros.types import Frame, InstanceStatus
 
-MODES = ["off", "blocking"]
+MODES = ["off", "blocking", "network"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Of a network that has something of its own to say."""
+    path = tmp_path_factory.mktemp("weights") / "noisy.safetensors"
+    save_network(world.network(noise=0.02), path)
+    return str(path)
+
+
+def parts(mode: str, weights: str) -> dict[str, object]:
+    """Settings of a mode: that of the adaptation, or all that there is."""
+    if mode != "network":
+        return {"adaptation__mode": mode}
+    return {"adaptation__mode": "blocking", "network__enabled": True, "network__weights": weights}
 
 
 def same(one: object, other: object) -> bool:
@@ -38,8 +54,10 @@ def same(one: object, other: object) -> bool:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("change", ["remove", "add", "correct"])
-def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(change: str, mode: str) -> None:
-    config = with_values(world.QUICK, adaptation__mode=mode)
+def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(
+    change: str, mode: str, weights: str
+) -> None:
+    config = with_values(world.QUICK, **parts(mode, weights))
     alone, changed = build_tracker(config), build_tracker(config)
     alone.seed(world.seed(0, 1), world.frame(0))
     changed.seed(world.seed(0, 1) if change == "add" else world.seed(0), world.frame(0))
@@ -56,9 +74,9 @@ def test_changing_one_instance_leaves_the_state_of_the_others_bit_identical(chan
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time(mode: str) -> None:
-    parts = {"matching__enabled": True, "adaptation__mode": mode, "adaptation__steps": 5, "adaptation__views": 3}
-    in_time, late = (Bench(None, **parts) for _ in range(2))
+def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time(mode: str, weights: str) -> None:
+    few = {"matching__enabled": True, "adaptation__steps": 5, "adaptation__views": 3}
+    in_time, late = (Bench(None, **few, **parts(mode, weights)) for _ in range(2))
     in_time.seed(world.seed(2, 2))
     for bench in (in_time, late):
         bench.seed(world.seed(0, 1))
@@ -71,9 +89,10 @@ def test_a_late_seed_with_exact_catch_up_equals_a_seed_in_time(mode: str) -> Non
     assert_same_states(*(Bench().session for _ in range(2)))
 
 
-def test_a_late_correction_equals_a_correction_in_time_and_joins_the_references() -> None:
-    parts = {"matching__enabled": True, "adaptation__mode": "blocking", "adaptation__steps": 5, "adaptation__views": 3}
-    in_time, late = (Bench(None, **parts) for _ in range(2))
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_a_late_correction_equals_a_correction_in_time_and_joins_the_references(mode: str, weights: str) -> None:
+    few = {"matching__enabled": True, "adaptation__steps": 5, "adaptation__views": 3}
+    in_time, late = (Bench(None, **few, **parts(mode, weights)) for _ in range(2))
     for bench in (in_time, late):
         bench.seed(world.seed(0))
     in_time.seed(world.seed(2, 2))
@@ -83,6 +102,7 @@ def test_a_late_correction_equals_a_correction_in_time_and_joins_the_references(
     one, other = in_time.session.states[2], late.session.states[2]
     assert [seed.stamp_ns for seed in other.seeds] == [world.stamp_ns(0), world.stamp_ns(2)]
     assert same(one, other)
+    assert (one.hidden is not None) == (mode == "network")
 
 
 def test_seeds_and_recent_references_are_bounded() -> None:
@@ -199,16 +219,23 @@ def hidden_world(number: int) -> tuple[Frame, np.ndarray]:
     return Frame(stamp_ns=world.stamp_ns(number), image=image), seen.astype(np.int32)
 
 
-def test_an_object_behind_a_wall_is_occluded_then_lost_and_found_again_with_its_id() -> None:
+@pytest.mark.parametrize("agrees", [None, True, False])
+def test_an_object_behind_a_wall_is_occluded_then_lost_and_found_again_if_the_network_agrees(
+    agrees: bool | None,
+) -> None:
     config = with_values(
         world.QUICK, adaptation__steps=60, adaptation__views=8, presence__lost_after_frames=3, adaptation__channels=16
     )
-    tracker = build_tracker(config)
+    net = world.network()
+    dis, cpu = build_flow(config.flow, torch.device("cpu")), torch.device("cpu")
+    tracker = Tracker(config, dis, cpu, load_lite0(), None if agrees is None else net)
     frame, labels = hidden_world(0)
     tracker.seed(dataclasses.replace(world.seed(0, 1), labels=labels * 7), frame)
     states, masks = [], []
     for number in range(1, 14):
         frame, seen = hidden_world(number)
+        if number == 10 and not agrees:
+            net.localize[-1].bias[4] = -5.0  # from here on it says that the object is not there
         tracks = tracker.step(frame)
         (track,) = tracks.tracks
         assert track.instance_id == 7
@@ -217,6 +244,9 @@ def test_an_object_behind_a_wall_is_occluded_then_lost_and_found_again_with_its_
     assert states[:3] == [InstanceStatus.TRACKING] * 3
     assert states[3:9] == [InstanceStatus.OCCLUDED] * 3 + [InstanceStatus.LOST] * 3
     assert not any(mask.any() for mask in masks[3:9])
+    if agrees is False:
+        assert states[9:] == [InstanceStatus.LOST] * 4 and not any(mask.any() for mask in masks[9:])
+        return
     assert states[-1] == InstanceStatus.TRACKING
     assert np.count_nonzero(masks[-1] & (seen > 0)) / np.count_nonzero(masks[-1] | (seen > 0)) > 0.6
 

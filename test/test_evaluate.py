@@ -10,15 +10,17 @@ import cv2
 import numpy as np
 import pytest
 import world
+import yaml
 from PIL import Image
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.config import Config, settings
+from maskrnn_ros.config import Config, settings, to_flat, with_values
 from maskrnn_ros.evaluation import report, run
 from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.files import read_labels, write_labels
+from maskrnn_ros.model.weights import save_network
 
 FRAMES = 7
 SUMMARY = [
@@ -43,6 +45,14 @@ def write_tree(root, names=("one", "two"), shapes=world.TWO, binary=False):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     return write_tree(tmp_path_factory.mktemp("instances"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a network before training."""
+    file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    save_network(world.network(), file)
+    return str(file)
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +230,14 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--predictions", "DIR/none"], "found no such folder"),
         (["--predictions", "DIR", "--preset", "warp"], "does not go with --preset"),
         (["--sequences", "one", "--split", "val"], "not both"),
-        (["--preset", "maskrnn"], "preset 'maskrnn' needs the two-stream network"),
-        (["--preset", "masktrack"], "preset 'masktrack' needs the two-stream network"),
-        (["--preset", "osvos"], "preset 'osvos' needs the two-stream network"),
+        (["--preset", "maskrnn", "--config", "DIR/no_weights.yaml"], "preset 'maskrnn' needs the two-stream network"),
+        (
+            ["--preset", "masktrack", "--config", "DIR/no_weights.yaml"],
+            "preset 'masktrack' needs the two-stream network",
+        ),
+        (["--preset", "osvos", "--config", "DIR/no_weights.yaml"], "preset 'osvos' needs the two-stream network"),
         (["--profile", "paper"], "profile 'paper' needs the two VGG-16 streams, which this version does not have"),
-        (["--lookahead", "1"], "lookahead 1 needs the two-stream network"),
+        (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),
         (
             ["--ablate", "--preset", "warp"],
             "--ablate tracks every row of its table, offline; it does not go with --preset",
@@ -247,6 +260,7 @@ def test_what_is_wrong_is_said_in_one_line(tree, tmp_path, capsys, arguments, te
     write_labels(tmp_path / "small" / "two" / "00003.png", world.labels(3)[:, :-1])
     write_labels(tmp_path / "extra" / "two" / "00003.png", np.full_like(world.labels(3), 7))
     Image.new("RGB", (128, 96)).save(tmp_path / "colour" / "two" / "00003.png")
+    (tmp_path / "no_weights.yaml").write_text("/**: {ros__parameters: {network.weights: none.safetensors}}")
     arguments = [argument.replace("DIR", str(tmp_path)) for argument in arguments]
     assert evaluate(tree, *arguments, "--json", tmp_path / "f.json") == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "maskrnn evaluate:" in line]
@@ -266,6 +280,36 @@ def test_presets_change_only_what_is_there():
             apply_preset("match", Config())
         assert apply_preset("default", Config()) == Config()
     assert {preset.kind for preset in PRESETS.values()} == {"as configured", "switched", "baseline"}
+
+
+def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
+    """The table of their differences: mask, flow stream, box gate, matching and hidden state, fine-tuning."""
+    config = with_values(Config(), network__weights=weights)
+    expected = {
+        "osvos": ("none", False, False, False, "blocking"),
+        "masktrack": ("unwarped", True, False, False, "blocking"),
+        "maskrnn": ("warped", True, True, False, "blocking"),
+        "default": ("warped", True, True, True, "blocking"),
+    }
+    for name, values in expected.items():
+        found = apply_preset(name, config)
+        network = found.network
+        assert (found.prior.source, network.flow_stream, network.localization) == values[:3]
+        assert found.gate.enabled == network.localization
+        assert network.hidden == found.matching.enabled == values[3]
+        assert found.adaptation.mode == values[4]
+        assert network.enabled == (name != "default" or Config().network.enabled)
+        assert network.weights == weights
+    assert not apply_preset("warp", with_values(config, network__enabled=True)).network.enabled
+
+
+@pytest.mark.parametrize("preset", ["maskrnn", "masktrack", "osvos"])
+def test_with_weights_presets_of_the_network_follow(preset, weights, tree, tmp_path):
+    config, file = tmp_path / "c.yaml", tmp_path / "f.json"
+    values = {**to_flat(world.QUICK), "adaptation.steps": 60, "adaptation.views": 8, "network.weights": weights}
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    assert evaluate(tree, "--preset", preset, "--config", config, "--sequences", "one", "--json", file) == 0
+    assert figures(file)["summary"]["j_mean"] > 0.35
 
 
 def test_graph_cut_snaps_to_the_object_and_forgets_what_is_gone():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
@@ -19,13 +20,25 @@ HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000
 
-WARP_ONLY = with_values(Config(), matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
+WITHOUT_NETWORK = with_values(Config(), network__enabled=False)
+
+WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
 """The tracker without appearance: what it does follows from the flow alone."""
 
 QUICK = with_values(
-    Config(), adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
+    WITHOUT_NETWORK, adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
 )
-"""All parts, with an adaptation that takes little time."""
+"""All parts but the network, with an adaptation that takes little time."""
+
+
+def network(noise: float = 0.0) -> FastNet:
+    """The network before training; with noise, with something of its own to say by all of its parts."""
+    torch.manual_seed(0)
+    net = FastNet().requires_grad_(False)
+    for last in (net.appearance, net.moving, net.localize[-1]):
+        last.weight.normal_(0, noise)
+    net.localize[-1].bias[4] = 5.0 if noise else 0.0  # it believes in the objects
+    return net
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,12 +31,19 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed
 
-OFF: dict[str, Value] = {"matching.enabled": False, "adaptation.mode": "off", "refinement.enabled": False}
+NO_NETWORK: dict[str, Value] = {"network.enabled": False}
+OFF: dict[str, Value] = {
+    **NO_NETWORK,
+    "matching.enabled": False,
+    "adaptation.mode": "off",
+    "refinement.enabled": False,
+}
 ROWS: dict[str, dict[str, Value]] = {
     "warp only": OFF,
     "+ matching": {**OFF, "matching.enabled": True},
-    "+ adaptation": {"refinement.enabled": False},
-    "+ refinement": {},
+    "+ adaptation": {**NO_NETWORK, "refinement.enabled": False},
+    "+ refinement": NO_NETWORK,
+    "as configured": {},
 }
 
 

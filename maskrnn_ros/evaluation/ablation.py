@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs
+from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, ablation_rows
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import Evaluation, Figure, notes, show, write_csv
 from maskrnn_ros.evaluation.run import STATE, Task, evaluate, prepare_out
@@ -138,7 +138,7 @@ def ablate(
     """
     found: list[RowResult] = []
     is_interrupted = False
-    for row, own in zip(rows, _tasks(task, rows), strict=True):
+    for row, own in zip(ablation_rows(task.config, rows), _tasks(task, rows), strict=True):
         if own is None:
             found.append(RowResult(row=row, result=None, reason=f"needs {row.missing}"))
             continue

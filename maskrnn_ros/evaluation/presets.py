@@ -11,9 +11,27 @@ import re
 from collections.abc import Mapping, Sequence
 
 from maskrnn_ros.config import Config, Value, deterministic, from_flat, settings, to_flat
+from maskrnn_ros.model.weights import network_file
 
-_ALL_OFF: dict[str, Value] = {"matching.enabled": False, "adaptation.mode": "off", "refinement.enabled": False}
+_ALL_OFF: dict[str, Value] = {
+    "network.enabled": False,
+    "matching.enabled": False,
+    "adaptation.mode": "off",
+    "refinement.enabled": False,
+}
 _NETWORK = "the two-stream network with its localization net"
+
+_BARE: dict[str, Value] = {
+    "network.enabled": True,
+    "network.flow_stream": False,
+    "network.hidden": False,
+    "network.localization": False,
+    "gate.enabled": False,
+    "matching.enabled": False,
+    "adaptation.mode": "background",
+}
+"""The network's appearance stream and its fine-tuning alone. Edges are refined as configured: that makes up for the
+working size, which the papers' networks, at the full one, do not have."""
 
 PROFILES = ("fast", "paper")
 LOOKAHEADS = (0, 1)
@@ -30,7 +48,6 @@ class Preset:
         follower: Who follows: the "tracker", "static" or "graph".
         values: Settings that it changes; those of a part that is not there are "off" as it is.
         needs: Setting of the part without which it makes no sense, and the part's name.
-        missing: Part that no version has yet.
     """
 
     text: str
@@ -38,7 +55,6 @@ class Preset:
     follower: str = "tracker"
     values: Mapping[str, Value] = dataclasses.field(default_factory=dict)
     needs: tuple[str, str] | None = None
-    missing: str | None = None
 
 
 PRESETS: dict[str, Preset] = {
@@ -54,9 +70,27 @@ PRESETS: dict[str, Preset] = {
     "graph": Preset(
         text="graph cut on every frame (GrabCut), started from the warped mask", kind="baseline", follower="graph"
     ),
-    "maskrnn": Preset(text="our network in the MaskRNN setting", kind="switched", missing=_NETWORK),
-    "masktrack": Preset(text="our network in the MaskTrack setting", kind="switched", missing=_NETWORK),
-    "osvos": Preset(text="our network in the OSVOS setting", kind="switched", missing=_NETWORK),
+    "maskrnn": Preset(
+        text="our network in the MaskRNN setting, without the flow to the next image",
+        kind="switched",
+        values={
+            **_BARE,
+            "prior.source": "warped",
+            "network.flow_stream": True,
+            "network.localization": True,
+            "gate.enabled": True,
+        },
+    ),
+    "masktrack": Preset(
+        text="our network in the MaskTrack setting",
+        kind="switched",
+        values={**_BARE, "prior.source": "unwarped", "network.flow_stream": True},
+    ),
+    "osvos": Preset(
+        text="our network in the OSVOS setting: each frame alone, where the fine-tuned head sees the object",
+        kind="switched",
+        values={**_BARE, "prior.source": "none"},
+    ),
 }
 
 
@@ -67,7 +101,7 @@ class AblationRow:
     Args:
         name: What is added, for people.
         values: Settings that it changes, beside those of the rows before it that are there.
-        missing: Part that no version has yet; the row is then told, not measured.
+        missing: Part that is not there; the row is then told, not measured.
         note: What one must know to read its figures.
     """
 
@@ -86,16 +120,20 @@ class AblationRow:
         return "-".join(re.findall(r"[a-z0-9]+", self.name.lower()))
 
 
-ABLATION: tuple[AblationRow, ...] = (  # the order of the paper's table; what it does not have comes last
-    AblationRow(name="appearance only", missing=_NETWORK),
-    AblationRow(name="+ flow stream", missing=_NETWORK),
-    AblationRow(name="+ recurrence", missing=_NETWORK),
-    AblationRow(name="+ box loss", missing=_NETWORK),
-    AblationRow(name="warped mask", values={**_ALL_OFF, "gate.enabled": False}),  # all there is without a network
+ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of the paper's table, then what it lacks
+    AblationRow(name="warped mask", values={**_ALL_OFF, "prior.source": "warped", "gate.enabled": False}),
+    AblationRow(
+        name="appearance only",
+        values={key: value for key, value in _BARE.items() if key.startswith("network.")},
+        note="the appearance stream on the image and the warped mask",
+    ),
+    AblationRow(name="+ flow stream", values={"network.enabled": True, "network.flow_stream": True}),
+    AblationRow(name="+ recurrence", values={"network.enabled": True, "network.hidden": True}, note="the hidden state"),
+    AblationRow(name="+ box loss", missing="a training run of its own"),
     AblationRow(
         name="+ box gate",
-        values={"gate.enabled": True},
-        note="the box is that of the warped mask itself: alone it cuts next to nothing",
+        values={"gate.enabled": True, "network.localization": True},
+        note="without a network the box is that of the warped mask itself: alone it cuts next to nothing",
     ),
     AblationRow(name="+ reference matching", values={"matching.enabled": True}),
     AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
@@ -103,17 +141,30 @@ ABLATION: tuple[AblationRow, ...] = (  # the order of the paper's table; what it
 )
 
 
+def missing_part(values: Mapping[str, Value], config: Config) -> str | None:
+    """What is not there of what values need; None where all is."""
+    weights = values.get("network.weights", config.network.weights)
+    if not values.get("network.enabled") or network_file(str(weights)).is_file():
+        return None
+    return f"{_NETWORK}: found no weights {weights!r}"
+
+
+def ablation_rows(config: Config, rows: Sequence[AblationRow] = ABLATION) -> list[AblationRow]:
+    """The rows as they are with this config: those that need a network are missing where there are no weights."""
+    return [dataclasses.replace(row, missing=row.missing or missing_part(row.values, config)) for row in rows]
+
+
 def ablation_configs(config: Config, rows: Sequence[AblationRow] = ABLATION) -> list[Config | None]:
     """For each row its config: the one given with the values of all rows up to it; None where a part is missing."""
     flat, configs = to_flat(config), list[Config | None]()
-    for row in rows:
+    for row in ablation_rows(config, rows):
         flat |= {} if row.missing else row.values
         configs.append(None if row.missing else from_flat(flat))
     return configs
 
 
 def check_network(profile: str, lookahead: int) -> None:
-    """Refuse what only a network can do that no version has yet.
+    """Refuse what no version can do yet.
 
     Raises:
         ValueError: A profile other than "fast", a look-ahead other than 0, or no such value.
@@ -125,7 +176,7 @@ def check_network(profile: str, lookahead: int) -> None:
     if profile == "paper":
         raise ValueError("profile 'paper' needs the two VGG-16 streams, which this version does not have")
     if lookahead:
-        raise ValueError(f"lookahead 1 needs {_NETWORK}, which this version does not have")
+        raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 
 
 def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
@@ -138,13 +189,14 @@ def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
             so that no clock decides.
 
     Raises:
-        ValueError: No such preset, or one whose part this version does not have.
+        ValueError: No such preset, or one whose part is not there.
     """
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     preset, known = PRESETS[name], {setting for setting, _, _ in settings()}
-    if preset.missing or (preset.needs and preset.needs[0] not in known):
-        part = preset.missing or (preset.needs and preset.needs[1])
-        raise ValueError(f"preset {name!r} needs {part}, which this version does not have")
+    if preset.needs and preset.needs[0] not in known:
+        raise ValueError(f"preset {name!r} needs {preset.needs[1]}, which this version does not have")
+    if missing := missing_part(preset.values, config):
+        raise ValueError(f"preset {name!r} needs {missing}; give network.weights a file that is there")
     flat = {**to_flat(config), **{key: value for key, value in preset.values.items() if key in known}}
     return from_flat(flat) if live else deterministic(from_flat(flat))

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import warp
-from maskrnn_ros.model.network import CONTEXT, Hidden, scale_boxes
+from maskrnn_ros.model.network import Hidden, scale_boxes
 from maskrnn_ros.tracking.evidence import find_again, gather, has_evidence, planes, weigh
 from maskrnn_ros.tracking.gate import box_of, clip, enlarge, gate
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.view import Sight, View
 from maskrnn_ros.types import Box
+
+_MARGIN = 16
+"""Pixels by which the matching's window is larger than the gate; the training's windows are, too."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: Vie
     size = (prior.shape[0], prior.shape[1])
     around = enlarge(box, config.gate.enlarge, size) if config.gate.enabled else _whole(size)
     if view is not None:
-        evidence = gather(state, frame, prior, enlarge(box, CONTEXT, size), config)
+        evidence = gather(state, frame, prior, _search(box, size, config), config)
         return _decide(view.look(box, planes(evidence, frame, config), state.hidden), around, config)
     if not has_evidence(state, config):
         return Estimate(gate(prior, around))
@@ -94,6 +97,13 @@ def _decide(sight: Sight, around: Box, config: Config) -> Estimate:
         size = (sight.probability.shape[0], sight.probability.shape[1])
         box = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
     return Estimate(gate(sight.probability, box), sight.presence >= config.presence.threshold, sight.hidden)
+
+
+def _search(box: Box, size: tuple[int, int], config: Config) -> Box:
+    """Where the matching looks for the network: as in its training, somewhat beyond the gate, be that on or off."""
+    gate = enlarge(box, config.gate.enlarge, size)
+    grown = clip((gate.x0 - _MARGIN, gate.y0 - _MARGIN, gate.x1 + _MARGIN, gate.y1 + _MARGIN), size)
+    return grown or gate
 
 
 def _whole(size: tuple[int, int]) -> Box:
