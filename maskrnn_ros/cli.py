@@ -276,6 +276,16 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the clips; goes on there")
     parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
     parser.add_argument("--held-out", default="", metavar="A,B,...", help="its clips to validate on")
+    parser.add_argument("--pasted", type=int, default=60, help="clips of two objects to make from the others")
+    parser.add_argument(
+        "--stills",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of still images: DIR/images, DIR/masks",
+    )
+    parser.add_argument("--moving", type=int, default=500, help="clips to make from the stills")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
     parser.add_argument("--processes", type=int, default=2, help="how many work at a time, with a thread each")
     text = "Stage 1: single frames, whose prior is the truth perturbed."
@@ -292,6 +302,9 @@ def _train_prepare(args: argparse.Namespace) -> int:
             out=args.out,
             davis=args.davis,
             held_out=tuple(name for name in args.held_out.split(",") if name),
+            pasted=args.pasted,
+            stills=tuple(args.stills),
+            moving=args.moving,
             seed=args.seed,
             processes=args.processes,
         )

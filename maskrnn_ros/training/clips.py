@@ -41,6 +41,10 @@ _CARRIED = 0.5
 """How wrong the masks are that the matching has of recent frames, see ``perturb_mask``: about as the tracker's."""
 
 
+class Unsuitable(ValueError):
+    """There is nothing to follow in a clip or an image, or not as it is wanted."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Pictures:
     """A clip at the training size before anything is computed of it.
@@ -67,7 +71,8 @@ def read_pictures(clip: Clip, name: str, size: tuple[int, int] = SIZE) -> Pictur
         size: (h, w), pixels.
 
     Raises:
-        ValueError: A file cannot be read, an id is above 254, or no object can be seeded.
+        ValueError: A file cannot be read, or an id is above 254.
+        Unsuitable: No object can be seeded.
     """
     images, truth = [], []
     for number in range(len(clip)):
