@@ -120,14 +120,12 @@ class FastNet(nn.Module):
         # fusion and localization
         self.weights = nn.Parameter(torch.tensor(_PLANE_WEIGHTS))
         self.localize = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear((CODE + len(PLANES)) * _ROI * _ROI, _LOCALIZATION),
-            nn.ReLU(),
-            nn.Linear(_LOCALIZATION, 5),
+            nn.Flatten(), nn.Linear((CODE + len(PLANES)) * _ROI * _ROI, _LOCALIZATION), nn.ReLU()
         )
-        for last in (self.appearance, self.moving, self.localize[-1]):
+        self.located = nn.Linear(_LOCALIZATION, 5)
+        for last in (self.appearance, self.moving, self.located):
             nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
     def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
         """What the objects of N frames share.
@@ -172,7 +170,7 @@ class FastNet(nn.Module):
         moved = torch.cat([crop(frame.flow, rois, CROP, 1 / STRIDE), known[:, :1]], dim=1)
         motion = self.moving(self.motion(moved))  # (K, 1, 64, 64)
         told = LOG_ODDS * (known * self.weights[:, None, None]).sum(dim=1)
-        located = self.localize(self._look(frame, which, priors, planes))  # (K, 5)
+        located = self.located(self.localize(self._look(frame, which, priors, planes)))  # (K, 5)
         return Output(
             log_odds=(appearance + motion)[:, 0] + told,
             deltas=located[:, :4],

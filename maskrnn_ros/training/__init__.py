@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Offline training: data, losses, single frames (stage 1), recurrence through time (stage 2)."""
+"""Training of the network: clips with all that it is given, synthesis of more of them, the two stages."""

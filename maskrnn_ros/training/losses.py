@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -55,7 +57,7 @@ def presence(log_odds: Tensor, present: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(log_odds, present, reduction="none")
 
 
-MASK_LOSSES = {
+MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "balanced": balanced_cross_entropy,
     "balanced+dice": lambda log_odds, truth: balanced_cross_entropy(log_odds, truth) + dice(log_odds, truth),
     "plain+dice": lambda log_odds, truth: cross_entropy(log_odds, truth) + dice(log_odds, truth),

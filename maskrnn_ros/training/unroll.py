@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ class Window:
         first: Mask that is carried from the first frame, float32, (B, h4, w4), 0..1.
         matching: float32, (B, T, h4, w4), see ``network.PLANES``.
         head: Likewise.
+        given: Masks in the place of the warped ones, likewise, 0..1: stage 1, whose frames have nothing before them.
     """
 
     images: Tensor
@@ -55,6 +56,7 @@ class Window:
     first: Tensor
     matching: Tensor
     head: Tensor
+    given: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,7 @@ class Look:
     probability: Tensor
 
 
-def unroll(net: FastNet, window: Window, dropout: Dropout | None, random: torch.Generator) -> Iterator[Look]:
+def unroll(net: FastNet, window: Window, dropout: Dropout | None, randoms: Sequence[torch.Generator]) -> Iterator[Look]:
     """Carry the first mask through the window, frame by frame.
 
     Args:
@@ -102,19 +104,19 @@ def unroll(net: FastNet, window: Window, dropout: Dropout | None, random: torch.
         window: B objects, T frames.
         dropout: What is off at times, in training; None in validation: nothing, and the network's own presence and box
             decide as in the tracker.
-        random: Random numbers of the dropout.
+        randoms: Random numbers of the dropout, of each object its own: then they do not depend on who else is there.
     """
     count, frames = window.images.shape[:2]
     device = window.images.device
     which = torch.arange(count, device=device)
-    kept = _Kept(count, dropout, random, device)
+    kept = _Kept(dropout, randoms, device)
     size4 = (window.back.shape[-2], window.back.shape[-1])
     probability, hidden = window.first, None
     last = boxes_of(window.first, _whole(size4, device).expand(count, 4))
     for number in range(1, frames):
         frame = _encode(net, window, number, kept)
         back = window.back[:, number]
-        prior = warp(probability, back)
+        prior = warp(probability, back) if window.given is None else window.given[:, number]
         truth = window.truth[:, number]
         present = (truth.sum(dim=(1, 2)) >= _VISIBLE).float()
         true_boxes = boxes_of(truth, last, 1.0)
@@ -153,14 +155,14 @@ def unroll(net: FastNet, window: Window, dropout: Dropout | None, random: torch.
 class _Kept:
     """What is on in a window, (B, 1, 1) each, 0 or 1."""
 
-    def __init__(self, count: int, dropout: Dropout | None, random: torch.Generator, device: torch.device) -> None:
-        self._dropout, self._random, self._count, self._device = dropout, random, count, device
+    def __init__(self, dropout: Dropout | None, randoms: Sequence[torch.Generator], device: torch.device) -> None:
+        self._dropout, self._randoms, self._device = dropout, randoms, device
         off = dropout or Dropout(prior=0, matching=0, head=0, flow=0, ahead=1, hidden=0)
         self.prior, self.matching, self.head = (self._draw(off.prior), self._draw(off.matching), self._draw(off.head))
         self.flow, self.ahead, self.hidden = (self._draw(off.flow), self._draw(off.ahead), self._draw(off.hidden))
 
     def _draw(self, chance: float) -> Tensor:
-        drawn = torch.rand(self._count, generator=self._random) >= chance
+        drawn = torch.cat([torch.rand(1, generator=random) for random in self._randoms]) >= chance
         return drawn.float()[:, None, None].to(self._device)
 
     def shaken(self, boxes: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ class _Kept:
         if self._dropout is None:
             return boxes
         side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        noise = torch.randn(boxes.shape, generator=self._random).to(boxes.device)
+        noise = torch.stack([torch.randn(4, generator=random) for random in self._randoms]).to(boxes.device)
         return boxes + self._dropout.jitter * noise * side
 
     def taught(self, probability: Tensor, truth: Tensor, size: tuple[int, int]) -> Tensor:

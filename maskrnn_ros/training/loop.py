@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Both stages of the training: single frames with perturbed masks, then windows of video with the network's own."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.model.network import FastNet, paste
+from maskrnn_ros.model.weights import load_into, save_network
+from maskrnn_ros.training import losses
+from maskrnn_ros.training.batches import Batches, window_of
+from maskrnn_ros.training.cache import TrainingClip, clip_paths
+from maskrnn_ros.training.unroll import Dropout, Look, Window, unroll
+
+CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "network.safetensors", "log.csv"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How to train.
+
+    Args:
+        cache: Folder of ``maskrnn train prepare``.
+        out: Folder for checkpoint, weights, log and curves.
+        steps: Steps in all.
+        length: Frames in a window: 2 is stage 1 (a single frame with a perturbed prior), 7 is the paper's stage 2.
+        batch: Windows in a step, over all processes.
+        rate: Peak learning rate of AdamW; rises over a hundredth of the steps, then falls as a cosine to 1 %.
+        loss: Name in ``losses.MASK_LOSSES``.
+        box_weight: Weight of the box loss; 0 switches it off.
+        presence_weight: Of the presence loss.
+        teacher: Chance that the truth is carried on instead of the own mask, at the first step; fades to 0 at half.
+        held_out: Names of clips that are validated on and never trained on.
+        kinds: How often each kind of clip is drawn: DAVIS-like, pasted together, stills.
+        seed: Of all random numbers.
+        init: Weights to begin with.
+        resume: Go on from the checkpoint in ``out``.
+        validate_every: Steps between two validations.
+    """
+
+    cache: Path
+    out: Path
+    steps: int
+    length: int = 7
+    batch: int = 4
+    rate: float = 1e-3
+    loss: str = "balanced+dice"
+    box_weight: float = 0.2
+    presence_weight: float = 0.2
+    teacher: float = 0.5
+    held_out: tuple[str, ...] = ()
+    kinds: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    seed: int = 0
+    init: Path | None = None
+    resume: bool = False
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.length < 2 or self.validate_every < 1:
+            raise ValueError(
+                "steps, batch and validate_every must be >= 1 and length >= 2, got "
+                f"{self.steps}, {self.batch}, {self.validate_every} and {self.length}"
+            )
+        if self.loss not in losses.MASK_LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(losses.MASK_LOSSES)}, got {self.loss!r}")
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step."""
+        rise = max(1, self.steps // 100)
+        if step < rise:
+            return self.rate * (step + 1) / rise
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise))))
+
+    def settings(self) -> dict[str, str]:
+        """What decides the result."""
+        left_out = ("cache", "out", "resume", "init", "validate_every")
+        return {key: str(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
+
+
+def train(options: TrainOptions) -> Path:
+    """Train, validate, write; returns the file of the weights.
+
+    Under ``torchrun`` each process takes its part of every step's windows and the gradients are averaged: the same
+    training as in one process but for the order of sums.
+
+    Raises:
+        ValueError: The cache or the checkpoint does not fit.
+        RuntimeError: The weights to begin with do not fit.
+    """
+    rank, world = _join()
+    if options.batch % world:
+        raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
+    torch.manual_seed(options.seed)
+    net = FastNet()
+    trained, validated = _split(options)
+    batches = Batches(trained, options.length, options.batch, options.seed)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
+    begin = 0
+    if options.resume and (options.out / CHECKPOINT).exists():
+        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options)
+    elif options.init is not None:
+        load_into(net, options.init)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with _Log(options.out / LOG, begin, rank) as log, tqdm(total=options.steps, initial=begin, disable=rank > 0) as bar:
+        for step in range(begin, options.steps):
+            figures = _step(net, optimizer, batches.step(step, rank, world), options, step, (rank, world))
+            log.add(figures)
+            bar.update()
+            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
+                if rank == 0:
+                    scores = validate(net, validated)
+                    bar.set_postfix_str(log.write(step + 1, scores))
+                    save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options)
+                    save_network(net, options.out / WEIGHTS, options.settings())
+                    log.plot(options.out / "curves.png")
+                if world > 1:
+                    dist.barrier()
+    return options.out / WEIGHTS
+
+
+def _step(
+    net: FastNet,
+    optimizer: torch.optim.Optimizer,
+    window: Window,
+    options: TrainOptions,
+    step: int,
+    place: tuple[int, int],
+) -> dict[str, float]:
+    rank, world = place
+    first = (options.seed * 1_000_003 + step) * options.batch
+    randoms = [torch.Generator().manual_seed(first + number) for number in range(rank, options.batch, world)]
+    teacher = max(0.0, options.teacher * (1 - 2 * step / options.steps))
+    parts = loss_of(list(unroll(net, window, Dropout(teacher=teacher), randoms)), options)
+    loss = parts["mask"] + options.box_weight * parts["box"] + options.presence_weight * parts["presence"]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [parameter for parameter in net.parameters() if parameter.grad is not None]
+    if world > 1:
+        for parameter in parameters:
+            assert parameter.grad is not None
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = options.rate_at(step)
+    optimizer.step()
+    found = {"loss": loss, **parts, "norm": norm}
+    return {key: float(value.detach()) for key, value in found.items()}
+
+
+def loss_of(looks: Sequence[Look], options: TrainOptions) -> dict[str, Tensor]:
+    """Means of the losses over the frames and objects of a window: of mask, box, presence."""
+    mask = losses.MASK_LOSSES[options.loss]
+    masks = torch.stack([mask(look.output.log_odds, look.truth) for look in looks])
+    boxes = torch.stack([losses.box(look.output.deltas, look.targets, look.present) for look in looks])
+    seen = torch.stack([losses.presence(look.output.presence, look.present) for look in looks])
+    return {"mask": masks.mean(), "box": boxes.mean(), "presence": seen.mean()}
+
+
+@torch.no_grad()
+def validate(net: FastNet, paths: Sequence[Path]) -> dict[str, float]:
+    """J of whole clips from their first seed on, at the training size, every frame but the seed's; by clip.
+
+    That is not the score of ``maskrnn evaluate``: the planes of matching and head are those of the cache, the masks are
+    not refined and not merged.
+    """
+    net.eval()
+    scores = {}
+    for path in paths:
+        clip = TrainingClip.load(path)
+        window = window_of(clip, 0, range(clip.seeds[0][1], len(clip)))
+        found = []
+        for look in unroll(net, window, None, [torch.Generator()]):
+            size = (window.truth.shape[-2], window.truth.shape[-1])
+            probability = paste(look.output.log_odds, look.boxes, size).sigmoid()[0]
+            is_there = bool(look.output.presence[0] > 0)
+            mask = (probability >= 0.5).numpy() & is_there
+            found.append(jaccard(mask, window.truth[0, look.number].numpy() > 0.5))
+        scores[clip.name] = float(np.mean(found))
+    net.train()
+    return scores
+
+
+def _split(options: TrainOptions) -> tuple[list[tuple[list[Path], float]], list[Path]]:
+    """Clips to train on, by kind, and those to validate on."""
+    paths = clip_paths(options.cache)
+    kept_back = {f"davis_{name}" for name in options.held_out}
+    unknown = sorted(kept_back - {path.stem for path in paths})
+    if unknown:
+        raise ValueError(f"expected the held out clip {unknown[0]} in {options.cache}, found {len(paths)} others")
+    kinds: dict[str, list[Path]] = {"davis": [], "paste": [], "still": []}
+    for path in paths:
+        if path.stem not in kept_back:
+            kinds[path.stem.split("_")[0]].append(path)
+    held_out = [path for path in paths if path.stem in kept_back]
+    return list(zip(kinds.values(), options.kinds, strict=True)), held_out
+
+
+def _join() -> tuple[int, int]:
+    """Rank and number of processes; joins the others of ``torchrun``."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def save_checkpoint(
+    path: Path, net: FastNet, optimizer: torch.optim.Optimizer, step: int, options: TrainOptions
+) -> None:
+    """Write all that a training goes on from."""
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    state = optimizer.state_dict()["state"]
+    for number, values in state.items():
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
+    known = {"step": str(step), "settings": json.dumps(options.settings())}
+    part = path.with_suffix(".part")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, part, known)
+    part.replace(path)
+
+
+def load_checkpoint(path: Path, net: FastNet, optimizer: torch.optim.Optimizer, options: TrainOptions) -> int:
+    """Read it back; returns the step to go on with.
+
+    Raises:
+        ValueError: It was made with other settings.
+    """
+    with safe_open(path, "pt") as file:
+        known = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    before, now = json.loads(known["settings"]), options.settings()
+    other = [key for key in now if before.get(key) != now[key]]
+    if other:
+        raise ValueError(f"{path}: --resume expected {other[0]} = {before.get(other[0])}, found {now[other[0]]}")
+    net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".")
+            state.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    return int(known["step"])
+
+
+class _Log:
+    """Losses and validation, as CSV and as a plot."""
+
+    _KEYS = ("loss", "mask", "box", "presence", "norm")
+
+    def __init__(self, path: Path, begin: int, rank: int) -> None:
+        self._path, self._rank, self._sums = path, rank, list[dict[str, float]]()
+        self._begin_s = time.monotonic()
+        self._rows: list[dict[str, str]] = []
+        if begin and path.exists():
+            with path.open(newline="") as file:
+                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= begin]
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sums.clear()
+
+    def add(self, figures: dict[str, float]) -> None:
+        self._sums.append(figures)
+
+    def write(self, step: int, scores: dict[str, float]) -> str:
+        means = {key: f"{np.mean([figures[key] for figures in self._sums]):.5f}" for key in self._KEYS}
+        clips = {name: f"{value:.4f}" for name, value in scores.items()}
+        mean = f"{np.mean(list(scores.values())):.4f}" if scores else ""
+        seconds = f"{time.monotonic() - self._begin_s:.0f}"
+        self._rows.append({"step": str(step), "seconds": seconds, **means, "j": mean, **clips})
+        with self._path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(self._rows[-1]))
+            writer.writeheader()
+            writer.writerows(self._rows)
+        self._sums.clear()
+        return f"loss {means['loss']} J {mean}"
+
+    def plot(self, path: Path) -> None:
+        figure = Figure(figsize=(6, 4.5), layout="constrained")
+        axes = figure.subplots(2, 1, sharex=True)
+        steps = [int(row["step"]) for row in self._rows]
+        axes[0].plot(steps, [float(row["loss"]) for row in self._rows])
+        axes[0].set(ylabel="loss")
+        axes[1].plot(steps, [float(row["j"] or "nan") for row in self._rows])
+        axes[1].set(ylabel="J, held out clips", xlabel="step")
+        figure.savefig(path, dpi=100)
