@@ -156,7 +156,7 @@ def test_the_hidden_state_is_carried_only_if_it_is_on_and_begins_anew_at_a_seed(
 def says(presence: float = 0.0, deltas: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> FastNet:
     """A network whose localization net always says the same."""
     net = world.network()
-    net.localize[-1].bias.copy_(torch.tensor([*deltas, presence]))
+    net.located.bias.copy_(torch.tensor([*deltas, presence]))
     return net
 
 
@@ -187,7 +187,7 @@ def test_with_nothing_to_find_it_again_by_a_hidden_mask_is_carried_on_unseen(tru
     tracker = tracker_of(NO_EVIDENCE, trunk, net)
     tracker.seed(world.seed(0, 1), world.frame(0))
     assert not tracker.step(world.frame(1)).labels.any()
-    net.localize[-1].bias[4] = 3.0
+    net.located.bias[4] = 3.0
     assert overlap(tracker.step(world.frame(2)).labels == 1, world.labels(2) == 1) > 0.8
 
 
