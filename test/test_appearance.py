@@ -235,7 +235,7 @@ def test_an_object_behind_a_wall_is_occluded_then_lost_and_found_again_if_the_ne
     for number in range(1, 14):
         frame, seen = hidden_world(number)
         if number == 10 and not agrees:
-            net.localize[-1].bias[4] = -5.0  # from here on it says that the object is not there
+            net.located.bias[4] = -5.0  # from here on it says that the object is not there
         tracks = tracker.step(frame)
         (track,) = tracks.tracks
         assert track.instance_id == 7

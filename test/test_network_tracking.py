@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model.backbone import Lite0
-from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.network import PLANES, FastNet
 from maskrnn_ros.model.weights import SHIPPED, load_lite0, load_network, save_network
-from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking import PreparedFrame, Tracker, build_tracker
+from maskrnn_ros.tracking.evidence import Evidence, planes
 from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
@@ -60,6 +61,25 @@ def test_before_training_it_says_what_the_parts_say_without_it(trunk: Lite0) -> 
         for i in (1, 2):
             assert overlap(one == i, other == i) > 0.95
             assert overlap(other == i, world.labels(number, LARGE) == i) > 0.7
+
+
+def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off(trunk: Lite0) -> None:
+    image = torch.zeros(3, 37, 53, dtype=torch.uint8)  # (10, 14) cells of stride 4, (5, 7) of stride 8
+    frame = PreparedFrame(stamp_ns=1, size=(37, 53), image=image, trunk=trunk)
+    prior = torch.full((37, 53), 0.9)
+    prior[:8] = 0.0  # the floor of 0.02 makes it ln(1 / 49)
+    parts = {"prior": prior, "matching": torch.full((5, 7), 2.0), "head": torch.full((10, 14), -8.0)}
+    expected = torch.stack(
+        [torch.full((10, 14), float(np.log(9)) / 8), torch.full((10, 14), 0.25), -torch.ones(10, 14)]
+    )
+    expected[0, :2] = float(np.log(1 / 49)) / 8
+    torch.testing.assert_close(planes(Evidence(**parts), frame, Config()), expected)
+    for number, name in enumerate(PLANES):
+        only = planes(
+            Evidence(**{part: value if part == name else None for part, value in parts.items()}), frame, Config()
+        )
+        torch.testing.assert_close(only[number], expected[number])
+        assert only.count_nonzero() == expected[number].count_nonzero()
 
 
 def test_frame_and_flow_are_encoded_once_for_all_instances_and_not_without_any(
@@ -136,7 +156,7 @@ def test_the_hidden_state_is_carried_only_if_it_is_on_and_begins_anew_at_a_seed(
 def says(presence: float = 0.0, deltas: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> FastNet:
     """A network whose localization net always says the same."""
     net = world.network()
-    net.localize[-1].bias.copy_(torch.tensor([*deltas, presence]))
+    net.located.bias.copy_(torch.tensor([*deltas, presence]))
     return net
 
 
@@ -167,7 +187,7 @@ def test_with_nothing_to_find_it_again_by_a_hidden_mask_is_carried_on_unseen(tru
     tracker = tracker_of(NO_EVIDENCE, trunk, net)
     tracker.seed(world.seed(0, 1), world.frame(0))
     assert not tracker.step(world.frame(1)).labels.any()
-    net.localize[-1].bias[4] = 3.0
+    net.located.bias[4] = 3.0
     assert overlap(tracker.step(world.frame(2)).labels == 1, world.labels(2) == 1) > 0.8
 
 

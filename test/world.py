@@ -35,9 +35,9 @@ def network(noise: float = 0.0) -> FastNet:
     """The network before training; with noise, with something of its own to say by all of its parts."""
     torch.manual_seed(0)
     net = FastNet().requires_grad_(False)
-    for last in (net.appearance, net.moving, net.localize[-1]):
+    for last in (net.appearance, net.moving, net.located):
         last.weight.normal_(0, noise)
-    net.localize[-1].bias[4] = 5.0 if noise else 0.0  # it believes in the objects
+    net.located.bias[4] = 5.0 if noise else 0.0  # it believes in the objects
     return net
 
 
