@@ -179,7 +179,8 @@ def _moves(masks: np.ndarray, places: np.ndarray, scale: float, is_mirrored: boo
 def _moved(image: UInt8Array, mask: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     size = (mask.shape[1], mask.shape[0])
     picture = cv2.warpAffine(image, change, size, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(picture), np.asarray(cv2.warpAffine(_soft(mask), change, size))
+    # softened at its new size: enlarged, a soft edge would show a fringe of the other background
+    return np.asarray(picture), _soft(cv2.warpAffine(mask.astype(np.float32), change, size))
 
 
 def _soft(mask: np.ndarray) -> np.ndarray:
