@@ -3,9 +3,11 @@
 
 The object of the first frame of a clip, cut out by its annotation and brought to a seventh of the image's width, moves
 over that frame at constant speed; a wall of grey noise hides it. Prints how many frames late the object was reported
-OCCLUDED and found again; with --verbose, by frame, the share that can be seen, the state and J.
+OCCLUDED and found again; with --verbose, by frame, the share that can be seen, the state and J. Of several clips also
+precision and recall of OCCLUDED or LOST over their frames; those on which less than half of the object, but something
+of it, can be seen are left out.
 
-    python tools/measure_occlusion.py --root DAVIS --sequence blackswan
+    python tools/measure_occlusion.py --root DAVIS --sequence blackswan,dog
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
 Array = npt.NDArray[Any]
+
+UNSEEN = (InstanceStatus.OCCLUDED.name, InstanceStatus.LOST.name)
 
 
 class World:
@@ -75,7 +79,7 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and Annotations/")
-    parser.add_argument("--sequence", required=True, help="clip whose first frame is used")
+    parser.add_argument("--sequence", required=True, metavar="A,B", help="clips whose first frames are used")
     parser.add_argument("--hidden", type=int, default=20, help="frames on which nothing can be seen")
     parser.add_argument("--verbose", action="store_true", help="a line per frame")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
@@ -85,12 +89,33 @@ def main() -> None:
         "adaptation.mode": "blocking",
         **{k: yaml.safe_load(v) for k, _, v in (t.partition("=") for t in args.set)},
     }
-    sequence = davis_sequence(args.root, args.sequence)
-    mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
-    report = _run(World(read_frame(sequence.frames[0]), mask, args.hidden), from_flat(settings), args.verbose)
-    print({k: v for k, v in report.items() if k != "frames"})
+    reports = {}
+    for name in args.sequence.split(","):
+        sequence = davis_sequence(args.root, name)
+        mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
+        world = World(read_frame(sequence.frames[0]), mask, args.hidden)
+        reports[name] = _run(world, from_flat(settings), args.verbose)
+        print(name, {k: v for k, v in reports[name].items() if k != "frames"}, flush=True)
+    total = _total(list(reports.values()))
+    print(total)
     if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        args.json.write_text(json.dumps({**total, "clips": reports}, indent=2) + "\n")
+
+
+def _total(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Precision and recall of being unseen, and how many frames after half of it is visible an object is found."""
+    rows = [row for report in reports for row in report["frames"] if row["share"] == 0 or row["share"] >= 0.5]
+    said = [row for row in rows if row["state"] in UNSEEN]
+    right = sum(row["share"] == 0 for row in said)
+    hidden = sum(row["share"] == 0 for row in rows)
+    late = [r["found_again"] - r["half_visible_again"] for r in reports if r["found_again"] is not None]
+    return {
+        "precision": right / len(said) if said else None,
+        "recall": right / hidden if hidden else None,
+        "never_found_again": sum(report["found_again"] is None for report in reports),
+        "frames_late_p50": float(np.percentile(late, 50)) if late else None,
+        "frames_late_p95": float(np.percentile(late, 95)) if late else None,
+    }
 
 
 def _run(world: World, config: Config, verbose: bool) -> dict[str, Any]:
@@ -114,15 +139,14 @@ def _run(world: World, config: Config, verbose: bool) -> dict[str, Any]:
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     hidden = [row["frame"] for row in rows if row["share"] == 0]
     back = next(row["frame"] for row in rows[hidden[-1] :] if row["share"] >= 0.5)
-    unseen = {InstanceStatus.OCCLUDED.name, InstanceStatus.LOST.name}
-    said = [row["frame"] for row in rows if row["state"] in unseen]
+    said = [row["frame"] for row in rows if row["state"] in UNSEEN]
     found = [row["frame"] for row in rows[hidden[-1] + 1 :] if row["state"] == InstanceStatus.TRACKING.name]
     last = [row["j"] for row in rows if row["frame"] > back + 5 and row["share"] > 0.9]
     return {
         "hidden_frames": len(hidden),
         "hidden_from": hidden[0],
         "reported_unseen_from": said[0] if said else None,
-        "falsely_seen_while_hidden": sum(rows[n]["state"] not in unseen for n in hidden),
+        "falsely_seen_while_hidden": sum(rows[n]["state"] not in UNSEEN for n in hidden),
         "first_visible_again": hidden[-1] + 1,
         "half_visible_again": back,
         "found_again": found[0] if found else None,
