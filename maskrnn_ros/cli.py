@@ -334,6 +334,7 @@ def _add_training(actions: Any, name: str, length: int, steps: int, text: str) -
         default=0.5,
         help="chance that the truth is carried on at first; fades to 0 at half",
     )
+    add("--drop-matching", type=float, default=0.25, help="chance that a window has no matching plane; 1 is always")
     add("--validate-every", type=int, default=500, metavar="N", help="steps between two validations")
     add("--threads", type=int, default=0, help="of one process; 0 leaves torch's default")
     add("--seed", type=int, default=0, help="of the random numbers")
@@ -365,6 +366,7 @@ def _train(args: argparse.Namespace) -> int:
         "loss",
         "box_weight",
         "teacher",
+        "drop_matching",
         "validate_every",
         "seed",
         "resume",

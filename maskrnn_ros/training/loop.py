@@ -47,6 +47,8 @@ class TrainOptions:
         box_weight: Weight of the box loss; 0 switches it off.
         presence_weight: Of the presence loss.
         teacher: Chance that the truth is carried on instead of the own mask, at the first step; fades to 0 at half.
+        drop_matching: Chance that a window has no matching. The cached one was made with recent masks that are nearly
+            true, which the tracker's are not: 1 where the network shall not lean on it.
         held_out: Names of clips that are validated on and never trained on.
         kinds: How often each kind of clip is drawn: DAVIS-like, pasted together, stills.
         seed: Of all random numbers.
@@ -65,6 +67,7 @@ class TrainOptions:
     box_weight: float = 0.2
     presence_weight: float = 0.2
     teacher: float = 0.5
+    drop_matching: float = 0.25
     held_out: tuple[str, ...] = ()
     kinds: tuple[float, float, float] = (0.6, 0.3, 0.1)
     seed: int = 0
@@ -127,7 +130,7 @@ def train(options: TrainOptions) -> Path:
             bar.update()
             if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
                 if rank == 0:
-                    scores = validate(net, validated)
+                    scores = validate(net, validated, has_matching=options.drop_matching < 1)
                     bar.set_postfix_str(log.write(step + 1, scores))
                     save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options)
                     save_network(net, options.out / WEIGHTS, options.settings())
@@ -149,7 +152,9 @@ def _step(
     first = (options.seed * 1_000_003 + step) * options.batch
     randoms = [torch.Generator().manual_seed(first + number) for number in range(rank, options.batch, world)]
     teacher = max(0.0, options.teacher * (1 - 2 * step / options.steps))
-    parts = loss_of(list(unroll(net, window, Dropout(teacher=teacher), randoms)), options)
+    parts = loss_of(
+        list(unroll(net, window, Dropout(teacher=teacher, matching=options.drop_matching), randoms)), options
+    )
     loss = parts["mask"] + options.box_weight * parts["box"] + options.presence_weight * parts["presence"]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -177,7 +182,7 @@ def loss_of(looks: Sequence[Look], options: TrainOptions) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def validate(net: FastNet, paths: Sequence[Path]) -> dict[str, float]:
+def validate(net: FastNet, paths: Sequence[Path], *, has_matching: bool = True) -> dict[str, float]:
     """J of whole clips from their first seed on, at the training size, every frame but the seed's; by clip.
 
     That is not the score of ``maskrnn evaluate``: the planes of matching and head are those of the cache, the masks are
@@ -188,6 +193,8 @@ def validate(net: FastNet, paths: Sequence[Path]) -> dict[str, float]:
     for path in paths:
         clip = TrainingClip.load(path)
         window = window_of(clip, 0, range(clip.seeds[0][1], len(clip)))
+        if not has_matching:
+            window = dataclasses.replace(window, matching=torch.zeros_like(window.matching))
         found = []
         for look in unroll(net, window, None, [torch.Generator()]):
             size = (window.truth.shape[-2], window.truth.shape[-1])
