@@ -171,6 +171,9 @@ class NetworkConfig(Checked):
     enabled: bool = setting(False, "Use the network; the weights of the other parts then only help to find again.")
     weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
     flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
+    matching: bool = setting(
+        False, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
+    )
     hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
     localization: bool = setting(
         True, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."

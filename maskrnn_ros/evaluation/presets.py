@@ -135,7 +135,11 @@ ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of 
         values={"gate.enabled": True, "network.localization": True},
         note="without a network the box is that of the warped mask itself: alone it cuts next to nothing",
     ),
-    AblationRow(name="+ reference matching", values={"matching.enabled": True}),
+    AblationRow(
+        name="+ reference matching",
+        values={"matching.enabled": True},
+        note="with the network it looks for lost objects only, unless network.matching is on",
+    ),
     AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
     AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
 )

@@ -50,7 +50,7 @@ def gather(
         config: All settings.
     """
     matching = None
-    if config.matching.enabled and state.seeds:
+    if config.matching.enabled and state.seeds and (box is None or matches_always(config)):
         window = _cells(box) if box is not None else None
         references = tuple(Reference(seed.descriptors, cells_of(seed.share, STRIDE)) for seed in state.seeds)
         references += state.recent if box is not None else ()
@@ -89,7 +89,7 @@ def planes(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
     out = torch.zeros(len(PLANES), *size, device=frame.image.device)
     if evidence.prior is not None:
         out[0] = log_odds(cells_of(evidence.prior, FINE), config.prior.floor)
-    if evidence.matching is not None:
+    if evidence.matching is not None and config.network.matching:
         out[1] = pixels_of(evidence.matching, STRIDE // FINE, size)
     if evidence.head is not None:
         out[2] = evidence.head
@@ -122,7 +122,7 @@ def find_again(probability: Tensor, usual_area: float, config: Config) -> Tensor
 
 def remember(state: InstanceState, frame: PreparedFrame, probability: Tensor, config: Config) -> tuple[Reference, ...]:
     """The recent references after a frame on which the instance was seen."""
-    if not config.matching.enabled or not config.matching.recent_frames:
+    if not config.matching.enabled or not config.matching.recent_frames or not matches_always(config):
         return ()
     newest = Reference(frame.descriptors, cells_of(probability, STRIDE))
     return (*state.recent, newest)[-config.matching.recent_frames :]
@@ -139,6 +139,11 @@ def is_seen(area: int, state: InstanceState, config: Config) -> bool:
 def has_evidence(state: InstanceState, config: Config) -> bool:
     """Whether there is more than a prior."""
     return state.head is not None or (config.matching.enabled and bool(state.seeds))
+
+
+def matches_always(config: Config) -> bool:
+    """Whether the matching looks at every frame, or only for lost instances: a network need not be shown it."""
+    return config.network.matching or not config.network.enabled
 
 
 def log_odds(probability: Tensor, floor: float) -> Tensor:
