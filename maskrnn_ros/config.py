@@ -172,11 +172,13 @@ class NetworkConfig(Checked):
     weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
     flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
     matching: bool = setting(
-        False, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
+        True, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
     )
-    hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
+    hidden: bool = setting(
+        False, "Carry its hidden state from frame to frame (recurrence); the weights that ship do not know it."
+    )
     localization: bool = setting(
-        True, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
+        False, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
     )
 
     def __post_init__(self) -> None:

@@ -72,14 +72,16 @@ def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off(trunk: Lite0)
     expected = torch.stack(
         [torch.full((10, 14), float(np.log(9)) / 8), torch.full((10, 14), 0.25), -torch.ones(10, 14)]
     )
+    config = with_values(Config(), network__matching=True)
     expected[0, :2] = float(np.log(1 / 49)) / 8
-    torch.testing.assert_close(planes(Evidence(**parts), frame, Config()), expected)
+    torch.testing.assert_close(planes(Evidence(**parts), frame, config), expected)
     for number, name in enumerate(PLANES):
         only = planes(
-            Evidence(**{part: value if part == name else None for part, value in parts.items()}), frame, Config()
+            Evidence(**{part: value if part == name else None for part, value in parts.items()}), frame, config
         )
         torch.testing.assert_close(only[number], expected[number])
         assert only.count_nonzero() == expected[number].count_nonzero()
+    assert not planes(Evidence(**parts), frame, Config())[1].any()  # it is not shown the matching unless it is asked to
 
 
 def test_frame_and_flow_are_encoded_once_for_all_instances_and_not_without_any(
