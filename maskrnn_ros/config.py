@@ -175,10 +175,10 @@ class NetworkConfig(Checked):
         True, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
     )
     hidden: bool = setting(
-        False, "Carry its hidden state from frame to frame (recurrence); the weights that ship do not know it."
+        True, "Carry its hidden state from frame to frame (recurrence); the weights that ship do not know it."
     )
     localization: bool = setting(
-        False, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
+        True, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
     )
 
     def __post_init__(self) -> None:

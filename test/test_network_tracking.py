@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from maskrnn_ros.config import Config, from_flat, with_values
+from maskrnn_ros.model import weights
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.network import PLANES, FastNet
 from maskrnn_ros.model.weights import SHIPPED, load_lite0, load_network, save_network
@@ -81,7 +82,8 @@ def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off(trunk: Lite0)
         )
         torch.testing.assert_close(only[number], expected[number])
         assert only.count_nonzero() == expected[number].count_nonzero()
-    assert not planes(Evidence(**parts), frame, Config())[1].any()  # it is not shown the matching unless it is asked to
+    unmatched = with_values(config, network__matching=False)
+    assert not planes(Evidence(**parts), frame, unmatched)[1].any()
 
 
 def test_frame_and_flow_are_encoded_once_for_all_instances_and_not_without_any(
@@ -312,10 +314,17 @@ def test_missing_or_other_weights_stop_the_start_with_one_line(
     assert "\n" not in str(raised.value) and str(file) in str(raised.value)
 
 
-@pytest.mark.skipif(SHIPPED.is_file(), reason="this version ships weights")
-def test_shipped_weights_that_are_not_there_stop_the_start_with_one_line() -> None:
+def test_shipped_weights_that_are_not_there_stop_the_start_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "fast.safetensors")
     with pytest.raises(RuntimeError, match="network.weights 'shipped': this version ships none; give the path"):
         build_tracker(with_values(Config(), network__enabled=True))
+
+
+def test_the_weights_that_ship_fit_the_network() -> None:
+    assert SHIPPED.stat().st_size < 25e6
+    assert not load_network().training
 
 
 def test_weights_are_a_file_of_their_kind() -> None:
