@@ -95,9 +95,13 @@ def test_without_autostart_a_bad_device_fails_configure_and_leaves_it_running() 
         assert spin_until(executor, client.service_is_ready, TIMEOUT_S)
         request = ChangeState.Request()
         request.transition.id = Transition.TRANSITION_CONFIGURE
-        future = client.call_async(request)
-        assert spin_until(executor, future.done, TIMEOUT_S)
-        assert not future.result().success
+        # A call in the moment in which client and server find each other can be lost: then it is made again, as an
+        # operator would; a node that hangs in configure answers none of them.
+        for _ in range(5):
+            future = client.call_async(request)
+            if spin_until(executor, future.done, TIMEOUT_S / 5):
+                break
+        assert future.done() and not future.result().success
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     status, errors = ended(process)
