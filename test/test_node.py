@@ -426,9 +426,12 @@ def test_a_bad_image_is_rejected_counted_and_named_and_the_stream_goes_on(case: 
         bench.images.publish(make())
         bench.wait(lambda: bench.statuses[-1].rejected == 1 and bench.statuses[-1].waiting == 0)
         assert text in bench.statuses[-1].last_error and "\n" not in bench.statuses[-1].last_error
-        bench.wait(lambda: any(d.status[0].level == DiagnosticStatus.WARN for d in bench.diagnostics))
-        values = {value.key: value.value for value in bench.diagnostics[-1].status[0].values}
-        assert values["images rejected"] == "1" and text in values["last error"]
+
+        def said() -> dict[str, str]:
+            return {value.key: value.value for value in bench.diagnostics[-1].status[0].values}
+
+        bench.wait(lambda: bool(bench.diagnostics) and said()["images rejected"] == "1")
+        assert bench.diagnostics[-1].status[0].level == DiagnosticStatus.WARN and text in said()["last error"]
         message = bench.image(2)
         np.testing.assert_array_equal(bench.labels, world.labels(2))
         assert (message.session, len(bench.instances)) == (1, 2)
