@@ -16,6 +16,7 @@ from typing import Any
 
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, load
+from maskrnn_ros.training.command import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, _add_train, _add_weights):
+    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, add_train, _add_weights):
         add(commands)
     return parser
 
@@ -266,115 +267,6 @@ def _seed(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:  # 2 is the timeout: what is no seed counts as rejected
         print(f"maskrnn seed: {error}", file=sys.stderr)
         return 1
-
-
-def _add_train(commands: Any) -> None:
-    train = commands.add_parser("train", help="Train the network.")
-    actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "Compute once what the frozen parts say of the clips that the network is trained on."
-    parser = _command(actions, "prepare", _train_prepare, text)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the clips; goes on there")
-    parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
-    parser.add_argument("--held-out", default="", metavar="A,B,...", help="its clips to validate on")
-    parser.add_argument("--pasted", type=int, default=60, help="clips of two objects to make from the others")
-    parser.add_argument(
-        "--stills",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="DIR",
-        help="folders of still images: DIR/images, DIR/masks",
-    )
-    parser.add_argument("--moving", type=int, default=500, help="clips to make from the stills")
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
-    parser.add_argument("--processes", type=int, default=2, help="how many work at a time, with a thread each")
-    text = "Stage 1: single frames, whose prior is the truth perturbed."
-    _add_training(actions, "still", 2, 1000, text)
-    text = "Stage 2: windows of video, whose prior is the network's own mask, warped."
-    _add_training(actions, "recurrent", 7, 4000, text)
-
-
-def _train_prepare(args: argparse.Namespace) -> int:
-    from maskrnn_ros.training.prepare import Preparation, prepare
-
-    made = prepare(
-        Preparation(
-            out=args.out,
-            davis=args.davis,
-            held_out=tuple(name for name in args.held_out.split(",") if name),
-            pasted=args.pasted,
-            stills=tuple(args.stills),
-            moving=args.moving,
-            seed=args.seed,
-            processes=args.processes,
-        )
-    )
-    print(f"{args.out}: {made} clips made")
-    return 0
-
-
-def _add_training(actions: Any, name: str, length: int, steps: int, text: str) -> None:
-    parser = _command(actions, name, _train, text)
-    parser.set_defaults(length=length)
-    add = parser.add_argument
-    add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
-    add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint, weights, log and curves")
-    add("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
-    add("--steps", type=int, default=steps, help="steps in all")
-    add("--batch", type=int, default=4, help="windows in a step, over all processes")
-    add("--rate", type=float, default=1e-3, help="peak learning rate")
-    add("--loss", default="balanced+dice", help="balanced (the paper's), balanced+dice or plain+dice")
-    add("--box-weight", type=float, default=0.2, help="weight of the box loss; 0 switches it off")
-    add("--held-out", default="", metavar="A,B,...", help="clips to validate on, never trained on")
-    add("--kinds", default="0.6,0.3,0.1", metavar="A,B,C", help="shares of clips, pasted clips, stills")
-    add(
-        "--teacher",
-        type=float,
-        default=0.5,
-        help="chance that the truth is carried on at first; fades to 0 at half",
-    )
-    add("--drop-matching", type=float, default=0.25, help="chance that a window has no matching plane; 1 is always")
-    add("--validate-every", type=int, default=500, metavar="N", help="steps between two validations")
-    add("--threads", type=int, default=0, help="of one process; 0 leaves torch's default")
-    add("--seed", type=int, default=0, help="of the random numbers")
-    add("--resume", action="store_true", help="go on from the checkpoint in OUT")
-
-
-def _train(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import network_file
-    from maskrnn_ros.tracking.tracker import set_threads
-    from maskrnn_ros.training.loop import TrainOptions, train
-    from maskrnn_ros.training.prepare import Preparation, prepare
-
-    held_out = tuple(name for name in args.held_out.split(",") if name)
-    if (args.cache is None) == (args.root is None):
-        raise ValueError(f"expected --cache or --root, found {'neither' if args.root is None else 'both'}")
-    cache = args.cache or args.out / "clips"
-    if args.root is not None:
-        prepare(Preparation(out=cache, davis=args.root, held_out=held_out))
-    kinds = tuple(float(share) for share in args.kinds.split(","))
-    if len(kinds) != 3:
-        raise ValueError(f"--kinds takes three shares, got {args.kinds!r}")
-    set_threads(args.threads)
-    own = (
-        "out",
-        "steps",
-        "length",
-        "batch",
-        "rate",
-        "loss",
-        "box_weight",
-        "teacher",
-        "drop_matching",
-        "validate_every",
-        "seed",
-        "resume",
-    )
-    init = network_file(args.init) if args.init else None
-    values = {name: getattr(args, name) for name in own}
-    print(train(TrainOptions(**values, cache=cache, init=init, held_out=held_out, kinds=kinds)))
-    return 0
 
 
 def _add_weights(commands: Any) -> None:

@@ -115,14 +115,18 @@ class MatchingConfig(Checked):
         1.0, "The same until there is a head, or without adaptation.", low=0.0, high=10.0, live=True
     )
     recent_frames: int = setting(
-        2, "Recent frames that are matched beside the seeds; each costs as much time as a seed.", low=0, high=32
+        0, "Recent frames that are matched beside the seeds; each costs as much time as a seed.", low=0, high=32
     )
     radius: int = setting(
-        10, "How far from a cell its matches may lie while the instance is seen, cells of 8 pixels.", low=1, high=1000
+        1000,
+        "How far from a cell its matches may lie while the instance is seen, cells of 8 pixels; with recent frames 10 "
+        "is enough, and takes less time.",
+        low=1,
+        high=1000,
     )
     top_k: int = setting(10, "Best matches of a cell that are averaged.", low=1, high=100, live=True)
     temperature: float = setting(
-        0.07, "Similarity by which a match may be worse and still weigh a third.", low=0.001, high=10.0, live=True
+        0.05, "Similarity by which a match may be worse and still weigh a third.", low=0.001, high=10.0, live=True
     )
 
 
@@ -139,15 +143,15 @@ class AdaptationConfig(Checked):
     weight: float = setting(
         1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
-    steps: int = setting(120, "Training steps.", low=0, high=100_000)
-    rate: float = setting(0.01, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
+    steps: int = setting(40, "Training steps.", low=0, high=100_000)
+    rate: float = setting(0.002, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
     decay: float = setting(
         1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
     )
     seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
     views: int = setting(40, "Views of the seed: itself and augmentations.", low=1, high=1000)
     batch: int = setting(3, "Views in one step.", low=1, high=1000)
-    channels: int = setting(32, "Channels of the head.", low=1, high=1024)
+    channels: int = setting(32, "Channels of the head where trunk.weights is imagenet.", low=1, high=1024)
     resize: float = setting(
         1.5, "Augmentation: largest factor by which a view is scaled up or down.", low=1.0, high=10.0
     )
@@ -162,6 +166,22 @@ class AdaptationConfig(Checked):
     lighting: float = setting(
         1.4, "Augmentation: largest factor of gamma; contrast changes by half as much.", low=1.0, high=10.0
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrunkConfig(Checked):
+    """The features that all instances share."""
+
+    weights: str = setting(
+        "shipped",
+        "shipped: trained so that heads fitted on one image are right on others; imagenet: as ImageNet left it; "
+        "or the path of a .safetensors file.",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in ("shipped", "imagenet") and not self.weights.endswith(".safetensors"):
+            raise ValueError(f"trunk.weights must be shipped, imagenet or a .safetensors file, got {self.weights!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -301,6 +321,7 @@ class Config(Checked):
         32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
     )
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    trunk: TrunkConfig = dataclasses.field(default_factory=TrunkConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
     matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)

@@ -19,7 +19,12 @@ from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import Adapter, Cancelled, SeedView, _AdamW, adapt, augment
 
 SETTINGS = with_values(
-    Config(), adaptation__steps=40, adaptation__views=4, adaptation__channels=8, adaptation__mode="blocking"
+    Config(),
+    adaptation__steps=40,
+    adaptation__rate=0.01,
+    adaptation__views=4,
+    adaptation__channels=8,
+    adaptation__mode="blocking",
 ).adaptation
 STILL = dataclasses.replace(SETTINGS, resize=1.0, rotate=0.0, shift=0.0, flip=False, lighting=1.0, cover=0.0)
 

@@ -20,7 +20,7 @@ from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.files import read_labels, write_labels
-from maskrnn_ros.model.weights import save_network
+from maskrnn_ros.model.weights import save_weights
 
 FRAMES = 7
 SUMMARY = [
@@ -51,7 +51,7 @@ def tree(tmp_path_factory):
 def weights(tmp_path_factory):
     """Of a network before training."""
     file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_network(world.network(), file)
+    save_weights(world.network(), file)
     return str(file)
 
 

@@ -28,7 +28,7 @@ from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
-from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.msg import InstanceMask, SeedResult
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -176,9 +176,7 @@ def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.Monke
     with NodeBench(adaptation__mode="off") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
-        monkeypatch.setattr(
-            "maskrnn_ros.tracking.tracker.load_lite0", lambda **_: load_lite0(Path("absent.safetensors"))
-        )
+        monkeypatch.setattr("maskrnn_ros.tracking.tracker.load_trunk", lambda *_: load_trunk("absent.safetensors"))
         assert bench.node.trigger_configure().name == "FAILURE"
         monkeypatch.undo()
         assert bench.node.trigger_configure().name == "SUCCESS"

@@ -16,14 +16,14 @@ import world
 from maskrnn_ros import cli
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.files import write_labels
-from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.matching import describe
-from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.training import prepare as preparing
 from maskrnn_ros.training.cache import TrainingClip, build_cache, clip_paths
 from maskrnn_ros.training.clips import Pictures, Unsuitable, fit_image, fit_labels, matching_planes, observe
 from maskrnn_ros.training.perturbation import perturb_mask, remap, smooth_field
-from maskrnn_ros.training.prepare import PasteJob, Preparation, StillJob, held_out_paths, prepare
+from maskrnn_ros.training.prepare import PasteJob, Preparation, StillJob, prepare
 from maskrnn_ros.training.stills import Still, moving_still, read_still
 from maskrnn_ros.training.synthesis import _hide, copy_paste
 
@@ -32,12 +32,12 @@ GREY, RED, GREEN, BLUE = (128, 128, 128), (230, 20, 20), (20, 230, 20), (20, 20,
 
 
 @pytest.fixture(scope="module")
-def trunk() -> Lite0:
-    return load_lite0()
+def trunk() -> Trunk:
+    return load_trunk()
 
 
 @pytest.fixture(scope="module")
-def clip(trunk: Lite0) -> TrainingClip:
+def clip(trunk: Trunk) -> TrainingClip:
     """The world with its true flow: object 1 seeded on frames 0 and 1, object 2 on frame 0."""
     pictures = Pictures(
         name="world",
@@ -46,7 +46,7 @@ def clip(trunk: Lite0) -> TrainingClip:
         seeds=((1, 0), (1, 1), (2, 0)),
     )
     heads = dataclasses.replace(Config().adaptation, steps=60, views=4, channels=8)
-    return observe(pictures, trunk, world.ExactFlow(), Config(), heads, np.random.default_rng(0))
+    return observe(pictures, trunk, world.ExactFlow(), Config(), heads)
 
 
 def overlap(found: np.ndarray, true: np.ndarray) -> float:
@@ -62,7 +62,7 @@ def cells(masks: np.ndarray) -> np.ndarray:
 
 
 def test_a_clip_holds_the_images_and_the_features_that_the_trunk_gives_at_run_time(
-    clip: TrainingClip, trunk: Lite0
+    clip: TrainingClip, trunk: Trunk
 ) -> None:
     assert clip.images.shape == (FRAMES, 3, world.HEIGHT, world.WIDTH) and clip.images.dtype == torch.uint8
     image = torch.tensor(world.image(2)).permute(2, 0, 1)
@@ -95,18 +95,7 @@ def test_planes_are_zero_before_the_seed_and_agree_with_the_truth_from_it_on(cli
                 assert overlap((planes[row, number] > 0).numpy(), true) > least, (instance_id, number)
 
 
-def test_without_heads_their_planes_say_nothing(clip: TrainingClip, trunk: Lite0) -> None:
-    pictures = Pictures(
-        name="x",
-        images=clip.images.permute(0, 2, 3, 1).numpy(),
-        truth=clip.truth.numpy(),
-        seeds=((1, 0),),
-    )
-    found = observe(pictures, trunk, world.ExactFlow(), Config(), None, np.random.default_rng(0))
-    assert not found.head.any() and found.matching.any()
-
-
-def jumping(trunk: Lite0, places: list[int | None]) -> tuple[list[torch.Tensor], np.ndarray]:
+def jumping(trunk: Trunk, places: list[int | None]) -> tuple[list[torch.Tensor], np.ndarray]:
     """Descriptors and masks of object 1 at some columns, or away."""
     descriptors, masks = [], []
     for x in places:
@@ -117,22 +106,12 @@ def jumping(trunk: Lite0, places: list[int | None]) -> tuple[list[torch.Tensor],
     return descriptors, np.stack(masks)
 
 
-def test_an_object_that_was_hidden_is_looked_for_everywhere_and_one_that_was_not_near_its_place(trunk: Lite0) -> None:
+def test_an_object_that_was_hidden_is_looked_for_everywhere_and_one_that_was_not_near_its_place(trunk: Trunk) -> None:
     config = with_values(Config(), matching__radius=3)
-    random = np.random.default_rng(0)
-    hidden = matching_planes(*(found := jumping(trunk, [8, None, 88])), 0, config, random)
+    hidden = matching_planes(*(found := jumping(trunk, [8, None, 88])), 0, config)
     assert overlap((hidden[2] > 0).numpy(), cells(found[1][2])) > 0.4
-    jumped = matching_planes(*jumping(trunk, [8, 88]), 0, config, random)
+    jumped = matching_planes(*jumping(trunk, [8, 88]), 0, config)
     assert not (jumped[1] > 0).any(), "ten cells away, the radius is three"
-
-
-def test_the_matching_follows_an_object_beyond_the_radius_by_its_recent_frames(trunk: Lite0) -> None:
-    config = with_values(Config(), matching__radius=4)
-    descriptors, masks = jumping(trunk, [8, 24, 40, 56, 72, 88])
-    follows = matching_planes(descriptors, masks, 0, config, np.random.default_rng(0))
-    assert overlap((follows[5] > 0).numpy(), cells(masks[5])) > 0.3
-    alone = with_values(config, matching__recent_frames=0)
-    assert not (matching_planes(descriptors, masks, 0, alone, np.random.default_rng(0))[5] > 0).any()
 
 
 # --- the file
@@ -478,16 +457,18 @@ def test_clips_held_out_are_prepared_but_nothing_else_is_made_from_them(
 
 def test_a_made_clip_depends_on_its_own_number_alone(tmp_path: Path) -> None:
     write_stills(tmp_path / "stills")
-    one, same, other = (StillJob(folders=(tmp_path / "stills",), number=k, seed=0).make() for k in (1, 1, 2))
+    one, same, other = (
+        StillJob(folders=(tmp_path / "stills",), number=k, trunk="shipped", seed=0).make() for k in (1, 1, 2)
+    )
     for field in dataclasses.fields(one):
         value = getattr(one, field.name)
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, getattr(same, field.name)), field.name
     assert not torch.equal(one.images, other.images)
-    assert not one.head.any() and one.size == (252, 448)
+    assert one.head.any() and one.size == (252, 448)
 
 
-def test_prepare_writes_the_clips_of_a_data_set_and_says_which_are_held_out(
+def test_prepare_writes_the_clips_of_a_data_set_and_of_stills_and_pastes_nothing_held_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_davis(tmp_path / "davis", ("a",))
@@ -499,9 +480,9 @@ def test_prepare_writes_the_clips_of_a_data_set_and_says_which_are_held_out(
     more = ["--held-out", "a", "--stills", str(tmp_path / "stills"), "--moving", "1", "--processes", "1"]
     assert cli.main([*arguments, *more]) == 0
     assert "2 clips made" in capsys.readouterr().out
-    training, held_out = held_out_paths(tmp_path / "out")
-    assert [path.stem for path in training] == ["still_0000"] and [path.stem for path in held_out] == ["davis_a"]
-    clip = TrainingClip.load(held_out[0])
+    paths = clip_paths(tmp_path / "out")
+    assert [path.stem for path in paths] == ["davis_a", "still_0000"], "nothing is pasted from the one held out"
+    clip = TrainingClip.load(paths[0])
     assert clip.images.shape == (2, 3, 252, 448)
     assert clip.truth[1].any() and clip.seeds == ((1, 0),), "too little to be seeded on the second frame"
     assert clip.head.flatten(2).any(dim=2).all()

@@ -26,7 +26,12 @@ WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__mo
 """The tracker without appearance: what it does follows from the flow alone."""
 
 QUICK = with_values(
-    WITHOUT_NETWORK, adaptation__mode="blocking", adaptation__steps=12, adaptation__views=4, adaptation__channels=8
+    WITHOUT_NETWORK,
+    adaptation__mode="blocking",
+    adaptation__steps=12,
+    adaptation__rate=0.01,
+    adaptation__views=4,
+    adaptation__channels=8,
 )
 """All parts but the network, with an adaptation that takes little time."""
 

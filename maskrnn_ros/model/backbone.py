@@ -104,6 +104,9 @@ class Block(nn.Module):
 class Lite0(nn.Module):
     """EfficientNet-Lite0 without its last five blocks and its classifier: 692,688 parameters."""
 
+    start = None
+    """As it is, it says nothing of how heads on its features begin (``model.trunk``)."""
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, _STEM, 3, 2)

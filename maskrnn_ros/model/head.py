@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -56,6 +60,11 @@ class Head(nn.Module):
         Returns:
             float32, (N, j, i) of stride 4.
         """
+        out: Tensor = self.last(functional.relu(self.hidden(maps)))
+        return out[:, 0]
+
+    def hidden(self, maps: list[Tensor]) -> Tensor:
+        """The sum of the narrowed features at stride 4, (N, channels, j, i), before the rectifier."""
         size = (maps[0].shape[2], maps[0].shape[3])
         hidden = self.bias[:, None, None]
         for entering, stride, narrow, map_ in zip(CHANNELS, STRIDES, self.narrow, maps, strict=True):
@@ -64,8 +73,73 @@ class Head(nn.Module):
             if stride != STRIDE:
                 narrowed = functional.interpolate(narrowed, scale_factor=stride // STRIDE, mode="bilinear")
             hidden = hidden + narrowed[..., : size[0], : size[1]]
-        out: Tensor = self.last(functional.relu(hidden))
-        return out[:, 0]
+        return hidden
+
+
+class HeadStart(nn.Module):
+    """What all heads begin with, from stage 0 of the training: their first layer, and how their last one is fitted.
+
+    Args:
+        channels: Of the heads.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.head = Head(channels, torch.Generator().manual_seed(0))
+        self.ridge = nn.Parameter(torch.tensor(math.log(1e-3)))
+        self.scale = nn.Parameter(torch.tensor(4.0))
+        self.shift = nn.Parameter(torch.tensor(0.0))
+
+    def columns(self, maps: list[Tensor]) -> Tensor:
+        """What the last layer is linear in, (N, C + 1, cells): the rectified first layer, and 1."""
+        hidden = functional.relu(self.head.hidden(maps)).flatten(2)
+        return torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
+
+    def sums(self, columns: Tensor, shares: Tensor) -> Sums:
+        """What the regression to -1 and 1 needs of N frames, instance and background with the same weight.
+
+        Args:
+            columns: float32, (N, F, cells).
+            shares: float32, (N, cells), 0..1.
+        """
+        inside, outside = (
+            shares.sum(dim=1, keepdim=True).clamp(min=1),
+            (1 - shares).sum(dim=1, keepdim=True).clamp(min=1),
+        )
+        weight = (shares / inside + (1 - shares) / outside) / 2
+        weighed = columns * weight[:, None]
+        return Sums(weighed @ columns.mT, (weighed @ (2 * shares - 1)[..., None])[..., 0])
+
+    def solve(self, sums: Sums) -> Tensor:
+        """Ridge regression: weights of the columns, float32, (N, F)."""
+        size = sums.square.diagonal(dim1=1, dim2=2).mean(dim=1)
+        ridge = (self.ridge.exp() * size)[:, None, None] * torch.eye(sums.square.shape[-1], device=size.device)
+        solved: Tensor = torch.linalg.solve(sums.square + ridge, sums.target[..., None])[..., 0]
+        return solved
+
+    @torch.no_grad()
+    def fit(self, maps: list[Tensor], shares: Tensor) -> Head:
+        """A head of its own for an instance.
+
+        Args:
+            maps: Features of its views at strides 4, 8, 16, float32, (N, C, j, i).
+            shares: float32, (N, j, i) of stride 4, 0..1.
+        """
+        columns = self.columns(maps).transpose(0, 1).flatten(1)[None]  # the cells of all views in one regression
+        solved = self.solve(self.sums(columns, shares.flatten()[None]))[0]
+        head = copy.deepcopy(self.head)
+        head.last.weight.zero_()
+        head.last.weight[0, :, 1, 1] = self.scale * solved[:-1]
+        head.last.bias.copy_(self.scale * solved[-1:] + self.shift)  # type: ignore[union-attr]
+        return head
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sums:
+    """Of a regression: weighted columns times columns, float32 (N, F, F), and times -1 and 1, float32 (N, F)."""
+
+    square: Tensor
+    target: Tensor
 
 
 @torch.no_grad()

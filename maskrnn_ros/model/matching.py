@@ -51,16 +51,19 @@ def describe(features: Features) -> Tensor:
     Returns:
         float16, (C, j, i), of length 1 over C.
     """
-    fine = features.stride8.float()
-    size = (fine.shape[1], fine.shape[2])
-    coarse = pixels_of(features.stride16.float(), 2, size)
-    both = torch.cat([functional.normalize(_standardised(map_), dim=0) for map_ in (fine, coarse)])
-    return functional.normalize(both, dim=0).half()
+    return describe_batch(features.stride8[None].float(), features.stride16[None].float())[0].half()
+
+
+def describe_batch(fine: Tensor, coarse: Tensor) -> Tensor:
+    """The same of N frames: (N, C8, j, i) and (N, C16, ., .) to float32 (N, C8 + C16, j, i), with gradients."""
+    enlarged = pixels_of(coarse, 2, (fine.shape[-2], fine.shape[-1]))
+    both = torch.cat([functional.normalize(_standardised(map_), dim=1) for map_ in (fine, enlarged)], dim=1)
+    return functional.normalize(both, dim=1)
 
 
 def _standardised(map_: Tensor) -> Tensor:
-    mean = map_.mean(dim=(1, 2), keepdim=True)
-    deviation = map_.std(dim=(1, 2), keepdim=True, correction=0)
+    mean = map_.mean(dim=(2, 3), keepdim=True)
+    deviation = map_.std(dim=(2, 3), keepdim=True, correction=0)
     return (map_ - mean) / (deviation + _DEVIATION_FLOOR)
 
 
@@ -84,7 +87,8 @@ def match(descriptors: Tensor, references: tuple[Reference, ...], window: Box | 
     target = window or Box(0, 0, size[1], size[0])
     source = _grown(target, config.radius, size) if window else target
     queries = descriptors[(slice(None), *target.slices)].flatten(1).float()
-    far = _far(target, source, config.radius, descriptors.device) if window else None
+    everywhere = window is None or config.radius >= max(size)
+    far = None if everywhere else _far(target, source, config.radius, descriptors.device)
     similarities, shares = [], []
     for reference in references:
         keys = reference.descriptors[(slice(None), *source.slices)].flatten(1).float()

@@ -85,12 +85,14 @@ class Output:
 
     Args:
         log_odds: float32, (K, CROP, CROP), in the crops.
+        added: Likewise: the part of them that the streams add to the planes.
         deltas: float32, (K, 4), of the box against that of the warped mask (Fast R-CNN: dx, dy, log dw, log dh).
         presence: float32, (K,), log-odds that the object is visible.
         hidden: For the next frame.
     """
 
     log_odds: Tensor
+    added: Tensor
     deltas: Tensor
     presence: Tensor
     hidden: Hidden
@@ -171,8 +173,10 @@ class FastNet(nn.Module):
         motion = self.moving(self.motion(moved))  # (K, 1, 64, 64)
         told = LOG_ODDS * (known * self.weights[:, None, None]).sum(dim=1)
         located = self.located(self.localize(self._look(frame, which, priors, planes)))  # (K, 5)
+        added = (appearance + motion)[:, 0]
         return Output(
-            log_odds=(appearance + motion)[:, 0] + told,
+            log_odds=added + told,
+            added=added,
             deltas=located[:, :4],
             presence=located[:, 4],
             hidden=Hidden(state, boxes),

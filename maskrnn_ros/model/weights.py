@@ -13,9 +13,13 @@ from torch import Tensor, nn
 
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.trunk import TrainedTrunk, Trunk
 
 LITE0 = Path(__file__).resolve().parent.parent / "weights" / "efficientnet_lite0.safetensors"
-"""The trunk that ships with the package."""
+"""The trunk as ImageNet left it: what its training begins with."""
+
+TRUNK = LITE0.with_name("trunk.safetensors")
+"""The trained trunk that ships with the package."""
 
 SHIPPED = LITE0.with_name("fast.safetensors")
 """The network's weights that ship with the package, in versions that have some."""
@@ -32,6 +36,19 @@ def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> 
     """
     trunk = Lite0()
     load_into(trunk, path)
+    return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def load_trunk(setting: str = "shipped", device: torch.device | str = "cpu") -> Trunk:
+    """The trunk that ``trunk.weights`` names, frozen: ``shipped``, ``imagenet`` or a path.
+
+    Raises:
+        RuntimeError: The file is missing or is none, or holds other names or shapes than the trunk.
+    """
+    if setting == "imagenet":
+        return load_lite0(device=device)
+    trunk = TrainedTrunk()
+    load_into(trunk, TRUNK if setting == "shipped" else setting)
     return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
@@ -53,8 +70,8 @@ def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu")
     return network.to(device).eval().requires_grad_(False)
 
 
-def save_network(network: FastNet, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
-    """Write the network's weights, fp32.
+def save_weights(network: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights, fp32.
 
     Args:
         network: On any device.

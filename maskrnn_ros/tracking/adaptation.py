@@ -13,7 +13,6 @@ import dataclasses
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -24,16 +23,9 @@ from torch.nn import functional
 from maskrnn_ros.config import AdaptationConfig
 from maskrnn_ros.model.backbone import Features, cells_of
 from maskrnn_ros.model.head import STRIDE, Head
+from maskrnn_ros.model.trunk import Trunk
 
 _WEIGHT_DECAY = 1e-3
-
-
-class Trunk(Protocol):
-    """Computes the features that all instances share."""
-
-    def features(self, image: Tensor) -> Features:
-        """Features of one image, RGB, uint8 (3, h, w)."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,8 +124,12 @@ def adapt(
     device = truth.device
     weight = _balance(truth)
     with torch.enable_grad():
-        head = Head(config.channels, generator).to(device)
-        head.standardise(maps)
+        head: Head
+        if trunk.start is not None:
+            head = trunk.start.fit(maps, truth).requires_grad_(True)
+        else:
+            head = Head(config.channels, generator).to(device)
+            head.standardise(maps)
         optimizer = _AdamW(list(head.parameters()))
         for step in range(config.steps):
             _check(stop)

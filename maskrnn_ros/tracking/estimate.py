@@ -10,10 +10,10 @@ from torch import Tensor
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import warp
 from maskrnn_ros.model.network import Hidden, scale_boxes
-from maskrnn_ros.tracking.evidence import find_again, gather, has_evidence, planes, weigh
+from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, has_evidence, planes, weigh
 from maskrnn_ros.tracking.gate import box_of, clip, enlarge, gate
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.tracking.view import Sight, View
+from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box
 
 _MARGIN = 16
@@ -55,7 +55,7 @@ def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: Vie
     around = enlarge(box, config.gate.enlarge, size) if config.gate.enabled else _whole(size)
     if view is not None:
         evidence = gather(state, frame, prior, _search(box, size, config), config)
-        return _decide(view.look(box, planes(evidence, frame, config), state.hidden), around, config)
+        return _look(view, frame, evidence, box, state.hidden, around, config)
     if not has_evidence(state, config):
         return Estimate(gate(prior, around))
     return Estimate(gate(weigh(gather(state, frame, prior, around, config), frame, config), around))
@@ -74,7 +74,7 @@ def _look_everywhere(state: InstanceState, frame: PreparedFrame, view: View | No
     if view is None or box is None:
         return Estimate(probability)
     size = (probability.shape[0], probability.shape[1])
-    return _decide(view.look(box, planes(evidence, frame, config), state.hidden), _whole(size), config)
+    return _look(view, frame, evidence, box, state.hidden, _whole(size), config)
 
 
 def _find_again(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
@@ -85,18 +85,27 @@ def _find_again(state: InstanceState, frame: PreparedFrame, view: View | None, c
     if view is None or box is None:
         return Estimate(found)
     around = enlarge(box, config.gate.enlarge, (found.shape[0], found.shape[1]))
-    return _decide(view.look(box, planes(evidence, frame, config), None), around, config)
+    return _look(view, frame, evidence, box, None, around, config)
 
 
-def _decide(sight: Sight, around: Box, config: Config) -> Estimate:
-    """Gate what the network saw: by its own box if it is asked for that, else by ``around``."""
+def _look(
+    view: View, frame: PreparedFrame, evidence: Evidence, box: Box, hidden: Hidden | None, around: Box, config: Config
+) -> Estimate:
+    """What the network says beside the other parts, gated by its own box if it is asked for that, else by ``around``.
+
+    The other parts are added up at the pixels, so that their edges do not pass through the cells of the crop.
+    """
+    if not config.network.matching:
+        evidence = dataclasses.replace(evidence, matching=None)
+    sight = view.look(box, planes(evidence, frame, config), hidden)
+    probability = (add_up(evidence, frame, view.weights, config) + sight.added).sigmoid()
     if not config.network.localization:
-        return Estimate(gate(sight.probability, around), hidden=sight.hidden)
-    box: Box | None = around
+        return Estimate(gate(probability, around), hidden=sight.hidden)
+    within: Box | None = around
     if config.gate.enabled:
-        size = (sight.probability.shape[0], sight.probability.shape[1])
-        box = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
-    return Estimate(gate(sight.probability, box), sight.presence >= config.presence.threshold, sight.hidden)
+        size = (probability.shape[0], probability.shape[1])
+        within = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
+    return Estimate(gate(probability, within), sight.presence >= config.presence.threshold, sight.hidden)
 
 
 def _search(box: Box, size: tuple[int, int], config: Config) -> Box:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -53,7 +54,8 @@ def gather(
     if config.matching.enabled and state.seeds and (box is None or matches_always(config)):
         window = _cells(box) if box is not None else None
         references = tuple(Reference(seed.descriptors, cells_of(seed.share, STRIDE)) for seed in state.seeds)
-        references += state.recent if box is not None else ()
+        if box is not None and not config.network.enabled:  # it was trained on the seeds alone
+            references += state.recent
         matched = match(frame.descriptors, references, window, config.matching)
         matching = log_odds(matched, config.prior.floor)
     head = head_log_odds(state.head, frame.features) if state.head is not None else None
@@ -61,7 +63,7 @@ def gather(
 
 
 def weigh(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
-    """Probability of an instance from the log-odds of all parts, in their weights.
+    """Probability of an instance from the log-odds of all parts, in the weights of the config.
 
         p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
 
@@ -70,26 +72,37 @@ def weigh(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
     Returns:
         float32, (h, w), not gated.
     """
-    size, has_head = (frame.image.shape[1], frame.image.shape[2]), evidence.head is not None
+    if evidence.head is None:
+        weights = (config.prior.weight_without_head, config.matching.weight_without_head, 0.0)
+    else:
+        weights = (config.prior.weight, config.matching.weight, config.adaptation.weight)
+    return add_up(evidence, frame, weights, config).sigmoid()
+
+
+def add_up(evidence: Evidence, frame: PreparedFrame, weights: Sequence[float], config: Config) -> Tensor:
+    """Log-odds of all parts at the pixels of the working image, weighted in the order of ``network.PLANES``.
+
+    Returns:
+        float32, (h, w).
+    """
+    size = (frame.image.shape[1], frame.image.shape[2])
     total = torch.zeros(size, device=frame.image.device)
     if evidence.prior is not None:
-        weight = config.prior.weight if has_head else config.prior.weight_without_head
-        total += weight * log_odds(evidence.prior, config.prior.floor)
+        total += weights[0] * log_odds(evidence.prior, config.prior.floor)
     if evidence.matching is not None:
-        weight = config.matching.weight if has_head else config.matching.weight_without_head
-        total += weight * pixels_of(evidence.matching, STRIDE, size)
+        total += weights[1] * pixels_of(evidence.matching, STRIDE, size)
     if evidence.head is not None:
-        total += config.adaptation.weight * pixels_of(evidence.head, FINE, size)
-    return total.sigmoid()
+        total += weights[2] * pixels_of(evidence.head, FINE, size)
+    return total
 
 
 def planes(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
-    """The same for the network, which has learned the weights: ``network.PLANES``, float32 (3, h4, w4)."""
+    """What the network is shown of it: ``network.PLANES``, float32 (3, h4, w4)."""
     size = (-(-frame.image.shape[1] // FINE), -(-frame.image.shape[2] // FINE))
     out = torch.zeros(len(PLANES), *size, device=frame.image.device)
     if evidence.prior is not None:
         out[0] = log_odds(cells_of(evidence.prior, FINE), config.prior.floor)
-    if evidence.matching is not None and config.network.matching:
+    if evidence.matching is not None:
         out[1] = pixels_of(evidence.matching, STRIDE // FINE, size)
     if evidence.head is not None:
         out[2] = evidence.head
@@ -122,7 +135,7 @@ def find_again(probability: Tensor, usual_area: float, config: Config) -> Tensor
 
 def remember(state: InstanceState, frame: PreparedFrame, probability: Tensor, config: Config) -> tuple[Reference, ...]:
     """The recent references after a frame on which the instance was seen."""
-    if not config.matching.enabled or not config.matching.recent_frames or not matches_always(config):
+    if not config.matching.enabled or not config.matching.recent_frames or config.network.enabled:
         return ()
     newest = Reference(frame.descriptors, cells_of(probability, STRIDE))
     return (*state.recent, newest)[-config.matching.recent_frames :]

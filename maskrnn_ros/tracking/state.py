@@ -13,7 +13,8 @@ from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.matching import Reference, describe
 from maskrnn_ros.model.network import Hidden
-from maskrnn_ros.tracking.adaptation import SeedView, Trunk
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.tracking.adaptation import SeedView
 from maskrnn_ros.types import InstanceStatus
 
 

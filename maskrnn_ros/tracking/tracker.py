@@ -15,10 +15,14 @@ from torch import Tensor
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import FlowEstimator, build_flow
+from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
+from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.model.refinement import luma, refine
-from maskrnn_ros.model.weights import load_lite0, load_network, network_file
-from maskrnn_ros.tracking.adaptation import Adapter, SeedView, Trunk
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.model.weights import load_network, load_trunk, network_file
+from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.estimate import estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import merge, resize_probability
@@ -281,9 +285,16 @@ class Tracker:
             seed_mask=torch.tensor(mask, device=self._device),
             seeds=seeds,
             # a corrected instance keeps its head until the new one is trained
-            head=(known.head if known else None) if isinstance(head, Future) else head,
+            head=(known.head if known else self._first_head(share, frame)) if isinstance(head, Future) else head,
             promise=head if isinstance(head, Future) else None,
         )
+
+    def _first_head(self, share: Tensor, frame: PreparedFrame) -> Head | None:
+        """A head fitted on the seed alone, a matter of milliseconds: what there is while a better one is trained."""
+        if self._trunk is None or self._trunk.start is None:
+            return None
+        maps = [map_[None].float() for map_ in frame.features.maps]
+        return self._trunk.start.fit(maps, cells_of(share, HEAD_STRIDE)[None])
 
     def _seeds(self, instance_id: int, share: Tensor, frame: PreparedFrame) -> tuple[SeedView, ...]:
         """The earlier seeds of the instance and this one."""
@@ -344,7 +355,7 @@ def build_tracker(config: Config) -> Tracker:
     device = choose_device(config.device)
     network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
     needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
-    trunk = load_lite0(device=device) if needs_features else None
+    trunk = load_trunk(config.trunk.weights, device) if needs_features else None
     return Tracker(config, build_flow(config.flow, device), device, trunk, network)
 
 

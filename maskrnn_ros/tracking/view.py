@@ -31,13 +31,13 @@ class Sight:
     """What the network says of one instance.
 
     Args:
-        probability: float32, (h, w), 0 outside the crop, not gated.
+        added: float32, (h, w): log-odds that it adds to those of the other parts; minus infinity outside the crop.
         corners: float32, (1, 4), x0 y0 x1 y1: the box that it predicts, pixels.
         presence: Probability that the instance is visible, 0..1.
         hidden: Its hidden state for the next frame; None where the config has none.
     """
 
-    probability: Tensor
+    added: Tensor
     corners: Tensor
     presence: float
     hidden: Hidden | None
@@ -76,6 +76,12 @@ class View:
         maps = [map_[None] for map_ in self._frame.features.maps]
         return self._network.encode(self._frame.image[None], maps, magnitudes[None])
 
+    @functools.cached_property
+    def weights(self) -> list[float]:
+        """Weights of the other parts' log-odds, in the order of ``network.PLANES``."""
+        weights: list[float] = self._network.weights.tolist()
+        return weights
+
     @torch.no_grad()
     def look(self, box: Box, planes: Tensor, hidden: Hidden | None) -> Sight:
         """Look at one instance.
@@ -93,7 +99,7 @@ class View:
         state = warp_hidden(hidden, crops, self.flow, first) if hidden is not None and self._config.hidden else None
         out = self._network(self.code, first, crops, priors, planes[None], state)
         return Sight(
-            probability=paste(out.log_odds, crops, size, outside=-torch.inf)[0].sigmoid(),
+            added=paste(out.added, crops, size, outside=-torch.inf)[0],
             corners=apply_deltas(priors, out.deltas),
             presence=float(out.presence[0].sigmoid()),
             hidden=out.hidden if self._config.hidden else None,

@@ -50,7 +50,7 @@ class TrainingClip:
         seeds: (id, frame) of each seed; the frame is counted in the whole clip.
         matching: What the matching with each seed says, log-odds / LOG_ODDS, float16, (S, T, h4, w4); zeros before the
             frame of the seed.
-        head: What the head adapted on each seed says, likewise; all zeros where none was adapted.
+        head: What the head adapted on each seed says, likewise.
         start: Frame of the whole clip that is the first one here.
     """
 

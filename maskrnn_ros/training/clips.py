@@ -21,11 +21,11 @@ from maskrnn_ros.model.backbone import Features, cells_of, pixels_of
 from maskrnn_ros.model.matching import STRIDE as MATCHING_STRIDE
 from maskrnn_ros.model.matching import Reference, describe, match
 from maskrnn_ros.model.network import LOG_ODDS, STRIDE
-from maskrnn_ros.tracking.adaptation import SeedView, Trunk, adapt
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.tracking.adaptation import SeedView, adapt
 from maskrnn_ros.tracking.evidence import log_odds
 from maskrnn_ros.tracking.gate import enlarge
 from maskrnn_ros.training.cache import TrainingClip
-from maskrnn_ros.training.perturbation import perturb_mask
 from maskrnn_ros.types import Box, LabelArray, UInt8Array
 
 SIZE = (252, 448)
@@ -36,9 +36,6 @@ _MIN_SEED = 300
 
 _GROWN = 2
 """Cells by which the window of the matching is larger than the gate of the true mask: a real gate is not exact."""
-
-_CARRIED = 0.5
-"""How wrong the masks are that the matching has of recent frames, see ``perturb_mask``: about as the tracker's."""
 
 
 class Unsuitable(ValueError):
@@ -129,8 +126,7 @@ def observe(
     trunk: Trunk,
     flow: FlowEstimator,
     config: Config,
-    heads: AdaptationConfig | None,
-    random: np.random.Generator,
+    heads: AdaptationConfig,
 ) -> TrainingClip:
     """Compute all that the frozen parts say of a clip.
 
@@ -139,8 +135,7 @@ def observe(
         trunk: Computes the features.
         flow: Computes the flow in both directions.
         config: Settings of the matching, of the gate and of the prior's floor, as at run time.
-        heads: How the heads of the seeds are trained; None trains none.
-        random: Errors of the masks that the matching carries along.
+        heads: How the heads of the seeds are fitted and trained.
     """
     images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).contiguous()
     features = [trunk.features(image) for image in images]
@@ -149,12 +144,11 @@ def observe(
     matching, head = [], []
     for instance_id, frame in pictures.seeds:
         masks = pictures.truth == instance_id
-        matching.append(matching_planes(descriptors, masks, frame, config, random))
+        matching.append(matching_planes(descriptors, masks, frame, config))
+        share = torch.from_numpy(masks[frame].astype(np.float32))
+        seed = SeedView(frame, images[frame], share, descriptors[frame])
         head.append(torch.zeros_like(ahead))
-        if heads is not None:
-            share = torch.from_numpy(masks[frame].astype(np.float32))
-            seed = SeedView(frame, images[frame], share, descriptors[frame])
-            head[-1][frame:] = _head_planes(seed, features[frame:], trunk, heads)
+        head[-1][frame:] = _head_planes(seed, features[frame:], trunk, heads)
     return TrainingClip(
         name=pictures.name,
         images=images,
@@ -190,20 +184,18 @@ def _head_planes(seed: SeedView, features: Sequence[Features], trunk: Trunk, con
     return (torch.stack(planes).clamp(-LOG_ODDS, LOG_ODDS) / LOG_ODDS).half()
 
 
-def matching_planes(
-    descriptors: Sequence[Tensor], masks: np.ndarray, seeded: int, config: Config, random: np.random.Generator
-) -> Tensor:
-    """What the matching says of an object, under the conditions that it has in the tracker.
+def matching_planes(descriptors: Sequence[Tensor], masks: np.ndarray, seeded: int, config: Config) -> Tensor:
+    """What the matching with the seed says of an object, under the conditions that it has in the tracker.
 
-    An object that was there a frame ago is looked for around its place, in the seed and in recent frames with masks as
-    wrong as a tracker's; one that was not is looked for everywhere, in the seed alone.
+    An object that was there a frame ago is looked for around its place, one that was not everywhere. Recent frames are
+    left out, as they are in the tracker with a network: their masks would have to be the network's own, and nearly true
+    ones teach it to believe them.
 
     Args:
         descriptors: Of each frame, (C, h8, w8).
         masks: The true mask on each frame, bool, (T, h, w).
         seeded: Frame of the seed.
         config: ``matching``, ``gate`` and the prior's floor.
-        random: Errors of the recent masks.
 
     Returns:
         Log-odds / LOG_ODDS, float16, (T, h4, w4), zeros before the seed.
@@ -212,17 +204,12 @@ def matching_planes(
     cells = math.ceil(size[0] / STRIDE), math.ceil(size[1] / STRIDE)
     planes = torch.zeros(len(masks), *cells, dtype=torch.float16)
     seed = Reference(descriptors[seeded], _share(masks[seeded]))
-    recent: tuple[Reference, ...] = ()
     for number in range(seeded, len(masks)):
         before = masks[max(seeded, number - 1)]
         window = _window(masks[number] if masks[number].any() else before, config) if before.any() else None
-        references = (seed, *recent) if window is not None else (seed,)
-        found = match(descriptors[number], references, window, config.matching)
+        found = match(descriptors[number], (seed,), window, config.matching)
         said = pixels_of(log_odds(found, config.prior.floor), MATCHING_STRIDE // STRIDE, cells) / LOG_ODDS
         planes[number] = said.half()
-        if masks[number].any() and config.matching.recent_frames:
-            carried = perturb_mask(masks[number], random, strength=_CARRIED)
-            recent = (*recent, Reference(descriptors[number], _share(carried)))[-config.matching.recent_frames :]
     return planes
 
 

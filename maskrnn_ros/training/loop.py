@@ -3,33 +3,35 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-import math
-import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.network import FastNet, paste
-from maskrnn_ros.model.weights import load_into, save_network
+from maskrnn_ros.model.weights import load_into, save_weights
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.batches import Batches, window_of
 from maskrnn_ros.training.cache import TrainingClip, clip_paths
+from maskrnn_ros.training.runs import (
+    CHECKPOINT,
+    LOG,
+    Log,
+    average_gradients,
+    join,
+    load_checkpoint,
+    rate_factor,
+    save_checkpoint,
+)
 from maskrnn_ros.training.unroll import Dropout, Look, Window, unroll
 
-CHECKPOINT, WEIGHTS, LOG = "checkpoint.safetensors", "network.safetensors", "log.csv"
+WEIGHTS = "network.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,7 @@ class TrainOptions:
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
-        rise = max(1, self.steps // 100)
-        if step < rise:
-            return self.rate * (step + 1) / rise
-        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self.steps - rise))))
+        return self.rate * rate_factor(step, self.steps)
 
     def settings(self) -> dict[str, str]:
         """What decides the result."""
@@ -109,7 +108,7 @@ def train(options: TrainOptions) -> Path:
         ValueError: The cache or the checkpoint does not fit.
         RuntimeError: The weights to begin with do not fit.
     """
-    rank, world = _join()
+    rank, world = join()
     if options.batch % world:
         raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
     torch.manual_seed(options.seed)
@@ -119,11 +118,11 @@ def train(options: TrainOptions) -> Path:
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
     begin = 0
     if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options)
+        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options.settings())
     elif options.init is not None:
         load_into(net, options.init)
     options.out.mkdir(parents=True, exist_ok=True)
-    with _Log(options.out / LOG, begin, rank) as log, tqdm(total=options.steps, initial=begin, disable=rank > 0) as bar:
+    with Log(options.out / LOG, begin, rank) as log, tqdm(total=options.steps, initial=begin, disable=rank > 0) as bar:
         for step in range(begin, options.steps):
             figures = _step(net, optimizer, batches.step(step, rank, world), options, step, (rank, world))
             log.add(figures)
@@ -132,8 +131,8 @@ def train(options: TrainOptions) -> Path:
                 if rank == 0:
                     scores = validate(net, validated, has_matching=options.drop_matching < 1)
                     bar.set_postfix_str(log.write(step + 1, scores))
-                    save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options)
-                    save_network(net, options.out / WEIGHTS, options.settings())
+                    save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options.settings())
+                    save_weights(net, options.out / WEIGHTS, options.settings())
                     log.plot(options.out / "curves.png")
                 if world > 1:
                     dist.barrier()
@@ -160,10 +159,7 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [parameter for parameter in net.parameters() if parameter.grad is not None]
     if world > 1:
-        for parameter in parameters:
-            assert parameter.grad is not None
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world
+        average_gradients(parameters, world)
     norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     for group in optimizer.param_groups:
         group["lr"] = options.rate_at(step)
@@ -220,93 +216,3 @@ def _split(options: TrainOptions) -> tuple[list[tuple[list[Path], float]], list[
             kinds[path.stem.split("_")[0]].append(path)
     held_out = [path for path in paths if path.stem in kept_back]
     return list(zip(kinds.values(), options.kinds, strict=True)), held_out
-
-
-def _join() -> tuple[int, int]:
-    """Rank and number of processes; joins the others of ``torchrun``."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo")
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def save_checkpoint(
-    path: Path, net: FastNet, optimizer: torch.optim.Optimizer, step: int, options: TrainOptions
-) -> None:
-    """Write all that a training goes on from."""
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    state = optimizer.state_dict()["state"]
-    for number, values in state.items():
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    known = {"step": str(step), "settings": json.dumps(options.settings())}
-    part = path.with_suffix(".part")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part, known)
-    part.replace(path)
-
-
-def load_checkpoint(path: Path, net: FastNet, optimizer: torch.optim.Optimizer, options: TrainOptions) -> int:
-    """Read it back; returns the step to go on with.
-
-    Raises:
-        ValueError: It was made with other settings.
-    """
-    with safe_open(path, "pt") as file:
-        known = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    before, now = json.loads(known["settings"]), options.settings()
-    other = [key for key in now if before.get(key) != now[key]]
-    if other:
-        raise ValueError(f"{path}: --resume expected {other[0]} = {before.get(other[0])}, found {now[other[0]]}")
-    net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(known["step"])
-
-
-class _Log:
-    """Losses and validation, as CSV and as a plot."""
-
-    _KEYS = ("loss", "mask", "box", "presence", "norm")
-
-    def __init__(self, path: Path, begin: int, rank: int) -> None:
-        self._path, self._rank, self._sums = path, rank, list[dict[str, float]]()
-        self._begin_s = time.monotonic()
-        self._rows: list[dict[str, str]] = []
-        if begin and path.exists():
-            with path.open(newline="") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["step"]) <= begin]
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._sums.clear()
-
-    def add(self, figures: dict[str, float]) -> None:
-        self._sums.append(figures)
-
-    def write(self, step: int, scores: dict[str, float]) -> str:
-        means = {key: f"{np.mean([figures[key] for figures in self._sums]):.5f}" for key in self._KEYS}
-        clips = {name: f"{value:.4f}" for name, value in scores.items()}
-        mean = f"{np.mean(list(scores.values())):.4f}" if scores else ""
-        seconds = f"{time.monotonic() - self._begin_s:.0f}"
-        self._rows.append({"step": str(step), "seconds": seconds, **means, "j": mean, **clips})
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self._rows[-1]))
-            writer.writeheader()
-            writer.writerows(self._rows)
-        self._sums.clear()
-        return f"loss {means['loss']} J {mean}"
-
-    def plot(self, path: Path) -> None:
-        figure = Figure(figsize=(6, 4.5), layout="constrained")
-        axes = figure.subplots(2, 1, sharex=True)
-        steps = [int(row["step"]) for row in self._rows]
-        axes[0].plot(steps, [float(row["loss"]) for row in self._rows])
-        axes[0].set(ylabel="loss")
-        axes[1].plot(steps, [float(row["j"] or "nan") for row in self._rows])
-        axes[1].set(ylabel="J, held out clips", xlabel="step")
-        figure.savefig(path, dpi=100)

@@ -16,16 +16,17 @@ import torch
 from maskrnn_ros.config import AdaptationConfig, Config
 from maskrnn_ros.evaluation.readers import davis_clip, folder_names
 from maskrnn_ros.flow import FlowEstimator, build_flow
-from maskrnn_ros.model.backbone import Lite0
-from maskrnn_ros.model.weights import load_lite0
-from maskrnn_ros.training.cache import Job, TrainingClip, build_cache, clip_paths, read_manifest
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.model.weights import load_trunk
+from maskrnn_ros.training.cache import Job, TrainingClip, build_cache
 from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, observe, read_pictures
 from maskrnn_ros.training.stills import moving_still, read_still, still_paths
 from maskrnn_ros.training.synthesis import copy_paste
 
 _PASTED_FRAMES = 24
-_PASTED_HEADS = dataclasses.replace(Config().adaptation, steps=60, views=20)
-"""Heads of pasted objects are trained for less time than others: there are many, and they may be worse."""
+_PASTED_HEADS = dataclasses.replace(Config().adaptation, steps=0, views=8)
+_STILL_HEADS = dataclasses.replace(Config().adaptation, steps=0, views=2)
+"""Heads of what is made up are fitted and not trained: there are many, and they may be worse."""
 
 _TWINS = 0.25
 """How often a pasted object is a mirrored twin of the one that is there."""
@@ -45,6 +46,7 @@ class Preparation:
         pasted: How many clips of two objects are made from the others.
         stills: Folders of still images, each with ``images`` and ``masks``.
         moving: How many clips are made from them.
+        trunk: Weights of the trunk, see ``config.TrunkConfig``.
         seed: Of all random numbers.
         processes: How many work at a time.
     """
@@ -55,6 +57,7 @@ class Preparation:
     pasted: int = 60
     stills: tuple[Path, ...] = ()
     moving: int = 500
+    trunk: str = "shipped"
     seed: int = 0
     processes: int = 2
 
@@ -66,21 +69,27 @@ def prepare(preparation: Preparation) -> int:
         ValueError: Something of the data cannot be read, or the folder holds clips made with other settings.
     """
     jobs: list[Job] = []
-    settings: dict[str, Any] = {"all": {"size": list(SIZE), "seed": preparation.seed, **_config_of_parts(Config())}}
+    trunk, seed = preparation.trunk, preparation.seed
+    parts = _config_of_parts(Config())
+    settings: dict[str, Any] = {"all": {"size": list(SIZE), "seed": seed, "trunk": trunk, **parts}}
     if preparation.davis is not None:
         names = _davis_names(preparation.davis, preparation.held_out)
-        jobs += [DavisJob(root=preparation.davis, clip=name, seed=preparation.seed) for name in names]
+        jobs += [DavisJob(root=preparation.davis, clip=name, trunk=trunk) for name in names]
         settings["davis"] = {"held_out": sorted(preparation.held_out)}
         bases = tuple(name for name in names if name not in preparation.held_out)
         pasted = range(preparation.pasted if bases else 0)
-        jobs += [PasteJob(root=preparation.davis, clips=bases, number=k, seed=preparation.seed) for k in pasted]
+        jobs += [PasteJob(root=preparation.davis, clips=bases, number=k, trunk=trunk, seed=seed) for k in pasted]
         settings["pasted"] = {"frames": _PASTED_FRAMES, "twins": _TWINS, **_changes(_PASTED_HEADS)}
     if preparation.stills:
         for folder in preparation.stills:
             still_paths(folder)  # refuse at once what the last job would
         moving = range(preparation.moving)
-        jobs += [StillJob(folders=preparation.stills, number=k, seed=preparation.seed) for k in moving]
-        settings["stills"] = {"folders": [folder.name for folder in preparation.stills], "frames": _STILL_FRAMES}
+        jobs += [StillJob(folders=preparation.stills, number=k, trunk=trunk, seed=seed) for k in moving]
+        settings["stills"] = {
+            "folders": [folder.name for folder in preparation.stills],
+            "frames": _STILL_FRAMES,
+            **_changes(_STILL_HEADS),
+        }
     if not jobs:
         raise ValueError("expected clips or stills to prepare, got none")
     return build_cache(jobs, preparation.out, settings, preparation.processes)
@@ -93,17 +102,6 @@ def _config_of_parts(config: Config) -> dict[str, Any]:
 
 def _changes(heads: AdaptationConfig) -> dict[str, Any]:
     return {"steps": heads.steps, "views": heads.views}
-
-
-def held_out_paths(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files of the clips to train on and of those held out.
-
-    Raises:
-        ValueError: There are no clips, or no manifest.
-    """
-    held_out = {f"davis_{name}" for name in read_manifest(folder).get("davis", {}).get("held_out", [])}
-    paths = clip_paths(folder)
-    return [path for path in paths if path.stem not in held_out], [path for path in paths if path.stem in held_out]
 
 
 def _davis_names(root: Path, held_out: Sequence[str]) -> list[str]:
@@ -126,12 +124,12 @@ class DavisJob:
     Args:
         root: Folder of the data set.
         clip: Name of the clip.
-        seed: Of the random numbers.
+        trunk: Weights of the trunk.
     """
 
     root: Path
     clip: str
-    seed: int
+    trunk: str
 
     @property
     def name(self) -> str:
@@ -141,7 +139,7 @@ class DavisJob:
     def make(self) -> TrainingClip:
         """See ``Job``."""
         pictures = read_pictures(davis_clip(self.root, self.clip), self.name)
-        return _observed(pictures, Config().adaptation, random_of(self.seed, self.name))
+        return _observed(pictures, self.trunk, Config().adaptation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,12 +150,14 @@ class PasteJob:
         root: Folder of the data set.
         clips: Names of the clips to choose two from.
         number: Which clip of its kind it is.
+        trunk: Weights of the trunk.
         seed: Of the random numbers.
     """
 
     root: Path
     clips: tuple[str, ...]
     number: int
+    trunk: str
     seed: int
 
     @property
@@ -180,7 +180,7 @@ class PasteJob:
                     raise
             else:
                 break
-        return _observed(pictures, _PASTED_HEADS, random)
+        return _observed(pictures, self.trunk, _PASTED_HEADS)
 
     def _read(self, clip: str) -> Pictures:
         return read_pictures(davis_clip(self.root, clip), clip)
@@ -193,11 +193,13 @@ class StillJob:
     Args:
         folders: Where they are, see ``stills.still_paths``. A folder with four times as many is used twice as often.
         number: Which clip of its kind it is.
+        trunk: Weights of the trunk.
         seed: Of the random numbers.
     """
 
     folders: tuple[Path, ...]
     number: int
+    trunk: str
     seed: int
 
     @property
@@ -220,7 +222,7 @@ class StillJob:
                     raise
             else:
                 break
-        return _observed(pictures, None, random)
+        return _observed(pictures, self.trunk, _STILL_HEADS)
 
 
 _stills = functools.cache(still_paths)
@@ -232,12 +234,13 @@ def random_of(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
 
-def _observed(pictures: Pictures, heads: AdaptationConfig | None, random: np.random.Generator) -> TrainingClip:
-    trunk, flow = _parts()
-    return observe(pictures, trunk, flow, Config(), heads, random)
+def _observed(pictures: Pictures, trunk: str, heads: AdaptationConfig) -> TrainingClip:
+    return observe(pictures, *_parts(trunk), Config(), heads)
 
 
 @functools.cache
-def _parts() -> tuple[Lite0, FlowEstimator]:
+def _parts(trunk: str) -> tuple[Trunk, FlowEstimator]:
     """The frozen parts, once in a process."""
-    return load_lite0(), build_flow(Config().flow, torch.device("cpu"))
+    if trunk == "imagenet":
+        raise ValueError("expected a trained trunk, whose heads can be fitted, got imagenet")
+    return load_trunk(trunk), build_flow(Config().flow, torch.device("cpu"))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of ``maskrnn train``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_train(commands: Any) -> None:
+    """Add the command and its actions to the command line."""
+    train = commands.add_parser("train", help="Train the trunk and the network.")
+    actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_trunk(actions)
+    _add_prepare(actions)
+    text = "Stage 1: single frames, whose prior is the truth perturbed."
+    _add_network(actions, "still", 2, 1000, text)
+    text = "Stage 2: windows of video, whose prior is the network's own mask, warped."
+    _add_network(actions, "recurrent", 7, 4000, text)
+
+
+def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+def _add_stills(parser: argparse.ArgumentParser) -> None:
+    text = "folders of still images: DIR/images, DIR/masks"
+    parser.add_argument("--stills", type=Path, nargs="+", default=[], metavar="DIR", help=text)
+
+
+def _add_run(parser: argparse.ArgumentParser, validate_every: int) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint, weights, log and curves")
+    add("--held-out", type=_names, default="", metavar="A,B,...", help="clips to validate on, never trained on")
+    add("--validate-every", type=int, default=validate_every, metavar="N", help="steps between two validations")
+    add("--threads", type=int, default=0, help="of one process; 0 leaves torch's default")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--resume", action="store_true", help="go on from the checkpoint in OUT")
+
+
+def _add_trunk(actions: Any) -> None:
+    text = "Stage 0: the trunk, so that a head fitted on one frame is right on another."
+    parser = _action(actions, "trunk", _trunk, text)
+    parser.add_argument("--davis", type=Path, required=True, metavar="ROOT", help="data set in the layout of DAVIS")
+    _add_stills(parser)
+    parser.add_argument("--steps", type=int, default=1700, help="steps in all")
+    parser.add_argument("--batch", type=int, default=8, help="pairs in a step, over all processes")
+    parser.add_argument("--rate", type=float, default=2e-4, help="peak learning rate of the trunk")
+    _add_run(parser, 100)
+
+
+def _trunk(args: argparse.Namespace) -> int:
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.trunk import TrunkOptions, train_trunk
+
+    set_threads(args.threads)
+    names = ("davis", "out", "held_out", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names}, stills=tuple(args.stills))))
+    return 0
+
+
+def _add_prepare(actions: Any) -> None:
+    text = "Compute once what the frozen parts say of the clips that the network is trained on."
+    parser = _action(actions, "prepare", _prepare, text)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the clips; goes on there")
+    add("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
+    add("--held-out", type=_names, default="", metavar="A,B,...", help="its clips to validate on")
+    add("--pasted", type=int, default=60, help="clips of two objects to make from the others")
+    _add_stills(parser)
+    add("--moving", type=int, default=500, help="clips to make from the stills")
+    add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
+    add("--seed", type=int, default=0, help="of the random numbers")
+    add("--processes", type=int, default=2, help="how many work at a time, with a thread each")
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from maskrnn_ros.training.prepare import Preparation, prepare
+
+    names = ("out", "davis", "held_out", "pasted", "moving", "trunk", "seed", "processes")
+    made = prepare(Preparation(**{name: getattr(args, name) for name in names}, stills=tuple(args.stills)))
+    print(f"{args.out}: {made} clips made")
+    return 0
+
+
+def _add_network(actions: Any, name: str, length: int, steps: int, text: str) -> None:
+    parser = _action(actions, name, _network, text)
+    parser.set_defaults(length=length)
+    add = parser.add_argument
+    add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
+    add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
+    add("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
+    add("--steps", type=int, default=steps, help="steps in all")
+    add("--batch", type=int, default=4, help="windows in a step, over all processes")
+    add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--loss", default="balanced+dice", help="balanced (the paper's), balanced+dice or plain+dice")
+    add("--box-weight", type=float, default=0.2, help="weight of the box loss; 0 switches it off")
+    add("--kinds", default="0.6,0.3,0.1", metavar="A,B,C", help="shares of clips, pasted clips, stills")
+    add("--teacher", type=float, default=0.5, help="chance that the truth is carried on at first; fades to 0 at half")
+    add("--drop-matching", type=float, default=0.25, help="chance that a window has no matching plane; 1 is always")
+    _add_run(parser, 500)
+
+
+def _network(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.weights import network_file
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.loop import TrainOptions, train
+    from maskrnn_ros.training.prepare import Preparation, prepare
+
+    if (args.cache is None) == (args.root is None):
+        raise ValueError(f"expected --cache or --root, found {'neither' if args.root is None else 'both'}")
+    cache = args.cache or args.out / "clips"
+    if args.root is not None:
+        prepare(Preparation(out=cache, davis=args.root, held_out=args.held_out))
+    kinds = tuple(float(share) for share in args.kinds.split(","))
+    if len(kinds) != 3:
+        raise ValueError(f"--kinds takes three shares, got {args.kinds!r}")
+    set_threads(args.threads)
+    names = ("out", "held_out", "steps", "length", "batch", "rate", "loss", "box_weight", "teacher", "drop_matching")
+    values = {name: getattr(args, name) for name in (*names, "validate_every", "seed", "resume")}
+    init = network_file(args.init) if args.init else None
+    print(train(TrainOptions(**values, cache=cache, init=init, kinds=kinds)))
+    return 0

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 0: the trunk and the first layer of the heads, trained so that a head fitted on one frame is right on another.
+
+ImageNet's features know what things are; a head needs features in which one object is linearly apart from everything
+beside it and stays so while it moves. As in meta-learning with a closed-form base learner (Bertinetto et al., "R2-D2",
+ICLR 2019), every step fits the last layer of a head on one frame of a pair by ridge regression and asks it for the mask
+on the other; the gradient goes through the solution into the trunk. The descriptors of the matching learn beside it:
+each cell must find its kind on the other frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.evaluation.readers import davis_clip, folder_names
+from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.model.head import STRIDE
+from maskrnn_ros.model.matching import describe_batch
+from maskrnn_ros.model.trunk import TrainedTrunk
+from maskrnn_ros.model.weights import load_lite0, save_weights
+from maskrnn_ros.tracking.adaptation import augment
+from maskrnn_ros.training import losses
+from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, read_pictures
+from maskrnn_ros.training.runs import (
+    CHECKPOINT,
+    LOG,
+    Log,
+    average_gradients,
+    join,
+    load_checkpoint,
+    rate_factor,
+    save_checkpoint,
+)
+from maskrnn_ros.training.stills import moving_still, read_still, still_paths
+from maskrnn_ros.training.synthesis import copy_paste
+
+CROP = (208, 336)
+"""(h, w) of the part of both frames that a step sees, pixels."""
+
+_SHARES = {"clip": 0.35, "paste": 0.3, "still": 0.35}
+"""How often a pair is two frames of a clip, of two clips pasted together, of a still made to move."""
+
+WEIGHTS = "trunk.safetensors"
+
+_HEAD_RATE = 20.0
+"""Learning rate of the heads' start over that of the trunk, which has less to learn."""
+
+_MOST_APART = 40
+"""Frames between the two of a pair."""
+
+_LEAST = 150
+"""Pixels of an object on both frames of a pair."""
+
+
+class Learner(nn.Module):
+    """The trunk with the start of the heads, and what only the training needs.
+
+    Args:
+        trunk: Its weights go on from these.
+    """
+
+    def __init__(self, trunk: TrainedTrunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.sharpness = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, images: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of each frame of a pair from the other one.
+
+        Args:
+            images: RGB, uint8, (2 P, 3, h, w): first all first frames, then all second ones.
+            shares: Truth, float32, (2 P, h4, w4), 0..1.
+
+        Returns:
+            Log-odds of the fitted heads, (2 P, h4, w4), and of the matching, (2 P, h8, w8).
+        """
+        start, maps = self.trunk.start, self.trunk.net(images)
+        columns = start.columns(maps)
+        other = start.solve(start.sums(columns, shares.flatten(1))).roll(len(images) // 2, dims=0)
+        scores = start.scale * (other[:, None] @ columns)[:, 0] + start.shift
+        return scores.reshape(shares.shape), self._match(maps, shares)
+
+    def _match(self, maps: Sequence[Tensor], shares: Tensor) -> Tensor:
+        found = describe_batch(maps[1], maps[2])
+        size = found.shape[-2:]
+        cells = functional.interpolate(shares[:, None], size, mode="area")[:, 0].flatten(1)
+        keys = found.flatten(2)
+        other, known = keys.roll(len(keys) // 2, dims=0), cells.roll(len(cells) // 2, dims=0)
+        similar = (self.sharpness.exp() * (keys.mT @ other)).softmax(dim=-1)
+        said = (similar @ known[..., None])[..., 0]
+        return torch.logit(said, eps=1e-3).reshape(-1, *size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrunkOptions:
+    """How to train the trunk.
+
+    Args:
+        davis: Root of a data set in the layout of DAVIS.
+        stills: Folders of still images, see ``stills.still_paths``; none leaves them out.
+        held_out: Clips that nothing is made from.
+        out: Folder for the weights and the log.
+        steps: Steps in all.
+        batch: Pairs in a step, over all processes.
+        rate: Peak learning rate of the trunk.
+        seed: Of all random numbers.
+        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
+        validate_every: Steps between two validations, each of which writes a checkpoint.
+    """
+
+    davis: Path
+    out: Path
+    stills: tuple[Path, ...] = ()
+    held_out: tuple[str, ...] = ()
+    steps: int = 3000
+    batch: int = 8
+    rate: float = 2e-4
+    seed: int = 0
+    resume: bool = False
+    validate_every: int = 100
+
+    def settings(self) -> dict[str, str]:
+        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
+        left_out = ("davis", "out", "stills", "steps", "resume", "validate_every")
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
+        return {key: str(value) for key, value in {**values, "stills": [path.name for path in self.stills]}.items()}
+
+
+class Pairs:
+    """Draws pairs of frames by number; any can be drawn again."""
+
+    def __init__(self, options: TrunkOptions) -> None:
+        names = [name for name in folder_names(options.davis, "Annotations") if name not in options.held_out]
+        self._clips = [read_pictures(davis_clip(options.davis, name), name) for name in names]
+        self._stills = [still_paths(folder) for folder in options.stills]
+        self._seed = options.seed
+        self._config = dataclasses.replace(Config().adaptation, resize=1.35, rotate=15.0, shift=0.08, cover=0.15)
+
+    def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (2, h, w, 3) and shares float32 (2, h, w) of one object."""
+        random = np.random.default_rng((self._seed, number))
+        kinds = [kind for kind in _SHARES if kind != "still" or self._stills]
+        chances = np.array([_SHARES[kind] for kind in kinds])
+        while True:
+            kind = str(random.choice(kinds, p=chances / chances.sum()))
+            try:
+                pictures = getattr(self, f"_{kind}")(random)
+            except Unsuitable:
+                continue
+            ids = [i for i in np.unique(pictures.truth) if i and (pictures.truth == i).sum((1, 2)).min() >= _LEAST]
+            if len(pictures.images) < 2 or not ids:
+                continue
+            masks = (pictures.truth == random.choice(ids)).astype(np.float32)
+            views = [self._view(pictures.images[k], masks[k], k, kind, random) for k in (0, 1)]
+            if all(view[1].sum() >= _LEAST for view in views):
+                return np.stack([view[0] for view in views]), np.stack([view[1] for view in views])
+
+    def _two(self, random: np.random.Generator) -> Pictures:
+        clip = self._clips[random.integers(len(self._clips))]
+        first = int(random.integers(len(clip.images)))
+        last = int(np.clip(first + random.integers(-_MOST_APART, _MOST_APART + 1), 0, len(clip.images) - 1))
+        chosen = [first, last]
+        if not clip.truth[chosen].any(axis=(1, 2)).all():
+            raise Unsuitable(f"{clip.name}: expected an object on frames {first} and {last}, found none")
+        return Pictures(name=clip.name, images=clip.images[chosen], truth=clip.truth[chosen], seeds=())
+
+    _clip = _two
+
+    def _paste(self, random: np.random.Generator) -> Pictures:
+        base = self._two(random)
+        donor = base if random.random() < 0.2 else self._two(random)
+        return copy_paste("pair", base, donor, random, 2)
+
+    def _still(self, random: np.random.Generator) -> Pictures:
+        places = [self._stills[k] for k in random.choice(len(self._stills), 2, p=self._chances())]
+        still, other = (read_still(*paths[random.integers(len(paths))]) for paths in places)
+        return moving_still("pair", still, other, SIZE, random, 2)
+
+    def _chances(self) -> np.ndarray:
+        shares = np.sqrt([len(paths) for paths in self._stills])
+        return np.asarray(shares / shares.sum())
+
+    def _view(
+        self, image: np.ndarray, mask: np.ndarray, k: int, kind: str, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A part of the frame with the object; changed in most, so that there are more than there are frames."""
+        if random.random() < (0.9 if kind == "still" and k else 0.5):
+            image, mask = augment(image, mask, self._config, random)
+        if kind != "still" and random.random() < 0.5:
+            factor = random.uniform(1.0, 1.3)
+            size = round(image.shape[1] * factor), round(image.shape[0] * factor)
+            image, mask = cv2.resize(image, size), cv2.resize(mask, size)
+        rows, columns = np.nonzero(mask >= 0.5)
+        if not rows.size:
+            return image[: CROP[0], : CROP[1]], mask[: CROP[0], : CROP[1]]
+        at = random.integers(rows.size)
+        corner = [
+            int(np.clip(place - random.uniform(0.2, 0.8) * side, 0, whole - side))
+            for place, side, whole in zip((rows[at], columns[at]), CROP, mask.shape, strict=True)
+        ]
+        part = slice(corner[0], corner[0] + CROP[0]), slice(corner[1], corner[1] + CROP[1])
+        return image[part], mask[part]
+
+    def step(self, number: int, batch: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        """Pairs of a step: images uint8 (2 P, 3, h, w) and shares float32 (2 P, h4, w4)."""
+        drawn = [self.draw(number * batch + k) for k in range(rank, batch, world)]
+        images = np.concatenate([[pair[0][k] for pair in drawn] for k in (0, 1)])
+        shares = torch.from_numpy(np.concatenate([[pair[1][k] for pair in drawn] for k in (0, 1)]))
+        tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        return tensor, functional.avg_pool2d(shares[:, None], STRIDE)[:, 0]
+
+
+def train_trunk(options: TrunkOptions) -> Path:
+    """Train, validate, write; returns the file of the weights. Under ``torchrun`` the pairs of a step are shared.
+
+    Raises:
+        ValueError: The data cannot be read, or the checkpoint does not fit.
+    """
+    rank, world = join()
+    if options.batch % world:
+        raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
+    torch.manual_seed(options.seed)
+    trunk = TrainedTrunk()
+    trunk.net.load_state_dict(load_lite0().state_dict())
+    learner = Learner(trunk)
+    pairs = Pairs(options)
+    held_out = [read_pictures(davis_clip(options.davis, name), name) for name in options.held_out if rank == 0]
+    with torch.no_grad():
+        first = torch.cat([pairs.step(options.steps + k, options.batch, 0, 1)[0] for k in range(4)])
+        trunk.start.head.standardise(trunk.net(first))
+    trunk.start.head.last.requires_grad_(False)  # fitted anew for every object
+    own = {id(value) for value in trunk.net.parameters()}
+    rest = [value for value in learner.parameters() if id(value) not in own and value.requires_grad]
+    groups = [{"params": list(trunk.net.parameters()), "factor": 1.0}, {"params": rest, "factor": _HEAD_RATE}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    begin = 0
+    if options.resume and (options.out / CHECKPOINT).exists():
+        begin = load_checkpoint(options.out / CHECKPOINT, learner, optimizer, options.settings())
+    options.out.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=options.steps, initial=begin, disable=rank > 0, mininterval=5)
+    with Log(options.out / LOG, begin, rank) as log, bar:
+        for step in range(begin, options.steps):
+            images, shares = pairs.step(step, options.batch, rank, world)
+            parts = loss_of(learner, images, shares)
+            optimizer.zero_grad(set_to_none=True)
+            parts["loss"].backward()  # type: ignore[no-untyped-call]
+            if world > 1:
+                average_gradients(parameters, world)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = options.rate * group["factor"] * rate_factor(step, options.steps)
+            optimizer.step()
+            log.add({key: float(value.detach()) for key, value in parts.items()})
+            bar.update()
+            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
+                if rank == 0:
+                    bar.set_postfix_str(log.write(step + 1, validate_trunk(trunk, held_out)))
+                    save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step + 1, options.settings())
+                    save_weights(trunk, options.out / WEIGHTS, options.settings())
+                    log.plot(options.out / "curves.png")
+                if world > 1:
+                    dist.barrier()
+    return options.out / WEIGHTS
+
+
+def loss_of(learner: Learner, images: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    """Losses of a step's pairs: of the fitted heads, of the matching, and their sum."""
+    scores, matched = learner(images, shares)
+    coarse = functional.interpolate(shares[:, None], matched.shape[-2:], mode="area")[:, 0]
+    head = (losses.balanced_cross_entropy(scores, shares) + losses.dice(scores, shares)).mean()
+    matching = losses.balanced_cross_entropy(matched, coarse).mean()
+    return {"loss": head + 0.5 * matching, "head": head, "matching": matching}
+
+
+@torch.no_grad()
+def validate_trunk(trunk: TrainedTrunk, clips: Sequence[Pictures]) -> dict[str, float]:
+    """J of the head fitted on the first frame of a clip, on ten later ones, at the cells of stride 4; by clip.
+
+    No time is used, so this is far below the score of the tracker.
+    """
+    scores = {}
+    for clip in clips:
+        instance_id, first = clip.seeds[0]
+        chosen = [first, *np.linspace(first + 1, len(clip.images) - 1, 10).astype(int).tolist()]
+        images = torch.from_numpy(clip.images[chosen]).permute(0, 3, 1, 2)
+        masks = torch.from_numpy((clip.truth[chosen] == instance_id).astype(np.float32))
+        shares = torch.stack([cells_of(mask, STRIDE) for mask in masks])
+        maps = trunk.net(images)
+        head = trunk.start.fit([map_[:1] for map_ in maps], shares[:1])
+        found = (head([map_[1:] for map_ in maps]) > 0).numpy()
+        truth = (shares[1:] >= 0.5).numpy()
+        scores[clip.name] = float(np.mean([jaccard(one, other) for one, other in zip(found, truth, strict=True)]))
+    return scores

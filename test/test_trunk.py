@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 0: heads in closed form, and the trunk that is trained for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import world
+from safetensors.torch import load_file
+from test_training_data import write_stills
+
+from maskrnn_ros.config import TrunkConfig, with_values
+from maskrnn_ros.files import write_labels
+from maskrnn_ros.model.head import HeadStart, head_log_odds
+from maskrnn_ros.model.trunk import TrainedTrunk
+from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
+from maskrnn_ros.tracking.tracker import build_tracker
+from maskrnn_ros.training import trunk as stage
+from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
+from maskrnn_ros.types import Frame, Seed
+
+
+def davis(root: Path) -> Path:
+    """Two clips of three frames, whose first object is large enough to be followed."""
+    for name in ("a", "b"):
+        for kind in ("JPEGImages", "Annotations"):
+            (root / kind / name).mkdir(parents=True)
+        for number in range(3):
+            picture = cv2.cvtColor(world.image(number), cv2.COLOR_RGB2BGR)
+            cv2.imwrite(str(root / "JPEGImages" / name / f"{number:05d}.png"), picture)
+            truth = world.labels(number)
+            write_labels(root / "Annotations" / name / f"{number:05d}.png", truth * (truth == 1))
+    return root
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> TrunkOptions:
+    write_stills(tmp_path / "stills")
+    return TrunkOptions(
+        davis=davis(tmp_path / "davis"),
+        out=tmp_path / "out",
+        stills=(tmp_path / "stills",),
+        held_out=("b",),
+        steps=2,
+        batch=2,
+        validate_every=1,
+    )
+
+
+def test_a_head_is_fitted_by_ridge_regression_with_both_classes_alike() -> None:
+    random = np.random.default_rng(0)
+    columns = random.normal(size=(1, 4, 50)).astype(np.float32)
+    shares = (random.random((1, 50)) < 0.2).astype(np.float32)
+    start = HeadStart(3)
+    solved = start.solve(start.sums(torch.tensor(columns), torch.tensor(shares)))[0].detach().numpy()
+    x, y = columns[0].T.astype(np.float64), 2 * shares[0] - 1.0
+    weight = np.where(shares[0] > 0, 0.5 / shares.sum(), 0.5 / (1 - shares).sum())
+    square = (x * weight[:, None]).T @ x
+    square += 1e-3 * np.trace(square) / 4 * np.eye(4)
+    np.testing.assert_allclose(solved, np.linalg.solve(square, (x * weight[:, None]).T @ y), rtol=2e-4, atol=1e-5)
+
+
+def test_the_head_that_is_fitted_says_what_the_regression_says() -> None:
+    start = HeadStart(8)
+    maps = [torch.randn(2, c, 24 // s, 32 // s) for c, s in ((24, 1), (40, 2), (112, 4))]
+    shares = (torch.rand(2, 24, 32) < 0.3).float()
+    head = start.fit(maps, shares)
+    columns = start.columns(maps)
+    solved = start.solve(start.sums(columns.transpose(0, 1).flatten(1)[None], shares.flatten()[None]))[0]
+    expected = start.scale * (solved @ columns).reshape(2, 24, 32) + start.shift
+    torch.testing.assert_close(head(maps), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_gradient_goes_through_the_fit_into_the_trunk_and_the_start() -> None:
+    trunk = TrainedTrunk(channels=8)
+    trunk.net.load_state_dict(load_lite0().state_dict())
+    learner = Learner(trunk)
+    images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    shares = torch.zeros(2, 16, 16)
+    shares[:, 4:9, 5:12] = 1
+    loss_of(learner, images, shares)["head"].backward()
+    for value in (trunk.net.stem.weight, trunk.start.head.bias, trunk.start.ridge, trunk.start.scale):
+        assert value.grad is not None and value.grad.abs().sum() > 0
+    assert learner.sharpness.grad is None, "that is the matching's"
+
+
+def test_pairs_show_the_object_on_both_frames_and_depend_on_their_number_alone(options: TrunkOptions) -> None:
+    pairs, others = Pairs(options), Pairs(options)
+    drawn = [pairs.draw(number) for number in range(6)]
+    for number in (5, 2):
+        assert all(np.array_equal(one, other) for one, other in zip(drawn[number], others.draw(number), strict=True))
+    assert all(image.shape == (2, *stage.CROP, 3) and image.dtype == np.uint8 for image, _ in drawn)
+    assert min(mask.sum(axis=(1, 2)).min() for _, mask in drawn) >= 150
+    whole = pairs.step(1, 4, 0, 1)
+    parts = [pairs.step(1, 4, rank, 2) for rank in (0, 1)]
+    assert torch.equal(whole[0][[0, 2, 4, 6]], parts[0][0]) and torch.equal(whole[0][[1, 3, 5, 7]], parts[1][0])
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(
+    options: TrunkOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load_file(train_trunk(options))
+    broken = dataclasses.replace(options, out=options.out.with_name("broken"))
+    original = Pairs.step
+
+    def step(self: Pairs, number: int, *rest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return original(self, number, *rest)
+
+    monkeypatch.setattr(Pairs, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train_trunk(broken)
+    monkeypatch.setattr(Pairs, "step", original)
+    again = load_file(train_trunk(dataclasses.replace(broken, resume=True)))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    begun = load_lite0().state_dict()
+    assert not torch.equal(whole["net.stem.weight"], begun["stem.weight"]), "and the trunk has learned"
+    rows = (options.out / "log.csv").read_text().splitlines()
+    assert rows[0] == "step,seconds,loss,head,matching,j,b" and len(rows) == 3
+
+
+def _process(rank: int, options: TrunkOptions) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29593"}
+    torch.set_num_threads(1)
+    train_trunk(options)
+
+
+def test_two_processes_train_as_one_does(options: TrunkOptions) -> None:
+    one = load_file(train_trunk(options))
+    two = dataclasses.replace(options, out=options.out.with_name("two"))
+    torch.multiprocessing.spawn(_process, (two,), nprocs=2)
+    for name, value in load_file(two.out / "trunk.safetensors").items():
+        torch.testing.assert_close(one[name], value, atol=2e-4, rtol=0, msg=name)
+
+
+def test_weights_are_named_by_the_config_and_checked(tmp_path: Path) -> None:
+    assert load_trunk("imagenet").start is None
+    shipped = load_trunk()
+    assert shipped.start is not None and not shipped.start.ridge.requires_grad
+    save_weights(load_lite0(), tmp_path / "other.safetensors")
+    with pytest.raises(RuntimeError, match="do not fit TrainedTrunk"):
+        load_trunk(str(tmp_path / "other.safetensors"))
+    with pytest.raises(ValueError, match=r"trunk.weights must be shipped, imagenet or a .safetensors file, got 'best'"):
+        TrunkConfig(weights="best")
+
+
+def test_a_seed_has_a_head_at_once_and_a_better_one_later() -> None:
+    config = with_values(world.WITHOUT_NETWORK, adaptation__mode="background", adaptation__steps=0, adaptation__views=2)
+    tracker = build_tracker(config)
+    frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
+    tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=world.labels(0)), frame)
+    state = tracker.states[1]
+    assert state.head is not None and state.promise is not None
+    assert tracker.newest is not None
+    found = head_log_odds(state.head, tracker.newest.features) > 0
+    truth = torch.tensor(world.labels(0)[2::4, 2::4] == 1)
+    assert (found & truth).sum() / (found | truth).sum() > 0.4, "texture of noise, which the trunk has never seen"
+    state.promise.result()
+    tracker.step(Frame(stamp_ns=world.stamp_ns(1), image=world.image(1)))
+    assert tracker.states[1].head is not state.head and tracker.states[1].promise is None
