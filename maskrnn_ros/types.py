@@ -140,6 +140,10 @@ class Box:
         """Index of the box in an (H, W) array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def union(self, other: Box) -> Box:
+        """The smallest box that holds both."""
+        return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
     @staticmethod
     def of_mask(mask: npt.NDArray[np.generic]) -> Box | None:
         """Smallest box around the non-zero pixels of (H, W); None where there are none.

@@ -16,7 +16,7 @@ from test_evaluate import weights as weights  # a fixture
 from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation import presets, run
 from maskrnn_ros.evaluation.ablation import ablate, prepare, table
-from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, apply_preset
+from maskrnn_ros.evaluation.presets import ABLATION, TUNED, AblationRow, ablation_configs, apply_preset
 from maskrnn_ros.evaluation.readers import find_clips
 from maskrnn_ros.evaluation.run import Task
 from maskrnn_ros.files import read_labels
@@ -64,17 +64,21 @@ def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_mo
     measured = [name for name in ROWS if configs[name] is not None]
     assert measured == [name for name in ROWS if name != "+ box loss"]
     steps = [changed(configs[a], configs[b]) for a, b in zip(measured, measured[1:], strict=False)]
-    first = {"network.enabled", "network.flow_stream", "network.hidden", "network.localization"}
+    first = {"network.enabled", "network.flow_stream", "network.hidden"}
     assert steps == [
         first,
         {"network.flow_stream"},
         {"network.hidden"},
-        {"gate.enabled", "network.localization"},
+        {"gate.enabled"},
         {"matching.enabled"},
         {"adaptation.mode"},
         {"refinement.enabled"},
     ]
     assert configs["+ edge refinement"] == apply_preset("default", config)
+    tuned = ablation_configs(config, TUNED)
+    assert [one.adaptation.mode for one in tuned if one] == ["blocking"] * 7 and tuned[-1] == configs[
+        "+ edge refinement"
+    ]
     assert not configs["warped mask"].network.enabled and configs["appearance only"].network.enabled
 
 
@@ -111,7 +115,7 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     # the gate is the box of what alone it gates
     gated, free = (rows[name]["summary"] for name in ("+ box gate", "warped mask"))
     assert gated["jf_mean"] == pytest.approx(free["jf_mean"], abs=1e-3)
-    assert "alone it cuts next to nothing" in printed
+    assert "as configured: that of the warped mask" in printed
     # another way to the same settings: the default preset with a file that says them
     values = {**to_flat(world.QUICK), "adaptation.mode": "off", "refinement.enabled": False, "network.enabled": False}
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))

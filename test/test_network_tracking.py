@@ -13,6 +13,7 @@ import world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from maskrnn_ros import cli
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model import weights
 from maskrnn_ros.model.backbone import Lite0
@@ -25,7 +26,7 @@ from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
 CPU = torch.device("cpu")
 LARGE = (world.Shape(1, 12, 12, 56, 44, 2, 0), world.Shape(2, 76, 40, 40, 48, -1, 1))
-NO_EVIDENCE = with_values(world.WARP_ONLY, presence__min_pixels=1)
+NO_EVIDENCE = with_values(world.WARP_ONLY, presence__min_pixels=1, network__localization=True, gate__spans_prior=False)
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,7 @@ def test_with_nothing_to_find_it_again_by_a_hidden_mask_is_carried_on_unseen(tru
         ((0.5, -0.25, 0.0, 0.0), {}, Box(31, 12, 61, 38)),
         ((0.5, -0.25, 0.0, 0.0), {"gate__enlarge": 1.0}, Box(34, 15, 58, 35)),
         ((0.5, -0.25, 0.0, 0.0), {"network__localization": False}, Box(19, 17, 49, 43)),
+        ((0.5, -0.25, 0.0, 0.0), {"gate__spans_prior": True}, Box(19, 12, 61, 43)),
     ],
 )
 def test_the_gate_is_the_box_that_it_predicts(
@@ -285,6 +287,23 @@ def test_weights_that_are_written_are_read_and_used(tmp_path: Path) -> None:
         tracker.step(world.frame(1))
         results.append(tracker.states[1].probability)
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+
+
+def test_an_average_lies_between_both_by_its_share(tmp_path: Path) -> None:
+    one, other, out = (tmp_path / f"{name}.safetensors" for name in ("one", "other", "out"))
+    save_weights(world.network(), one)
+    save_weights(world.network(noise=0.02), other)
+    assert (
+        cli.main(["weights", "average", "--one", str(one), "--other", str(other), "--share", "0.25", "--out", str(out)])
+        == 0
+    )
+    first, second, found = (load_file(file) for file in (one, other, out))
+    for name, value in found.items():
+        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name])
+    assert (
+        cli.main(["weights", "average", "--one", str(one), "--other", str(other), "--share", "2", "--out", str(out)])
+        == 2
+    )
 
 
 def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -248,7 +248,8 @@ def test_its_masks_are_those_of_the_session_that_the_node_runs():
 
 
 def test_until_its_head_is_trained_an_object_is_followed_without_one(monkeypatch):
-    config = with_values(world.QUICK, adaptation__mode="background")
+    # a trained trunk would have a head at once
+    config = with_values(world.QUICK, adaptation__mode="background", trunk__weights="imagenet")
     gate, real = threading.Event(), adaptation.adapt
 
     def gated(*arguments):

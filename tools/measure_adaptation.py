@@ -58,14 +58,14 @@ def main() -> None:
 def seeding_s(config: Config, root: Path, name: str) -> float:
     """Seconds that the head of the first frame's object takes, beyond what the frame takes without one."""
     clip = davis_clip(root, name)
-    frame = Frame(stamp_ns=0, image=clip.image(0))
-    seed = Seed(stamp_ns=0, labels=(clip.truth(0) != 0).astype(np.int32))
+    frame = Frame(stamp_ns=1, image=clip.image(0))
+    seed = Seed(stamp_ns=1, labels=(clip.truth(0) != 0).astype(np.int32))
 
     def once(config: Config) -> float:
         tracker = build_tracker(config)
         tracker.seed(seed, frame)  # what is set up at first
         begin = time.perf_counter()
-        tracker.seed(dataclasses.replace(seed, stamp_ns=1), dataclasses.replace(frame, stamp_ns=1))
+        tracker.seed(dataclasses.replace(seed, stamp_ns=2), dataclasses.replace(frame, stamp_ns=2))
         return time.perf_counter() - begin
 
     return once(config) - once(with_values(config, adaptation__mode="off"))

@@ -19,7 +19,7 @@ from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
-from maskrnn_ros.evaluation.presets import PRESETS, apply_preset, check_network
+from maskrnn_ros.evaluation.presets import ABLATION, PRESETS, TUNED, apply_preset, check_network
 from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -53,6 +53,7 @@ class Options:
     profile: str = "fast"
     lookahead: int = 0
     ablate: bool = False
+    tuned: bool = False
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
     convention: Convention | None = None
@@ -131,6 +132,8 @@ class Options:
             "--streaming": self.streaming,
             "--online": self.online,
         }
+        if self.tuned and not self.ablate:
+            raise ValueError("--tuned says how --ablate does its rows, got it without --ablate")
         for name in (name for name, is_given in others.items() if self.ablate and is_given):
             raise ValueError(f"--ablate tracks every row of its table, offline; it does not go with {name}")
 
@@ -223,7 +226,7 @@ def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:
         _write(result, clips, own, dataclasses.replace(options, out=own.out, json=None))
 
     ablation.prepare(task, force=options.force, resume=options.resume)
-    found = ablation.ablate(clips, task, options.workers, write_row)
+    found = ablation.ablate(clips, task, options.workers, write_row, TUNED if options.tuned else ABLATION)
     if found.last is not None:
         print(ablation.table(found))
         if options.json is not None:

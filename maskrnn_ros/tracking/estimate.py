@@ -105,6 +105,8 @@ def _look(
     if config.gate.enabled:
         size = (probability.shape[0], probability.shape[1])
         within = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
+        if config.gate.spans_prior:
+            within = around if within is None else within.union(around)
     return Estimate(gate(probability, within), sight.presence >= config.presence.threshold, sight.hidden)
 
 
