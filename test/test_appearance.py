@@ -157,7 +157,7 @@ def test_background_tracks_at_once_swaps_between_frames_and_says_so() -> None:
     tracker.seed(world.seed(0, 1), world.frame(0))
     promise = tracker.states[1].promise
     assert promise is not None and same(
-        tracker.states[1].head, tracker._first_head(tracker.states[1].probability, tracker.newest)
+        tracker.states[1].head, tracker._first_head(tracker.states[1].seeds[-1], tracker.newest)
     )
     for number in (1, 0, 1):  # tracking goes on meanwhile
         was_done = promise.done()

@@ -20,6 +20,7 @@ from maskrnn_ros.files import write_labels
 from maskrnn_ros.model.head import HeadStart, head_log_odds
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
+from maskrnn_ros.tracking import adaptation
 from maskrnn_ros.tracking.tracker import build_tracker
 from maskrnn_ros.training import trunk as stage
 from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
@@ -64,6 +65,34 @@ def test_a_head_is_fitted_by_ridge_regression_with_both_classes_alike() -> None:
     square = (x * weight[:, None]).T @ x
     square += 1e-3 * np.trace(square) / 4 * np.eye(4)
     np.testing.assert_allclose(solved, np.linalg.solve(square, (x * weight[:, None]).T @ y), rtol=2e-4, atol=1e-5)
+
+
+def test_other_instances_count_half_of_the_background_and_the_instance_as_much_as_both() -> None:
+    shares, others = torch.zeros(1, 20), torch.zeros(1, 20)
+    shares[0, :4], others[0, 4:6] = 1, 1
+    columns = torch.ones(1, 1, 20)
+    start = HeadStart(1)
+    for group, expected in ((slice(0, 4), 0.5), (slice(4, 6), 0.25), (slice(6, 20), 0.25)):
+        chosen = torch.zeros(1, 1, 20)
+        chosen[..., group] = 1
+        found = start.sums(torch.cat([columns, chosen], dim=1), shares, others).square[0, 1, 1]
+        assert float(found) == pytest.approx(expected)
+    weight = adaptation._balance(shares.reshape(1, 4, 5), others.reshape(1, 4, 5)).flatten()
+    totals = [float(weight[group].sum()) for group in (slice(0, 4), slice(4, 6), slice(6, 20))]
+    assert totals == pytest.approx([10, 5, 5])
+
+
+def test_instances_that_are_marked_together_know_of_each_other() -> None:
+    tracker = build_tracker(with_values(world.QUICK, adaptation__mode="off"))
+    frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
+    tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=world.labels(0)), frame)
+    for own, other in ((1, 2), (2, 1)):
+        (seed,) = tracker.states[own].seeds
+        assert seed.others is not None
+        np.testing.assert_array_equal(seed.others.numpy(), world.labels(0) == other)
+    alone = build_tracker(with_values(world.QUICK, adaptation__mode="off"))
+    alone.seed(world.seed(0, 1), frame)
+    assert alone.states[1].seeds[0].others is None
 
 
 def test_the_head_that_is_fitted_says_what_the_regression_says() -> None:

@@ -95,18 +95,19 @@ class HeadStart(nn.Module):
         hidden = functional.relu(self.head.hidden(maps)).flatten(2)
         return torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
 
-    def sums(self, columns: Tensor, shares: Tensor) -> Sums:
+    def sums(self, columns: Tensor, shares: Tensor, others: Tensor | None = None) -> Sums:
         """What the regression to -1 and 1 needs of N frames, instance and background with the same weight.
 
         Args:
             columns: float32, (N, F, cells).
             shares: float32, (N, cells), 0..1.
+            others: Shares of other instances, likewise; where there are some, they count half of the background.
         """
-        inside, outside = (
-            shares.sum(dim=1, keepdim=True).clamp(min=1),
-            (1 - shares).sum(dim=1, keepdim=True).clamp(min=1),
-        )
-        weight = (shares / inside + (1 - shares) / outside) / 2
+        parts = [(shares, 0.5), (1 - shares, 0.5)]
+        if others is not None:
+            near = others * (1 - shares)
+            parts[1:] = [(1 - shares - near, 0.25), (near, 0.25)]
+        weight = torch.stack([part / part.sum(dim=1, keepdim=True).clamp(min=1) * half for part, half in parts]).sum(0)
         weighed = columns * weight[:, None]
         return Sums(weighed @ columns.mT, (weighed @ (2 * shares - 1)[..., None])[..., 0])
 
@@ -118,15 +119,17 @@ class HeadStart(nn.Module):
         return solved
 
     @torch.no_grad()
-    def fit(self, maps: list[Tensor], shares: Tensor) -> Head:
+    def fit(self, maps: list[Tensor], shares: Tensor, others: Tensor | None = None) -> Head:
         """A head of its own for an instance.
 
         Args:
             maps: Features of its views at strides 4, 8, 16, float32, (N, C, j, i).
             shares: float32, (N, j, i) of stride 4, 0..1.
+            others: Likewise, of other instances; see ``sums``.
         """
+        near = None if others is None else others.flatten()[None]
         columns = self.columns(maps).transpose(0, 1).flatten(1)[None]  # the cells of all views in one regression
-        solved = self.solve(self.sums(columns, shares.flatten()[None]))[0]
+        solved = self.solve(self.sums(columns, shares.flatten()[None], near))[0]
         head = copy.deepcopy(self.head)
         head.last.weight.zero_()
         head.last.weight[0, :, 1, 1] = self.scale * solved[:-1]

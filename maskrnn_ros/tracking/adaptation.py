@@ -37,12 +37,15 @@ class SeedView:
         image: RGB, uint8, (3, h, w).
         share: float32, (h, w): share of each pixel that the instance covers, 0..1.
         descriptors: float16, (C, j, i), see ``matching.describe``.
+        others: Likewise share, of the other instances that were marked with it; None where it was alone. What looks
+            like it and touches it is the hardest part of the background, and counts half of it.
     """
 
     stamp_ns: int
     image: Tensor
     share: Tensor
     descriptors: Tensor
+    others: Tensor | None = None
 
 
 class Cancelled(Exception):
@@ -58,15 +61,15 @@ def augment(
 
     Args:
         image: RGB, uint8, (h, w, 3).
-        share: float32, (h, w), 0..1.
+        share: float32, (h, w) or (h, w, C), 0..1; the first of C is that of the instance.
         config: How much of each.
         random: Random numbers.
 
     Returns:
         Both after the change, same shapes and dtypes.
     """
-    height, width = share.shape
-    rows, columns = np.nonzero(share >= 0.5)
+    height, width = share.shape[:2]
+    rows, columns = np.nonzero((share if share.ndim == 2 else share[..., 0]) >= 0.5)
     centre = (float(columns.mean()), float(rows.mean())) if rows.size else (width / 2, height / 2)
     scale = np.exp(random.uniform(-1, 1) * np.log(config.resize))
     angle = random.uniform(-1, 1) * config.rotate
@@ -92,7 +95,7 @@ def augment(
 
 def _cover(image: np.ndarray, share: np.ndarray, centre: np.ndarray, random: np.random.Generator) -> None:
     """Hide a part of a view, near the instance, behind a rectangle of one colour: such a thing is not the instance."""
-    height, width = share.shape
+    height, width = share.shape[:2]
     sides = np.maximum(1, random.uniform(0.15, 0.5, 2) * (width, height)).astype(int)
     corner = (centre + random.uniform(-0.2, 0.2, 2) * (width, height) - sides / 2).astype(int)
     x, y = np.clip(corner, 0, (width - 1, height - 1))
@@ -120,13 +123,13 @@ def adapt(
     """
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    maps, truth = _views(seeds, trunk, config, random, stop)
+    maps, truth, others = _views(seeds, trunk, config, random, stop)
     device = truth.device
-    weight = _balance(truth)
+    weight = _balance(truth, others)
     with torch.enable_grad():
         head: Head
         if trunk.start is not None:
-            head = trunk.start.fit(maps, truth).requires_grad_(True)
+            head = trunk.start.fit(maps, truth, others).requires_grad_(True)
         else:
             head = Head(config.channels, generator).to(device)
             head.standardise(maps)
@@ -174,28 +177,40 @@ def _views(
     config: AdaptationConfig,
     random: np.random.Generator,
     stop: threading.Event | None,
-) -> tuple[list[Tensor], Tensor]:
-    """Features (N, C, j, i) of each stride and shares (N, j, i) at the head's stride."""
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """Features (N, C, j, i) of each stride, and shares of the instance and of others (N, j, i) at the head's stride."""
     features: list[Features] = []
     truth: list[Tensor] = []
+    near: list[Tensor] = []
     for number in range(max(config.views, len(seeds))):
         _check(stop)
         seed = seeds[-1 - number % len(seeds)]
-        image, share = seed.image, seed.share
+        image = seed.image
+        shares = torch.stack([seed.share, torch.zeros_like(seed.share) if seed.others is None else seed.others], dim=2)
         if number >= len(seeds):
-            changed, mask = augment(image.permute(1, 2, 0).cpu().numpy(), share.cpu().numpy(), config, random)
+            changed, masks = augment(image.permute(1, 2, 0).cpu().numpy(), shares.cpu().numpy(), config, random)
             image = torch.from_numpy(changed).permute(2, 0, 1).to(image.device)
-            share = torch.from_numpy(mask).to(share.device)
+            shares = torch.from_numpy(masks).to(shares.device)
         features.append(trunk.features(image))
-        truth.append(cells_of(share, STRIDE))
+        truth.append(cells_of(shares[..., 0], STRIDE))
+        near.append(cells_of(shares[..., 1], STRIDE))
     maps = [torch.stack([one.maps[k] for one in features]).float() for k in range(3)]
-    return maps, torch.stack(truth)
+    is_alone = all(seed.others is None for seed in seeds)
+    return maps, torch.stack(truth), None if is_alone else torch.stack(near)
 
 
-def _balance(truth: Tensor) -> Tensor:
-    """Weights of mean 1 by which instance and background count the same: MaskRNN's class-balanced cross entropy."""
+def _balance(truth: Tensor, others: Tensor | None) -> Tensor:
+    """Weights of mean 1 by which instance and background count the same: MaskRNN's class-balanced cross entropy.
+
+    Other instances count half of the background.
+    """
     share = truth.mean().clamp(1e-4, 1 - 1e-4)
     weight = torch.where(truth >= 0.5, (1 - share) / share, 1.0)
+    if others is not None:
+        near, far = (others >= 0.5) & (truth < 0.5), (others < 0.5) & (truth < 0.5)
+        both = (near.sum() + far.sum()) / 2
+        weight = torch.where(near, both / near.sum().clamp(min=1), weight)
+        weight = torch.where(far, both / far.sum().clamp(min=1), weight)
     return weight / weight.mean()
 
 

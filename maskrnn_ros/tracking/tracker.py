@@ -268,7 +268,10 @@ class Tracker:
         small = cv2.resize(mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         area = int(np.count_nonzero(small >= 0.5))
         share = torch.tensor(small, device=self._device)
-        seeds = self._seeds(instance_id, share, frame)
+        rest = (seed.labels != instance_id) & (seed.labels != 0)
+        others = cv2.resize(rest.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        beside = torch.tensor(others, device=self._device) if rest.any() else None
+        seeds = self._seeds(instance_id, share, beside, frame)
         head = self._adapter.start(seeds) if self._adapter is not None else None
         known = self._states.get(instance_id)
         return InstanceState(
@@ -285,25 +288,28 @@ class Tracker:
             seed_mask=torch.tensor(mask, device=self._device),
             seeds=seeds,
             # a corrected instance keeps its head until the new one is trained
-            head=(known.head if known else self._first_head(share, frame)) if isinstance(head, Future) else head,
+            head=(known.head if known else self._first_head(seeds[-1], frame)) if isinstance(head, Future) else head,
             promise=head if isinstance(head, Future) else None,
         )
 
-    def _first_head(self, share: Tensor, frame: PreparedFrame) -> Head | None:
+    def _first_head(self, seed: SeedView, frame: PreparedFrame) -> Head | None:
         """A head fitted on the seed alone, a matter of milliseconds: what there is while a better one is trained."""
         if self._trunk is None or self._trunk.start is None:
             return None
         maps = [map_[None].float() for map_ in frame.features.maps]
-        return self._trunk.start.fit(maps, cells_of(share, HEAD_STRIDE)[None])
+        others = None if seed.others is None else cells_of(seed.others, HEAD_STRIDE)[None]
+        return self._trunk.start.fit(maps, cells_of(seed.share, HEAD_STRIDE)[None], others)
 
-    def _seeds(self, instance_id: int, share: Tensor, frame: PreparedFrame) -> tuple[SeedView, ...]:
+    def _seeds(
+        self, instance_id: int, share: Tensor, others: Tensor | None, frame: PreparedFrame
+    ) -> tuple[SeedView, ...]:
         """The earlier seeds of the instance and this one."""
         if self._trunk is None:
             return ()
         known = self._states.get(instance_id)
         earlier = [seed for seed in known.seeds if seed.stamp_ns < frame.stamp_ns] if known else []
         kept = [*earlier[:1], *earlier[1:][-(_MAX_SEEDS - 2) :]]
-        return (*kept, SeedView(frame.stamp_ns, frame.image, share, frame.descriptors))
+        return (*kept, SeedView(frame.stamp_ns, frame.image, share, frame.descriptors, others))
 
     def _name_of(self, instance_id: int) -> str:
         known = self._states.get(instance_id)
