@@ -289,13 +289,14 @@ def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
         "osvos": ("none", False, False, False, "blocking"),
         "masktrack": ("unwarped", True, False, False, "blocking"),
         "maskrnn": ("warped", True, True, False, "blocking"),
-        "default": ("warped", True, True, True, "blocking"),
+        "default": ("warped", True, False, True, "blocking"),
     }
     for name, values in expected.items():
         found = apply_preset(name, config)
         network = found.network
         assert (found.prior.source, network.flow_stream, network.localization) == values[:3]
-        assert found.gate.enabled == network.localization
+        assert found.gate.enabled == (name in ("maskrnn", "default"))
+        assert found.gate.spans_prior == (name != "maskrnn")
         assert network.hidden == found.matching.enabled == values[3]
         assert found.adaptation.mode == values[4]
         assert network.enabled == (name != "default" or Config().network.enabled)
