@@ -49,7 +49,7 @@ def main() -> None:
         task = Task(convention="davis2016", preset="default", config=config)
         scored = [evaluate_clip(davis_clip(args.root, name), task).objects[0] for name in names]
         j, f = (float(np.mean([np.mean(getattr(one, key)) for one in scored])) for key in ("j", "f"))
-        rows.append((seconds, (j + f) / 2, f"{views} views, {steps} steps"))
+        rows.append((seconds, (j + f) / 2, f"{views} / {steps}"))
         print(f"{views:6d}{steps:6d}{seconds:9.2f}{j:8.3f}{f:8.3f}", flush=True)
     if args.plot:
         draw(rows, args.plot)
@@ -77,8 +77,9 @@ def draw(rows: list[tuple[float, float, str]], file: Path) -> None:
     axes = figure.subplots()
     axes.scatter([row[0] for row in rows], [row[1] for row in rows])
     for seconds, score, text in rows:
-        axes.annotate(text, (seconds, score), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set(xlabel="seconds of adaptation, one thread", ylabel="mean of J and F")
+        axes.annotate(text, (seconds, score), xytext=(2, 5), textcoords="offset points", fontsize=8, rotation=45)
+    axes.margins(0.12)
+    axes.set(xlabel="seconds of adaptation, one thread", ylabel="mean of J and F", title="views / steps")
     figure.savefig(file, dpi=120)
 
 
