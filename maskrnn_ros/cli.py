@@ -293,13 +293,13 @@ def _weights_convert_lite0(args: argparse.Namespace) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def _weights_average(args: argparse.Namespace) -> int:
     from maskrnn_ros.model.weights import average
 
     average(args.one, args.other, args.share, args.out)
     print(args.out)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -121,7 +121,11 @@ class MatchingConfig(Checked):
         1.0, "The same until there is a head, or without adaptation.", low=0.0, high=10.0, live=True
     )
     recent_frames: int = setting(
-        0, "Recent frames that are matched beside the seeds; each costs as much time as a seed.", low=0, high=32
+        0,
+        "Without the network, which knows the seeds alone: recent frames that are matched beside them; each costs as "
+        "much time as a seed.",
+        low=0,
+        high=32,
     )
     radius: int = setting(
         1000,

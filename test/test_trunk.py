@@ -169,6 +169,19 @@ def test_two_processes_train_as_one_does(options: TrunkOptions) -> None:
         torch.testing.assert_close(one[name], value, atol=2e-4, rtol=0, msg=name)
 
 
+def test_what_cannot_be_trained_on_is_refused(options: TrunkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="expected a clip that is not held out, found none"):
+        train_trunk(dataclasses.replace(options, held_out=("a", "b")))
+    with pytest.raises(ValueError, match="steps, batch and validate_every must be >= 1, got 0, 2, 1"):
+        dataclasses.replace(options, steps=0)
+    with pytest.raises(ValueError, match=r"rate must be in 0\.\.1, got 2"):
+        dataclasses.replace(options, rate=2.0)
+    monkeypatch.setattr(stage, "_LEAST", 10**6)
+    monkeypatch.setattr(stage, "_TRIES", 5)
+    with pytest.raises(ValueError, match="expected an object of 1000000 pixels on two frames, found none in 5 tries"):
+        Pairs(options).draw(0)
+
+
 def test_weights_are_named_by_the_config_and_checked(tmp_path: Path) -> None:
     assert load_trunk("imagenet").start is None
     shipped = load_trunk()

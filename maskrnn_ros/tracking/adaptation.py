@@ -2,9 +2,9 @@
 """Online adaptation: a small head per instance, trained on its seed and augmentations of it.
 
 MaskRNN fine-tunes its networks on the first frame and its augmentations (resize, rotate, crop, flip), 200 iterations
-at 1e-5, decayed, without the recurrence. Here the trunk stays as it is and a head is trained from nothing on its
-features of those views, which are computed once: a hundred steps take about a second on a CPU. The loss is
-the class-balanced cross entropy of the paper.
+at 1e-5, decayed, without the recurrence. Here the trunk stays as it is and a head is fitted in closed form to its
+features of those views, which are computed once, and trained from there; with ImageNet's trunk, from nothing. The loss
+is the class-balanced cross entropy of the paper.
 """
 
 from __future__ import annotations

@@ -65,6 +65,10 @@ _LEAST = 150
 """Pixels of an object on both frames of a pair."""
 
 
+_TRIES = 1000
+"""Draws until the data are said to hold no such object."""
+
+
 class Learner(nn.Module):
     """The trunk with the start of the heads, and what only the training needs.
 
@@ -125,12 +129,20 @@ class TrunkOptions:
     out: Path
     stills: tuple[Path, ...] = ()
     held_out: tuple[str, ...] = ()
-    steps: int = 3000
+    steps: int = 1700
     batch: int = 8
     rate: float = 2e-4
     seed: int = 0
     resume: bool = False
     validate_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
+            raise ValueError(
+                f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
+            )
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
 
     def settings(self) -> dict[str, str]:
         """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
@@ -140,21 +152,31 @@ class TrunkOptions:
 
 
 class Pairs:
-    """Draws pairs of frames by number; any can be drawn again."""
+    """Draws pairs of frames by number; any can be drawn again.
+
+    Raises:
+        ValueError: The data cannot be read, or every clip is held out.
+    """
 
     def __init__(self, options: TrunkOptions) -> None:
         names = [name for name in folder_names(options.davis, "Annotations") if name not in options.held_out]
+        if not names:
+            raise ValueError(f"{options.davis}: expected a clip that is not held out, found none")
         self._clips = [read_pictures(davis_clip(options.davis, name), name) for name in names]
         self._stills = [still_paths(folder) for folder in options.stills]
         self._seed = options.seed
         self._config = dataclasses.replace(Config().adaptation, resize=1.35, rotate=15.0, shift=0.08, cover=0.15)
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (2, h, w, 3) and shares float32 (2, h, w) of one object."""
+        """Images uint8 (2, h, w, 3) and shares float32 (2, h, w) of one object.
+
+        Raises:
+            ValueError: Hardly any two frames show an object of that size.
+        """
         random = np.random.default_rng((self._seed, number))
         kinds = [kind for kind in _SHARES if kind != "still" or self._stills]
         chances = np.array([_SHARES[kind] for kind in kinds])
-        while True:
+        for _ in range(_TRIES):
             kind = str(random.choice(kinds, p=chances / chances.sum()))
             try:
                 pictures = getattr(self, f"_{kind}")(random)
@@ -167,6 +189,7 @@ class Pairs:
             views = [self._view(pictures.images[k], masks[k], k, kind, random) for k in (0, 1)]
             if all(view[1].sum() >= _LEAST for view in views):
                 return np.stack([view[0] for view in views]), np.stack([view[1] for view in views])
+        raise ValueError(f"expected an object of {_LEAST} pixels on two frames, found none in {_TRIES} tries")
 
     def _two(self, random: np.random.Generator) -> Pictures:
         clip = self._clips[random.integers(len(self._clips))]
