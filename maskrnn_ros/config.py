@@ -279,6 +279,13 @@ class PresenceConfig(Checked):
         high=1.0,
         live=True,
     )
+    min_probability: float = setting(
+        0.78,
+        "With a head: mean probability inside its mask below which it is not seen, unless the matching agrees to it.",
+        low=0.5,
+        high=1.0,
+        live=True,
+    )
     threshold: float = setting(
         0.5,
         "With the network's localization: its probability of being there that it takes.",
@@ -290,7 +297,7 @@ class PresenceConfig(Checked):
         0.15, "Share of its usual area from which an unseen instance may be found again.", low=0.0, high=10.0, live=True
     )
     return_probability: float = setting(
-        0.85, "Mean probability that it takes to find an unseen instance again.", low=0.5, high=1.0, live=True
+        0.8, "Mean probability that it takes to find an unseen instance again.", low=0.5, high=1.0, live=True
     )
 
 

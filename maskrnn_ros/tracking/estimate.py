@@ -28,11 +28,13 @@ class Estimate:
         probability: float32, (h, w), gated.
         is_present: False where the network says that it is not there.
         hidden: What the network remembers of it.
+        matching: Log-odds of the matching, float32 (h8, w8); None where it is off.
     """
 
     probability: Tensor
     is_present: bool = True
     hidden: Hidden | None = None
+    matching: Tensor | None = None
 
 
 def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: View | None, config: Config) -> Estimate:
@@ -58,7 +60,8 @@ def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: Vie
         return _look(view, frame, evidence, box, state.hidden, around, config)
     if not has_evidence(state, config):
         return Estimate(gate(prior, around))
-    return Estimate(gate(weigh(gather(state, frame, prior, around, config), frame, config), around))
+    evidence = gather(state, frame, prior, around, config)
+    return Estimate(gate(weigh(evidence, frame, config), around), matching=evidence.matching)
 
 
 def _look_everywhere(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
@@ -72,7 +75,7 @@ def _look_everywhere(state: InstanceState, frame: PreparedFrame, view: View | No
     probability = weigh(evidence, frame, config)
     box = box_of(probability)
     if view is None or box is None:
-        return Estimate(probability)
+        return Estimate(probability, matching=evidence.matching)
     size = (probability.shape[0], probability.shape[1])
     return _look(view, frame, evidence, box, state.hidden, _whole(size), config)
 
@@ -83,7 +86,7 @@ def _find_again(state: InstanceState, frame: PreparedFrame, view: View | None, c
     found = find_again(weigh(evidence, frame, config), state.usual_area, config)
     box = box_of(found)
     if view is None or box is None:
-        return Estimate(found)
+        return Estimate(found, matching=evidence.matching)
     around = enlarge(box, config.gate.enlarge, (found.shape[0], found.shape[1]))
     return _look(view, frame, evidence, box, None, around, config)
 
@@ -100,14 +103,15 @@ def _look(
     sight = view.look(box, planes(evidence, frame, config), hidden)
     probability = (add_up(evidence, frame, view.weights, config) + sight.added).sigmoid()
     if not config.network.localization:
-        return Estimate(gate(probability, around), hidden=sight.hidden)
+        return Estimate(gate(probability, around), hidden=sight.hidden, matching=evidence.matching)
     within: Box | None = around
     if config.gate.enabled:
         size = (probability.shape[0], probability.shape[1])
         within = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
         if config.gate.spans_prior:
             within = around if within is None else within.union(around)
-    return Estimate(gate(probability, within), sight.presence >= config.presence.threshold, sight.hidden)
+    is_present = sight.presence >= config.presence.threshold
+    return Estimate(gate(probability, within), is_present, sight.hidden, evidence.matching)
 
 
 def _search(box: Box, size: tuple[int, int], config: Config) -> Box:

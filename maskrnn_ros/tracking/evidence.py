@@ -141,12 +141,29 @@ def remember(state: InstanceState, frame: PreparedFrame, probability: Tensor, co
     return (*state.recent, newest)[-config.matching.recent_frames :]
 
 
-def is_seen(area: int, state: InstanceState, config: Config) -> bool:
-    """Whether an area (pixels) is enough to say that the instance is seen."""
-    enough = float(config.presence.min_pixels)
+def is_seen(probability: Tensor, area: int, matching: Tensor | None, state: InstanceState, config: Config) -> bool:
+    """Whether what was found is enough to say that the instance is seen.
+
+    What hides an object is nothing that its head has seen: a mask that sits on it is large, perhaps, but unsure, and
+    looks rather like what was beside the object in the seeds. An object that looks different now is only one of these.
+
+    Args:
+        probability: float32 (h, w), of the instance on the frame.
+        area: Pixels of it that are at least 0.5.
+        matching: Log-odds of the matching, float32 (h8, w8); None where it is off.
+        state: The instance on the frame before.
+        config: ``presence`` says what is enough.
+    """
+    presence = config.presence
+    enough = float(presence.min_pixels)
     if has_evidence(state, config):
-        enough = max(enough, config.presence.min_share * state.usual_area)
-    return area >= enough
+        enough = max(enough, presence.min_share * state.usual_area)
+    if area < enough:
+        return False
+    mask = probability >= 0.5
+    if state.head is None or float(probability[mask].mean()) >= presence.min_probability:
+        return True
+    return matching is not None and float((cells_of(mask.float(), STRIDE) * matching).sum()) >= 0.0
 
 
 def has_evidence(state: InstanceState, config: Config) -> bool:

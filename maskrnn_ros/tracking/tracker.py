@@ -327,7 +327,7 @@ class Tracker:
         found = estimate(state, frame, flow, view, self.config)
         probability, hidden = found.probability, found.hidden
         area = int((probability >= 0.5).sum())
-        seen = found.is_present and is_seen(area, state, self.config)
+        seen = found.is_present and is_seen(probability, area, found.matching, state, self.config)
         if not seen and has_evidence(state, self.config):
             probability, hidden = torch.zeros_like(probability), None  # the unseen has no place to be carried from
         unseen = 0 if seen else state.frames_unseen + images
