@@ -2,10 +2,9 @@
 """How well does the tracker follow, and how long does a frame take? J and F per clip and object, ms per frame.
 
 Every clip is tracked with the first annotation as seed, adaptation blocking unless --set says otherwise; first and
-last frame are not scored. Several rows of settings are compared with --table, each one more part switched on.
+last frame are not scored.
 
     python tools/measure_tracking.py --root DAVIS --sequences bmx-trees dog --set refinement.enabled=false
-    python tools/measure_tracking.py --root DAVIS --table --json table.json
     python tools/measure_tracking.py --root DAVIS --annotations Annotations_instances --convention davis2017
 
 With --copies N the seed of a clip becomes N instances (its object N times over), to see what instances cost.
@@ -31,36 +30,16 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed
 
-NO_NETWORK: dict[str, Value] = {"network.enabled": False}
-OFF: dict[str, Value] = {
-    **NO_NETWORK,
-    "matching.enabled": False,
-    "adaptation.mode": "off",
-    "refinement.enabled": False,
-}
-ROWS: dict[str, dict[str, Value]] = {
-    "warp only": OFF,
-    "+ matching": {**OFF, "matching.enabled": True},
-    "+ adaptation": {**NO_NETWORK, "refinement.enabled": False},
-    "+ refinement": NO_NETWORK,
-    "as configured": {},
-}
-
 
 def main() -> None:
     """Parse, measure, print."""
     args = _arguments()
     settings = {"adaptation.mode": "blocking", **dict(_pair(text) for text in args.set)}
-    rows = {name: {**settings, **changes} for name, changes in ROWS.items()} if args.table else {"": settings}
-    report = {}
-    for name, values in rows.items():
-        config = from_flat(values)
-        set_threads(config.threads)
-        if name:
-            print(f"--- {name}")
-        clips = {clip: _measure(clip, config, args) for clip in _sequences(args)}
-        report[name or "settings"] = {"settings": values, "clips": clips, **_mean(clips, args.convention)}
-        print(_line("mean", report[name or "settings"]), flush=True)
+    config = from_flat(settings)
+    set_threads(config.threads)
+    clips = {clip: _measure(clip, config, args) for clip in _sequences(args)}
+    report = {"settings": settings, "clips": clips, **_mean(clips, args.convention)}
+    print(_line("mean", report), flush=True)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n")
 
@@ -72,7 +51,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--convention", choices=("davis2016", "davis2017"), default="davis2016")
     parser.add_argument("--sequences", nargs="*", default=[], help="clips; default all of ROOT")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings, e.g. matching.radius=8")
-    parser.add_argument("--table", action="store_true", help="from the warp alone to all parts, row by row")
     parser.add_argument("--copies", type=int, default=1, help="instances per object of the seed")
     parser.add_argument("--frames", type=int, default=0, help="only so many frames of each clip; 0 = all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
