@@ -9,13 +9,12 @@ statistics that could move.
 from __future__ import annotations
 
 import dataclasses
-import threading
-import warnings
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from maskrnn_ros.model.compiled import Compiled
 
 STRIDES = (4, 8, 16)
 """Pixels of the working image per cell, of each of the feature maps."""
@@ -43,9 +42,6 @@ _BLOCKS = (
 )
 _TAPS = (2, 4, 10)
 """Blocks whose outputs are the features: the last ones of their strides."""
-
-_SIZES = 4
-"""Sizes of images that the trunk is kept compiled for."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,8 +117,7 @@ class Lite0(nn.Module):
             blocks.append(Block(entering, kernel, stride, expansion, leaving))
             entering = leaving
         self.blocks = nn.ModuleList(blocks)
-        self._compiled: dict[torch.Size, Callable[[Tensor], Sequence[Tensor]]] = {}
-        self._lock = threading.Lock()
+        self._compiled = Compiled(self, self.forward)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of a batch.
@@ -150,25 +145,8 @@ class Lite0(nn.Module):
     @torch.no_grad()
     def features(self, image: Tensor) -> Features:
         """Features of one image, RGB, uint8 (3, h, w)."""
-        maps = self._frozen(image[None])(image[None])
+        maps = self._compiled(image[None])
         return Features(*(map_[0].half().contiguous() for map_ in maps))
-
-    def _frozen(self, images: Tensor) -> Callable[[Tensor], Sequence[Tensor]]:
-        """The trunk for images of one size; on a CPU compiled, with its weights as constants: twice as fast.
-
-        The results are those of ``forward``, bit by bit. What learns is not compiled: its weights change.
-        """
-        if images.device.type != "cpu" or any(value.requires_grad for value in self.parameters()):
-            return self
-        with self._lock:  # a thread that adapts a head may come at the same time
-            if images.shape not in self._compiled:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants, as they shall
-                    traced = torch.jit.trace(self.eval(), images, check_trace=False)  # type: ignore[no-untyped-call]
-                    self._compiled[images.shape] = torch.jit.freeze(traced)
-                while len(self._compiled) > _SIZES:
-                    del self._compiled[next(iter(self._compiled))]
-            return self._compiled[images.shape]
 
 
 def _whole_cells(x: Tensor) -> Tensor:

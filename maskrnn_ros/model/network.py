@@ -30,6 +30,7 @@ from torch.nn import functional
 from torchvision.ops import roi_align
 
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
+from maskrnn_ros.model.compiled import Compiled
 
 CROP = 64
 """Cells of a crop, in each direction."""
@@ -128,6 +129,8 @@ class FastNet(nn.Module):
         for last in (self.appearance, self.moving, self.located):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self._encode = Compiled(self, self._encoded)
+        self._forward = Compiled(self, self._seen)
 
     def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
         """What the objects of N frames share.
@@ -138,12 +141,17 @@ class FastNet(nn.Module):
             magnitudes: Length of the flow t -> t-1 and t -> t+1 in pixels, float32, (N, 2, h4, w4); zeros where one
                 is not known.
         """
+        return FrameCode(*self._encode(images, *maps, magnitudes))
+
+    def _encoded(self, images: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The fields of ``FrameCode``."""
+        *maps, magnitudes = inputs
         size = maps[0].shape[-2:]
         code = self.narrow[0](maps[0].float())
         for narrow, map_, stride in zip(self.narrow[1:], maps[1:], STRIDES[1:], strict=True):
             enlarged = functional.interpolate(narrow(map_.float()), scale_factor=stride // STRIDE, mode="bilinear")
             code = code + enlarged[..., : size[0], : size[1]]
-        return FrameCode(images.float() / 127.5 - 1, functional.relu(code), self.flow(torch.log1p(magnitudes)))
+        return images.float() / 127.5 - 1, functional.relu(code), self.flow(torch.log1p(magnitudes))
 
     def forward(
         self, frame: FrameCode, which: Tensor, boxes: Tensor, priors: Tensor, planes: Tensor, hidden: Tensor | None
@@ -158,6 +166,16 @@ class FastNet(nn.Module):
             planes: float32, (K, 3, h4, w4), see ``PLANES``.
             hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2), already warped; None is zero.
         """
+        inputs = (frame.image, frame.code, frame.flow, which, boxes, priors, planes)
+        *said, state = self._forward(*inputs, *(() if hidden is None else (hidden,)))
+        log_odds, added, deltas, presence = said
+        return Output(log_odds, added, deltas, presence, Hidden(state, boxes))
+
+    def _seen(self, image: Tensor, code: Tensor, flow: Tensor, which: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The fields of ``Output``, the last one the hidden state without its boxes."""
+        boxes, priors, planes = inputs[:3]
+        hidden = inputs[3] if len(inputs) > 3 else None
+        frame = FrameCode(image, code, flow)
         count = len(boxes)
         rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
         own = torch.cat([torch.arange(count, device=boxes.device, dtype=boxes.dtype)[:, None], boxes], dim=1)
@@ -174,13 +192,7 @@ class FastNet(nn.Module):
         told = LOG_ODDS * (known * self.weights[:, None, None]).sum(dim=1)
         located = self.located(self.localize(self._look(frame, which, priors, planes)))  # (K, 5)
         added = (appearance + motion)[:, 0]
-        return Output(
-            log_odds=added + told,
-            added=added,
-            deltas=located[:, :4],
-            presence=located[:, 4],
-            hidden=Hidden(state, boxes),
-        )
+        return added + told, added, located[:, :4], located[:, 4], state
 
     def _remember(self, coarse: Tensor, hidden: Tensor | None) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
