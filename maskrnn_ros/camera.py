@@ -30,7 +30,7 @@ DISTORTION = ("refuse", "rectified", "undistort")
 _FEWEST = {"plumb_bob": 4, "rational_polynomial": 8, "equidistant": 4}
 """Coefficients of the distortion models that OpenCV knows; REP 104's names."""
 _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-6)
-"""When the inversion of the distortion ends: OpenCV's default of five rounds is not enough at the rim of a wide lens."""
+"""When the inversion of the distortion ends: OpenCV's five rounds are too few at the rim of a wide lens."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ class LocatorConfig(Checked):
     depth_min: float = setting(0.05, "Smaller depths count as missing, metres.", low=1e-3, high=1000.0)
     depth_max: float = setting(20.0, "Larger depths count as missing, metres.", low=1e-3, high=1000.0)
     erosion: int = setting(
-        2, "Pixels along the mask's border that are left out: their depth mixes with the background's.", low=0, high=100
+        1, "Pixels along the mask's border that are left out: their depth mixes with the background's.", low=0, high=100
     )
     outlier_deviations: float = setting(
         4.0,
@@ -55,7 +55,7 @@ class LocatorConfig(Checked):
         0.02, "Points whose depth is nearer to the median than this are always kept, metres.", low=0.0, high=10.0
     )
     extent_percentile: float = setting(
-        1.0, "The extent runs from this percentile of the points to 100 minus it, per axis.", low=0.0, high=49.0
+        0.5, "The extent runs from this percentile of the points to 100 minus it, per axis.", low=0.0, high=49.0
     )
     min_points: int = setting(10, "Fewest points that make a position.", low=2, high=1000000)
     distortion: str = setting(

@@ -173,8 +173,8 @@ def main() -> None:
 
 
 def report(names: list[str], found: dict[tuple[str, int], list[list[float]]], missed: dict[str, int]) -> None:
-    """Print mean and largest error of each object and of all."""
-    print("mm, mean (largest)     |  frames |      centroid |         depth |   side of box | centre of the object")
+    """Print median and largest error; an object that is taken for another shows in the latter."""
+    print("mm, median (largest)   |  frames |      centroid |         depth |   side of box | centre of the object")
     for kind, count in missed.items():
         print(f"{kind}, {count} positions missing")
         per_object = [(name, found.get((kind, i), [])) for i, name in enumerate(names, start=1)]
@@ -183,7 +183,7 @@ def report(names: list[str], found: dict[tuple[str, int], list[list[float]]], mi
             if rows:
                 table = np.array(rows)
                 cells = " | ".join(
-                    f"{mean:5.1f} ({top:5.1f})" for mean, top in zip(table.mean(0), table.max(0), strict=True)
+                    f"{middle:5.1f} ({top:5.1f})" for middle, top in zip(np.median(table, 0), table.max(0), strict=True)
                 )
                 print(f"  {name:20s} | {len(rows):7d} | {cells}")
 
