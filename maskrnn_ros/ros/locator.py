@@ -90,6 +90,8 @@ INTERFACES: tuple[Interface, ...] = (
 )
 
 _DEPTH = 10
+_SUSPICIOUS = 3
+"""Masks in a row without depth that are worth a warning: a best effort topic may lose one."""
 _KINDS = {"instances": InstanceMaskArray, "depth": Image, "camera_info": CameraInfo}
 
 
@@ -150,6 +152,7 @@ class LocatorNode(Node):
         self._located = self._refused = self._errors = 0
         self._last_error = ""
         self._before = (0, 0, 0)
+        self._unmet = 0
         self._positions = self.create_publisher(InstancePositionArray, "~/positions", _DEPTH)
         self._markers = self.create_publisher(MarkerArray, "~/markers", _DEPTH)
         self._points = self.create_publisher(PointCloud2, "~/points", _DEPTH)
@@ -234,13 +237,14 @@ class LocatorNode(Node):
         now = (masks.received, masks.matched, self._refused + self._errors)
         received, matched, refused = (a - b for a, b in zip(now, self._before, strict=True))
         self._before = now
+        self._unmet = 0 if matched else self._unmet + received
         absent = [source.topic for source in self._sources.values() if not source.publishers]
         if refused:
             return DiagnosticStatus.WARN, self._last_error
         if absent:
             return DiagnosticStatus.WARN, f"no publisher on {', '.join(absent)}"
-        if received and not matched:
-            line = f"none of {received} masks met depth and camera_info of their stamp: "
+        if received and self._unmet >= _SUSPICIOUS:
+            line = f"none of the last {self._unmet} masks met depth and camera_info of their stamp: "
             line += self.pairing.explain("instances")
             self.get_logger().warning(line, throttle_duration_sec=5.0)
             return DiagnosticStatus.WARN, line
