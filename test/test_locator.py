@@ -200,14 +200,8 @@ def test_positions_are_those_of_the_scene_and_markers_and_points_show_them(filte
         truth = solids.surface(instance.id)
         assert np.linalg.norm(xyz(instance.centroid) - truth.mean(axis=0)) < 0.006, "metres"
         assert abs(instance.depth - np.median(truth[:, 2])) < 0.006
-        expected = locate(
-            SCENE.labels == instance.id,
-            0,
-            0,
-            (np.round(SCENE.depth * 1000) / 1000).astype(np.float32),
-            solids.camera(),
-            LocatorConfig(),
-        )
+        depth = (np.round(SCENE.depth * 1000) / 1000).astype(np.float32)
+        expected = locate(SCENE.labels == instance.id, 0, 0, depth, solids.camera(), LocatorConfig())
         assert np.allclose(xyz(instance.centroid), expected.centroid, atol=1e-6)
         assert np.allclose([xyz(instance.extent_min), xyz(instance.extent_max)], expected.extent, atol=1e-6)
         assert np.allclose(np.reshape(instance.covariance, (3, 3)), expected.covariance, atol=1e-9)
