@@ -48,7 +48,28 @@ def _nodes(context: LaunchContext, config: Path) -> list[Node]:
         remappings=[(f"/tracker/{topic}", f"{namespace}/tracker/{topic}") for topic in ("overlay", "label_image")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [rviz, tracker]  # rviz2 may be missing: then launch stops here, and no tracker is left behind
+    locator = _locator(context, namespace, sim_time)
+    return [rviz, *locator, tracker]  # rviz2 may be missing: then launch stops here, and no tracker is left behind
+
+
+def _locator(context: LaunchContext, namespace: str, sim_time: dict[str, ParameterValue]) -> list[Node]:
+    """The node that gives positions in space; none without a depth topic."""
+    topics = {name: LaunchConfiguration(name).perform(context) for name in ("depth", "camera_info")}
+    if not any(topics.values()):
+        return []
+    for name, topic in topics.items():
+        if not topic:
+            raise ValueError(f"{name}: expected a topic, got none; positions need depth and camera_info")
+    locator = Node(
+        package="maskrnn_ros",
+        executable="locator",
+        name="locator",
+        namespace=namespace or "/",
+        output="screen",
+        parameters=[sim_time],
+        remappings=[("instances", "tracker/instances"), *topics.items()],
+    )
+    return [locator]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -94,6 +115,17 @@ def generate_launch_description() -> LaunchDescription:
             default_value="~/seed_mask",
             description="Topic of the seed masks (sensor_msgs/Image, value = instance id), e.g. /camera/seed_mask. "
             "~ stands for <namespace>/tracker.",
+        ),
+        DeclareLaunchArgument(
+            "depth",
+            default_value="",
+            description="Topic of depth images registered to `image`, e.g. /camera/aligned_depth_to_color/image_raw: "
+            "starts the locator, which publishes positions in space. Empty: it is not started.",
+        ),
+        DeclareLaunchArgument(
+            "camera_info",
+            default_value="",
+            description="Topic of the CameraInfo of the depth images; needed with `depth`.",
         ),
         DeclareLaunchArgument(
             "rviz",

@@ -17,6 +17,8 @@ from ament_index_python.packages import get_package_share_directory  # noqa: E40
 FROZEN = {
     "maskrnn_ros/msg/InstanceMask": "RIHS01_442446d23a7d8dcd03541f80071dddce24ca08206e53afd0a773d49f7fa76134",
     "maskrnn_ros/msg/InstanceMaskArray": "RIHS01_6fc5baa6174ea76ac42018c55caaa0ed3e81caa8434ccc1d9d05c985e0d5edd3",
+    "maskrnn_ros/msg/InstancePosition": "RIHS01_ef1841aabefbf0b33c94d01e2777ce249af8e914230732f3e6ae7bef7887441c",
+    "maskrnn_ros/msg/InstancePositionArray": "RIHS01_47b2819b8b025455308136d0c14197b57908d53adc13774cbd159d1434f92b90",
     "maskrnn_ros/msg/SeedResult": "RIHS01_683a3653a306a9ae1709429ed55cc0ffa9e9bb23bb2022376523614451f8a9d0",
     "maskrnn_ros/msg/TrackerStatus": "RIHS01_45cc22f2c515c8ec6dee963bfa4c609873af1743696f3321bf00dde5c7d6eca0",
     "maskrnn_ros/srv/AddInstances": "RIHS01_598899cbdb962961696735cb66f3454ab04e7836ced88071cf9e828d21d87aaa",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image subscription, its reliability that of the publishers."""
+"""Subscriptions to camera topics, their reliability that of the publishers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DEPTH = 10
 """Callbacks only hand over, so the queue is short-lived; the worker's slot does the dropping."""
 
 
-class ImageSource:
-    """Subscribes to ``image`` (or ``image/compressed``) while it lives.
+class Source:
+    """Subscribes to a topic while it lives.
 
     With reliability ``auto`` it asks for what all publishers can give: reliable when all are, else best effort. A best
     effort subscription to reliable publishers would lose most large images, a reliable one to a best effort publisher
@@ -25,16 +25,21 @@ class ImageSource:
 
     Args:
         node: The rclpy node.
-        compressed: Subscribe to CompressedImage on ``<image>/compressed``, as image_transport names it.
+        kind: Type of the messages.
+        topic: Its name, relative names allowed.
         reliability: auto, reliable or best_effort.
+        setting: The parameter that says so.
         callback: Called with every message.
     """
 
-    def __init__(self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]) -> None:
+    def __init__(
+        self, node: Any, kind: Any, topic: str, *, reliability: str, setting: str, callback: Callable[[Any], None]
+    ) -> None:
         self._node = node
-        self._type = CompressedImage if compressed else Image
+        self._type = kind
         self._callback = callback
-        self.topic: str = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self._setting = setting
+        self.topic: str = node.resolve_topic_name(topic)
         self._policy = ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
         self._auto = reliability == "auto"
         if self._auto:
@@ -85,5 +90,26 @@ class ImageSource:
             return  # the next look mends it
         self._node.get_logger().warning(
             f"{self.topic}: a publisher offers a QoS that does not match ({event.last_policy_kind}); we ask for "
-            f"{self._policy.name.lower()}: set image_reliability to auto or best_effort"
+            f"{self._policy.name.lower()}: set {self._setting} to auto or best_effort"
+        )
+
+
+class ImageSource(Source):
+    """Subscribes to ``image`` (or ``image/compressed``) while it lives, see ``Source``.
+
+    Args:
+        node: The rclpy node.
+        compressed: Subscribe to CompressedImage on ``<image>/compressed``, as image_transport names it.
+        reliability: auto, reliable or best_effort.
+        callback: Called with every message.
+    """
+
+    def __init__(self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]) -> None:
+        super().__init__(
+            node,
+            CompressedImage if compressed else Image,
+            node.resolve_topic_name("image") + ("/compressed" if compressed else ""),
+            reliability=reliability,
+            setting="image_reliability",
+            callback=callback,
         )

@@ -121,6 +121,7 @@ _LABELS = {
     "16UC1": _Format(np.uint16, 1, None),
     "32SC1": _Format(np.int32, 1, None),
 }
+_DEPTHS = {"16UC1": _Format(np.uint16, 1, None), "32FC1": _Format(np.float32, 1, None)}
 _LABEL_DTYPES: dict[str, type[np.uint8 | np.uint16]] = {"mono8": np.uint8, "mono16": np.uint16}
 
 
@@ -192,6 +193,23 @@ def labels_from_image(msg: ImageMessage) -> LabelArray:
         ValueError: Another encoding, or a message that contradicts itself as in ``image_to_rgb``.
     """
     return _pixels(msg, _LABELS).astype(np.int32)
+
+
+def depth_to_metres(msg: ImageMessage, unit: float) -> npt.NDArray[np.float32]:
+    """Depth of a sensor_msgs/Image, REP 118: 16UC1 in steps of ``unit``, or 32FC1 in metres.
+
+    Args:
+        msg: The message.
+        unit: Metres in one step of 16UC1, usually 0.001.
+
+    Returns:
+        float32, (H, W), metres; what is missing stays what it was: 0, NaN or infinite.
+
+    Raises:
+        ValueError: Another encoding, or a message that contradicts itself as in ``image_to_rgb``.
+    """
+    pixels = _pixels(msg, _DEPTHS)
+    return pixels if pixels.dtype == np.float32 else np.multiply(pixels, unit, dtype=np.float32)
 
 
 def label_image_data(labels: LabelArray, encoding: str) -> npt.NDArray[np.uint8 | np.uint16]:

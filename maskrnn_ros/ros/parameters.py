@@ -18,15 +18,31 @@ _UNBOUNDED = 1.0e9
 def declare(node: Any) -> None:
     """Declare ``autostart`` and a parameter for every setting, with its description and range.
 
-    An override of no setting is warned of: it may be a misspelt one, or meant for another node of a ``/**`` file.
-
     Raises:
         ValueError: An override is of the wrong type or out of range.
     """
     autostart = Setting(help="The node configures and activates itself at its start.")
-    for name, default, known in [("autostart", True, autostart), *settings()]:
+    declare_all(node, [("autostart", True, autostart), *settings()])
+
+
+def declare_all(node: Any, known: Iterable[tuple[str, Value, Setting]], *, read_only: bool = False) -> None:
+    """Declare parameters.
+
+    An override of none is warned of: it may be a misspelt one, or meant for another node of a ``/**`` file.
+
+    Args:
+        node: The rclpy node.
+        known: Name, default and what is known of each.
+        read_only: They keep the values that they have at the start.
+
+    Raises:
+        ValueError: An override is of the wrong type or out of range.
+    """
+    for name, default, setting in known:
         try:
-            node.declare_parameter(name, default, _descriptor(default, known))
+            descriptor = _descriptor(default, setting)
+            descriptor.read_only = read_only
+            node.declare_parameter(name, default, descriptor)
         except ParameterException as error:
             raise ValueError(f"parameter {name}: {' '.join(str(error).split())}") from error
     # rclpy has no public way to ask which overrides were given.
