@@ -86,6 +86,7 @@ class TrackerClient:
         self.instances: dict[int, str] = {}
         self._on_taken, self._on_end, self._on_line, self._on_instances = on_taken, on_end, on_line, on_instances
         self._sent: dict[str, Sent] = {}
+        self._name = node.resolve_service_name
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
         node.create_subscription(SeedResult, "tracker/seed_result", self._take_result, reliable(10))
@@ -108,7 +109,7 @@ class TrackerClient:
             raise ValueError(f"a mask of {_NEW} alone means a new instance: instance {_NEW} cannot be corrected so")
         if stamp_to_ns(sent.header.stamp) == 0:
             raise ValueError("stamp of the frozen image must be > 0 ns, got 0: the tracker matches seeds by it")
-        _check(self._add)
+        self._check(self._add)
         token = f"seed_{uuid.uuid4().hex}"  # the result carries it, so ours is told from another client's
         request = AddInstances.Request(stamp=sent.header.stamp, image=Image(header=sent.header))
         fill_image(request.image, image, "rgb8")
@@ -137,15 +138,19 @@ class TrackerClient:
         )
 
     def _call(self, client: Any, request: Any, on_answer: Callable[[Any], None]) -> None:
-        _check(client)
+        self._check(client)
 
         def done(future: Any) -> None:
             if future.exception() is not None:
-                self._on_line(f"{client.srv_name}: {future.exception()}", True)
+                self._on_line(f"{self._name(client.srv_name)}: {future.exception()}", True)
             else:
                 on_answer(future.result())
 
         client.call_async(request).add_done_callback(done)
+
+    def _check(self, client: Any) -> None:
+        if not client.service_is_ready():
+            raise ValueError(f"nobody serves {self._name(client.srv_name)}: start the tracker, or remap to its name")
 
     def _plain_answer(self, done: str, response: Any) -> None:
         self._on_line(done if response.success else f"refused: {response.message}", not response.success)
@@ -186,8 +191,3 @@ def labels_message(sent: Sent, instance_id: int) -> Any:
     ns_to_stamp(stamp_to_ns(sent.header.stamp), message.header.stamp)
     fill_image(message, np.where(sent.mask, np.uint16(instance_id), np.uint16(0)), "mono16")
     return message
-
-
-def _check(client: Any) -> None:
-    if not client.service_is_ready():
-        raise ValueError(f"nobody serves {client.srv_name}: start the tracker, or remap to its name")
