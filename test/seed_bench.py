@@ -166,4 +166,4 @@ class SeedBench:
     @property
     def text(self) -> list[str]:
         """The text shown, topmost line first."""
-        return [marker.text for marker in reversed(self.shown("text"))]
+        return [" ".join(marker.text.splitlines()) for marker in reversed(self.shown("text"))]

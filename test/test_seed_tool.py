@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import array
 import doctest
+import time
 
 import cv2
 import numpy as np
 import pytest
 import world
-from seed_bench import TOOL, SeedBench  # skips where ROS is absent, hence first
+from seed_bench import TIMEOUT_S, TOOL, SeedBench  # skips where ROS is absent, hence first
 
 # isort: split
 
@@ -58,7 +59,8 @@ class FakeTracker:
         self.refuse = ""
 
     def subscribe(self, node) -> None:
-        node.create_service(AddInstances, "/tracker/add_instances", self._add)
+        self.answer = self._add
+        node.create_service(AddInstances, "/tracker/add_instances", lambda *both: self.answer(*both))
         node.create_service(RemoveInstances, "/tracker/remove_instances", self._remove)
         node.create_service(Trigger, "/tracker/reset", self._reset)
         self.instances = node.create_publisher(InstanceMaskArray, "/tracker/instances", reliable(10))
@@ -411,6 +413,25 @@ def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> 
     tracker.result(tracker.added[1], SeedResult.STATUS_APPLIED)
     bench.wait(lambda: bench.text[:1] == ["instance 7 is tracked"])
     assert not bench.shown("mask")
+
+
+def test_a_result_may_overtake_the_service_s_answer(bench, tracker) -> None:
+    answer = tracker._add
+
+    def result_first(request, response):
+        tracker.result(request, SeedResult.STATUS_APPLIED)
+        deadline = time.monotonic() + TIMEOUT_S
+        while bench.node._answer != "instance 7 is tracked" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return answer(request, response)
+
+    tracker.answer = result_first
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners(*TRIANGLE, width=WIDTH)
+    bench.trigger("new_instance")
+    bench.wait(lambda: tracker.added and bench.masks and not bench.shown("mask"))
+    bench.corners((5, 5), width=WIDTH)
+    assert len(bench.masks) == 1
 
 
 def test_a_rejected_drawing_does_not_disturb_the_next(bench, tracker) -> None:

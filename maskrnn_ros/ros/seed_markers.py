@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ _QUALITY = 95
 _LAYER = 0.1
 """Distance in z between what lies over each other; 24 bits of depth up to OGRE's far plane, 100 km, resolve 6 mm."""
 _TEXT = 0.03
+_COLUMNS = 64
+"""Characters of that height that are about as long as the image is wide."""
 _YELLOW = ColorRGBA(r=1.0, g=0.9, b=0.0, a=1.0)
 _PAINT = (255, 230, 0)
 _GREEN = ColorRGBA(r=0.2, g=1.0, b=0.3, a=1.0)
@@ -125,10 +128,14 @@ def drawing_markers(drawing: Drawing | None, lines: Sequence[str]) -> MarkerArra
         if drawing.vertices:
             dots = [_point(c, r, width, 3) for c, r in drawing.vertices]
             markers.append(_lines("vertices", Marker.SPHERE_LIST, dots, 0.008, _YELLOW))
+    top = 0.5 * _TEXT
     for number, line in enumerate(reversed([line for line in lines if line])):
-        text = Marker(ns="text", id=number, type=Marker.TEXT_VIEW_FACING, color=_WHITE, text=line)
+        folded = textwrap.wrap(line, _COLUMNS)
+        height = _TEXT * len(folded)
+        text = Marker(ns="text", id=number, type=Marker.TEXT_VIEW_FACING, color=_WHITE, text="\n".join(folded))
         text.scale.z = _TEXT
-        text.pose.position.x, text.pose.position.y, text.pose.position.z = 0.5, _TEXT * (1 + 1.3 * number), _LAYER
+        text.pose.position.x, text.pose.position.y, text.pose.position.z = 0.5, top + 0.5 * height, _LAYER
+        top += height + 0.3 * _TEXT
         markers.append(text)
     for marker in markers:
         marker.header.frame_id = FRAME

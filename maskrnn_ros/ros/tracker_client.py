@@ -14,7 +14,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
-from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
+from maskrnn_ros.ros.images import fill_image, stamp_to_ns
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -42,6 +42,8 @@ INTERFACES = (
 
 _NEW = 255
 """What a mask of nothing else marks as one new instance; the tracker gives the id."""
+_KEPT = 16
+"""Masks whose end is waited for; a tracker that was restarted tells the end of none."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,7 +87,8 @@ class TrackerClient:
     ) -> None:
         self.instances: dict[int, str] = {}
         self._on_taken, self._on_end, self._on_line, self._on_instances = on_taken, on_end, on_line, on_instances
-        self._sent: dict[str, Sent] = {}
+        self._sent: dict[str, Sent] = {}  # until the end of each is known
+        self._asked: dict[str, Sent] = {}  # until it is known whether the tracker took it
         self._name = node.resolve_service_name
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
@@ -115,7 +118,9 @@ class TrackerClient:
         fill_image(request.image, image, "rgb8")
         fill_image(request.mask, np.where(sent.mask, np.uint16(instance_id or _NEW), np.uint16(0)), "mono16")
         request.mask.header.frame_id = token
-        self._sent[token] = sent
+        self._sent[token] = self._asked[token] = sent
+        if len(self._sent) > _KEPT:
+            self._forget(next(iter(self._sent)))
         self._call(self._add, request, lambda response: self._sent_answer(token, response))
 
     def remove(self, instance_id: int) -> None:
@@ -156,22 +161,33 @@ class TrackerClient:
         self._on_line(done if response.success else f"refused: {response.message}", not response.success)
 
     def _sent_answer(self, token: str, response: Any) -> None:
-        if not response.success:
-            self._on_end(self._sent.pop(token), False, f"refused: {response.message}")
-        elif token in self._sent:  # else its result overtook this answer
-            self._on_taken(self._sent[token], tuple(response.ids))
+        if response.success:
+            self._taken(token, response.ids)
+        elif token in self._sent:
+            self._on_end(self._forget(token), False, f"refused: {response.message}")
+
+    def _forget(self, token: str) -> Sent:
+        self._asked.pop(token, None)
+        return self._sent.pop(token)
+
+    def _taken(self, token: str, ids: Any) -> None:
+        """Say so once: the result may overtake the service's answer."""
+        if token in self._asked:
+            self._on_taken(self._asked.pop(token), tuple(ids))
 
     def _take_result(self, result: Any) -> None:
-        sent = self._sent.get(result.header.frame_id)
-        if sent is None:
-            return
+        token = result.header.frame_id
+        if token not in self._sent:
+            return  # another client's
+        if result.status != SeedResult.STATUS_REJECTED:
+            self._taken(token, result.ids)
         ids = ", ".join(map(str, result.ids))
         if result.status == SeedResult.STATUS_PENDING:
             self._on_line(f"instance {ids}: {result.reason}", False)
             return
-        del self._sent[result.header.frame_id]
         applied = result.status == SeedResult.STATUS_APPLIED
-        self._on_end(sent, applied, f"instance {ids} is tracked" if applied else f"rejected: {result.reason}")
+        line = f"instance {ids} is tracked" if applied else f"rejected: {result.reason}"
+        self._on_end(self._forget(token), applied, line)
 
     def _take_instances(self, message: Any) -> None:
         live = {
@@ -186,8 +202,6 @@ class TrackerClient:
 
 def labels_message(sent: Sent, instance_id: int) -> Any:
     """The label mask of a mask that the tracker took: mono16, with the header of its image."""
-    message = Image()
-    message.header.frame_id = sent.header.frame_id
-    ns_to_stamp(stamp_to_ns(sent.header.stamp), message.header.stamp)
+    message = Image(header=sent.header)
     fill_image(message, np.where(sent.mask, np.uint16(instance_id), np.uint16(0)), "mono16")
     return message
