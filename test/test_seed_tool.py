@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import array
 import doctest
+import pathlib
+import signal
+import subprocess
+import sys
 import time
 
 import cv2
@@ -34,7 +38,7 @@ from visualization_msgs.msg import (
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
 from maskrnn_ros.ros import image_plane, seed_markers
 from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
-from maskrnn_ros.ros.qos import reliable
+from maskrnn_ros.ros.qos import client_node, reliable, spin_until
 from maskrnn_ros.ros.seed_menu import ENTRIES, chosen, menu
 from maskrnn_ros.ros.seed_tool import INTERFACES, SeedTool
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -570,3 +574,25 @@ def test_a_bad_parameter_stops_the_start(name, value, message) -> None:
             SeedTool(context=context, parameter_overrides=[Parameter(name, value=value)])
     finally:
         rclpy.shutdown(context=context)
+
+
+SCRIPT = pathlib.Path(__file__).resolve().parent.parent / "scripts" / "rviz_seed_tool"
+
+
+def test_the_script_ends_cleanly_at_a_double_ctrl_c() -> None:
+    with client_node("watcher") as (node, executor):
+        command = [sys.executable, str(SCRIPT), "--ros-args", "-r", "__ns:=/left"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        name = "/left/rviz_seed_tool/seed/update"
+        assert spin_until(executor, lambda: node.count_publishers(name) > 0, TIMEOUT_S)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_the_script_says_in_one_line_why_it_cannot_start() -> None:
+    command = [sys.executable, str(SCRIPT), "--ros-args", "-p", "prompt_backend:=magic"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    line = "rviz_seed_tool: prompt backend must be grabcut, got 'magic'\n"
+    assert (result.returncode, result.stderr) == (1, line)

@@ -303,7 +303,7 @@ class SeedTool(Node):
         if self._drawing is None:
             return f"waiting for images on {self._source.topic}"
         if self._drawing.vertices:
-            return f"{len(self._drawing.vertices)} corners: go on, or right-click: close polygon, rectangle, cut out"
+            return f"{len(self._drawing.vertices)} corners; right-click: close polygon, rectangle, cut out"
         if self._drawing.mask is not None:
             return f"{int(self._drawing.mask.sum())} pixels marked; right-click: new or correct instance"
         return "click the corners of an object; right-click for the menu"
