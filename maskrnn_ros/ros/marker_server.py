@@ -29,17 +29,18 @@ class MarkerServer:
 
     Args:
         node: The rclpy node.
-        namespace: Of its topics and its service; the display's property "Interactive Markers Namespace".
+        prefix: Of its topics and its service, ending in a slash; without that slash it is the display's property
+            "Interactive Markers Namespace".
         on_feedback: Called with the InteractiveMarkerFeedback that is about our marker.
     """
 
-    def __init__(self, node: Any, namespace: str, on_feedback: Callable[[Any], None]) -> None:
+    def __init__(self, node: Any, prefix: str, on_feedback: Callable[[Any], None]) -> None:
         self.sequence_number = 0
         self._marker: Any = None
         self._on_feedback = on_feedback
-        self._update = node.create_publisher(InteractiveMarkerUpdate, f"{namespace}/update", reliable(_DEPTH))
-        node.create_subscription(InteractiveMarkerFeedback, f"{namespace}/feedback", self._take, reliable(_DEPTH))
-        node.create_service(GetInteractiveMarkers, f"{namespace}/get_interactive_markers", self._answer)
+        self._update = node.create_publisher(InteractiveMarkerUpdate, f"{prefix}update", reliable(_DEPTH))
+        node.create_subscription(InteractiveMarkerFeedback, f"{prefix}feedback", self._take, reliable(_DEPTH))
+        node.create_service(GetInteractiveMarkers, f"{prefix}get_interactive_markers", self._answer)
 
     def show(self, marker: Any) -> None:
         """Put an InteractiveMarker in the place of the one before; the name must stay."""

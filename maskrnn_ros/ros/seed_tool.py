@@ -136,7 +136,7 @@ class SeedTool(Node):
             on_line=self._say,
             on_instances=self._show_image,
         )
-        self._server = MarkerServer(self, "~/seed", self._on_feedback)
+        self._server = MarkerServer(self, "~/seed/", self._on_feedback)
         compressed = bool(self.get_parameter("compressed").value)
         self._convert: Callable[[Any], UInt8Array] = compressed_to_rgb if compressed else image_to_rgb
         self._source = ImageSource(self, compressed=compressed, reliability=reliability, callback=self._on_image)
