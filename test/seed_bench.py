@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerUpdate, MarkerArray  # noqa: E402
 from visualization_msgs.srv import GetInteractiveMarkers  # noqa: E402
 
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult  # noqa: E402
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.ros.seed_tool import SeedTool  # noqa: E402
+from maskrnn_ros.srv import AddInstances, RemoveInstances  # noqa: E402
 
 TOOL = "/rviz_seed_tool"
 TIMEOUT_S = 60.0
@@ -167,3 +170,56 @@ class SeedBench:
     def text(self) -> list[str]:
         """The text shown, topmost line first."""
         return [" ".join(marker.text.splitlines()) for marker in reversed(self.shown("text"))]
+
+
+class FakeTracker:
+    """The tracker's services, and what they were asked."""
+
+    def __init__(self) -> None:
+        self.added: list = []
+        self.removed: list = []
+        self.resets = 0
+        self.refuse = ""
+
+    def subscribe(self, node) -> None:
+        self.answer = self._add
+        node.create_service(AddInstances, "/tracker/add_instances", lambda *both: self.answer(*both))
+        node.create_service(RemoveInstances, "/tracker/remove_instances", self._remove)
+        node.create_service(Trigger, "/tracker/reset", self._reset)
+        self.instances = node.create_publisher(InstanceMaskArray, "/tracker/instances", reliable(10))
+        self.results = node.create_publisher(SeedResult, "/tracker/seed_result", reliable(10))
+
+    def live(self, bench, **names) -> None:
+        live = [InstanceMask(id=int(i[1:]), label=name, state=2) for i, name in names.items()]
+        gone = InstanceMask(id=99, state=InstanceMask.STATE_REMOVED)
+        bench.wait(self.instances.get_subscription_count)
+        self.instances.publish(InstanceMaskArray(instances=[*live, gone]))
+        bench.wait(lambda: bench.node._tracker.instances.keys() == {instance.id for instance in live})
+
+    def result(self, request, status, reason="", ids=(7,)) -> None:
+        self.results.publish(SeedResult(header=request.mask.header, status=status, reason=reason, ids=list(ids)))
+
+    def _add(self, request, response):
+        self.added.append(request)
+        response.success, response.message, response.ids = not self.refuse, self.refuse, [7]
+        return response
+
+    def _remove(self, request, response):
+        self.removed.append(list(request.ids))
+        response.success, response.message = not self.refuse, self.refuse
+        return response
+
+    def _reset(self, request, response):
+        self.resets += 1
+        response.success = True
+        return response
+
+
+@contextlib.contextmanager
+def connected(tracker: FakeTracker) -> Iterator[SeedBench]:
+    """A tool and a tracker that see each other."""
+    with SeedBench(tracker.subscribe) as bench:
+        client = bench.node._tracker
+        bench.wait(lambda: all(c.service_is_ready() for c in (client._add, client._remove, client._reset)))
+        bench.wait(tracker.results.get_subscription_count)
+        yield bench
