@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the tracker, and RViz2 with rviz:=true. `ros2 launch maskrnn_ros tracker.launch.py --show-args` explains."""
+"""Starts the tracker; with rviz:=true RViz2, with seed_tool:=true the tool that draws seeds in it.
+
+`ros2 launch maskrnn_ros tracker.launch.py --show-args` explains.
+"""
 
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -12,9 +16,20 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
+IN_RVIZ = (
+    "/tracker/overlay",
+    "/tracker/label_image",
+    "/tracker/markers",
+    "/rviz_seed_tool/markers",
+    "/rviz_seed_tool/seed/update",
+    "/rviz_seed_tool/seed/feedback",
+    "/rviz_seed_tool/seed/get_interactive_markers",
+)
+"""What config/tracker.rviz asks for, as it stands there: without a namespace."""
+
 
 def _nodes(context: LaunchContext, config: Path) -> list[Node]:
-    """The tracker and RViz2; a function, since some of their arguments follow from the values of several others."""
+    """The nodes; a function, since some of their arguments follow from the values of several others."""
     params_file = LaunchConfiguration("params_file").perform(context)
     if not Path(params_file).is_file():  # launch_ros only warns and goes on without it
         raise FileNotFoundError(f"params_file: there is no file {params_file!r}")
@@ -26,30 +41,44 @@ def _nodes(context: LaunchContext, config: Path) -> list[Node]:
             LaunchConfiguration("namespace").perform(context),
         )
     ).rstrip("/")
-    logger = f"{namespace}/tracker"[1:].replace("/", ".")
-    tracker = Node(
-        package="maskrnn_ros",
-        executable="tracker",
-        name="tracker",
-        namespace=namespace or "/",
-        output="screen",
-        parameters=[params_file, sim_time, {"device": ParameterValue(device, value_type=str)} if device else {}],
-        remappings=[
-            ("image", LaunchConfiguration("image")),
-            ("~/seed_mask", LaunchConfiguration("seed_mask")),
-        ],
-        arguments=["--ros-args", "--log-level", [f"{logger}:=", LaunchConfiguration("log_level")]],
+
+    def node(name: str, parameters: list[Any], remapping: tuple[str, Any], **options: Any) -> Node:
+        logger = f"{namespace}/{name}"[1:].replace("/", ".")
+        return Node(
+            package="maskrnn_ros",
+            executable=name,
+            name=name,
+            namespace=namespace or "/",
+            output="screen",
+            parameters=[params_file, sim_time, *parameters],
+            remappings=[("image", LaunchConfiguration("image")), remapping],
+            arguments=["--ros-args", "--log-level", [f"{logger}:=", LaunchConfiguration("log_level")]],
+            **options,
+        )
+
+    tracker = node(
+        "tracker",
+        [{"device": ParameterValue(device, value_type=str)}] if device else [],
+        ("~/seed_mask", LaunchConfiguration("seed_mask")),
+    )
+    # what it shares with the tracker (compressed, image_reliability) stands in the same file
+    seed_tool = node(
+        "rviz_seed_tool",
+        [],
+        ("click", LaunchConfiguration("click")),
+        condition=IfCondition(LaunchConfiguration("seed_tool")),
     )
     rviz = Node(
         package="rviz2",
         executable="rviz2",
         arguments=["-d", str(config / "tracker.rviz")],
         parameters=[sim_time],
-        remappings=[(f"/tracker/{topic}", f"{namespace}/tracker/{topic}") for topic in ("overlay", "label_image")],
+        remappings=[(name, f"{namespace}{name}") for name in IN_RVIZ],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     locator = _locator(context, namespace, sim_time)
-    return [rviz, *locator, tracker]  # rviz2 may be missing: then launch stops here, and no tracker is left behind
+    # rviz2 may be missing: then launch stops there, and no tracker is left behind
+    return [rviz, *locator, tracker, seed_tool]
 
 
 def _locator(context: LaunchContext, namespace: str, sim_time: dict[str, ParameterValue]) -> list[Node]:
@@ -60,20 +89,23 @@ def _locator(context: LaunchContext, namespace: str, sim_time: dict[str, Paramet
     for name, topic in topics.items():
         if not topic:
             raise ValueError(f"{name}: expected a topic, got none; positions need depth and camera_info")
+    params_file = LaunchConfiguration("locator_params_file").perform(context)
+    if params_file and not Path(params_file).is_file():  # as above
+        raise FileNotFoundError(f"locator_params_file: there is no file {params_file!r}")
     locator = Node(
         package="maskrnn_ros",
         executable="locator",
         name="locator",
         namespace=namespace or "/",
         output="screen",
-        parameters=[sim_time],
+        parameters=[*([params_file] if params_file else []), sim_time],
         remappings=[("instances", "tracker/instances"), *topics.items()],
     )
     return [locator]
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments, the tracker, RViz2."""
+    """Arguments and nodes."""
     config = Path(get_package_share_directory("maskrnn_ros"), "config")
     arguments = [
         DeclareLaunchArgument(
@@ -128,10 +160,27 @@ def generate_launch_description() -> LaunchDescription:
             description="Topic of the CameraInfo of the depth images; needed with `depth`.",
         ),
         DeclareLaunchArgument(
+            "locator_params_file",
+            default_value="",
+            description="ROS parameter file of the locator. Empty: its defaults.",
+        ),
+        DeclareLaunchArgument(
             "rviz",
             default_value="false",
             choices=["true", "false"],
-            description="Start RViz2 with the overlay (package rviz2).",
+            description="Start RViz2 with the overlay, and what seed_tool draws in (package rviz2).",
+        ),
+        DeclareLaunchArgument(
+            "seed_tool",
+            default_value="false",
+            choices=["true", "false"],
+            description="Start rviz_seed_tool: freeze an image, click masks on it, correct and remove instances.",
+        ),
+        DeclareLaunchArgument(
+            "click",
+            default_value="~/image_mouse_left",
+            description="Topic of clicks for seed_tool (geometry_msgs/Point). rqt_image_view gives them, when it shows "
+            "~/image of the tool, on the default. ~ stands for <namespace>/rviz_seed_tool.",
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes, args=[config])])

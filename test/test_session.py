@@ -494,13 +494,36 @@ def test_what_catches_up_at_a_jump_of_time_is_rejected() -> None:
         assert (bench.last[0], bench.session.catching_up) == (SeedStatus.REJECTED, False)
 
 
-def test_an_image_brought_along_may_not_be_older_than_the_buffer() -> None:
+def test_an_image_brought_along_may_be_older_than_the_buffer() -> None:
+    bench = Bench(buffer__seconds=0.1)
+    for number in range(2, 8):
+        bench.image(number)
+    bench.seed(world.seed(1), frame=world.frame(1))  # 5, 6, 7 are held
+    assert bench.said() == [SeedStatus.PENDING]
+    assert "0.2 s before the oldest held" in bench.outcomes[-1].reason
+    tracks = bench.image(8)
+    assert bench.last == (SeedStatus.APPLIED, (1, 2), 3)  # 6, 7, 8
+    np.testing.assert_array_equal(tracks.labels, world.labels(8))
+
+
+def test_such_a_seed_starts_even_when_the_stream_pauses() -> None:
+    bench = Bench(buffer__seconds=0.1, seed_timeout=2.0)
+    for number in range(2, 8):
+        bench.image(number)
+    bench.seed(world.seed(1), frame=world.frame(1))
+    bench.now = 2.0
+    bench.session.expire()
+    assert bench.last == (SeedStatus.APPLIED, (1, 2), 3)
+
+
+def test_such_a_seed_belongs_to_the_new_session_when_time_jumps() -> None:
     bench = Bench(buffer__seconds=0.1)
     for number in range(2, 8):
         bench.image(number)
     bench.seed(world.seed(1), frame=world.frame(1))
-    bench.image(8)
-    assert bench.last[0] == SeedStatus.REJECTED and "too old" in bench.outcomes[-1].reason
+    tracks = bench.image(1)
+    assert (bench.session.number, bench.last[:2]) == (2, (SeedStatus.APPLIED, (1, 2)))
+    np.testing.assert_array_equal(tracks.labels, world.labels(1))
 
 
 def test_an_image_brought_along_must_have_the_size_of_the_stream() -> None:

@@ -21,6 +21,6 @@ class Interface:
 
     name: str
     type: str
-    kind: Literal["subscribes", "publishes", "serves"]
+    kind: Literal["subscribes", "publishes", "serves", "calls"]
     text: str
     needs: str = ""

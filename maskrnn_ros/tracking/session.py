@@ -224,6 +224,8 @@ class Session:
             stamp = seeding.seed.stamp_ns
             if seeding.verdict is not None:
                 self._end(seeding, *seeding.verdict)
+            elif self._is_passed(seeding):  # the stream pauses, and the seed needs none of it
+                self._attempt(seeding, self._start)
             elif not (stamp in coming or (stamp == 0 and coming)):
                 what = f"no image with stamp {stamp} came" if stamp else "no image came"
                 self._reject(
@@ -317,12 +319,23 @@ class Session:
             self._seedings.append(seeding)
             reason = "waits for the next image" if stamp == 0 else f"waits for the image with stamp {stamp}"
             self._outcome(seeding, SeedStatus.PENDING, reason)
-        elif self.buffer.at(stamp) is None and (
-            seeding.request.frame is None or oldest is None or stamp < oldest.stamp_ns
-        ):
+        elif self.buffer.at(stamp) is None and (seeding.request.frame is None or oldest is None):
             self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
+        elif oldest is not None and stamp < oldest.stamp_ns:
+            # It brings its image. Drawing by hand takes longer than the buffer reaches back: the seed starts on that
+            # image and goes to the oldest one held in one step. But first the next image shows whether time jumps.
+            self._seedings.append(seeding)
+            gap_s = (oldest.stamp_ns - stamp) * 1e-9
+            self._outcome(
+                seeding, SeedStatus.PENDING, f"starts at the next image, {gap_s:.1f} s before the oldest held"
+            )
         else:
             self._attempt(seeding, self._start)
+
+    def _is_passed(self, seeding: _Seeding) -> bool:
+        """Whether a seed that waits brings its image, and that is older than the newest."""
+        newest = self._tracker.newest
+        return seeding.request.frame is not None and newest is not None and 0 < seeding.seed.stamp_ns < newest.stamp_ns
 
     def _doubt(self, seeding: _Seeding, status: SeedStatus, reason: str) -> None:
         """Wait for the next image with a verdict that a jump of time would overturn.

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mask that is drawn step by step: polygons and rectangles by their vertices, cut-outs, and undo."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from maskrnn_ros.prompts import Prompt, PromptBackend
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
+
+Vertex = tuple[float, float]
+"""Pixel position (x, y); the first pixel covers 0 .. 1."""
+
+
+def fill_polygon(vertices: tuple[Vertex, ...], height: int, width: int) -> BoolArray:
+    """The pixels whose centre lies inside a polygon, bool (height, width).
+
+    Where the polygon crosses itself the even-odd rule holds. Polygons that share an edge share no pixel, which
+    OpenCV's fillPoly, made for pictures, does not promise.
+
+    >>> fill_polygon(((0.0, 0.0), (2.0, 0.0), (2.0, 1.0), (0.0, 1.0)), 2, 3).astype(int)
+    array([[1, 1, 0],
+           [0, 0, 0]])
+
+    Args:
+        vertices: At least three; the last is joined to the first.
+        height: Rows of the image.
+        width: Columns of the image.
+    """
+    inside = np.zeros((height, width), np.bool_)
+    centres = np.arange(width) + 0.5
+    for (x0, y0), (x1, y1) in zip(vertices, vertices[1:] + vertices[:1], strict=True):
+        first, last = (math.ceil(y - 0.5) for y in sorted((y0, y1)))  # rows whose centre is in [y0, y1)
+        rows = np.arange(max(first, 0), min(last, height))
+        if rows.size:
+            crossings = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+            inside[rows] ^= centres >= crossings[:, None]
+    return inside
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Step:
+    vertices: tuple[Vertex, ...]
+    mask: BoolArray | None
+
+
+class Drawing:
+    """A mask in the making over one image.
+
+    Args:
+        image: RGB, uint8 (H, W, 3); not changed.
+    """
+
+    def __init__(self, image: UInt8Array) -> None:
+        self.image = image
+        self._steps = [_Step((), None)]
+
+    @property
+    def vertices(self) -> tuple[Vertex, ...]:
+        """The vertices that no polygon has taken up yet."""
+        return self._steps[-1].vertices
+
+    @property
+    def mask(self) -> BoolArray | None:
+        """What is marked so far, bool (H, W); None before the first polygon."""
+        return self._steps[-1].mask
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is drawn."""
+        return not self.vertices and self.mask is None
+
+    def add(self, x: float, y: float) -> None:
+        """Add a vertex.
+
+        Raises:
+            ValueError: It lies outside the image.
+        """
+        height, width = self.image.shape[:2]
+        if not (0 <= x <= width and 0 <= y <= height):  # NaN is refused, too
+            raise ValueError(f"vertex must lie in the {width}x{height} image, got ({x:.1f}, {y:.1f})")
+        self._push((*self.vertices, (x, y)), self.mask)
+
+    def close_polygon(self) -> None:
+        """Mark what the vertices enclose, beside what is marked already: an object may show in several parts.
+
+        Raises:
+            ValueError: There are fewer than three vertices, or they enclose no pixel.
+        """
+        if len(self.vertices) < 3:
+            raise ValueError(f"a polygon needs 3 vertices, got {len(self.vertices)}")
+        self._mark(fill_polygon(self.vertices, *self._size), "polygon")
+
+    def rectangle(self) -> None:
+        """Mark the rectangle between the last two vertices; earlier ones are dropped.
+
+        Raises:
+            ValueError: There are fewer than two vertices, or no pixel between them.
+        """
+        if len(self.vertices) < 2:
+            raise ValueError(f"a rectangle needs 2 vertices, got {len(self.vertices)}")
+        (x0, y0), (x1, y1) = self.vertices[-2:]
+        self._mark(fill_polygon(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), *self._size), "rectangle")
+
+    def cut_out(self, backend: PromptBackend) -> None:
+        """Mark the object in the box around the vertices, or where there are none, around the mask.
+
+        Around vertices the object is marked beside what is marked already; around the mask, in its stead.
+
+        Args:
+            backend: Makes the mask.
+
+        Raises:
+            ValueError: There is no box, or the backend finds nothing in it.
+        """
+        found = backend(self.image, Prompt(box=self._box()))
+        self._mark(found, "cut-out", beside=bool(self.vertices))
+
+    def undo(self) -> None:
+        """Take back the last step.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if len(self._steps) == 1:
+            raise ValueError("there is nothing to undo")
+        self._steps.pop()
+
+    def finished(self) -> BoolArray:
+        """The mask to send, bool (H, W); vertices that are still open are closed before.
+
+        Raises:
+            ValueError: Nothing is marked, or the open vertices make no polygon.
+        """
+        if self.vertices:
+            self.close_polygon()
+        if self.mask is None:
+            raise ValueError("nothing is drawn: click the corners of the object first")
+        return self.mask
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        height, width = self.image.shape[:2]
+        return height, width
+
+    def _box(self) -> Box:
+        if not self.vertices:
+            box = Box.of_mask(self.mask) if self.mask is not None else None
+            if box is None:
+                raise ValueError("cutting out needs 2 vertices or a polygon around the object, got none")
+            return box
+        if len(self.vertices) < 2:
+            raise ValueError(f"cutting out needs 2 vertices around the object, got {len(self.vertices)}")
+        xs, ys = zip(*self.vertices, strict=True)
+        x0, y0 = math.floor(min(xs)), math.floor(min(ys))
+        return Box(x0, y0, max(x0 + 1, math.ceil(max(xs))), max(y0 + 1, math.ceil(max(ys))))
+
+    def _mark(self, found: BoolArray, what: str, *, beside: bool = True) -> None:
+        if not found.any():
+            raise ValueError(f"the {what} holds no pixel")
+        self._push((), found | self.mask if beside and self.mask is not None else found)
+
+    def _push(self, vertices: tuple[Vertex, ...], mask: BoolArray | None) -> None:
+        self._steps.append(_Step(vertices, mask))

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker as a seeding tool sees it: live instances, seeds sent and what became of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
+
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
+from maskrnn_ros.ros.images import fill_image, stamp_to_ns
+from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.ros.qos import reliable
+from maskrnn_ros.srv import AddInstances, RemoveInstances
+from maskrnn_ros.types import BoolArray, UInt8Array
+
+INTERFACES = (
+    Interface(
+        name="tracker/instances",
+        type="maskrnn_ros/InstanceMaskArray",
+        kind="subscribes",
+        text="Which instances there are to correct and to remove.",
+    ),
+    Interface(
+        name="tracker/seed_result",
+        type="maskrnn_ros/SeedResult",
+        kind="subscribes",
+        text="What became of the masks sent.",
+    ),
+    Interface(name="tracker/add_instances", type="maskrnn_ros/AddInstances", kind="calls", text="Takes the masks."),
+    Interface(
+        name="tracker/remove_instances", type="maskrnn_ros/RemoveInstances", kind="calls", text="Removes instances."
+    ),
+    Interface(name="tracker/reset", type="std_srvs/Trigger", kind="calls", text="Removes all instances."),
+)
+
+_NEW = 255
+"""What a mask of nothing else marks as one new instance; the tracker gives the id."""
+_KEPT = 16
+"""Masks whose end is waited for; a tracker that was restarted tells the end of none."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Sent:
+    """A mask on its way.
+
+    Args:
+        mask: Bool (H, W).
+        header: Of the image that it was drawn on.
+        context: The sender's.
+    """
+
+    mask: BoolArray
+    header: Any
+    context: Any
+
+
+class TrackerClient:
+    """Calls the tracker without waiting for it: its answers come as callbacks of the node's executor.
+
+    Masks go by the service, not by the topic ``~/seed_mask``. The service answers with the id that a new instance
+    got, or with what is wrong. And it takes the image along: a mask takes seconds to draw, meanwhile the tracker may
+    have dropped that image unprocessed or have let go of it.
+
+    Args:
+        node: The rclpy node.
+        on_taken: Called with a ``Sent`` and its ids: the tracker works on it.
+        on_end: Called with a ``Sent`` that was applied (True) or not (False), and one line.
+        on_line: Called with one line for people, and whether it says that something was refused.
+        on_instances: Called when the titles of the live instances change.
+    """
+
+    def __init__(
+        self,
+        node: Any,
+        *,
+        on_taken: Callable[[Sent, tuple[int, ...]], None],
+        on_end: Callable[[Sent, bool, str], None],
+        on_line: Callable[[str, bool], None],
+        on_instances: Callable[[], None],
+    ) -> None:
+        self.instances: dict[int, str] = {}
+        self._on_taken, self._on_end, self._on_line, self._on_instances = on_taken, on_end, on_line, on_instances
+        self._sent: dict[str, Sent] = {}  # until the end of each is known
+        self._asked: dict[str, Sent] = {}  # until it is known whether the tracker took it
+        self._name = node.resolve_service_name
+        newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
+        node.create_subscription(SeedResult, "tracker/seed_result", self._take_result, reliable(10))
+        self._add = node.create_client(AddInstances, "tracker/add_instances")
+        self._remove = node.create_client(RemoveInstances, "tracker/remove_instances")
+        self._reset = node.create_client(Trigger, "tracker/reset")
+
+    def send(self, sent: Sent, image: UInt8Array, instance_id: int = 0) -> None:
+        """Send a mask with its image.
+
+        Args:
+            sent: The mask.
+            image: What it was drawn on, RGB, uint8 (H, W, 3).
+            instance_id: The instance to correct; 0 = a new one.
+
+        Raises:
+            ValueError: Nobody serves, the image has no stamp, or the id cannot be corrected.
+        """
+        if instance_id == _NEW:
+            raise ValueError(f"a mask of {_NEW} alone means a new instance: instance {_NEW} cannot be corrected so")
+        if stamp_to_ns(sent.header.stamp) == 0:
+            raise ValueError("stamp of the frozen image must be > 0 ns, got 0: the tracker matches seeds by it")
+        self._check(self._add)
+        token = f"seed_{uuid.uuid4().hex}"  # the result carries it, so ours is told from another client's
+        request = AddInstances.Request(stamp=sent.header.stamp, image=Image(header=sent.header))
+        fill_image(request.image, image, "rgb8")
+        fill_image(request.mask, np.where(sent.mask, np.uint16(instance_id or _NEW), np.uint16(0)), "mono16")
+        request.mask.header.frame_id = token
+        self._sent[token] = self._asked[token] = sent
+        if len(self._sent) > _KEPT:
+            self._forget(next(iter(self._sent)))
+        self._call(self._add, request, lambda response: self._sent_answer(token, response))
+
+    def remove(self, instance_id: int) -> None:
+        """Remove an instance.
+
+        Raises:
+            ValueError: Nobody serves.
+        """
+        request = RemoveInstances.Request(ids=[instance_id])
+        self._call(self._remove, request, lambda response: self._plain_answer(f"removed {instance_id}", response))
+
+    def reset(self) -> None:
+        """Remove all instances.
+
+        Raises:
+            ValueError: Nobody serves.
+        """
+        self._call(
+            self._reset, Trigger.Request(), lambda response: self._plain_answer("the tracker is reset", response)
+        )
+
+    def _call(self, client: Any, request: Any, on_answer: Callable[[Any], None]) -> None:
+        self._check(client)
+
+        def done(future: Any) -> None:
+            if future.exception() is not None:
+                self._on_line(f"{self._name(client.srv_name)}: {future.exception()}", True)
+            else:
+                on_answer(future.result())
+
+        client.call_async(request).add_done_callback(done)
+
+    def _check(self, client: Any) -> None:
+        if not client.service_is_ready():
+            raise ValueError(f"nobody serves {self._name(client.srv_name)}: start the tracker, or remap to its name")
+
+    def _plain_answer(self, done: str, response: Any) -> None:
+        self._on_line(done if response.success else f"refused: {response.message}", not response.success)
+
+    def _sent_answer(self, token: str, response: Any) -> None:
+        if response.success:
+            self._taken(token, response.ids)
+        elif token in self._sent:
+            self._on_end(self._forget(token), False, f"refused: {response.message}")
+
+    def _forget(self, token: str) -> Sent:
+        self._asked.pop(token, None)
+        return self._sent.pop(token)
+
+    def _taken(self, token: str, ids: Any) -> None:
+        """Say so once: the result may overtake the service's answer."""
+        if token in self._asked:
+            self._on_taken(self._asked.pop(token), tuple(ids))
+
+    def _take_result(self, result: Any) -> None:
+        token = result.header.frame_id
+        if token not in self._sent:
+            return  # another client's
+        if result.status != SeedResult.STATUS_REJECTED:
+            self._taken(token, result.ids)
+        ids = ", ".join(map(str, result.ids))
+        if result.status == SeedResult.STATUS_PENDING:
+            self._on_line(f"instance {ids}: {result.reason}", False)
+            return
+        applied = result.status == SeedResult.STATUS_APPLIED
+        line = f"instance {ids} is tracked" if applied else f"rejected: {result.reason}"
+        self._on_end(self._forget(token), applied, line)
+
+    def _take_instances(self, message: Any) -> None:
+        live = {
+            instance.id: f"{instance.id} {instance.label}".strip()
+            for instance in message.instances
+            if instance.state != InstanceMask.STATE_REMOVED
+        }
+        if live != self.instances:
+            self.instances = live
+            self._on_instances()
+
+
+def labels_message(sent: Sent, instance_id: int) -> Any:
+    """The label mask of a mask that the tracker took: mono16, with the header of its image."""
+    message = Image(header=sent.header)
+    fill_image(message, np.where(sent.mask, np.uint16(instance_id), np.uint16(0)), "mono16")
+    return message

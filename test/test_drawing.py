@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Masks drawn by hand."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pytest
+from matplotlib.path import Path
+
+from maskrnn_ros import drawing as module
+from maskrnn_ros.drawing import Drawing, fill_polygon
+from maskrnn_ros.types import Box
+
+TRIANGLE = ((3.2, 1.7), (28.4, 6.1), (9.9, 22.3))
+CONCAVE = ((2.0, 2.0), (30.0, 4.0), (16.3, 10.1), (28.4, 21.2), (3.0, 20.0))
+
+
+def blank(height: int = 24, width: int = 32) -> Drawing:
+    return Drawing(np.zeros((height, width, 3), np.uint8))
+
+
+def shoelace(vertices) -> float:
+    x, y = np.array(vertices).T
+    return abs(float(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))) / 2
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module).failed == 0
+
+
+@pytest.mark.parametrize("vertices", [TRIANGLE, TRIANGLE[::-1], CONCAVE], ids=["clockwise", "other way", "concave"])
+def test_a_polygon_holds_the_pixels_whose_centre_is_inside(vertices) -> None:
+    mask = fill_polygon(vertices, 24, 32)
+    rows, columns = np.mgrid[:24, :32] + 0.5
+    expected = Path([*vertices, vertices[0]]).contains_points(np.stack([columns.ravel(), rows.ravel()], 1))
+    np.testing.assert_array_equal(mask, expected.reshape(24, 32))
+    assert mask.sum() == pytest.approx(shoelace(vertices), abs=12)
+
+
+def test_the_area_of_a_large_polygon_is_the_analytic_one() -> None:
+    vertices = tuple((500 + 400 * np.cos(a), 500 + 300 * np.sin(a)) for a in np.linspace(0, 6, 9))
+    assert fill_polygon(vertices, 1000, 1000).sum() == pytest.approx(shoelace(vertices), rel=1e-3)
+
+
+def test_polygons_that_share_an_edge_share_no_pixel_and_leave_none() -> None:
+    left = fill_polygon(((0.0, 0.0), (20.5, 0.0), (11.5, 24.0), (0.0, 24.0)), 24, 32)
+    right = fill_polygon(((20.5, 0.0), (32.0, 0.0), (32.0, 24.0), (11.5, 24.0)), 24, 32)
+    assert (left ^ right).all()
+
+
+def test_a_polygon_beyond_the_image_is_cut_off() -> None:
+    assert fill_polygon(((-5.0, -5.0), (50.0, -5.0), (50.0, 50.0), (-5.0, 50.0)), 24, 32).all()
+
+
+def test_a_rectangle_lies_between_the_last_two_vertices() -> None:
+    drawing = blank()
+    for vertex in ((1.0, 1.0), (20.0, 15.0), (5.0, 10.0)):
+        drawing.add(*vertex)
+    drawing.rectangle()
+    expected = np.zeros((24, 32), bool)
+    expected[10:15, 5:20] = True
+    np.testing.assert_array_equal(drawing.mask, expected)
+    assert drawing.vertices == ()
+
+
+def test_parts_add_up_and_undo_goes_back_step_by_step() -> None:
+    drawing = blank()
+    for vertex in ((0.0, 0.0), (4.0, 4.0)):
+        drawing.add(*vertex)
+    drawing.rectangle()
+    first = drawing.mask
+    for vertex in ((10.0, 10.0), (12.0, 10.0), (12.0, 12.0), (10.0, 12.0)):
+        drawing.add(*vertex)
+    drawing.close_polygon()
+    assert drawing.mask.sum() == 16 + 4 and (drawing.mask & first).sum() == 16
+    drawing.undo()
+    assert len(drawing.vertices) == 4 and drawing.mask is first
+    for _ in range(5):
+        drawing.undo()
+    assert drawing.mask is None and drawing.vertices == ((0.0, 0.0), (4.0, 4.0))
+    drawing.undo(), drawing.undo()
+    assert drawing.is_empty
+    with pytest.raises(ValueError, match="nothing to undo"):
+        drawing.undo()
+
+
+def test_what_is_finished_closes_the_open_polygon() -> None:
+    drawing = blank()
+    for vertex in TRIANGLE:
+        drawing.add(*vertex)
+    np.testing.assert_array_equal(drawing.finished(), fill_polygon(TRIANGLE, 24, 32))
+    drawing.undo()
+    assert drawing.vertices == TRIANGLE
+
+
+class Backend:
+    """Marks the inner pixels of the box that it is given."""
+
+    def __call__(self, image, prompt):
+        self.box = box = prompt.box
+        mask = np.zeros(image.shape[:2], bool)
+        mask[box.y0 + 1 : box.y1 - 1, box.x0 + 1 : box.x1 - 1] = True
+        return mask
+
+
+def test_a_cut_out_looks_at_the_box_of_the_vertices_then_at_that_of_the_mask() -> None:
+    drawing, backend = blank(), Backend()
+    drawing.add(4.3, 5.0)
+    drawing.add(20.0, 15.6)
+    drawing.cut_out(backend)
+    assert backend.box == Box(4, 5, 20, 16)
+    assert Box.of_mask(drawing.mask) == Box(5, 6, 19, 15)
+    drawing.cut_out(backend)
+    assert backend.box == Box(5, 6, 19, 15)
+    assert Box.of_mask(drawing.mask) == Box(6, 7, 18, 14)  # in the place of the mask before
+
+
+@pytest.mark.parametrize(
+    ("vertices", "action", "message"),
+    [
+        ((), Drawing.close_polygon, "needs 3 vertices, got 0"),
+        (((1.0, 1.0), (2.0, 2.0)), Drawing.close_polygon, "needs 3 vertices, got 2"),
+        (((1.0, 1.0), (2.0, 2.0), (3.0, 3.0)), Drawing.close_polygon, "polygon holds no pixel"),
+        (((1.0, 1.0),), Drawing.rectangle, "needs 2 vertices, got 1"),
+        (((1.0, 1.0), (9.0, 1.0)), Drawing.rectangle, "rectangle holds no pixel"),
+        ((), Drawing.finished, "nothing is drawn"),
+        ((), lambda drawing: drawing.cut_out(Backend()), "needs 2 vertices or a polygon"),
+        (((1.0, 1.0),), lambda drawing: drawing.cut_out(Backend()), "needs 2 vertices around the object, got 1"),
+        (((1.0, 1.0), (2.0, 2.0)), lambda drawing: drawing.cut_out(Backend()), "cut-out holds no pixel"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_and_changes_nothing(vertices, action, message) -> None:
+    drawing = blank()
+    for vertex in vertices:
+        drawing.add(*vertex)
+    with pytest.raises(ValueError, match=message):
+        action(drawing)
+    assert (drawing.vertices, drawing.mask) == (vertices, None)
+
+
+@pytest.mark.parametrize("vertex", [(-0.1, 5.0), (32.1, 5.0), (5.0, -0.1), (5.0, 24.1), (float("nan"), 5.0)])
+def test_a_vertex_outside_the_image_is_refused(vertex) -> None:
+    drawing = blank()
+    with pytest.raises(ValueError, match="vertex must lie in the 32x24 image"):
+        drawing.add(*vertex)
+    drawing.add(32.0, 24.0)  # the very corner belongs to it

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seeding tool, driven as RViz2 and rqt_image_view would: synthetic feedback over real topics and services."""
+
+from __future__ import annotations
+
+import doctest
+
+import cv2
+import numpy as np
+import pytest
+import world
+from seed_bench import TOOL, FakeTracker, connected  # skips where ROS is absent, hence first
+
+# isort: split
+
+from geometry_msgs.msg import Point
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from visualization_msgs.msg import (
+    InteractiveMarkerControl,
+    InteractiveMarkerFeedback,
+    InteractiveMarkerUpdate,
+    Marker,
+    MarkerArray,
+)
+
+from maskrnn_ros.ros import image_plane, seed_markers
+from maskrnn_ros.ros.images import image_to_rgb, stamp_to_ns
+from maskrnn_ros.ros.seed_menu import ENTRIES, chosen, menu
+from maskrnn_ros.ros.seed_tool import INTERFACES
+
+WIDTH, HEIGHT = world.WIDTH, world.HEIGHT
+
+
+@pytest.fixture
+def tracker():
+    return FakeTracker()
+
+
+@pytest.fixture
+def bench(tracker):
+    with connected(tracker) as bench:
+        yield bench
+
+
+# --- what RViz2 gets ---
+
+
+def test_examples() -> None:
+    for module in (image_plane, seed_markers):
+        result = doctest.testmod(module)
+        assert (result.failed, result.attempted > 0) == (0, True)
+
+
+def test_plane_and_pixels_are_each_other_s_inverse() -> None:
+    columns, rows = np.array([0.0, 13.7, 128.0]), np.array([0.0, 50.2, 96.0])
+    x, y = image_plane.to_plane(columns, rows, 128)
+    assert (x.max(), y.min(), y.max()) == (1.0, -0.75, 0.0)
+    np.testing.assert_allclose(image_plane.to_pixel(x, y, 128), (columns, rows))
+
+
+def sampled(marker, column: float, row: float) -> np.ndarray:
+    """The colour RViz2 would show at that pixel position: by triangle, barycentric uv, and the texture, v down."""
+    picture = cv2.cvtColor(cv2.imdecode(np.array(marker.texture.data), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    point = np.array([column / WIDTH, -row / WIDTH, 1.0])
+    for first in range(0, len(marker.points), 3):
+        corners = np.array([[p.x, p.y, 1.0] for p in marker.points[first : first + 3]]).T
+        weights = np.linalg.solve(corners, point)
+        if (weights >= -1e-9).all():
+            uv = weights @ np.array([[c.u, c.v] for c in marker.uv_coordinates[first : first + 3]])
+            return picture[int(uv[1] * picture.shape[0]), int(uv[0] * picture.shape[1])].astype(int)
+    raise AssertionError("no triangle covers the point")
+
+
+def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)  # every quarter in a colour of its own
+    picture[:48, :64], picture[:48, 64:] = (250, 0, 0), (0, 250, 0)
+    picture[48:, :64], picture[48:, 64:] = (0, 0, 250), (250, 250, 0)
+    sent = bench.image(picture, 5_000_000_123)
+    bench.wait(lambda: bench.updates and bench.updates[-1].markers[0].controls[0].markers[0].texture_resource)
+    update = bench.updates[-1]
+    (marker,) = update.markers
+    assert (update.type, list(update.poses), list(update.erases)) == (InteractiveMarkerUpdate.UPDATE, [], [])
+    assert (marker.name, marker.description, marker.scale) == ("image", "", 1.0)
+    assert (marker.header.frame_id, stamp_to_ns(marker.header.stamp)) == ("maskrnn_image", 0)
+    assert (marker.pose.orientation.w, marker.pose.position) == (1.0, Point())
+    (control,) = marker.controls
+    assert (control.name, control.interaction_mode) == ("image", InteractiveMarkerControl.BUTTON)
+    assert (control.always_visible, control.orientation_mode) == (True, InteractiveMarkerControl.INHERIT)
+    (quad,) = control.markers
+    assert (quad.type, quad.action, quad.header.frame_id) == (Marker.TRIANGLE_LIST, Marker.ADD, "")
+    assert (quad.scale.x, quad.scale.y, quad.scale.z) == (1.0, 1.0, 1.0)
+    assert (quad.color.r, quad.color.g, quad.color.b, quad.color.a) == (1.0, 1.0, 1.0, 1.0)
+    assert len(quad.colors) == 0 and quad.pose.orientation.w == 1.0
+    assert quad.texture_resource == "embedded://frozen_5_000000123"
+    assert (quad.texture.format, quad.texture.header) == ("jpeg", sent.header)
+    corners = [(p.x, p.y, p.z) for p in quad.points]
+    assert len(corners) == len(quad.uv_coordinates) == 6
+    assert set(corners) == {(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, -0.75, 0.0), (1.0, -0.75, 0.0)}
+    for first in (0, 3):
+        a, b, c = np.array(corners[first : first + 3])
+        assert np.cross(b - a, c - a)[2] > 0  # towards the viewer above
+    for corner, uv in zip(corners, quad.uv_coordinates, strict=True):
+        assert (uv.u, uv.v) == (corner[0], -corner[1] / 0.75)
+    for column, row in ((20, 20), (100, 20), (20, 80), (100, 80), (3, 93), (125, 3)):
+        assert np.abs(sampled(quad, column, row) - picture[row, column]).max() < 12  # JPEG
+
+
+def test_the_menu_is_there_before_the_first_image(bench) -> None:
+    marker, number = bench.marker()
+    assert number >= 1
+    assert [e.title for e in marker.menu_entries if not e.parent_id] == [entry.title for entry in ENTRIES]
+    quad = marker.controls[0].markers[0]
+    assert (quad.texture_resource, len(quad.points), len(quad.uv_coordinates)) == ("", 6, 0)
+    assert bench.text[-1] == "waiting for images on /image"
+    bench.choose("Freeze newest")
+    bench.wait(lambda: bench.text[:1] == ["there is no image on /image yet"])
+
+
+def test_updates_are_numbered_without_a_gap_and_the_service_gives_the_latest(bench, tracker) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    tracker.live(bench, i1="", i2="cup")
+    tracker.live(bench, i2="cup")
+    bench.image(world.image(1), world.stamp_ns(1))
+    assert bench.trigger("freeze").success
+    marker, number = bench.marker()
+    bench.wait(lambda: bench.updates[-1].seq_num == number)
+    numbers = [update.seq_num for update in bench.updates]
+    assert numbers == list(range(numbers[0], number + 1)) and len(numbers) >= 4
+    assert marker == bench.updates[-1].markers[0]
+    # no keep-alive: RViz2 expects none
+    assert {update.type for update in bench.updates} == {InteractiveMarkerUpdate.UPDATE}
+
+
+def test_the_menu_has_a_submenu_entry_for_every_live_instance(bench, tracker) -> None:
+    tracker.live(bench, i3="", i12="cup")
+    bench.wait(lambda: len(bench.updates[-1].markers[0].menu_entries) == len(ENTRIES) + 4)
+    entries = bench.updates[-1].markers[0].menu_entries
+    ids = [entry.id for entry in entries]
+    assert len(set(ids)) == len(ids) and 0 not in ids
+    for entry in entries:
+        assert entry.parent_id in [0, *ids[: ids.index(entry.id)]]  # parents come first
+    parents = {entry.id: entry.title for entry in entries}
+    children = [(parents[entry.parent_id], entry.title) for entry in entries if entry.parent_id]
+    expected = [(t, name) for t in ("Correct instance", "Remove instance") for name in ("3", "12 cup")]
+    assert children == expected
+
+
+def test_menu_ids_tell_the_entry_and_the_instance() -> None:
+    known = {entry.id: entry for entry in menu({1: "1", 65535: "65535"})}
+    for menu_id, entry in known.items():
+        found, instance_id = chosen(menu_id)
+        assert str(instance_id or found.title) == entry.title
+    for stranger in (0, 5, (len(ENTRIES) + 1) << 20):
+        with pytest.raises(ValueError, match="menu_entry_id"):
+            chosen(stranger)
+
+
+def test_every_menu_entry_is_a_trigger_service_and_is_in_the_interfaces(bench) -> None:
+    triggers = {i.name for i in INTERFACES if (i.type, i.kind) == ("std_srvs/Trigger", "serves")}
+    assert triggers == {f"~/{entry.name}" for entry in ENTRIES}
+    served = dict(bench.client.get_service_names_and_types_by_node("rviz_seed_tool", "/"))
+    for name in triggers:
+        assert served[name.replace("~", TOOL)] == ["std_srvs/srv/Trigger"]
+
+
+def test_the_interfaces_are_those_of_the_node(bench) -> None:
+    def asked(kind) -> set[tuple[str, str]]:
+        found = set()
+        for interface in (i for i in INTERFACES if i.kind == kind):
+            package, _, name = interface.type.partition("/")
+            folder = "srv" if kind in ("serves", "calls") else "msg"
+            full = interface.name.replace("~", TOOL) if interface.name[0] == "~" else f"/{interface.name}"
+            found.add((full, f"{package}/{folder}/{name}"))
+        return found
+
+    def there(names_and_types) -> set[tuple[str, str]]:
+        rest = ("/rosout", "/parameter_events", "/clock")
+        pairs = {(name, kinds[0]) for name, kinds in names_and_types if name not in rest}
+        return {(name, kind) for name, kind in pairs if "rcl_interfaces" not in kind and "type_description" not in kind}
+
+    who = ("rviz_seed_tool", "/")
+    node = bench.client
+    bench.wait(lambda: there(node.get_client_names_and_types_by_node(*who)) == asked("calls"))
+    assert there(node.get_subscriber_names_and_types_by_node(*who)) == asked("subscribes")
+    assert there(node.get_publisher_names_and_types_by_node(*who)) == asked("publishes")
+    assert there(node.get_service_names_and_types_by_node(*who)) == asked("serves")
+
+
+# --- drawing ---
+
+
+def test_the_first_image_is_frozen_and_later_ones_wait_for_freeze(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.image(world.image(1), world.stamp_ns(1))
+    resource = "embedded://frozen_{}_{:09d}"
+    bench.wait(lambda: bench.updates[-1].markers[0].controls[0].markers[0].texture_resource)
+    shown = bench.updates[-1].markers[0].controls[0].markers[0].texture_resource
+    assert shown == resource.format(*divmod(world.stamp_ns(0), 10**9))
+    bench.corners((5, 5), width=WIDTH)
+    bench.choose("Freeze newest")
+    wanted = resource.format(*divmod(world.stamp_ns(1), 10**9))
+    bench.wait(lambda: bench.updates[-1].markers[0].controls[0].markers[0].texture_resource == wanted)
+    bench.wait(lambda: not bench.vertices)
+
+
+def test_a_click_of_rviz_is_one_vertex_where_it_was_clicked(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.press(0.25, -0.5)
+    bench.press(0.5, -0.125)
+    bench.wait(lambda: len(bench.vertices) >= 2)
+    bench.press(0.5, -0.125, valid=False)
+    bench.wait(lambda: "click again" in bench.text[0])
+    assert [(p.x, p.y) for p in bench.vertices] == [(0.25, -0.5), (0.5, -0.125)]
+    assert bench.node._drawing.vertices == ((32.0, 64.0), (64.0, 16.0))
+
+
+def test_clicks_beside_the_image_and_on_strange_markers_do_nothing(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    stranger = InteractiveMarkerFeedback(marker_name="other", event_type=InteractiveMarkerFeedback.BUTTON_CLICK)
+    stranger.mouse_point_valid = True
+    bench.feedback.publish(stranger)
+    bench.press(1.01, -0.5)
+    bench.wait(lambda: bench.text[:1] == ["vertex must lie in the 128x96 image, got (129.3, 64.0)"])
+    assert bench.vertices == []
+    bench.feedback.publish(
+        InteractiveMarkerFeedback(marker_name="image", event_type=InteractiveMarkerFeedback.MENU_SELECT)
+    )
+    bench.wait(lambda: bench.text[:1] == ["menu_entry_id must be one of the menu's, got 0"])
+
+
+def test_clicks_of_rqt_are_pixels(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.clicks.publish(Point(x=32.0, y=64.0))
+    bench.wait(lambda: bench.vertices)
+    assert [(p.x, p.y) for p in bench.vertices] == [(0.25, -0.5)]
+
+
+def test_the_drawing_is_shown_in_the_frame_of_the_image(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
+    bench.wait(lambda: bench.shown("line"))
+    latest = bench.arrays[-1].markers
+    assert latest[0].action == Marker.DELETEALL
+    assert len({(marker.ns, marker.id) for marker in latest}) == len(latest)
+    for marker in latest:
+        assert (marker.header.frame_id, marker.pose.orientation.w) == ("maskrnn_image", 1.0)
+        assert stamp_to_ns(marker.header.stamp) == 0
+    (line,), (dots,) = bench.shown("line"), bench.shown("vertices")
+    assert (line.type, dots.type) == (Marker.LINE_STRIP, Marker.SPHERE_LIST)
+    for marker in (line, dots):
+        assert [(p.x, p.y) for p in marker.points] == [(0.25, -0.25), (0.75, -0.25), (0.75, -0.5)]
+        assert all(p.z > 0 for p in marker.points) and marker.scale.x > 0 and marker.color.a == 1.0
+    assert bench.text[-1].startswith("3 corners")
+    assert all(marker.pose.position.y > 0 for marker in bench.shown("text"))  # above the image, not on it
+    refused = bench.trigger("rectangle")  # the last two are on one column
+    assert (refused.success, refused.message) == (False, "the rectangle holds no pixel")
+    assert bench.trigger("undo").success
+    bench.wait(lambda: len(bench.vertices) == 2)
+
+
+def test_the_outline_of_a_rectangle_is_its_border(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 64), width=WIDTH)
+    bench.choose("Rectangle")
+    bench.wait(lambda: bench.shown("mask"))
+    (outline,) = bench.shown("mask")
+    pairs = [tuple((p.x, p.y) for p in outline.points[i : i + 2]) for i in range(0, len(outline.points), 2)]
+    left, right, top, bottom = 0.25, 0.75, -0.25, -0.5
+    assert set(pairs) == {
+        ((left, top), (right, top)),
+        ((left, bottom), (right, bottom)),
+        ((left, top), (left, bottom)),
+        ((right, top), (right, bottom)),
+    }
+    assert bench.text[-1].startswith(f"{64 * 32} pixels marked")
+
+
+def test_who_subscribes_late_gets_the_drawing(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((5, 5), width=WIDTH)
+    late: list = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.client.create_subscription(MarkerArray, f"{TOOL}/markers", late.append, latched)
+    bench.wait(lambda: late)
+    assert late[0] == bench.arrays[-1]
+
+
+def test_the_picture_for_rqt_shows_image_and_drawing(bench) -> None:
+    sent = bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((40, 60), (100, 60), width=WIDTH)
+    bench.wait(lambda: bench.pictures and (image_to_rgb(bench.pictures[-1])[60, 70] == (255, 230, 0)).all())
+    picture = bench.pictures[-1]
+    assert (picture.header, picture.encoding) == (sent.header, "rgb8")
+    np.testing.assert_array_equal(image_to_rgb(picture)[70:], world.image(0)[70:])
