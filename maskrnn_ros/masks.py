@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The crop masks of ``maskrnn_ros/msg/InstanceMask``: arrays to bytes and back, without ROS.
 
-Who receives the message needs two lines:
+Who receives an ``InstanceMaskArray`` asks it for an instance, and that for what is needed:
 
-    mask = decode(msg.data, msg.height, msg.width, msg.encoding)
-    full = paste(mask, msg.x, msg.y, image_height, image_width)
+    cup = find(message, 3)                      # None where it is not there
+    full = full_mask(message, cup)              # bool (H, W)
+    cutout = crop(image, cup, background=0)     # its part of an image, black around it
+
+These read the fields of the message and need no ROS: a message that was read from a bag will do.
 
 All encodings go row by row from the top left pixel; `InstanceMask.msg` defines them with a numpy recipe each.
 """
@@ -13,12 +16,14 @@ from __future__ import annotations
 
 import array
 import enum
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.types import BoolArray, UInt8Array
+from maskrnn_ros.types import BoolArray, LabelArray, UInt8Array
 
 Data: TypeAlias = "bytes | bytearray | memoryview | array.array[int] | UInt8Array"
 """What holds the bytes of a mask: rclpy gives an array.array, rosbags an ndarray, ``encode`` bytes."""
@@ -141,6 +146,115 @@ def paste(mask: BoolArray, x: int, y: int, height: int, width: int) -> BoolArray
     full = np.zeros((height, width), np.bool_)
     full[y : y + rows, x : x + columns] = mask
     return full
+
+
+def find(message: Any, instance_id: int) -> Any | None:
+    """The instance of that id in an InstanceMaskArray, whatever its state; None where it is not there.
+
+    >>> from types import SimpleNamespace as Message
+    >>> find(Message(instances=[Message(id=2), Message(id=7)]), 7).id
+    7
+    """
+    return next((instance for instance in message.instances if instance.id == instance_id), None)
+
+
+def mask_of(instance: Any) -> BoolArray:
+    """Mask of an InstanceMask inside its box, bool (h, w); (0, 0) where the instance is not seen.
+
+    >>> from types import SimpleNamespace as Message
+    >>> mask_of(Message(area=1, width=2, height=1, encoding=MaskEncoding.MONO8, data=bytes([0, 255])))
+    array([[False,  True]])
+
+    Raises:
+        ValueError: The data contradict the message, or the tracker was told to leave the masks out.
+    """
+    if not instance.area:
+        return np.zeros((0, 0), np.bool_)
+    if instance.encoding == MaskEncoding.NONE:
+        raise ValueError("the message holds no masks: expected mask_encoding mono8, bits, rle or prob8, got none")
+    return decode(instance.data, instance.height, instance.width, instance.encoding)
+
+
+def full_mask(message: Any, instance: Any) -> BoolArray:
+    """Mask of an instance in the image of its InstanceMaskArray, bool (H, W); all False where it is not seen.
+
+    >>> from types import SimpleNamespace as Message
+    >>> cup = Message(id=1, area=1, x=1, y=0, width=1, height=1, encoding=MaskEncoding.MONO8, data=bytes([255]))
+    >>> full_mask(Message(image_height=1, image_width=3, instances=[cup]), cup)
+    array([[False,  True, False]])
+
+    Raises:
+        ValueError: As in ``mask_of``, or the crop does not lie inside the image.
+    """
+    size = message.image_height, message.image_width
+    return paste(mask_of(instance), instance.x, instance.y, *size) if instance.area else np.zeros(size, np.bool_)
+
+
+def label_image(message: Any) -> LabelArray:
+    """Ids by pixel of an InstanceMaskArray, int32 (H, W), 0 = background; what ``~/label_image`` shows.
+
+    >>> from types import SimpleNamespace as Message
+    >>> cup = Message(id=5, area=1, x=1, y=0, width=1, height=1, encoding=MaskEncoding.MONO8, data=bytes([255]))
+    >>> label_image(Message(image_height=1, image_width=3, instances=[cup]))
+    array([[0, 5, 0]], dtype=int32)
+
+    Raises:
+        ValueError: As in ``full_mask``.
+    """
+    labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
+    for instance in message.instances:
+        labels[full_mask(message, instance)] = instance.id
+    return labels
+
+
+def crop(image: npt.NDArray[Any], instance: Any, background: int | Sequence[int] | None = None) -> npt.NDArray[Any]:
+    """An instance cut out of an image by its box, (h, w) or (h, w, C), a copy; no pixel where it is not seen.
+
+    >>> from types import SimpleNamespace as Message
+    >>> cup = Message(
+    ...     area=1, box=Message(x_offset=1, y_offset=0, width=2, height=1), x=1, y=0,
+    ...     width=2, height=1, encoding=MaskEncoding.MONO8, data=bytes([0, 255]),
+    ... )
+    >>> crop(np.array([[7, 8, 9]]), cup), crop(np.array([[7, 8, 9]]), cup, background=0)
+    (array([[8, 9]]), array([[0, 9]]))
+
+    Args:
+        image: The image of the message, (H, W) or (H, W, C): colour, or depth of the same view.
+        instance: InstanceMask.
+        background: What pixels beside the mask become, a value or one for each channel; None leaves them.
+
+    Raises:
+        ValueError: The box does not lie inside the image, or as in ``mask_of`` if there is a background.
+    """
+    box, (height, width) = instance.box, image.shape[:2]
+    right, bottom = box.x_offset + box.width, box.y_offset + box.height
+    if right > width or bottom > height:
+        raise ValueError(f"box must lie inside the image of {width}x{height} pixels, got its end at {right}, {bottom}")
+    cutout: npt.NDArray[Any] = image[box.y_offset : bottom, box.x_offset : right].copy()
+    if background is not None and instance.area:
+        mask = paste(mask_of(instance), instance.x - box.x_offset, instance.y - box.y_offset, *cutout.shape[:2])
+        cutout[~mask] = background
+    return cutout
+
+
+def outlines(instance: Any) -> list[npt.NDArray[np.int32]]:
+    """Outer contours of an InstanceMask, the largest first: int32 (n, 2), (x, y) of border pixels in the image.
+
+    Holes are not in them, so a polygon made of them covers at least the mask.
+
+    >>> from types import SimpleNamespace as Message
+    >>> cup = Message(area=6, x=10, y=20, width=3, height=2, encoding=MaskEncoding.MONO8, data=bytes([255] * 6))
+    >>> outlines(cup)[0].tolist()
+    [[10, 20], [10, 21], [12, 21], [12, 20]]
+
+    Raises:
+        ValueError: As in ``mask_of``.
+    """
+    if not instance.area:
+        return []
+    found, _ = cv2.findContours(mask_of(instance).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    offset = np.array([instance.x, instance.y], np.int32)
+    return [contour[:, 0] + offset for contour in sorted(found, key=cv2.contourArea, reverse=True)]
 
 
 def _known(encoding: int) -> MaskEncoding:

@@ -168,7 +168,7 @@ class Track:
         status: State on this image.
         age: Images since the last seed of this id.
         frames_unseen: Images since the instance was last seen.
-        score: Mean probability inside the mask, 0..1; 0 where the mask is empty.
+        score: Estimate of the mask's IoU with the truth, 0..1; 0 where the mask is empty.
         visibility: Estimate of the visible share, 0..1.
         box: Smallest box around the mask; None where the mask is empty.
         mask: bool, (box.height, box.width): the mask inside the box; (0, 0) where it is empty.

@@ -15,6 +15,7 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 from ament_index_python.packages import get_package_share_directory  # noqa: E402
 
 FROZEN = {
+    "maskrnn_ros/msg/InstanceEvent": "RIHS01_fbf1ca4189ebee3fac786fee33f9bf2806d4fd99a2fce38e62b6c5ff14d99680",
     "maskrnn_ros/msg/InstanceMask": "RIHS01_442446d23a7d8dcd03541f80071dddce24ca08206e53afd0a773d49f7fa76134",
     "maskrnn_ros/msg/InstanceMaskArray": "RIHS01_6fc5baa6174ea76ac42018c55caaa0ed3e81caa8434ccc1d9d05c985e0d5edd3",
     "maskrnn_ros/msg/InstancePosition": "RIHS01_ef1841aabefbf0b33c94d01e2777ce249af8e914230732f3e6ae7bef7887441c",

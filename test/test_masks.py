@@ -4,16 +4,33 @@
 from __future__ import annotations
 
 import array
+import doctest
 import pathlib
 import re
+from types import SimpleNamespace
 
+import cv2
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskrnn_ros.masks import MaskEncoding, decode, decode_probability, encode, paste
+from maskrnn_ros import masks as masks_module
+from maskrnn_ros.masks import (
+    MaskEncoding,
+    crop,
+    decode,
+    decode_probability,
+    encode,
+    find,
+    full_mask,
+    label_image,
+    mask_of,
+    outlines,
+    paste,
+)
+from maskrnn_ros.types import Box
 
 MESSAGE = (pathlib.Path(__file__).parents[1] / "msg" / "InstanceMask.msg").read_text()
 WITH_MASK = [encoding for encoding in MaskEncoding if encoding != MaskEncoding.NONE]
@@ -228,3 +245,102 @@ def test_wrong_length_of_a_probability_is_refused():
 def test_what_cannot_be_encoded_is_refused(mask, probability, encoding, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         encode(mask, probability, encoding)
+
+
+def message_of(labels: np.ndarray, encoding: int) -> SimpleNamespace:
+    """An InstanceMaskArray without ROS: what is in the label map, and a last instance that is not seen."""
+    instances = [instance_of(i, labels == i, encoding) for i in np.unique(labels[labels != 0]).tolist()]
+    hidden = instance_of(99, np.zeros_like(labels, bool), encoding)
+    return SimpleNamespace(image_height=labels.shape[0], image_width=labels.shape[1], instances=[*instances, hidden])
+
+
+def instance_of(instance_id: int, mask: np.ndarray, encoding: int) -> SimpleNamespace:
+    box = Box.of_mask(mask)
+    x, y, width, height = (box.x0, box.y0, box.width, box.height) if box else (0, 0, 0, 0)
+    inside = mask[y : y + height, x : x + width]
+    kept = (width, height) if encoding != MaskEncoding.NONE else (0, 0)
+    return SimpleNamespace(
+        id=instance_id,
+        area=int(mask.sum()),
+        box=SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height),
+        x=x,
+        y=y,
+        width=kept[0],
+        height=kept[1],
+        encoding=int(encoding),
+        data=encode(inside, inside.astype(np.float32), encoding),
+    )
+
+
+def scene() -> np.ndarray:
+    labels = np.zeros((9, 13), np.int32)
+    labels[1:6, 2:8] = 3
+    labels[3, 4] = 0  # a hole
+    labels[4:9, 6:13] = 7
+    labels[0, 12] = 7  # in two parts, at the border
+    return labels
+
+
+@pytest.mark.parametrize("encoding", WITH_MASK)
+def test_masks_of_a_message_are_those_of_the_label_map(encoding) -> None:
+    labels = scene()
+    message = message_of(labels, encoding)
+    np.testing.assert_array_equal(label_image(message), labels)
+    for i in (3, 7, 99):
+        np.testing.assert_array_equal(full_mask(message, find(message, i)), labels == i)
+    assert find(message, 4) is None
+
+
+@pytest.mark.parametrize("image", [np.arange(117).reshape(9, 13), np.arange(351, dtype=np.uint8).reshape(9, 13, 3)])
+def test_a_crop_is_a_copy_of_the_box_and_its_background_can_go(image) -> None:
+    labels = scene()
+    cup = find(message_of(labels, MaskEncoding.BITS), 3)
+    cutout = crop(image, cup)
+    np.testing.assert_array_equal(cutout, image[1:6, 2:8])
+    assert not np.shares_memory(cutout, image)
+    colour = 5 if image.ndim == 2 else (1, 2, 3)
+    bare = crop(image, cup, background=colour)
+    mask = labels[1:6, 2:8] == 3
+    np.testing.assert_array_equal(bare[mask], image[1:6, 2:8][mask])
+    assert (bare[~mask] == colour).all()
+
+
+def test_what_is_not_seen_has_no_pixel_and_no_outline() -> None:
+    message = message_of(scene(), MaskEncoding.RLE)
+    hidden = find(message, 99)
+    assert crop(np.zeros((9, 13, 3)), hidden, background=0).shape == (0, 0, 3)
+    assert mask_of(hidden).shape == (0, 0)
+    assert outlines(hidden) == []
+
+
+def test_outlines_filled_are_the_mask_without_its_holes() -> None:
+    labels = scene()
+    message = message_of(labels, MaskEncoding.MONO8)
+    for i, count in ((3, 1), (7, 2)):
+        found = outlines(find(message, i))
+        assert len(found) == count
+        filled = cv2.drawContours(np.zeros(labels.shape, np.uint8), found, -1, 1, cv2.FILLED)
+        expected = labels == i
+        if i == 3:
+            expected[3, 4] = True
+        np.testing.assert_array_equal(filled, expected)
+    assert outlines(find(message, 7))[1].tolist() == [[12, 0]]
+
+
+def test_a_message_without_masks_still_has_boxes() -> None:
+    cup = find(message_of(scene(), MaskEncoding.NONE), 3)
+    assert crop(np.zeros((9, 13)), cup).shape == (5, 6)
+    with pytest.raises(ValueError, match="holds no masks: expected mask_encoding mono8"):
+        mask_of(cup)
+
+
+@pytest.mark.parametrize("size", [(5, 13), (9, 7)])
+def test_an_image_of_another_size_is_refused(size) -> None:
+    cup = find(message_of(scene(), MaskEncoding.MONO8), 3)
+    with pytest.raises(ValueError, match="box must lie inside the image of .* got its end at 8, 6"):
+        crop(np.zeros(size), cup)
+
+
+def test_the_examples_of_the_docstrings_run() -> None:
+    found = doctest.testmod(masks_module)
+    assert found.attempted >= 10 and not found.failed

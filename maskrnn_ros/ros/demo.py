@@ -19,10 +19,11 @@ from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, deterministic, load
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
+from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.ros.images import stamp_to_ns
-from maskrnn_ros.ros.node_process import Listener, child_process, labels_of, node_command
+from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.replay import ADAPTATION_MODE, play
 from maskrnn_ros.types import LabelArray
@@ -132,7 +133,7 @@ class _Collector:
         node.create_subscription(TrackerStatus, f"{_TRACKER}/status", self._on_status, reliable(10))
 
     def _on_instances(self, message: Any) -> None:
-        self.labels[stamp_to_ns(message.header.stamp)] = labels_of(message)
+        self.labels[stamp_to_ns(message.header.stamp)] = label_image(message)
 
     def _on_status(self, message: Any) -> None:
         if np.isnan(self.active_s):

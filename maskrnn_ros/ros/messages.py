@@ -9,8 +9,9 @@ from typing import Any
 
 from sensor_msgs.msg import RegionOfInterest
 
+from maskrnn_ros.events import Event
 from maskrnn_ros.masks import MaskEncoding, encode
-from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
+from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import labels_from_image, stamp_to_ns
 from maskrnn_ros.tracking.session import SeedOutcome
 from maskrnn_ros.types import Box, Seed, Track, Tracks
@@ -91,4 +92,17 @@ def seed_result(outcome: SeedOutcome) -> Any:
         session=outcome.session,
         frames_used=outcome.frames_used,
         duration=outcome.duration_s,
+    )
+
+
+def instance_event(event: Event, header: Any, frame_index: int) -> Any:
+    """An InstanceEvent; ``header`` is that of the source image."""
+    return InstanceEvent(
+        header=header,
+        session=event.session,
+        frame_index=frame_index,
+        id=event.instance_id,
+        label=event.name,
+        before=InstanceEvent.STATE_NONE if event.before is None else int(event.before),
+        after=int(event.after),
     )

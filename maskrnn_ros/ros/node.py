@@ -34,6 +34,7 @@ from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.ros import parameters
+from maskrnn_ros.ros.event_output import EventOutput
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import (
@@ -179,6 +180,7 @@ class TrackerNode(LifecycleNode):
         self._instances = create(InstanceMaskArray, "~/instances", _DEPTH)
         self._label_image = create(Image, "~/label_image", _DEPTH)
         self._overlay = create(Image, "~/overlay", _DEPTH)
+        self._events = EventOutput(create)
         self._seed_result = create(SeedResult, "~/seed_result", _DEPTH)
         self._status = create(TrackerStatus, "~/status", _DEPTH)
         self._diagnostics = create(DiagnosticArray, "/diagnostics", _DEPTH)
@@ -321,6 +323,7 @@ class TrackerNode(LifecycleNode):
                 encoding=encoding,
             )
         )
+        self._events.publish(result)
 
     def _report_seed(self, outcome: SeedOutcome) -> None:
         self._seed_result.publish(seed_result(outcome))

@@ -15,12 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ament_index_python.packages import PackageNotFoundError, get_package_share_path
 
-from maskrnn_ros.masks import decode, paste
 from maskrnn_ros.ros.qos import POLL_S, client_node, wait_for_answers
-from maskrnn_ros.types import LabelArray
 
 _START_TIMEOUT_S = 180.0
 """A node that ends is noticed at once. One that warms up while others take all cores may need a minute, not 3 s."""
@@ -130,16 +127,6 @@ class Listener:
                     raise RuntimeError(f"the node ended with exit status {status}, see above") from error
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"the node did not start within {_START_TIMEOUT_S:g} s: {error}") from error
-
-
-def labels_of(message: Any) -> LabelArray:
-    """The label map int32 (H, W) of an InstanceMaskArray."""
-    labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
-    for instance in message.instances:
-        if instance.area:
-            mask = decode(instance.data, instance.height, instance.width, instance.encoding)
-            labels[paste(mask, instance.x, instance.y, *labels.shape)] = instance.id
-    return labels
 
 
 def use_large_segments() -> None:

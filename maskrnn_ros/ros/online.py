@@ -26,9 +26,10 @@ from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.online import OnlineRun
 from maskrnn_ros.evaluation.streaming import Timeline
+from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data, ns_to_stamp
-from maskrnn_ros.ros.node_process import Listener, child_process, labels_of, node_command, use_large_segments
+from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.types import LabelArray, Seed
 
@@ -227,7 +228,7 @@ class _Masks(Mapping[int, LabelArray]):
         self._packed = {n: data for n, data in sorted(packed.items()) if not n or _message(data).instances}
 
     def __getitem__(self, number: int) -> LabelArray:
-        return labels_of(_message(self._packed[number])) if number else self._seed
+        return label_image(_message(self._packed[number])) if number else self._seed
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._packed)

@@ -26,6 +26,7 @@ from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.estimate import estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import merge, resize_probability
+from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
@@ -226,7 +227,7 @@ class Tracker:
             status=state.status if seen else self._status(frames_unseen),
             age=state.age,
             frames_unseen=frames_unseen,
-            score=float(inside[mask].mean()) if seen else 0.0,
+            score=score(inside, mask) if seen else 0.0,
             visibility=min(1.0, state.area / max(state.usual_area, 1.0)) if seen else 0.0,
             box=box,
             mask=mask,

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topic ~/events: an instance changed its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from maskrnn_ros.events import Seen, changes
+from maskrnn_ros.msg import InstanceEvent
+from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.ros.messages import instance_event
+from maskrnn_ros.ros.worker import Result
+
+INTERFACES = (
+    Interface(
+        name="~/events",
+        type="maskrnn_ros/InstanceEvent",
+        kind="publishes",
+        text="an instance was marked, is tracked, was occluded, lost, found again or removed",
+    ),
+)
+_DEPTH = 100
+"""A reset removes all instances at once, and every one of them is an event."""
+
+
+class EventOutput:
+    """Compares every published image with the one before.
+
+    Args:
+        create: Makes a publisher of a type, a name and a queue depth.
+    """
+
+    def __init__(self, create: Callable[[Any, str, int], Any]) -> None:
+        self._publisher = create(InstanceEvent, INTERFACES[0].name, _DEPTH)
+        self._seen = Seen()
+
+    def publish(self, result: Result) -> None:
+        """Publish what changed with this image; the worker calls it for every one."""
+        tracks = result.tracks.tracks
+        for event in changes(self._seen, result.session, tracks):
+            self._publisher.publish(instance_event(event, result.message.header, result.frame_index))
+        self._seen = Seen.of(result.session, tracks)

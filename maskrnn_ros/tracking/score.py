@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good a mask is, estimated from the probabilities that it was cut out of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from maskrnn_ros.types import BoolArray
+
+OFFSET, SLOPE = -0.89, 1.30
+"""Of ``calibrated``. `python tools/measure_score.py --fit` prints them; tools/README.md says on which clips they were
+fitted, with the settings as they come."""
+
+_CLOSEST = 1e-6
+"""How near to 0 and 1 an expected IoU may come before its log-odds are taken."""
+
+
+def expected_iou(probability: npt.NDArray[np.float32], mask: BoolArray) -> float:
+    """IoU of a mask with the truth if every pixel were right as often as its probability says.
+
+        sum(probability in the mask) / (pixels of the mask + sum(probability beside it))
+
+    the ratio of the expected intersection to the expected union.
+
+    >>> round(expected_iou(np.array([[0.9, 0.3]], np.float32), np.array([[True, False]])), 3)
+    0.692
+
+    Args:
+        probability: float32, (h, w), in [0, 1].
+        mask: bool, likewise, at least one pixel set.
+    """
+    inside = float(probability[mask].sum(dtype=np.float64))
+    beside = float(probability.sum(dtype=np.float64)) - inside
+    return inside / (int(np.count_nonzero(mask)) + beside)
+
+
+def calibrated(expected: float) -> float:
+    """Estimate of the IoU with the truth from the expected one, both 0..1.
+
+        1 / (1 + exp(-(OFFSET + SLOPE * log-odds(expected))))
+
+    Platt's scaling: the probabilities of a tracker are surer than they are right.
+    """
+    expected = min(max(expected, _CLOSEST), 1 - _CLOSEST)
+    return 1 / (1 + math.exp(-(OFFSET + SLOPE * math.log(expected / (1 - expected)))))
+
+
+def score(probability: npt.NDArray[np.float32], mask: BoolArray) -> float:
+    """Estimate of the IoU of a mask with the truth, 0..1; 1 for a seed.
+
+    Args:
+        probability: float32, (h, w), in [0, 1]: before the merge, inside the box of the mask.
+        mask: bool, likewise, at least one pixel set.
+    """
+    return calibrated(expected_iou(probability, mask))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages in docs/ name what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maskrnn_ros.config import Config, from_flat, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {file.name: file.read_text() for file in sorted((ROOT / "docs").glob("*.md"))}
+SOURCES = "\n".join(file.read_text() for file in (ROOT / "maskrnn_ros").rglob("*.py")) + (ROOT / "Makefile").read_text()
+SECTIONS = {name.partition(".")[0] for name, _, _ in settings() if "." in name}
+NAMES = {name for name, _, _ in settings()}
+
+
+def code(page: str) -> list[str]:
+    """What a page has in backticks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name: str) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)\)", PAGES[name]):
+        assert "://" in link or (ROOT / "docs" / link).exists(), link
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_setting_that_is_named_is_one(name: str) -> None:
+    for text in code(PAGES[name]):
+        section = text.partition(".")[0]
+        if (
+            section in SECTIONS
+            and re.fullmatch(r"[a-z_]+\.[a-z_]+", text)
+            and not text.endswith((".py", ".safetensors"))
+        ):
+            assert text in NAMES, text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_value_that_is_recommended_is_allowed(name: str) -> None:
+    tried = {}
+    for text in code(PAGES[name]):
+        key, found, value = text.partition(": ")
+        if found and key in NAMES and not re.search(r"[A-Z/]", value):
+            tried[key] = yaml.safe_load(value)
+            assert isinstance(from_flat({key: tried[key]}), Config), text
+    assert len(tried) >= (15 if name == "tuning.md" else 0)
+
+
+def test_the_reasons_that_are_explained_are_those_of_the_code() -> None:
+    page = re.sub(r"`[^`\n]+`", "", PAGES["troubleshooting.md"]).replace("**", "")
+    quotes = re.findall(r"(?<!\S)\*(\S[^*\n]*\S)\*", page)
+    pieces = [
+        piece.strip() for quote in quotes for piece in re.split(r"\.\.\.|WxH|\[n\]|\b0\b|32|255|mono8|;|'", quote)
+    ]
+    spoken = [piece for piece in pieces if len(piece.split()) >= 3]
+    assert len(spoken) >= 12
+    joined = re.sub(r"\"\s*\n\s*f?\"", "", SOURCES)  # texts that are written in two lines
+    assert [piece for piece in spoken if piece not in joined] == []
+
+
+def test_every_page_and_folder_of_the_architecture_is_there() -> None:
+    for path in re.findall(r"(?<![\w./])((?:ros|tracking|model|flow)/(?:\w+\.py)?)", PAGES["architecture.md"]):
+        assert (ROOT / "maskrnn_ros" / path).exists(), path
+    for path in ("types.py", "masks.py", "events.py", "config.py"):
+        assert path in PAGES["architecture.md"] and (ROOT / "maskrnn_ros" / path).exists()
