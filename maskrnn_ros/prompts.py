@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Protocol
 
 import cv2
@@ -45,6 +46,33 @@ class Prompt:
         if self.box is None and not any(point.on_object for point in self.points):
             raise ValueError("a prompt needs a box or a point on the object, got neither")
 
+    def __str__(self) -> str:
+        box = f"box ({self.box.x0}, {self.box.y0}, {self.box.x1}, {self.box.y1})" if self.box is not None else ""
+        points = ", ".join(f"({point.x:g}, {point.y:g})" for point in self.points if point.on_object)
+        return " with ".join(part for part in (box, f"point {points}" if points else "") if part)
+
+    def scaled(self, across: float, down: float) -> Prompt:
+        """The same for an image whose width and height are those multiples; a box keeps at least a pixel."""
+        points = tuple(dataclasses.replace(point, x=point.x * across, y=point.y * down) for point in self.points)
+        if self.box is None:
+            return Prompt(points=points)
+        x0, y0 = math.floor(self.box.x0 * across), math.floor(self.box.y0 * down)
+        box = Box(x0, y0, max(x0 + 1, math.ceil(self.box.x1 * across)), max(y0 + 1, math.ceil(self.box.y1 * down)))
+        return Prompt(box=box, points=points)
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Refuse what lies outside an image of (H, W).
+
+        Raises:
+            ValueError: A point lies outside it, or the box wholly.
+        """
+        height, width = size
+        for point in self.points:
+            if not (0 <= point.x < width and 0 <= point.y < height):
+                raise ValueError(f"points must lie inside the {width}x{height} image, got ({point.x:g}, {point.y:g})")
+        if self.box is not None:
+            _inside(self.box, height, width)
+
 
 class PromptBackend(Protocol):
     """Makes a mask of a prompt."""
@@ -72,9 +100,7 @@ class GrabCut:
     def __call__(self, image: UInt8Array, prompt: Prompt) -> BoolArray:
         """See ``PromptBackend``."""
         height, width = image.shape[:2]
-        for point in prompt.points:
-            if not (0 <= point.x < width and 0 <= point.y < height):
-                raise ValueError(f"points must lie inside the {width}x{height} image, got ({point.x:g}, {point.y:g})")
+        prompt.check_inside((height, width))
         box = _inside(prompt.box, height, width) if prompt.box is not None else None
         window = _window(box, prompt.points, height, width)
         crop = image[window.slices]
