@@ -100,14 +100,13 @@ class PromptBackend(Protocol):
 
 
 class GrabCut:
-    """Graph cut with colour models (Rother et al., GrabCut, SIGGRAPH 2004), in a window around the prompt.
-
-    The values below were chosen on images other than those that the README's figures are of.
-    """
+    """Graph cut with colour models (Rother et al., GrabCut, SIGGRAPH 2004), in a window around the prompt."""
 
     _LONGEST = 200
     """Longer side of the window that the cut runs on, pixels: larger takes more time and gives hardly more. The mask is
     brought to the image's size afterwards."""
+    _LONGEST_OF_CLICKS = 128
+    """The same without a box: less detail leads away from the object less often."""
     _ITERATIONS = 3
 
     def __call__(self, image: UInt8Array, prompt: Prompt) -> BoolArray:
@@ -118,7 +117,8 @@ class GrabCut:
         reach = _REACH * max(height, width)
         window = _window(box, prompt.points, reach, height, width)
         crop = image[window.slices]
-        scale = min(1.0, self._LONGEST / max(crop.shape[:2]))
+        longest = self._LONGEST if box is not None else self._LONGEST_OF_CLICKS
+        scale = min(1.0, longest / max(crop.shape[:2]))
         size = (max(2, round(crop.shape[1] * scale)), max(2, round(crop.shape[0] * scale)))
         small = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA))
         trimap = np.zeros(size[::-1], np.uint8)  # GC_BGD
