@@ -17,12 +17,15 @@ from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _MARGIN = 0.4
 """How far around a box colours are learnt, as a share of its longer side."""
-_CORE = 0.4
-"""Of a box: share of its width and height about the middle that is surely the object."""
+_CORE, _LARGE_CORE = 0.25, 0.6
+"""Of a box: share of its width and height about the middle that is surely the object; at first, and if that fails."""
+_FITS = 0.8
+"""IoU of a box with that around its mask from which the first attempt is good."""
 _REACH = 0.4
 """How far an object may reach from a point on it, as a share of the image's longer side."""
 _SURE = 0.125
 """Share of that reach that is surely the object."""
+_OBJECT = (cv2.GC_FGD, cv2.GC_PR_FGD)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,34 +116,54 @@ class GrabCut:
         """See ``PromptBackend``."""
         height, width = image.shape[:2]
         prompt.check_inside((height, width))
-        box = _inside(prompt.box, height, width) if prompt.box is not None else None
+        if prompt.box is None:
+            return self._mask(image, prompt.points, None, 0.0)
+        box = _inside(prompt.box, height, width)
+        first = self._mask(image, prompt.points, box, _CORE)
+        if _fit(first, box) > _FITS:
+            return first
+        # a mask that leaves its box empty at the sides is often the background's plainest part turned round
+        second = self._mask(image, prompt.points, box, _LARGE_CORE)
+        return second if _fit(second, box) > _fit(first, box) else first
+
+    def _mask(self, image: UInt8Array, points: tuple[Point, ...], box: Box | None, core: float) -> BoolArray:
+        height, width = image.shape[:2]
         reach = _REACH * max(height, width)
-        window = _window(box, prompt.points, reach, height, width)
+        window = _window(box, points, reach, height, width)
         crop = image[window.slices]
         longest = self._LONGEST if box is not None else self._LONGEST_OF_CLICKS
         scale = min(1.0, longest / max(crop.shape[:2]))
         size = (max(2, round(crop.shape[1] * scale)), max(2, round(crop.shape[0] * scale)))
-        small = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA))
         trimap = np.zeros(size[::-1], np.uint8)  # GC_BGD
         canvas = _Canvas(trimap, window, scale)
         if box is not None:
-            canvas.box(box)
+            canvas.box(box, core)
         else:
-            canvas.discs(prompt.points, reach)
-        canvas.points(prompt.points)
-        is_object = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
-        if is_object.any() and not is_object.all():  # else there is nothing to learn one side's colours from
-            cv2.setRNGSeed(0)  # its colour models start at random
-            cv2.grabCut(
-                small, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), self._ITERATIONS, cv2.GC_INIT_WITH_MASK
-            )
-        found = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+            canvas.discs(points, reach)
+        canvas.points(points)
+        found = self._cut(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), trimap)
         if box is None:
-            found = canvas.connected(found, prompt.points)
+            found = canvas.connected(found, points)
         mask = np.zeros((height, width), np.bool_)
         large = cv2.resize(found.astype(np.float32), (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
         mask[window.slices] = large >= 0.5
         return mask
+
+    def _cut(self, image: UInt8Array, trimap: UInt8Array) -> BoolArray:
+        is_object = np.isin(trimap, _OBJECT)
+        if not is_object.any() or is_object.all():
+            return is_object  # there is nothing to learn the colours of one side from
+        cv2.setRNGSeed(0)  # its colour models start at random
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(np.ascontiguousarray(image), trimap, None, *models, self._ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        found: BoolArray = np.isin(trimap, _OBJECT)
+        return found
+
+
+def _fit(mask: BoolArray, box: Box) -> float:
+    """How well the mask fills its box, 0..1."""
+    found = Box.of_mask(mask)
+    return found.iou(box) if found is not None else 0.0
 
 
 class _Canvas:
@@ -157,7 +180,7 @@ class _Canvas:
         self._window = window
         self._scale = scale
 
-    def box(self, box: Box) -> None:
+    def box(self, box: Box, sure: float) -> None:
         """The object is in the box, perhaps all of it, and surely about its middle.
 
         That keeps the cut from taking the background for the object, where people stand before a plain wall.
@@ -165,7 +188,7 @@ class _Canvas:
         x0, y0 = self._at(box.x0, box.y0)
         x1, y1 = self._at(box.x1, box.y1)
         self._trimap[y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)] = cv2.GC_PR_FGD
-        core = (int(_CORE * (x1 - x0) / 2), int(_CORE * (y1 - y0) / 2))
+        core = (int(sure * (x1 - x0) / 2), int(sure * (y1 - y0) / 2))
         cv2.ellipse(self._trimap, ((x0 + x1) // 2, (y0 + y1) // 2), core, 0, 0, 360, cv2.GC_FGD, -1)
 
     def discs(self, points: tuple[Point, ...], reach: float) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("sensor_msgs", reason="needs sensor_msgs")
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 
 from maskrnn_ros.ros.click_point import project, rotated  # noqa: E402
-from maskrnn_ros.ros.detections import box_and_class, iou  # noqa: E402
+from maskrnn_ros.ros.detections import box_and_class  # noqa: E402
 from maskrnn_ros.ros.image_plane import to_pixel, to_plane  # noqa: E402
 from maskrnn_ros.ros.optional import optional  # noqa: E402
 from maskrnn_ros.types import Box  # noqa: E402
@@ -103,12 +103,6 @@ def test_a_detection_is_its_box_and_its_best_class() -> None:
 def test_a_box_without_a_pixel_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="a box must be finite and hold a pixel, got centre"):
         box_and_class(detection(**wrong), 0.5)
-
-
-def test_iou_of_boxes() -> None:
-    assert iou(Box(0, 0, 4, 4), Box(0, 0, 4, 4)) == 1
-    assert iou(Box(0, 0, 4, 4), Box(4, 0, 8, 4)) == iou(Box(0, 0, 4, 4), Box(9, 9, 12, 12)) == 0
-    assert iou(Box(0, 0, 4, 4), Box(2, 1, 6, 5)) == 6 / (32 - 6)
 
 
 def test_a_package_that_is_not_there_is_none_and_a_broken_one_is_not_hidden(tmp_path, monkeypatch) -> None:

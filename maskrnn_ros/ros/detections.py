@@ -55,15 +55,3 @@ def box_and_class(detection: Any, min_score: float) -> tuple[Box, str] | None:
     down = (abs(width * math.sin(theta)) + abs(height * math.cos(theta))) / 2
     x0, y0, x1, y1 = (round(edge) for edge in (x - across, y - down, x + across, y + down))
     return Box(x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), "" if best is None else str(best.class_id)
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes.
-
-    >>> iou(Box(0, 0, 2, 2), Box(1, 0, 3, 2))
-    0.3333333333333333
-    """
-    across = min(one.x1, other.x1) - max(one.x0, other.x0)
-    down = min(one.y1, other.y1) - max(one.y0, other.y0)
-    shared = max(0, across) * max(0, down)
-    return shared / (one.width * one.height + other.width * other.height - shared)

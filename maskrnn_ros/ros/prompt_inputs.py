@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from maskrnn_ros.config import Config
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.ros.click_point import Frames, project
-from maskrnn_ros.ros.detections import box_and_class, iou, vision_msgs
+from maskrnn_ros.ros.detections import box_and_class, vision_msgs
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.worker import Result
 from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
@@ -96,7 +96,7 @@ class PromptInputs:
                 if found is None:
                     continue
                 box, name = found
-                if max((iou(box, other) for other in self._occupied()), default=0.0) <= prompts.same_iou:
+                if max((box.iou(other) for other in self._occupied()), default=0.0) <= prompts.same_iou:
                     self._start(message.header, stamp_to_ns(message.header.stamp), Prompt(box=box), name)
             except ValueError as error:  # of this detection; the others stand for themselves
                 self._reject(message.header, str(error))
