@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.msg import SeedResult
+from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.ros.images import ns_to_stamp
 from maskrnn_ros.ros.node import INTERFACES
@@ -119,6 +121,30 @@ def test_boxes_and_points_of_one_request_become_the_objects_they_are_on(bench: B
     assert [(i.id, i.label) for i in message.instances] == [(1, "blue"), (2, "red")]
     assert bench.iou(1, BLUE) > 0.95 and bench.iou(2, RED) > 0.95
     assert list(bench.outcome(APPLIED).ids) == [1, 2]
+
+
+def test_the_cut_runs_in_the_worker_and_services_answer_meanwhile(bench: Bench) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        inside.set()
+        assert threading.current_thread().name == "tracker" and go_on.wait(60)
+        mask = np.zeros(image.shape[:2], bool)
+        mask[prompt.box.slices] = True
+        return mask
+
+    bench.node._session._prompts = slow
+    request = AddInstances.Request(boxes=[RegionOfInterest(x_offset=20, y_offset=30, width=40, height=40)])
+    assert list(bench.call(AddInstances, "add_instances", request).ids) == [1]
+    bench.publish(bench.images, picture(), "rgb8", 5)
+    assert inside.wait(60)
+    request.boxes[0].x_offset = 90
+    assert list(bench.call(AddInstances, "add_instances", request).ids) == [2]
+    assert not bench.instances
+    go_on.set()
+    bench.outcome(APPLIED)
+    bench.show()
+    assert bench.iou(1, RED) == 1
 
 
 def test_a_click_starts_what_it_is_on_and_not_twice(bench: Bench) -> None:
