@@ -29,10 +29,12 @@ from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.ros.images import ns_to_stamp
 from maskrnn_ros.ros.node import INTERFACES
 from maskrnn_ros.ros.optional import optional
+from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances
 from maskrnn_ros.tracking import Tracker
-from maskrnn_ros.types import Box
+from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
+from maskrnn_ros.types import Box, InstanceStatus, Seed
 
 APPLIED, REJECTED = SeedResult.STATUS_APPLIED, SeedResult.STATUS_REJECTED
 HEIGHT, WIDTH = 120, 160
@@ -250,6 +252,44 @@ def test_markers_outline_the_mask_in_the_plane_of_the_image(bench: Bench) -> Non
     assert {(round(x, 6), round(y, 6)) for x, y in corners} >= {(20.5, 30.5), (59.5, 30.5), (59.5, 69.5), (20.5, 69.5)}
     assert sum(35 < x < 45 or 45 < y < 55 for x, y in corners) >= 4  # the hole's
     assert all(-HEIGHT / WIDTH <= point.y <= 0 <= point.x <= 1 and point.z == 0 for point in outline.points)
+
+
+def test_markers_are_made_only_while_somebody_listens(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    arrays: list[Any] = []
+    monkeypatch.setattr("maskrnn_ros.ros.outputs.marker_array", lambda *given: made.append(given) or MarkerArray())
+    bench.show()
+    assert not made
+    bench.client.create_subscription(MarkerArray, "/tracker/markers", arrays.append, reliable(10))
+    published = {publisher.topic_name: publisher for publisher in bench.node.publishers}
+    bench.wait(published["/tracker/markers"].get_subscription_count)
+    bench.show()
+    bench.wait(lambda: arrays)
+    assert len(made) == 1
+
+
+def test_what_counts_as_there_for_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskrnn_ros.ros.prompt_inputs.Frames", lambda node: None)
+    node = types.SimpleNamespace(create_subscription=lambda *_: None)
+    live = {1, 2, 3, 4}
+    inputs = PromptInputs(node, take=print, reject=print, live=lambda: tuple(live), config=Config)
+
+    def seen(*tracks: tuple[int, Box | None, InstanceStatus]) -> None:
+        found = [types.SimpleNamespace(instance_id=i, box=box, status=status) for i, box, status in tracks]
+        inputs.newest = types.SimpleNamespace(tracks=types.SimpleNamespace(tracks=found))
+
+    labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    labels[RED.slices] = 3
+    inputs.took(Seed(stamp_ns=0, labels=labels))
+    inputs.took(PromptSeed(stamp_ns=0, prompted=(PromptedInstance(prompt=Prompt(box=BLUE), instance_id=4),)))
+    assert inputs._occupied() == [RED, BLUE]
+    one, two = Box(0, 0, 9, 9), Box(20, 0, 29, 9)
+    seen((1, one, InstanceStatus.TRACKING), (2, two, InstanceStatus.TRACKING))
+    assert inputs._occupied() == [one, two, RED, BLUE]
+    seen((1, None, InstanceStatus.OCCLUDED), (2, None, InstanceStatus.LOST), (4, BLUE, InstanceStatus.SEEDED))
+    assert inputs._occupied() == [one, BLUE, RED]  # where it was hidden; one that is lost may be anywhere
+    live.clear()
+    assert inputs._occupied() == []
 
 
 def detections(*found: tuple[Box, str, float], stamp_ns: int = 0) -> Any:
