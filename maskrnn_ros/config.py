@@ -324,6 +324,25 @@ class CatchUpConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PromptsConfig(Checked):
+    """Boxes and points: how they become masks, and which of a detector's boxes start an instance."""
+
+    backend: str = setting(
+        "grabcut", "What makes a mask of a box or a point: grabcut (OpenCV, by colours).", choices=("grabcut",)
+    )
+    same_iou: float = setting(
+        0.5,
+        "~/seed_box and clicks start no instance whose box or mask overlaps one that is there by more than this (IoU).",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
+    min_score: float = setting(
+        0.5, "~/seed_box: detections with a lower score are passed over.", low=0.0, high=1.0, live=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Checked):
     """Settings of the tracker and of the node around it; sections are separated by a dot in parameter names."""
 
@@ -348,6 +367,7 @@ class Config(Checked):
     presence: PresenceConfig = dataclasses.field(default_factory=PresenceConfig)
     buffer: BufferConfig = dataclasses.field(default_factory=BufferConfig)
     catch_up: CatchUpConfig = dataclasses.field(default_factory=CatchUpConfig)
+    prompts: PromptsConfig = dataclasses.field(default_factory=PromptsConfig)
     seed_timeout: float = setting(
         2.0,
         "How long a seed waits for an image that has not come yet, seconds.",

@@ -76,6 +76,7 @@ def track_files(
     tracker = build_tracker(deterministic(config))
     labels = binary_as_instance(read_labels(seed_mask))
     seed = IdBook().admit(Seed(stamp_ns=0, labels=labels), config).seed  # the rules of the node
+    assert isinstance(seed, Seed)  # labels stay labels
     out.mkdir(parents=True, exist_ok=True)
     spent_s, number, states = 0.0, 0, {}
     with VideoWriter(out / OVERLAY_NAME, fps) as video:

@@ -7,12 +7,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
+
+_MARGIN = 0.5
+"""How far around a box colours are learnt, as a share of its longer side."""
+_CORE, _LARGE_CORE = 0.25, 0.6
+"""Of a box: share of its width and height about the middle that is surely the object; at first, and if that fails."""
+_FITS = 0.8
+"""IoU of a box with that around its mask from which the first attempt is good."""
+_REACH = 0.4
+"""How far an object may reach from a point on it, as a share of the image's longer side."""
+_SURE = 0.125
+"""Share of that reach that is surely the object."""
+_OBJECT = (cv2.GC_FGD, cv2.GC_PR_FGD)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,33 @@ class Prompt:
         if self.box is None and not any(point.on_object for point in self.points):
             raise ValueError("a prompt needs a box or a point on the object, got neither")
 
+    def __str__(self) -> str:
+        box = f"box ({self.box.x0}, {self.box.y0}, {self.box.x1}, {self.box.y1})" if self.box is not None else ""
+        points = ", ".join(f"({point.x:g}, {point.y:g})" for point in self.points if point.on_object)
+        return " with ".join(part for part in (box, f"point {points}" if points else "") if part)
+
+    def scaled(self, across: float, down: float) -> Prompt:
+        """The same for an image whose width and height are those multiples; a box keeps at least a pixel."""
+        points = tuple(dataclasses.replace(point, x=point.x * across, y=point.y * down) for point in self.points)
+        if self.box is None:
+            return Prompt(points=points)
+        x0, y0 = math.floor(self.box.x0 * across), math.floor(self.box.y0 * down)
+        box = Box(x0, y0, max(x0 + 1, math.ceil(self.box.x1 * across)), max(y0 + 1, math.ceil(self.box.y1 * down)))
+        return Prompt(box=box, points=points)
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Refuse what lies outside an image of (H, W).
+
+        Raises:
+            ValueError: A point lies outside it, or the box wholly.
+        """
+        height, width = size
+        for point in self.points:
+            if not (0 <= point.x < width and 0 <= point.y < height):
+                raise ValueError(f"points must lie inside the {width}x{height} image, got ({point.x:g}, {point.y:g})")
+        if self.box is not None:
+            _inside(self.box, height, width)
+
 
 class PromptBackend(Protocol):
     """Makes a mask of a prompt."""
@@ -65,32 +105,117 @@ class PromptBackend(Protocol):
 class GrabCut:
     """Graph cut with colour models (Rother et al., GrabCut, SIGGRAPH 2004), in a window around the prompt."""
 
-    _LONGEST = 320
-    """Longer side of the window that the cut runs on, pixels; the mask is brought to the image's size afterwards."""
-    _ITERATIONS = 4
+    _LONGEST = 300
+    """Longer side of the window that the cut runs on, pixels: 200 takes half the time and gives 0.02 to 0.05 less IoU.
+    The mask is brought to the image's size afterwards."""
+    _LONGEST_OF_CLICKS = 128
+    """The same without a box: less detail leads away from the object less often."""
+    _ITERATIONS = 3
 
     def __call__(self, image: UInt8Array, prompt: Prompt) -> BoolArray:
         """See ``PromptBackend``."""
         height, width = image.shape[:2]
-        for point in prompt.points:
-            if not (0 <= point.x < width and 0 <= point.y < height):
-                raise ValueError(f"points must lie inside the {width}x{height} image, got ({point.x:g}, {point.y:g})")
-        box = _inside(prompt.box, height, width) if prompt.box is not None else None
-        window = _window(box, prompt.points, height, width)
+        prompt.check_inside((height, width))
+        if prompt.box is None:
+            return self._mask(image, prompt.points, None, 0.0)
+        box = _inside(prompt.box, height, width)
+        first = self._mask(image, prompt.points, box, _CORE)
+        if _fit(first, box) > _FITS:
+            return first
+        # a mask that leaves its box empty at the sides is often the background's plainest part turned round
+        second = self._mask(image, prompt.points, box, _LARGE_CORE)
+        return second if _fit(second, box) > _fit(first, box) else first
+
+    def _mask(self, image: UInt8Array, points: tuple[Point, ...], box: Box | None, core: float) -> BoolArray:
+        height, width = image.shape[:2]
+        reach = _REACH * max(height, width)
+        window = _window(box, points, reach, height, width)
         crop = image[window.slices]
-        scale = min(1.0, self._LONGEST / max(crop.shape[:2]))
+        longest = self._LONGEST if box is not None else self._LONGEST_OF_CLICKS
+        scale = min(1.0, longest / max(crop.shape[:2]))
         size = (max(2, round(crop.shape[1] * scale)), max(2, round(crop.shape[0] * scale)))
-        small = np.ascontiguousarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA))
-        trimap = _trimap(box, prompt.points, window, size, scale)
-        if (trimap == cv2.GC_BGD).any() or (trimap == cv2.GC_PR_BGD).any():
-            cv2.setRNGSeed(0)  # its colour models start at random
-            cv2.grabCut(
-                small, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), self._ITERATIONS, cv2.GC_INIT_WITH_MASK
-            )
-        found = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.float32)
+        trimap = np.zeros(size[::-1], np.uint8)  # GC_BGD
+        canvas = _Canvas(trimap, window, scale)
+        if box is not None:
+            canvas.box(box, core)
+        else:
+            canvas.discs(points, reach)
+        canvas.points(points)
+        found = self._cut(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), trimap)
+        if box is None:
+            found = canvas.connected(found, points)
         mask = np.zeros((height, width), np.bool_)
-        mask[window.slices] = cv2.resize(found, (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR) >= 0.5
+        large = cv2.resize(found.astype(np.float32), (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
+        mask[window.slices] = large >= 0.5
         return mask
+
+    def _cut(self, image: UInt8Array, trimap: UInt8Array) -> BoolArray:
+        is_object = np.isin(trimap, _OBJECT)
+        if not is_object.any() or is_object.all():
+            return is_object  # there is nothing to learn the colours of one side from
+        cv2.setRNGSeed(0)  # its colour models start at random
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(np.ascontiguousarray(image), trimap, None, *models, self._ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        found: BoolArray = np.isin(trimap, _OBJECT)
+        return found
+
+
+def _fit(mask: BoolArray, box: Box) -> float:
+    """How well the mask fills its box, 0..1."""
+    found = Box.of_mask(mask)
+    return found.iou(box) if found is not None else 0.0
+
+
+class _Canvas:
+    """Draws GrabCut's labels of a window that is scaled down.
+
+    Args:
+        trimap: uint8 (h, w), drawn on in place; all of it is surely background at first.
+        window: Where it is in the image, pixels.
+        scale: Its pixels per pixel of the image.
+    """
+
+    def __init__(self, trimap: UInt8Array, window: Box, scale: float) -> None:
+        self._trimap = trimap
+        self._window = window
+        self._scale = scale
+
+    def box(self, box: Box, sure: float) -> None:
+        """The object is in the box, perhaps all of it, and surely about its middle.
+
+        That keeps the cut from taking the background for the object, where people stand before a plain wall.
+        """
+        x0, y0 = self._at(box.x0, box.y0)
+        x1, y1 = self._at(box.x1, box.y1)
+        self._trimap[y0 : max(y0 + 1, y1), x0 : max(x0 + 1, x1)] = cv2.GC_PR_FGD
+        core = (int(sure * (x1 - x0) / 2), int(sure * (y1 - y0) / 2))
+        cv2.ellipse(self._trimap, ((x0 + x1) // 2, (y0 + y1) // 2), core, 0, 0, 360, cv2.GC_FGD, -1)
+
+    def discs(self, points: tuple[Point, ...], reach: float) -> None:
+        """A point says nothing of the object's size: it may be everything within reach, and is likely half of that."""
+        around = [self._at(point.x, point.y) for point in points if point.on_object]
+        for part, value in ((1.0, cv2.GC_PR_BGD), (0.5, cv2.GC_PR_FGD), (_SURE, cv2.GC_FGD)):
+            for centre in around:
+                cv2.circle(self._trimap, centre, max(1, int(part * reach * self._scale)), value, -1)
+
+    def points(self, points: tuple[Point, ...]) -> None:
+        """What is sure of each point, those beside the object last."""
+        radius = max(1, round(0.015 * max(self._trimap.shape)))
+        for point in sorted(points, key=lambda point: not point.on_object):
+            value = cv2.GC_FGD if point.on_object else cv2.GC_BGD
+            cv2.circle(self._trimap, self._at(point.x, point.y), radius, value, -1)
+
+    def connected(self, found: BoolArray, points: tuple[Point, ...]) -> BoolArray:
+        """Only what hangs together with a point on the object: what looks alike elsewhere is another one."""
+        _, parts = cv2.connectedComponents(found.astype(np.uint8), connectivity=4)
+        hit = {int(parts[y, x]) for x, y in (self._at(point.x, point.y) for point in points if point.on_object)}
+        kept: BoolArray = np.isin(parts, sorted(hit - {0}))
+        return kept
+
+    def _at(self, x: float, y: float) -> tuple[int, int]:
+        height, width = self._trimap.shape
+        column, row = (x - self._window.x0) * self._scale, (y - self._window.y0) * self._scale
+        return min(int(column), width - 1), min(int(row), height - 1)
 
 
 def build_prompts(name: str) -> PromptBackend:
@@ -111,31 +236,10 @@ def _inside(box: Box, height: int, width: int) -> Box:
     return Box(x0, y0, x1, y1)
 
 
-def _window(box: Box | None, points: tuple[Point, ...], height: int, width: int) -> Box:
+def _window(box: Box | None, points: tuple[Point, ...], reach: float, height: int, width: int) -> Box:
     """What the colours of object and background are learnt from."""
     xs = [point.x for point in points] + ([box.x0, box.x1] if box else [])
     ys = [point.y for point in points] + ([box.y0, box.y1] if box else [])
-    # a point says nothing of the object's size: a third of the image is looked at
-    margin = 0.5 * max(max(xs) - min(xs), max(ys) - min(ys)) if box else max(height, width) / 6
-    margin = max(margin, 8.0)
+    margin = max(8.0, _MARGIN * max(box.width, box.height)) if box else 1.1 * reach
     x0, y0 = max(0, int(min(xs) - margin)), max(0, int(min(ys) - margin))
     return Box(x0, y0, min(width, int(max(xs) + margin) + 1), min(height, int(max(ys) + margin) + 1))
-
-
-def _trimap(box: Box | None, points: tuple[Point, ...], window: Box, size: tuple[int, int], scale: float) -> UInt8Array:
-    """GrabCut's labels of the window: sure where a point is and outside the box, else to be found out."""
-    width, height = size
-    trimap = np.full((height, width), cv2.GC_PR_BGD if box is None else cv2.GC_BGD, np.uint8)
-    if box is not None:
-        rows = slice(int((box.y0 - window.y0) * scale), max(1, round((box.y1 - window.y0) * scale)))
-        columns = slice(int((box.x0 - window.x0) * scale), max(1, round((box.x1 - window.x0) * scale)))
-        trimap[rows, columns] = cv2.GC_PR_FGD
-    radius = max(2, round(0.015 * max(size)))
-    for point in points:
-        centre = (int((point.x - window.x0) * scale), int((point.y - window.y0) * scale))
-        if box is None and point.on_object:
-            cv2.circle(trimap, centre, 4 * radius, cv2.GC_PR_FGD, -1)
-    for point in points:
-        centre = (int((point.x - window.x0) * scale), int((point.y - window.y0) * scale))
-        cv2.circle(trimap, centre, radius, cv2.GC_FGD if point.on_object else cv2.GC_BGD, -1)
-    return trimap

@@ -144,6 +144,16 @@ class Box:
         """The smallest box that holds both."""
         return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0..1.
+
+        >>> Box(0, 0, 2, 2).iou(Box(1, 0, 3, 2)) == 1 / 3
+        True
+        """
+        across = max(0, min(self.x1, other.x1) - max(self.x0, other.x0))
+        down = max(0, min(self.y1, other.y1) - max(self.y0, other.y0))
+        return across * down / (self.width * self.height + other.width * other.height - across * down)
+
     @staticmethod
     def of_mask(mask: npt.NDArray[np.generic]) -> Box | None:
         """Smallest box around the non-zero pixels of (H, W); None where there are none.

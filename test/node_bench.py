@@ -119,10 +119,9 @@ class NodeBench:
         self.wait(lambda: self.statuses and self.diagnostics)
         self.wait(lambda: self.images.get_subscription_count() or not self._matched)
         self.wait(self.seeds.get_subscription_count)
-        self.wait(
-            lambda: self.node._label_image.get_subscription_count() and self.node._instances.get_subscription_count()
-        )
-        self.wait(lambda: self.node._seed_result.get_subscription_count())
+        published = {publisher.topic_name: publisher for publisher in self.node.publishers}
+        for topic in ("/tracker/label_image", "/tracker/instances", "/tracker/seed_result"):
+            self.wait(published[topic].get_subscription_count)
         return self
 
     def _spin(self) -> None:

@@ -500,11 +500,8 @@ def with_fields(**fields) -> AddInstances.Request:
     return request
 
 
-NO_BACKEND = "prompts need a mask backend, none configured"
 BAD_REQUESTS = {
-    "boxes": (lambda: with_fields(boxes=[RegionOfInterest(width=3, height=3)], box_ids=[0]), NO_BACKEND),
-    "points": (lambda: with_fields(points_x=[1.0], points_y=[1.0], point_ids=[0], point_labels=[1]), NO_BACKEND),
-    "nothing": (lambda: AddInstances.Request(), "expected a mask, got an empty one"),
+    "nothing": (lambda: AddInstances.Request(), "expected a mask, boxes or points, got none of them"),
     "another size": (
         lambda: add_request(np.ones((40, 50))),
         "mask must be 128x96 (width x height) like the image, got 50x40",
@@ -515,7 +512,7 @@ BAD_REQUESTS = {
     ),
     "strange label": (
         lambda: with_fields(label_ids=[4], labels=["a"]),
-        "label_ids must be among the ids of the mask [3], got [4]",
+        "label_ids must be among the ids of the request [3], got [4]",
     ),
     "stamp": (lambda: with_fields(stamp=Time(sec=-1)), "-1"),
     "no pixel": (lambda: add_request(0 * ONES), "at least one pixel"),

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from maskrnn_ros.ros.tracker_interfaces import INTERFACES
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_of_parameters_is_that_of_the_code() -> None:
+def test_the_generated_tables_are_those_of_the_code() -> None:
     tool = ROOT / "tools" / "readme_tables.py"
     result = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)
     assert result.returncode == 0, f"run: python tools/readme_tables.py\n{result.stderr}"
@@ -21,6 +23,12 @@ def test_every_topic_and_service_of_the_node_is_in_the_readme() -> None:
     names = set(re.findall(r'"(~/[a-z_]+|/diagnostics)"', code))
     assert len(names) >= 11
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_there_is_a_row_for_every_interface_of_the_tracker() -> None:
+    table = README.partition("<!-- topics: generated -->")[2].partition("<!-- /topics -->")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+/\w+) \| \S", table, re.MULTILINE)
+    assert [(interface.name, interface.type) for interface in INTERFACES] == rows[: len(INTERFACES)]
 
 
 def test_every_file_that_the_readme_shows_is_there() -> None:

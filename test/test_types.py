@@ -70,3 +70,9 @@ def test_the_box_of_a_mask_is_half_open(pixels: list[tuple[int, int]], expected:
 def test_the_examples_in_docstrings_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"maskrnn_ros.{name}"))
     assert result.attempted and not result.failed
+
+
+def test_iou_of_boxes() -> None:
+    assert Box(0, 0, 4, 4).iou(Box(0, 0, 4, 4)) == 1
+    assert Box(0, 0, 4, 4).iou(Box(4, 0, 8, 4)) == Box(0, 0, 4, 4).iou(Box(9, 9, 12, 12)) == 0
+    assert Box(0, 0, 4, 4).iou(Box(2, 1, 6, 5)) == 6 / (32 - 6)

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from maskrnn_ros.config import Setting, Value, settings
+from maskrnn_ros.ros.interfaces import Interface
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+NODES = {"tracker": "maskrnn_ros.ros.tracker_interfaces"}
+"""Name of a node, and the module with its ``INTERFACES``; every one gets its tables."""
 
 
 def parameters() -> str:
@@ -34,7 +39,28 @@ def _allowed(default: Value, known: Setting) -> str:
     return "true, false" if isinstance(default, bool) else "text"
 
 
-TABLES = {"parameters": parameters}
+def topics() -> str:
+    """The tables of topics and services, node by node."""
+    blocks = []
+    for node, module in NODES.items():
+        interfaces: tuple[Interface, ...] = importlib.import_module(module).INTERFACES
+        blocks.append("\n".join([f"Node `{node}`:", "", *_rows(interfaces, "topic", ("subscribes", "publishes"))]))
+        if any(interface.kind == "serves" for interface in interfaces):
+            blocks.append("\n".join(_rows(interfaces, "service", ("serves",))))
+    return "\n\n".join(blocks)
+
+
+def _rows(interfaces: tuple[Interface, ...], title: str, kinds: tuple[str, ...]) -> Iterator[str]:
+    yield f"| {title} | type | |"
+    yield "|---|---|---|"
+    ways = {"subscribes": "in: ", "publishes": "out: ", "serves": ""}
+    for interface in interfaces:
+        if interface.kind in kinds:
+            where = f" (where {interface.needs} is installed)" if interface.needs else ""
+            yield f"| `{interface.name}` | {interface.type} | {ways[interface.kind]}{interface.text}{where} |"
+
+
+TABLES = {"parameters": parameters, "topics": topics}
 
 
 def rendered(text: str) -> str:

@@ -8,18 +8,9 @@ from typing import Any
 
 from maskrnn_ros.events import Seen, changes
 from maskrnn_ros.msg import InstanceEvent
-from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.messages import instance_event
 from maskrnn_ros.ros.worker import Result
 
-INTERFACES = (
-    Interface(
-        name="~/events",
-        type="maskrnn_ros/InstanceEvent",
-        kind="publishes",
-        text="an instance was marked, is tracked, was occluded, lost, found again or removed",
-    ),
-)
 _DEPTH = 100
 """A reset removes all instances at once, and every one of them is an event."""
 
@@ -32,7 +23,7 @@ class EventOutput:
     """
 
     def __init__(self, create: Callable[[Any, str, int], Any]) -> None:
-        self._publisher = create(InstanceEvent, INTERFACES[0].name, _DEPTH)
+        self._publisher = create(InstanceEvent, "~/events", _DEPTH)
         self._seen = Seen()
 
     def publish(self, result: Result) -> None:

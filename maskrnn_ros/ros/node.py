@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node ``tracker``: camera images and seed masks in, instance masks out.
+"""The node ``tracker``: camera images and seeds in, instance masks out.
 
 Callbacks only hand over messages (``Inbox``); one thread owns the tracker (``Worker``); this file is the wiring
 between both and the topics. A single-threaded executor serves the callbacks: measured, it answers sooner than a
@@ -17,9 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numpy.typing as npt
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -30,28 +28,23 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.masks import MaskEncoding
-from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
-from maskrnn_ros.overlay import overlay_tracks
+from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros import parameters
-from maskrnn_ros.ros.event_output import EventOutput
+from maskrnn_ros.ros.detections import vision_msgs
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
-from maskrnn_ros.ros.images import (
-    compressed_to_rgb,
-    fill_image,
-    image_to_rgb,
-    label_image_data,
-    ns_to_stamp,
-    stamp_to_ns,
-)
+from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Inbox
-from maskrnn_ros.ros.messages import instance_mask_array, seed_from_message, seed_result
+from maskrnn_ros.ros.messages import seed_from_message, seed_result
+from maskrnn_ros.ros.outputs import Outputs
+from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
+from maskrnn_ros.ros.tracker_interfaces import INTERFACES as INTERFACES
 from maskrnn_ros.ros.worker import Result, Snapshot, Worker
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.prompted import PromptSeed
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.tracker import set_threads, warm_up
 from maskrnn_ros.types import Frame, Seed, UInt8Array
@@ -85,9 +78,10 @@ class TrackerNode(LifecycleNode):
         self._session: Session | None = None
         self._worker: Worker | None = None
         self._source: ImageSource | None = None
+        self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._create_publishers()
+        self._outputs = Outputs(self)
         self._create_services()
 
     # --- lifecycle ---
@@ -111,6 +105,8 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f"cannot configure: {error}")
             return TransitionCallbackReturn.FAILURE
         self._configured = True
+        if vision_msgs is None:
+            self.get_logger().info("vision_msgs is not installed: there is no ~/seed_box and no ~/detections")
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -125,6 +121,13 @@ class TrackerNode(LifecycleNode):
             publish=self._publish,
             reject=partial(self._refuse, "image"),
             crash=partial(self._refuse, "internal"),
+        )
+        self._inputs = PromptInputs(
+            self,
+            take=self._take_seed,
+            reject=self._reject_seed,
+            live=lambda: self._ids.live,
+            config=lambda: self._config,
         )
         super().on_activate(state)
         self._worker.start()
@@ -163,6 +166,9 @@ class TrackerNode(LifecycleNode):
         if self._source is not None:
             self._source.close()
             self._source = None
+        if self._inputs is not None:
+            self._inputs.close()
+            self._inputs = None
         for destroy, handle in self._handles:
             destroy(handle)
         self._handles = []
@@ -174,16 +180,6 @@ class TrackerNode(LifecycleNode):
         """End the worker and the node, in whatever state they are."""
         self._stop()
         self.destroy_node()
-
-    def _create_publishers(self) -> None:
-        create = self.create_lifecycle_publisher
-        self._instances = create(InstanceMaskArray, "~/instances", _DEPTH)
-        self._label_image = create(Image, "~/label_image", _DEPTH)
-        self._overlay = create(Image, "~/overlay", _DEPTH)
-        self._events = EventOutput(create)
-        self._seed_result = create(SeedResult, "~/seed_result", _DEPTH)
-        self._status = create(TrackerStatus, "~/status", _DEPTH)
-        self._diagnostics = create(DiagnosticArray, "/diagnostics", _DEPTH)
 
     def _create_services(self) -> None:
         for kind, name, answer in (
@@ -209,19 +205,23 @@ class TrackerNode(LifecycleNode):
 
     def _on_seed(self, message: Any) -> None:
         try:
-            self._take_seed(message.header, seed_from_message(message), None)
+            self._take_seed(message.header, seed_from_message(message))
         except ValueError as error:
-            self._refuse("seed", f"seed: {error}")
-            self._health.seed(applied=False)
-            result = SeedResult(header=message.header, status=SeedResult.STATUS_REJECTED, reason=str(error))
-            self._seed_result.publish(result)
+            self._reject_seed(message.header, str(error))
 
-    def _take_seed(self, header: Any, seed: Seed, frame: Frame | None) -> tuple[int, ...]:
+    def _reject_seed(self, header: Any, reason: str) -> None:
+        self._refuse("seed", f"seed: {reason}")
+        self._health.seed(applied=False)
+        result = SeedResult(header=header, status=SeedResult.STATUS_REJECTED, reason=reason)
+        self._outputs.seed_result.publish(result)
+
+    def _take_seed(self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None) -> tuple[int, ...]:
         admission = self._ids.admit(seed, self._config)
         own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
         request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=own)
         self._inbox.claim(stamp_to_ns(header.stamp))
-        assert self._session is not None  # seeds come while active only
+        assert self._session is not None and self._inputs is not None  # seeds come while active only
+        self._inputs.took(admission.seed)
         self._inbox.put_request(partial(self._session.seed, request))
         return admission.seed.ids
 
@@ -259,7 +259,7 @@ class TrackerNode(LifecycleNode):
         status = self._say_status("")
         name = f"{self.get_fully_qualified_name()[1:]}: tracker"
         publishers = self._source.publishers if self._source else 0
-        self._diagnostics.publish(self._health.diagnostics(name, status, publishers))
+        self._outputs.diagnostics.publish(self._health.diagnostics(name, status, publishers))
 
     # --- services: answered at once, carried out by the worker in order of time ---
 
@@ -296,7 +296,8 @@ class TrackerNode(LifecycleNode):
 
     def _reset(self, request: Any, response: Any) -> None:
         self._ids.clear()
-        assert self._session is not None
+        assert self._session is not None and self._inputs is not None
+        self._inputs.forget()
         self._inbox.put_request(partial(self._session.reset, "~/reset was called"))
 
     def _enable(self, request: Any, response: Any) -> None:
@@ -306,27 +307,12 @@ class TrackerNode(LifecycleNode):
     # --- called by the worker ---
 
     def _publish(self, result: Result) -> None:
-        header = result.message.header
-        encoding = MaskEncoding[self._config.mask_encoding.upper()]
-        if self._label_image.get_subscription_count():
-            depth = self._config.label_encoding
-            self._label_image.publish(_image(header, label_image_data(result.tracks.labels, depth), depth))
-        if self._overlay.get_subscription_count():
-            self._overlay.publish(_image(header, overlay_tracks(result.image, result.tracks), "rgb8"))
-        self._instances.publish(
-            instance_mask_array(
-                result.tracks,
-                header,
-                session=result.session,
-                frame_index=result.frame_index,
-                frames_skipped=result.frames_skipped,
-                encoding=encoding,
-            )
-        )
-        self._events.publish(result)
+        if self._inputs is not None:
+            self._inputs.newest = result
+        self._outputs.publish(result, self._config)
 
     def _report_seed(self, outcome: SeedOutcome) -> None:
-        self._seed_result.publish(seed_result(outcome))
+        self._outputs.seed_result.publish(seed_result(outcome))
         if outcome.status == SeedStatus.PENDING:
             return
         self._inbox.unclaim(stamp_to_ns(outcome.ticket.stamp))  # type: ignore[attr-defined]
@@ -355,7 +341,7 @@ class TrackerNode(LifecycleNode):
             seen=self._worker.snapshot if self._worker else Snapshot(),
             event=event,
         )
-        self._status.publish(status)
+        self._outputs.status.publish(status)
         return status
 
     def _refuse(self, kind: str, line: str) -> None:
@@ -364,12 +350,6 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f"{line}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
         else:
             self.get_logger().warning(line, throttle_duration_sec=1.0)
-
-
-def _image(header: Any, pixels: npt.NDArray[Any], encoding: str) -> Any:
-    message = Image(header=header)
-    fill_image(message, pixels, encoding)
-    return message
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.tracking.prompted import PromptSeed
 from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray, Seed
 
 
@@ -27,8 +28,8 @@ class Admission:
         epoch: Which session of the book it belongs to.
     """
 
-    original: Seed
-    seed: Seed
+    original: Seed | PromptSeed
+    seed: Seed | PromptSeed
     added: tuple[int, ...]
     duplicate_of: Admission | None
     epoch: int
@@ -38,9 +39,9 @@ class IdBook:
     """Settles ids when a request arrives, so that a service can answer at once.
 
     A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a mask whose
-    non-zero values are all 255 gets the next free id. The same seed (stamp and content) twice is applied once, as long
-    as its instances live. An id is live from its admission on. The book is used by the callbacks and by the worker,
-    hence its lock; nothing in it waits.
+    non-zero values are all 255 gets the next free id, and after it so does every prompt of id 0. The same seed (stamp
+    and content) twice is applied once, as long as its instances live. An id is live from its admission on. The book is
+    used by the callbacks and by the worker, hence its lock; nothing in it waits.
     """
 
     _KNOWN = 256  # seeds that are remembered so as to be known again
@@ -65,7 +66,7 @@ class IdBook:
         with self._lock:
             return frozenset(self._removed)
 
-    def admit(self, original: Seed, config: Config) -> Admission:
+    def admit(self, original: Seed | PromptSeed, config: Config) -> Admission:
         """Settle the ids of a seed.
 
         Raises:
@@ -75,9 +76,8 @@ class IdBook:
         with self._lock:
             known = self._known.get(key)
             if known is not None and self._live.issuperset(known.seed.ids):
-                seed = _renamed(original, known.seed.ids)
-                return Admission(original=original, seed=seed, added=(), duplicate_of=known, epoch=self._epoch)
-            seed = _renamed(original, (self._highest + 1,))
+                return Admission(original=original, seed=known.seed, added=(), duplicate_of=known, epoch=self._epoch)
+            seed = _settled(original, self._highest + 1)
             added = self._check(set(seed.ids), config)
             self._live.update(added)
             self._highest = max(self._highest, *seed.ids)
@@ -173,17 +173,28 @@ class IdBook:
             self._highest = 0
 
 
-def _key(seed: Seed) -> tuple[int, bytes]:
+def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
     """Stamp and content, as a digest: seeds may be many and large."""
-    digest = hashlib.blake2b(seed.labels.astype(np.uint16).tobytes(), digest_size=16)  # ids fit into 16 bits
-    digest.update(repr((seed.size, sorted(seed.names.items()))).encode())
+    digest = hashlib.blake2b(digest_size=16)
+    masks = seed.masks if isinstance(seed, PromptSeed) else seed
+    if masks is not None:
+        digest.update(masks.labels.astype(np.uint16).tobytes())  # ids fit into 16 bits
+        digest.update(repr((masks.size, sorted(masks.names.items()))).encode())
+    if isinstance(seed, PromptSeed):
+        digest.update(repr((seed.prompted, seed.distinct)).encode())
     return seed.stamp_ns, digest.digest()
 
 
-def _renamed(seed: Seed, ids: tuple[int, ...]) -> Seed:
-    """A mask of nothing but 255 becomes the one instance of that id; any other keeps its ids."""
+def _settled(seed: Seed | PromptSeed, free: int) -> Seed | PromptSeed:
+    """A mask of nothing but 255 becomes the one instance of the id ``free``; any other keeps its ids."""
+    if isinstance(seed, PromptSeed):
+        return seed.settled(_renamed(seed.masks, free) if seed.masks is not None else None, free)
+    return _renamed(seed, free)
+
+
+def _renamed(seed: Seed, free: int) -> Seed:
     if seed.ids != (255,):
         return seed
-    labels: LabelArray = np.where(seed.labels == 255, ids[0], 0).astype(np.int32)
-    names = dict(zip(ids, seed.names.values(), strict=False))
+    labels: LabelArray = np.where(seed.labels == 255, free, 0).astype(np.int32)
+    names = dict.fromkeys((free,), seed.names[255]) if 255 in seed.names else {}
     return Seed(stamp_ns=seed.stamp_ns, labels=labels, names=names)

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
+from maskrnn_ros.tracking.prompted import PromptSeed
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Frame, InstanceStatus, Seed, Track, Tracks
@@ -41,7 +43,7 @@ class SeedRequest:
         admission: The seed, its ids settled.
         arrived: Clock of the session at its arrival, seconds.
         frame: Gives the image that the seed was drawn on, where the client or a drop left one at hand; asked only
-            where the stream has it not. A ValueError rejects the seed.
+            where the stream has it not, or a prompt is to be cut on it. A ValueError rejects the seed.
     """
 
     ticket: object
@@ -84,7 +86,7 @@ class _Seeding:
     twins: list[SeedRequest] = dataclasses.field(default_factory=list)
 
     @property
-    def seed(self) -> Seed:
+    def seed(self) -> Seed | PromptSeed:
         return self.admission.seed
 
     @property
@@ -103,6 +105,7 @@ class Session:
         announce: Called with one line at every event (session begun, instance removed, a fault).
         clock: Monotonic time, seconds; used for timeouts and durations, never for the order of things.
         number: Of the first session.
+        prompts: Makes masks of boxes and points; None: what the config names.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Session:
         announce: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
         number: int = 1,
+        prompts: PromptBackend | None = None,
     ) -> None:
         self.config = config
         self._build = build
@@ -125,6 +129,8 @@ class Session:
         self.frame_index = 0
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
+        self._prompts = prompts or build_prompts(config.prompts.backend)
+        self._picture: Frame | None = None
         self._tracker = self._built()
         self._seedings: list[_Seeding] = []
         self._removals: list[tuple[int, tuple[int, ...]]] = []
@@ -183,6 +189,7 @@ class Session:
         self._remove_due(frame.stamp_ns)
         self._tracker.advance(prepared)
         self.buffer.add(prepared)
+        self._picture = frame
         self._seed_due(prepared)
         tracks = self._tracker.tracks(frame.image)
         self.frame_index += 1
@@ -373,15 +380,13 @@ class Session:
         assert newest is not None  # seeds start on a frame, and there was one
         stamp = seeding.seed.stamp_ns
         frame = newest if stamp == 0 else self.buffer.at(stamp)
+        own = None
+        if frame is None or isinstance(seeding.seed, PromptSeed):
+            own = self._own_image(seeding, newest.size)
         if frame is None:
-            assert seeding.request.frame is not None
-            frame = self._tracker.prepare(seeding.request.frame())
-            if frame.size != newest.size:
-                raise ValueError(
-                    f"image of the seed must be {newest.size[1]}x{newest.size[0]} (width x height) like the stream, "
-                    f"got {frame.size[1]}x{frame.size[0]}"
-                )
-        states = self._tracker.start(seeding.seed, frame)
+            assert own is not None
+            frame = self._tracker.prepare(own)
+        states = self._tracker.start(self._labelled(seeding.seed, frame, own), frame)
         seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
         if frame is not newest:
             if seeding not in self._seedings:
@@ -390,6 +395,27 @@ class Session:
             if self.config.catch_up.mode == "skip":
                 return
         self._catch_up(seeding, to_the_end=True)
+
+    def _own_image(self, seeding: _Seeding, size: tuple[int, int]) -> Frame | None:
+        """The image that came with the request, or that a drop left."""
+        if seeding.request.frame is None:
+            return None
+        own = seeding.request.frame()
+        if own.size != size:
+            raise ValueError(
+                f"image of the seed must be {size[1]}x{size[0]} (width x height) like the stream, "
+                f"got {own.size[1]}x{own.size[0]}"
+            )
+        return own
+
+    def _labelled(self, seed: Seed | PromptSeed, frame: PreparedFrame, own: Frame | None) -> Seed:
+        """The seed with its prompts cut on the largest picture of its frame that is at hand."""
+        if isinstance(seed, Seed):
+            return seed
+        if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
+            own = self._picture
+        image = own.image if own is not None else frame.image.permute(1, 2, 0).cpu().numpy()
+        return seed.cut(image, frame.size, self._prompts)
 
     def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:
         """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""
@@ -408,12 +434,26 @@ class Session:
         states = {i: state for i, state in late.states.items() if i not in removed}
         if not states:
             raise ValueError(f"instances {sorted(late.states)} were removed meanwhile")
+        if isinstance(seeding.seed, PromptSeed) and seeding.seed.distinct:
+            self._check_distinct(states)
         # Stamps decide, not arrivals: what was corrected on a later image stays.
         newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
         self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
         self._ids.confirm(seeding.admission)
         reason = f"instances {sorted(newer)} were corrected on a later image, which stays" if newer else ""
         self._end(seeding, SeedStatus.APPLIED, reason, ids=tuple(states))
+
+    def _check_distinct(self, states: Mapping[int, InstanceState]) -> None:
+        """Both are on the newest frame now, so that masks can be compared even where the seed came late."""
+        limit = self.config.prompts.same_iou
+        for i, state in states.items():
+            for other in self.states.values():
+                iou = _iou(state, other)
+                if other.instance_id != i and iou > limit:
+                    raise ValueError(
+                        f"instance {other.instance_id} is there already: IoU of the masks {iou:.2f}, over {limit:g} "
+                        "(prompts.same_iou)"
+                    )
 
     def _reject(self, seeding: _Seeding, reason: str) -> None:
         self._ids.release(seeding.admission, self._tracker.states)
@@ -469,6 +509,12 @@ class Session:
         self._tracker.remove(tracked)
         self._gone += [_removed_track(state) for state in tracked.values()]
         self._announce(f"instances {sorted(ids)} removed")
+
+
+def _iou(one: InstanceState, other: InstanceState) -> float:
+    first, second = one.probability >= 0.5, other.probability >= 0.5
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 0.0
 
 
 def _removed_track(state: InstanceState) -> Track:

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Seeds by prompts: ids, who gets shared pixels, and which picture they are cut on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import world
+
+from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.prompts import Point, Prompt
+from maskrnn_ros.tracking import Tracker
+from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
+from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
+from maskrnn_ros.types import Box, Frame, Seed
+
+SIZE = (40, 60)
+LARGE, SMALL = Box(10, 10, 40, 30), Box(30, 20, 45, 35)
+
+
+class Filled:
+    """A backend that fills boxes and marks the pixel of a point; it remembers what it was shown."""
+
+    def __init__(self, empty: Box | None = None) -> None:
+        self.images: list[np.ndarray] = []
+        self._empty = empty
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        self.images.append(image)
+        mask = np.zeros(image.shape[:2], bool)
+        if prompt.box is not None and prompt.box != self._empty:
+            mask[prompt.box.slices] = True
+        for point in prompt.points:
+            mask[int(point.y), int(point.x)] = True
+        return mask
+
+
+def boxes(*given: Box, ids: tuple[int, ...] = (), masks: Seed | None = None, **more: object) -> PromptSeed:
+    ids = ids or (0,) * len(given)
+    prompted = tuple(PromptedInstance(prompt=Prompt(box=b), instance_id=i) for b, i in zip(given, ids, strict=True))
+    return PromptSeed(**{"stamp_ns": 0, "prompted": prompted, "masks": masks, **more})
+
+
+def picture(size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.zeros((*size, 3), np.uint8)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_smaller_one_gets_what_two_boxes_share_in_whatever_order_they_come(order: tuple[int, int]) -> None:
+    given = (LARGE, SMALL)
+    seed = boxes(*(given[i] for i in order), ids=tuple(i + 1 for i in order)).cut(picture(), SIZE, Filled())
+    expected = np.zeros(SIZE, np.int32)
+    expected[LARGE.slices] = 1
+    expected[SMALL.slices] = 2
+    np.testing.assert_array_equal(seed.labels, expected)
+
+
+def test_masks_keep_their_pixels() -> None:
+    labels = np.zeros(SIZE, np.int32)
+    labels[12:14, 12:14] = 7
+    masks = Seed(stamp_ns=0, labels=labels, names={7: "nut"})
+    seed = boxes(LARGE, ids=(3,), masks=masks).cut(picture(), SIZE, Filled())
+    assert seed.ids == (3, 7) and seed.names == {7: "nut"}
+    np.testing.assert_array_equal(seed.labels == 7, labels == 7)
+    assert np.count_nonzero(seed.labels == 3) == LARGE.width * LARGE.height - 4
+
+
+def test_one_empty_mask_refuses_the_whole_and_says_which() -> None:
+    with pytest.raises(
+        ValueError, match=r"instance 2: box \(30, 20, 45, 35\) gives an empty mask .no object was found"
+    ):
+        boxes(LARGE, SMALL, ids=(1, 2)).cut(picture(), SIZE, Filled(empty=SMALL))
+    with pytest.raises(ValueError, match="instance 1: .* gives an empty mask .others have all of its pixels"):
+        boxes(LARGE, LARGE, ids=(1, 2)).cut(picture(), SIZE, Filled())
+
+
+def test_on_a_picture_that_is_scaled_down_the_mask_comes_out_where_the_prompt_is() -> None:
+    seed = boxes(LARGE, ids=(1,)).cut(picture((20, 30)), SIZE, Filled())
+    assert Box.of_mask(seed.labels) == LARGE
+    point = PromptedInstance(prompt=Prompt(points=(Point(x=59.9, y=39.9),)), instance_id=1)
+    corner = PromptSeed(stamp_ns=0, prompted=(point,)).cut(picture((20, 30)), SIZE, Filled())
+    assert corner.labels[-1, -1] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PromptSeed(stamp_ns=0, prompted=()), "at least one instance"),
+        (lambda: boxes(LARGE, stamp_ns=-1), "stamp of a seed must be >= 0"),
+        (lambda: boxes(LARGE, ids=(-1,)), "ids of prompts must be >= 1, or 0"),
+        (lambda: boxes(LARGE, SMALL, ids=(3, 3)), r"marked once.*\[3\]"),
+        (lambda: boxes(LARGE, ids=(3,), masks=Seed(stamp_ns=0, labels=np.full(SIZE, 3, np.int32))), r"once.*\[3\]"),
+        (lambda: boxes(LARGE, masks=Seed(stamp_ns=5, labels=np.full(SIZE, 3, np.int32))), "one stamp, got 5 and 0"),
+    ],
+)
+def test_contradictions_are_refused(make: Callable[[], PromptSeed], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_ids_are_promised_at_once_and_never_twice() -> None:
+    book, config = IdBook(), Config()
+    whole = np.zeros(SIZE, np.int32)
+    whole[:5, :5] = 255
+    mixed = book.admit(boxes(LARGE, SMALL, masks=Seed(stamp_ns=0, labels=whole, names={255: "lid"})), config)
+    assert mixed.seed.ids == mixed.added == (1, 2, 3)
+    assert [item.instance_id for item in mixed.seed.prompted] == [2, 3]
+    assert mixed.seed.masks.ids == (1,) and mixed.seed.masks.names == {1: "lid"}
+    assert book.admit(boxes(LARGE, ids=(9,)), config).seed.ids == (9,)
+    assert book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config).seed.ids == (20, 21, 22)
+    again = book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config)
+    assert again.duplicate_of is not None and again.seed.ids == (20, 21, 22)
+    with pytest.raises(ValueError, match="at most 6 instances"):
+        book.admit(boxes(Box(1, 1, 2, 2)), with_values(config, max_instances=6))
+
+
+class Bench:
+    """A session whose objects stand still, and what it reports."""
+
+    def __init__(self, backend: Filled, **changes: object) -> None:
+        self.config = with_values(world.WARP_ONLY, **{"catch_up__mode": "exact", **changes})
+        self.ids = IdBook()
+        self.outcomes: list[SeedOutcome] = []
+        self.session = Session(self.config, self._build, self.ids, report=self.outcomes.append, prompts=backend)
+
+    def _build(self, config: Config) -> Tracker:
+        return Tracker(config, lambda current, _: torch.zeros(2, *current.shape[1:]), torch.device("cpu"))
+
+    def image(self, stamp_ns: int, level: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
+        return self.session.process(Frame(stamp_ns=stamp_ns, image=np.full((*size, 3), level, np.uint8))).labels
+
+    def seed(self, seed: PromptSeed, frame: Frame | None = None) -> tuple[int, ...]:
+        admission = self.ids.admit(seed, self.config)
+        own = (lambda: frame) if frame is not None else None
+        self.session.seed(SeedRequest(ticket=None, admission=admission, arrived=0.0, frame=own))
+        return admission.seed.ids
+
+
+def test_a_prompt_is_cut_on_its_own_image_and_applied_in_order_of_time() -> None:
+    backend = Filled()
+    bench = Bench(backend)
+    bench.seed(boxes(LARGE, stamp_ns=20))
+    assert not bench.image(10, level=1).any() and not backend.images
+    np.testing.assert_array_equal(np.argwhere(bench.image(20, level=2)).min(axis=0), [10, 10])
+    bench.image(30, level=3)
+    bench.seed(boxes(SMALL, stamp_ns=10))  # late: on the image that the buffer holds
+    bench.seed(boxes(Box(0, 0, 5, 5)))  # on the next one
+    bench.image(40, level=4)
+    assert [int(image[0, 0, 0]) for image in backend.images] == [2, 1, 4]
+    assert [o.status for o in bench.outcomes if o.status != SeedStatus.PENDING] == [SeedStatus.APPLIED] * 3
+    assert sorted(bench.session.states) == [1, 2, 3]
+
+
+def test_an_image_that_came_along_is_what_the_prompt_is_cut_on() -> None:
+    backend = Filled()
+    bench = Bench(backend)
+    bench.image(10)
+    bench.image(20)
+    bench.seed(boxes(LARGE, stamp_ns=10), Frame(stamp_ns=10, image=picture() + 77))
+    assert int(backend.images[0][0, 0, 0]) == 77
+    bench.seed(boxes(SMALL, stamp_ns=20), Frame(stamp_ns=20, image=picture((41, 60))))
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED and "must be 60x40" in bench.outcomes[-1].reason
+
+
+def test_a_picture_larger_than_the_working_image_is_used_whole_where_it_is_the_newest() -> None:
+    backend = Filled()
+    bench = Bench(backend, working_size=64)
+    size = (160, 240)
+    bench.image(10, size=size)
+    bench.seed(boxes(LARGE, stamp_ns=20))
+    labels = bench.image(20, size=size)
+    assert backend.images[0].shape[:2] == size and Box.of_mask(labels) == LARGE
+    bench.seed(boxes(Box(100, 80, 180, 140), stamp_ns=10))
+    assert backend.images[1].shape[:2] == (43, 64)  # the buffer has no larger one
+    assert bench.outcomes[-1].status == SeedStatus.APPLIED
+
+
+def test_a_prompt_that_gives_nothing_is_rejected_and_its_ids_are_free() -> None:
+    bench = Bench(Filled(empty=LARGE))
+    bench.seed(boxes(LARGE, SMALL))
+    bench.image(10)
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED and "instance 1: " in bench.outcomes[-1].reason
+    assert bench.ids.live == () and not bench.session.states
+    assert bench.outcomes[-1].ids == (1, 2)
+
+
+def test_what_is_there_already_is_not_started_twice_where_that_is_asked_for() -> None:
+    bench = Bench(Filled(), prompts__same_iou=0.4)
+    near = Box(LARGE.x0 + 2, LARGE.y0, LARGE.x1 + 2, LARGE.y1)
+    bench.seed(boxes(LARGE, distinct=True))
+    bench.seed(boxes(near, distinct=True))  # waits for the same image
+    bench.image(10)
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED
+    assert "instance 1 is there already: IoU of the masks 0.88, over 0.4" in bench.outcomes[-1].reason
+    bench.image(20)
+    bench.seed(boxes(near, stamp_ns=10, distinct=True))  # late
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED and list(bench.session.states) == [1]
+    bench.seed(boxes(near, stamp_ns=20))
+    assert bench.outcomes[-1].status == SeedStatus.APPLIED
+    bench.seed(boxes(SMALL, stamp_ns=20, distinct=True))
+    assert bench.outcomes[-1].status == SeedStatus.APPLIED
