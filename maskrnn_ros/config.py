@@ -328,7 +328,8 @@ class PromptsConfig(Checked):
     """Boxes and points: how they become masks, and which of a detector's boxes start an instance."""
 
     backend: str = setting(
-        "grabcut", "What makes a mask of a box or a point: grabcut (OpenCV, by colours).", choices=("grabcut",)
+        "grabcut",
+        "What makes a mask of a box or a point: grabcut (OpenCV, by colours), or package.module:factory of your own.",
     )
     same_iou: float = setting(
         0.5,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from typing import Protocol
 
@@ -219,14 +220,23 @@ class _Canvas:
 
 
 def build_prompts(name: str) -> PromptBackend:
-    """The backend of a name: "grabcut".
+    """The backend of a name: ``grabcut``, or ``package.module:factory``.
+
+    The factory is called without arguments and gives a ``PromptBackend``: a learned segmenter, the client of a service.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is none of that name, or it cannot be made.
     """
-    if name != "grabcut":
-        raise ValueError(f"prompt backend must be grabcut, got {name!r}")
-    return GrabCut()
+    if name == "grabcut":
+        return GrabCut()
+    module, colon, factory = name.partition(":")
+    if not (module and colon and factory):
+        raise ValueError(f"prompt backend must be grabcut or package.module:factory, got {name!r}")
+    try:
+        backend: PromptBackend = getattr(importlib.import_module(module), factory)()
+    except Exception as error:  # whatever it needs may be missing
+        raise ValueError(f"prompt backend {name!r}: {type(error).__name__}: {error}") from error
+    return backend
 
 
 def _inside(box: Box, height: int, width: int) -> Box:

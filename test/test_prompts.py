@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.prompts import Point, Prompt, build_prompts
+from maskrnn_ros.prompts import GrabCut, Point, Prompt, build_prompts
 from maskrnn_ros.types import Box
 
 CUT = build_prompts("grabcut")
@@ -112,9 +112,15 @@ def test_an_image_of_one_pixel() -> None:
         (lambda: CUT(scene()[0], Prompt(points=(Point(x=200, y=1),))), r"inside the 200x150 image, got \(200, 1\)"),
         (lambda: CUT(scene()[0], Prompt(points=(Point(x=float("nan"), y=1),))), r"got \(nan, 1\)"),
         (lambda: CUT(scene()[0], Prompt(box=Box(200, 0, 210, 9))), "box must overlap the 200x150 image"),
-        (lambda: build_prompts("sam"), "prompt backend must be grabcut, got 'sam'"),
+        (lambda: build_prompts("sam"), "prompt backend must be grabcut or package.module:factory, got 'sam'"),
+        (lambda: build_prompts("no.such:thing"), "'no.such:thing': ModuleNotFoundError: No module named 'no'"),
+        (lambda: build_prompts("maskrnn_ros.prompts:Point"), "'maskrnn_ros.prompts:Point': TypeError: "),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_backend_of_ones_own_is_named_by_its_factory() -> None:
+    assert isinstance(build_prompts("maskrnn_ros.prompts:GrabCut"), GrabCut)

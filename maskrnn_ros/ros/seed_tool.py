@@ -119,7 +119,7 @@ class SeedTool(Node):
         reliability = self.get_parameter("image_reliability").value
         if reliability not in ("auto", "reliable", "best_effort"):
             raise ValueError(f"image_reliability must be one of auto, reliable, best_effort, got {reliability!r}")
-        self._prompts = build_prompts(self.get_parameter("prompt_backend").value)
+        self._prompts = build_prompts(self.get_parameter("prompts.backend").value)
         self._newest: Any = None
         self._header: Any = None
         self._texture: Any = None
@@ -156,7 +156,7 @@ class SeedTool(Node):
                 "auto",
                 "How images are asked for: auto (as offered), reliable or best_effort.",
             ),
-            ("prompt_backend", "grabcut", "What cuts an object out of a box: grabcut."),
+            ("prompts.backend", "grabcut", "What cuts an object out of a box; as the tracker's."),
             # A Trigger carries no argument. A parameter can be set and read from anywhere; to step through the
             # instances by calls would ask a script to read every answer.
             ("instance_id", 0, "The instance that ~/correct_instance and ~/remove_instance are about."),
