@@ -28,13 +28,25 @@ class ImageSource:
         compressed: Subscribe to CompressedImage on ``<image>/compressed``, as image_transport names it.
         reliability: auto, reliable or best_effort.
         callback: Called with every message.
+        topic: Full name of another topic, taken as it is.
+        raw: The callback gets messages as they are serialized: bytes.
     """
 
-    def __init__(self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        *,
+        compressed: bool,
+        reliability: str,
+        callback: Callable[[Any], None],
+        topic: str = "",
+        raw: bool = False,
+    ) -> None:
         self._node = node
         self._type = CompressedImage if compressed else Image
         self._callback = callback
-        self.topic: str = node.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        self._raw = raw
+        self.topic: str = topic or node.resolve_topic_name("image") + ("/compressed" if compressed else "")
         self._policy = ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
         self._auto = reliability == "auto"
         if self._auto:
@@ -60,6 +72,7 @@ class ImageSource:
             self.topic,
             self._callback,
             QoSProfile(depth=_DEPTH, reliability=self._policy),
+            raw=self._raw,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
         )
 
