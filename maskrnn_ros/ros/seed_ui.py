@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ _LOOK_PERIOD_S = 0.5
 _IDLE_S = 5.0
 """Without a request for so long no page is open: nothing is subscribed to that costs."""
 _ANSWER_S = 5.0
+_FOUND_S = 2.0
 _NEW = 255
 """The value of a mask that is one new instance."""
 
@@ -209,7 +211,7 @@ class TrackerLink:
             ConnectionError: It does not answer.
         """
         client = self._services[name]
-        if not client.service_is_ready():
+        if not client.wait_for_service(_FOUND_S):
             raise ConnectionError(f"nobody serves {self._tracker}/{name}: is the tracker running?")
         answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
@@ -252,34 +254,36 @@ def _box(region: Any) -> Box:
     return Box(region.x_offset, region.y_offset, region.x_offset + region.width, region.y_offset + region.height)
 
 
-def serve(
-    tracker: str, image_topic: str, port: int, rate: float, ready: Callable[[SeedServer], None] | None = None
-) -> int:
-    """Run the web server until Ctrl-C; returns the exit status.
+@contextlib.contextmanager
+def editor(tracker: str, image_topic: str, port: int, rate: float) -> Iterator[tuple[SeedServer, Any]]:
+    """The web server, which runs in a thread of its own, and the executor of its node, which the caller spins.
 
     Args:
         tracker: Full name of the tracker's node.
         image_topic: Empty: what the tracker subscribes to.
         port: On 127.0.0.1; 0: any free one.
         rate: Most pictures a second.
-        ready: Called with the server once it listens.
 
     Raises:
         OSError: The port is taken.
     """
     with client_node("maskrnn_seed_ui") as (node, executor):
         link = TrackerLink(node, executor, tracker, node.resolve_topic_name(image_topic) if image_topic else "")
-        server = SeedServer(link, build_prompts("grabcut"), port, rate)
-        thread = threading.Thread(target=server.serve_forever, name="seed-ui", daemon=True)
-        thread.start()
-        print(f"seed editor: {server.url} (this machine only; Ctrl-C ends it)", flush=True)
-        try:
-            if ready is not None:
-                ready(server)
+        with SeedServer(link, build_prompts("grabcut"), port, rate) as server:
+            thread = threading.Thread(target=server.serve_forever, name="seed-ui", daemon=True)
+            thread.start()
+            try:
+                yield server, executor
+            finally:
+                server.shutdown()
+
+
+def serve(tracker: str, image_topic: str, port: int, rate: float) -> int:
+    """Run ``editor`` until Ctrl-C; returns the exit status."""
+    try:
+        with editor(tracker, image_topic, port, rate) as (server, executor):
+            print(f"seed editor: {server.url} (this machine only; Ctrl-C ends it)", flush=True)
             while True:
                 executor.spin_once(timeout_sec=POLL_S)
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            server.shutdown()
-            server.server_close()
+    except KeyboardInterrupt:
+        return 0

@@ -31,6 +31,12 @@ class Scene:
     titles: dict[int, str]
     boxes: dict[int, Box]
 
+    def without(self, instance_id: int) -> Scene:
+        """All but one."""
+        boxes = {i: box for i, box in self.boxes.items() if i != instance_id}
+        labels: LabelArray = np.where(self.labels == instance_id, 0, self.labels).astype(np.int32)
+        return Scene(labels=labels, titles=self.titles, boxes=boxes)
+
 
 def picture(image: UInt8Array, scene: Scene | None, width: int = 0) -> bytes:
     """A JPEG.

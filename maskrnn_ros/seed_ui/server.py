@@ -191,6 +191,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         image = link.image(stamp_ns)
         scene = link.scene(stamp_ns) if with_masks else None
+        hidden = _whole(query, "without", 0, 0, 65535)
+        if scene is not None and hidden:
+            scene = scene.without(hidden)
         width = _whole(query, "width", 0, 0, 10_000)
         size = f"{image.shape[1]}x{image.shape[0]}"
         self._send(picture(image, scene, width), "image/jpeg", extra={"X-Stamp": str(stamp_ns), "X-Size": size})

@@ -66,7 +66,8 @@ function freeze() {
 async function keep(image) {
   try {
     await post("/api/freeze", { stamp: image.stamp });
-    const frame = await getFrame({ stamp: image.stamp, masks: byId("masks").checked ? 1 : 0 });
+    const masks = byId("masks").checked ? 1 : 0;
+    const frame = await getFrame({ stamp: image.stamp, masks, without: target }); // it is what is drawn
     if (frozen === image) show(frame);
     else frame.bitmap.close();
     return true;
@@ -140,7 +141,9 @@ function colour() {
 }
 
 function setTarget(id) {
+  const isOther = id !== target;
   target = id;
+  if (frozen && isOther) keep(frozen);
   const known = state.instances.find((instance) => instance.id === id);
   byId("name").value = known?.name ?? "";
   showTargets(state.instances, target);
@@ -249,7 +252,8 @@ function isTooOld() {
 
 function hint(prompt) {
   if (!shown) return "";
-  if (sent) return describe(state.seeds.find(({ token }) => token === sent) ?? { ids: [], status: "pending", reason: "sent" });
+  const seed = sent && state.seeds.find(({ token }) => token === sent);
+  if (sent) return seed?.ids.length ? describe(seed) : "Sent. Waiting for the tracker …";
   if (isTooOld()) return "The tracker does not hold this image any more: N puts the drawing on the newest one.";
   if (prompt?.waiting) return "Looking for the object …";
   if (prompt?.error) return prompt.error;
@@ -327,6 +331,10 @@ document.addEventListener("keydown", (event) => {
   event.target.blur?.();
   run();
 });
+
+// After a click with the mouse Enter is to send, not to press the same button again.
+document.addEventListener("click", (event) => event.detail && event.target.closest("button, input[type=checkbox]")?.blur());
+byId("canvas").addEventListener("pointerdown", () => document.activeElement?.blur());
 
 const click = (id, run) => byId(id).addEventListener("click", run);
 document.querySelectorAll("[data-tool]").forEach((button) => {

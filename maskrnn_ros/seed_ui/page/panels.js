@@ -77,7 +77,7 @@ export class Instances {
       row.state.textContent = STATES[instance.state] ?? instance.state;
       row.state.className = `state ${STATES[instance.state] ?? ""}`;
       const seen = instance.score !== null && instance.score > 0;
-      row.score.textContent = seen ? `score ${instance.score.toFixed(2)}` : "";
+      row.score.textContent = seen ? instance.score.toFixed(2) : "";
       row.element.classList.toggle("chosen", instance.id === target);
     }
   }
@@ -92,6 +92,7 @@ export class Instances {
     const detail = make("div", "detail");
     const state = make("span", "state");
     const score = make("span", "score");
+    score.title = "Score: mean probability inside the mask";
     detail.append(state, score);
     text.append(name, detail);
     const correct = make("button", "small", "Correct");
@@ -116,7 +117,7 @@ export function describe(seed) {
   const who = seed.ids.map((id) => `#${id}`).join(" ") || "seed";
   if (seed.status === "pending") return `${who} waits: ${seed.reason}`;
   if (seed.status === "rejected") return `${who} refused: ${seed.reason}`;
-  const late = seed.frames_used ? `, ${seed.frames_used} images caught up in ${seed.duration.toFixed(1)} s` : "";
+  const late = seed.frames_used ? `, ${seed.frames_used} images caught up in ${seed.duration.toFixed(1)}\u00a0s` : "";
   return `${who} applied${late}`;
 }
 
