@@ -122,18 +122,19 @@ class Health:
 
     def _tracker_images(self) -> Sequence[tuple[str, bool]]:
         """What the tracker subscribes to, without seeds and depth."""
-        namespace, _, name = self._tracker.rpartition("/")
-        try:
-            known = self._node.get_subscriber_names_and_types_by_node(name, namespace or "/")
-        except RuntimeError:  # rclpy's NodeNameNonExistentError: it has gone, or is not found yet
-            return ()
+        # not by the node's name: the graph keeps a dead tracker for some time, and would answer for that one
         found = [
             (topic, _COMPRESSED in types)
-            for topic, types in known
-            if {_IMAGE, _COMPRESSED}.intersection(types) and "seed" not in topic.rpartition("/")[2]
+            for topic, types in self._node.get_topic_names_and_types()
+            if {_IMAGE, _COMPRESSED}.intersection(types)
+            and "seed" not in topic.rpartition("/")[2]
+            and any(self._is_tracker(info) for info in self._node.get_subscriptions_info_by_topic(topic))
         ]
         colour_only = [item for item in found if "depth" not in item[0]]
         return colour_only if len(found) > 1 and colour_only else found
+
+    def _is_tracker(self, info: Any) -> bool:
+        return f"{info.node_namespace.rstrip('/')}/{info.node_name}" == self._tracker
 
     def _find_trouble(self) -> str:
         now = time.monotonic()
