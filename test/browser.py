@@ -137,7 +137,7 @@ class Browser:
     def wait(self, expression: str, meanwhile: Callable[[], Any] = lambda: time.sleep(0.02)) -> None:
         """Until an expression in the page holds."""
         deadline = time.monotonic() + TIMEOUT_S
-        while not self.js(expression):
+        while not self.js(f"Boolean({expression})"):
             assert time.monotonic() < deadline, f"waited in vain for {expression}: {self.problems}"
             meanwhile()
 

@@ -36,7 +36,7 @@ class SeedUi:
     def _run(self) -> None:
         try:
             with editor(*self._arguments) as (server, executor):
-                self.url, self.port = server.url, server.server_port
+                self.server, self.url, self.port = server, server.url, server.server_port
                 self._ready.set()
                 while not self._stop.is_set():
                     executor.spin_once(timeout_sec=0.05)
