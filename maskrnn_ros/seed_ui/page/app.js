@@ -254,7 +254,7 @@ function hint(prompt) {
   if (!shown) return "";
   const seed = sent && state.seeds.find(({ token }) => token === sent);
   if (sent) return seed?.ids.length ? describe(seed) : "Sent. Waiting for the tracker …";
-  if (isTooOld()) return "The tracker does not hold this image any more: N puts the drawing on the newest one.";
+  if (isTooOld()) return "The tracker does not hold this image any more (buffer.seconds): N puts the drawing on the newest one.";
   if (prompt?.waiting) return "Looking for the object …";
   if (prompt?.error) return prompt.error;
   return HINTS[tools.name];
