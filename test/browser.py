@@ -125,8 +125,9 @@ class Browser:
     # --- what a person does ---
 
     def open(self, url: str) -> None:
-        """Go to a page."""
+        """Go to a page, and wait until it is there."""
         self.call("Page.navigate", url=url)
+        self.wait(f"document.readyState == 'complete' && location.href.startsWith({json.dumps(url)})")
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page."""
