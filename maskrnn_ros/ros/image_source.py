@@ -30,15 +30,25 @@ class Source:
         reliability: auto, reliable or best_effort.
         setting: The parameter that says so.
         callback: Called with every message.
+        raw: The callback gets messages as they are serialized: bytes.
     """
 
     def __init__(
-        self, node: Any, kind: Any, topic: str, *, reliability: str, setting: str, callback: Callable[[Any], None]
+        self,
+        node: Any,
+        kind: Any,
+        topic: str,
+        *,
+        reliability: str,
+        setting: str,
+        callback: Callable[[Any], None],
+        raw: bool = False,
     ) -> None:
         self._node = node
         self._type = kind
         self._callback = callback
         self._setting = setting
+        self._raw = raw
         self.topic: str = node.resolve_topic_name(topic)
         self._policy = ReliabilityPolicy.BEST_EFFORT if reliability == "best_effort" else ReliabilityPolicy.RELIABLE
         self._auto = reliability == "auto"
@@ -65,6 +75,7 @@ class Source:
             self.topic,
             self._callback,
             QoSProfile(depth=_DEPTH, reliability=self._policy),
+            raw=self._raw,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
         )
 
@@ -102,14 +113,26 @@ class ImageSource(Source):
         compressed: Subscribe to CompressedImage on ``<image>/compressed``, as image_transport names it.
         reliability: auto, reliable or best_effort.
         callback: Called with every message.
+        topic: Full name of another topic, taken as it is.
+        raw: See ``Source``.
     """
 
-    def __init__(self, node: Any, *, compressed: bool, reliability: str, callback: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        node: Any,
+        *,
+        compressed: bool,
+        reliability: str,
+        callback: Callable[[Any], None],
+        topic: str = "",
+        raw: bool = False,
+    ) -> None:
         super().__init__(
             node,
             CompressedImage if compressed else Image,
-            node.resolve_topic_name("image") + ("/compressed" if compressed else ""),
+            topic or node.resolve_topic_name("image") + ("/compressed" if compressed else ""),
             reliability=reliability,
             setting="image_reliability",
             callback=callback,
+            raw=raw,
         )
