@@ -18,12 +18,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from maskrnn_ros.bags.read import cdr_stamp
+from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.prompts import build_prompts
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb, ns_to_stamp
 from maskrnn_ros.ros.interfaces import Interface
-from maskrnn_ros.ros.node_process import labels_of
 from maskrnn_ros.ros.qos import POLL_S, client_node, reliable
 from maskrnn_ros.ros.seed_ui_watch import STATES, Health, Seeds, instance_rows
 from maskrnn_ros.seed_ui.frames import FrameStore, Held
@@ -238,7 +238,7 @@ def _scene(message: Any) -> Scene:
     seen = [instance for instance in message.instances if instance.area]
     labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
     if all(instance.encoding != InstanceMask.ENCODING_NONE for instance in seen):
-        labels = labels_of(message)
+        labels = label_image(message)
     return Scene(
         labels=labels,
         titles={i.id: f"{i.id} {i.label}".strip() + _suffix(i.state) for i in seen},
