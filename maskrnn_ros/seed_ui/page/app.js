@@ -91,7 +91,7 @@ function thaw() {
   changed();
 }
 
-// The drawing as it is, on the newest image: where the tracker does not hold the old one any more.
+// The drawing as it is, on the newest image: where the tracker does not hold what came after the old one any more.
 async function newest() {
   if (!frozen || isSending || sent) return;
   try {
@@ -244,7 +244,7 @@ function refresh() {
   byId("hint").textContent = hint(prompt);
 }
 
-// Whether the tracker holds the frozen image no more: it would refuse the seed.
+// Whether the tracker holds the frozen image no more: the seed, which brings it, crosses what is missing in one step.
 function isTooOld() {
   const oldest = state.status?.oldest ?? "0";
   return Boolean(frozen) && oldest !== "0" && BigInt(frozen.stamp) < BigInt(oldest);
@@ -254,7 +254,7 @@ function hint(prompt) {
   if (!shown) return "";
   const seed = sent && state.seeds.find(({ token }) => token === sent);
   if (sent) return seed?.ids.length ? describe(seed) : "Sent. Waiting for the tracker …";
-  if (isTooOld()) return "The tracker does not hold this image any more (buffer.seconds): N puts the drawing on the newest one.";
+  if (isTooOld()) return "The tracker has let go of the images after this one (buffer.seconds) and must guess across them: N puts the drawing on the newest image.";
   if (prompt?.waiting) return "Looking for the object …";
   if (prompt?.error) return prompt.error;
   return HINTS[tools.name];
