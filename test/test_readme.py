@@ -18,11 +18,12 @@ def test_the_generated_tables_are_those_of_the_code() -> None:
     assert result.returncode == 0, f"run: python tools/readme_tables.py\n{result.stderr}"
 
 
-def test_every_topic_and_service_of_the_node_is_in_the_readme() -> None:
+def test_every_topic_and_service_of_the_nodes_is_in_the_readme_or_the_pages() -> None:
     code = "".join(file.read_text() for file in (ROOT / "maskrnn_ros" / "ros").glob("*.py"))
-    names = set(re.findall(r'"(~/[a-z_]+|/diagnostics)"', code))
-    assert len(names) >= 11
-    assert {name for name in names if f"`{name}`" not in README} == set()
+    pages = README + "".join(file.read_text() for file in (ROOT / "docs").glob("*.md"))
+    names = set(re.findall(r'"(~/[a-z_]+(?:/[a-z_]+)*|/diagnostics)"', code))
+    assert len(names) >= 20
+    assert {name for name in names if f"`{name}`" not in pages} == set()
 
 
 def test_there_is_a_row_for_every_interface_of_the_tracker() -> None:

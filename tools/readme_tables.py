@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the generated tables into README.md, between their markers: python tools/readme_tables.py [--check]."""
+"""Writes the generated tables into README.md and docs/, between their markers: tools/readme_tables.py [--check]."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from maskrnn_ros.config import Setting, Value, settings
+from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.ros.interfaces import Interface
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-NODES = {"tracker": "maskrnn_ros.ros.tracker_interfaces"}
-"""Name of a node, and the module with its ``INTERFACES``; every one gets its tables."""
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def parameters() -> str:
-    """The table of parameters."""
+    """The tracker's parameters."""
     rows = ["| parameter | default | allowed | live | what it does |", "|---|---|---|---|---|"]
     rows.append("| `autostart` | `true` | true, false | no | The node configures and activates itself at its start. |")
     for name, default, known in settings():
@@ -39,52 +39,68 @@ def _allowed(default: Value, known: Setting) -> str:
     return "true, false" if isinstance(default, bool) else "text"
 
 
-def topics() -> str:
-    """The tables of topics and services, node by node."""
-    blocks = []
-    for node, module in NODES.items():
-        interfaces: tuple[Interface, ...] = importlib.import_module(module).INTERFACES
-        blocks.append("\n".join([f"Node `{node}`:", "", *_rows(interfaces, "topic", ("subscribes", "publishes"))]))
-        if any(interface.kind == "serves" for interface in interfaces):
-            blocks.append("\n".join(_rows(interfaces, "service", ("serves",))))
+def locator_parameters() -> str:
+    """Those of the locator; none is live."""
+    rows = ["| parameter | default | allowed | what it does |", "|---|---|---|---|"]
+    for name, default, known in settings(LocatorConfig):
+        rows.append(f"| `{name}` | `{_literal(default)}` | {_allowed(default, known)} | {known.help} |")
+    return "\n".join(rows)
+
+
+def interfaces(module: str) -> str:
+    """Topics and services of the node in a module, by its ``INTERFACES``."""
+    known: tuple[Interface, ...] = importlib.import_module(f"maskrnn_ros.ros.{module}").INTERFACES
+    blocks = ["\n".join(_rows(known, "topic", ("subscribes", "publishes")))]
+    if any(interface.kind in ("serves", "calls") for interface in known):
+        blocks.append("\n".join(_rows(known, "service", ("serves", "calls"))))
     return "\n\n".join(blocks)
 
 
 def _rows(interfaces: tuple[Interface, ...], title: str, kinds: tuple[str, ...]) -> Iterator[str]:
     yield f"| {title} | type | |"
     yield "|---|---|---|"
-    ways = {"subscribes": "in: ", "publishes": "out: ", "serves": ""}
+    ways = {"subscribes": "in: ", "publishes": "out: ", "serves": "", "calls": "called: "}
     for interface in interfaces:
         if interface.kind in kinds:
             where = f" (where {interface.needs} is installed)" if interface.needs else ""
             yield f"| `{interface.name}` | {interface.type} | {ways[interface.kind]}{interface.text}{where} |"
 
 
-TABLES = {"parameters": parameters, "topics": topics}
+TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("README.md", "topics", partial(interfaces, "tracker_interfaces")),
+    ("README.md", "parameters", parameters),
+    ("docs/seeding.md", "seed tool", partial(interfaces, "seed_tool")),
+    ("docs/positions.md", "locator", partial(interfaces, "locator")),
+    ("docs/positions.md", "locator parameters", locator_parameters),
+)
+"""File, name between the markers, and what makes the table."""
 
 
-def rendered(text: str) -> str:
-    """The README with its generated tables as they should be."""
-    for name, table in TABLES.items():
-        begin, end = f"<!-- {name}: generated -->", f"<!-- /{name} -->"
-        head, found, rest = text.partition(begin)
-        _, closed, tail = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"README.md has no {begin} ... {end}")
-        text = f"{head}{begin}\n{table()}\n{end}{tail}"
-    return text
+def rendered(text: str, name: str, table: str) -> str:
+    """A page with a table as it should be."""
+    begin, end = f"<!-- {name}: generated -->", f"<!-- /{name} -->"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"there is no {begin} ... {end}")
+    return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 where the README differs, write nothing")
+    parser.add_argument("--check", action="store_true", help="exit 1 where a page differs, write nothing")
     args = parser.parse_args()
-    text = README.read_text()
-    if args.check:
-        return int(rendered(text) != text)
-    README.write_text(rendered(text))
-    return 0
+    differs = 0
+    for file, name, table in TABLES:
+        text = (ROOT / file).read_text()
+        right = rendered(text, name, table())
+        if args.check and right != text:
+            print(f"{file}: the table {name!r} is not that of the code")
+            differs = 1
+        elif not args.check:
+            (ROOT / file).write_text(right)
+    return differs
 
 
 if __name__ == "__main__":
