@@ -119,10 +119,14 @@ class NodeBench:
         self.wait(lambda: self.statuses and self.diagnostics)
         self.wait(lambda: self.images.get_subscription_count() or not self._matched)
         self.wait(self.seeds.get_subscription_count)
-        published = {publisher.topic_name: publisher for publisher in self.node.publishers}
         for topic in ("/tracker/label_image", "/tracker/instances", "/tracker/seed_result"):
-            self.wait(published[topic].get_subscription_count)
+            self.wait(lambda topic=topic: self.listeners(topic))  # type: ignore[misc]
         return self
+
+    def listeners(self, topic: str) -> int:
+        """Subscriptions to a topic that the node publishes."""
+        publisher = next(publisher for publisher in self.node.publishers if publisher.topic_name == topic)
+        return int(publisher.get_subscription_count())
 
     def _spin(self) -> None:
         while not self._stopped.is_set():

@@ -90,7 +90,7 @@ def looks_at(bench: NodeBench, ui: SeedUi) -> None:
 
     def is_ready() -> bool:
         ready = ui.state["image_topic"] != "" and bench.images.get_subscription_count() == 2
-        return ready and bench.node._instances.get_subscription_count() == 2
+        return ready and bench.listeners("/tracker/instances") == 2
 
     bench.wait(is_ready)
 

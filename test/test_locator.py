@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +27,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from maskrnn_ros.config import settings  # noqa: E402
 from maskrnn_ros.locate import LocatorConfig, locate  # noqa: E402
 from maskrnn_ros.masks import MaskEncoding, encode  # noqa: E402
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, InstancePositionArray  # noqa: E402
@@ -389,10 +387,3 @@ def test_without_message_filters_it_ends_with_one_line():
 def test_it_imports_no_torch():
     code = "import sys, maskrnn_ros.ros.locator; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60).returncode == 0
-
-
-def test_the_documentation_names_every_setting_with_its_default():
-    text = (Path(__file__).resolve().parent.parent / "docs" / "positions.md").read_text()
-    for name, default, known in settings(LocatorConfig):
-        literal = str(default).lower() if isinstance(default, bool) else str(default)
-        assert f"| `{name}` | `{literal}` | {known.help} |" in text

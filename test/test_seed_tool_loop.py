@@ -20,8 +20,8 @@ CUP, BOX = world.TWO
 def connect(tracker: NodeBench, tool: SeedBench) -> None:
     """Wait until the two see each other; the bench listens to the tracker, too."""
     tracker.wait(lambda: tracker.images.get_subscription_count() == 2)
-    for publisher in (tracker.node._instances, tracker.node._seed_result):
-        tracker.wait(lambda publisher=publisher: publisher.get_subscription_count() == 2)
+    for topic in ("/tracker/instances", "/tracker/seed_result"):
+        tracker.wait(lambda topic=topic: tracker.listeners(topic) == 2)
     client = tool.node._tracker
     tool.wait(lambda: all(c.service_is_ready() for c in (client._add, client._remove, client._reset)))
 
