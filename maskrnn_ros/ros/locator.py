@@ -11,20 +11,15 @@ The callbacks pair the messages (``Pairing``); one thread computes and publishes
 from __future__ import annotations
 
 import importlib
-import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -36,6 +31,7 @@ from maskrnn_ros.ros.image_source import Source
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.pairing import Pairing
 from maskrnn_ros.ros.positions import locate_all, marker_array, point_cloud, position_array
+from maskrnn_ros.ros.run import run_node
 
 INTERFACES: tuple[Interface, ...] = (
     Interface(
@@ -262,44 +258,13 @@ class LocatorNode(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; the exit status is 1 where it could not start."""
-    # Our own handlers: under launch a Ctrl-C arrives twice, and the second must not break the shutdown.
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    return run_node("locator", _make, arguments)
+
+
+def _make() -> LocatorNode:
     try:
         filters = importlib.import_module("message_filters")
-    except ImportError:
-        print(
-            "locator: the ROS package message_filters is missing: install ros-$ROS_DISTRO-message-filters",
-            file=sys.stderr,
-        )
-        return 1
-    try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        return _run(filters, stop)
-    except RuntimeError as error:  # of rcl, e.g. a parameter file that cannot be read
-        print(f"locator: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    finally:
-        rclpy.try_shutdown()
-
-
-def _run(filters: Any, stop: threading.Event) -> int:
-    try:
-        node = LocatorNode(filters)
-    except ValueError as error:
-        print(f"locator: {error}", file=sys.stderr)
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)  # bounds how long a signal waits
-        return 0
-    finally:
-        executor.shutdown()
-        node.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    except ImportError as error:
+        missing = "the ROS package message_filters is missing: install ros-$ROS_DISTRO-message-filters"
+        raise ValueError(missing) from error
+    return LocatorNode(filters)

@@ -8,21 +8,15 @@ multi-threaded one.
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
@@ -39,6 +33,7 @@ from maskrnn_ros.ros.messages import seed_from_message, seed_result
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
+from maskrnn_ros.ros.run import run_node
 from maskrnn_ros.ros.tracker_interfaces import INTERFACES as INTERFACES
 from maskrnn_ros.ros.worker import Result, Snapshot, Worker
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -354,36 +349,11 @@ class TrackerNode(LifecycleNode):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; the exit status is 1 where it could not start."""
-    # Our own handlers: under launch a Ctrl-C arrives twice, and the second must not break the shutdown.
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        return _run(stop)
-    except RuntimeError as error:  # of rcl, e.g. a parameter file that cannot be read
-        print(f"tracker: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    finally:
-        rclpy.try_shutdown()
+    return run_node("tracker", TrackerNode, arguments, _autostart)
 
 
-def _run(stop: threading.Event) -> int:
-    try:
-        node = TrackerNode()
-    except ValueError as error:
-        print(f"tracker: {error}", file=sys.stderr)
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        if node.get_parameter("autostart").value:
-            for transition in (node.trigger_configure, node.trigger_activate):
-                if transition() != TransitionCallbackReturn.SUCCESS:
-                    return 1
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)  # bounds how long a signal waits
-        return 0
-    finally:
-        executor.shutdown()
-        node.close()
+def _autostart(node: TrackerNode) -> bool:
+    if not node.get_parameter("autostart").value:
+        return True
+    transitions = (node.trigger_configure, node.trigger_activate)
+    return all(transition() == TransitionCallbackReturn.SUCCESS for transition in transitions)

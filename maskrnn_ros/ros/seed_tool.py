@@ -10,22 +10,16 @@ images only the newest is held. What the tracker is asked is never waited for.
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import rclpy
 from geometry_msgs.msg import Point
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import InteractiveMarkerFeedback, MarkerArray
@@ -39,6 +33,7 @@ from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.marker_server import MarkerServer
 from maskrnn_ros.ros.qos import reliable
+from maskrnn_ros.ros.run import run_node
 from maskrnn_ros.ros.seed_markers import drawing_markers, image_marker, jpeg, painted
 from maskrnn_ros.ros.seed_menu import ENTRIES, Entry, chosen
 from maskrnn_ros.ros.tracker_client import Sent, TrackerClient, labels_message
@@ -147,6 +142,10 @@ class SeedTool(Node):
         self.create_timer(_PERIOD_S, self._show_picture, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._show_image()
         self._show_drawing()
+
+    def close(self) -> None:
+        """End the node."""
+        self.destroy_node()
 
     def _declare_parameters(self) -> None:
         for name, default, text in (
@@ -334,23 +333,4 @@ class SeedTool(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; the exit status is 1 where it could not start."""
-    stop = threading.Event()  # under launch a Ctrl-C arrives twice: the second must not break the shutdown
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        node = SeedTool()
-    except (RuntimeError, ValueError) as error:
-        print(f"rviz_seed_tool: {' '.join(str(error).split())}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 1
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while not stop.is_set():
-            executor.spin_once(timeout_sec=0.2)  # bounds how long a signal waits
-        return 0
-    finally:
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    return run_node("rviz_seed_tool", SeedTool, arguments)
