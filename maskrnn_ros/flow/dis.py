@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrnn_ros.flow.estimator import check_images
+
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
@@ -35,8 +37,7 @@ class DisFlow:
 
     def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
         """See ``FlowEstimator``."""
-        if current.shape != previous.shape:
-            raise ValueError(f"images must share their shape, got {tuple(current.shape)} and {tuple(previous.shape)}")
+        check_images(current, previous)
         height, width = current.shape[-2:]
         pad = max(0, _MIN_SIDE - height), max(0, _MIN_SIDE - width)
         flow = self._dis.calc(_gray(current, pad), _gray(previous, pad), None)[:height, :width]
