@@ -39,7 +39,8 @@ class RaftFlow:
     ) -> None:
         if weights == "shipped":
             raise RuntimeError(
-                "flow.backend raft: no weights of it are shipped; flow.weights must be a .safetensors file or torchvision"
+                "flow.backend raft: no weights of it are shipped; "
+                "flow.weights must be a .safetensors file or torchvision"
             )
         network: nn.Module = _NETWORKS[size]()
         if weights == "torchvision":
