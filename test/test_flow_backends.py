@@ -90,8 +90,8 @@ def test_an_occluder_moves_on_its_own(name: str) -> None:
     pair = with_occluder()
     flow = estimated(name, pair)
     assert inner_error(flow, pair) < TOLERANCE_OCCLUDER[name]
-    np.testing.assert_allclose(np.median(flow[:, 60:85, 75:110], axis=(1, 2)), [-5, 2], atol=0.3)
-    np.testing.assert_allclose(np.median(flow[:, 110:130], axis=(1, 2)), [2, -1], atol=0.3)
+    np.testing.assert_allclose(np.median(flow[:, 60:85, 75:110], axis=(1, 2)), [-5, 2], atol=0.5)
+    np.testing.assert_allclose(np.median(flow[:, 110:130], axis=(1, 2)), [2, -1], atol=0.5)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -100,6 +100,8 @@ def test_both_directions_are_two_calls_of_the_same_estimator(name: str) -> None:
     back = estimated(name, pair)
     forth = estimator(name)(tensor(pair.previous), tensor(pair.current))
     np.testing.assert_allclose(np.median(forth.numpy() + back, axis=(1, 2)), 0, atol=0.2)
+    tiny = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    estimator(name)(tiny, tiny)
     np.testing.assert_array_equal(estimated(name, pair), back)  # whatever was computed in between
 
 
