@@ -81,12 +81,31 @@ class Checked:
 class FlowConfig(Checked):
     """Optical flow between two frames."""
 
-    backend: str = setting("dis", "Which estimator computes the flow: dis (OpenCV, on the CPU).", choices=("dis",))
+    backend: str = setting(
+        "dis",
+        "Which estimator computes the flow: dis (OpenCV, on the CPU), raft (a network, for GPUs; needs weights), "
+        "epicflow (needs opencv-contrib); auto: dis on the CPU, on a GPU raft where weights are given, else dis.",
+        choices=("auto", "dis", "raft", "epicflow"),
+    )
     preset: str = setting(
         "medium",
-        "Effort of the dis backend; medium is the most exact, ultrafast costs a fifth of it.",
+        "Effort of dis, and of epicflow's matches; medium is the most exact, ultrafast costs a fifth of it.",
         choices=("ultrafast", "fast", "medium"),
     )
+    weights: str = setting(
+        "shipped",
+        "Weights of a network: shipped (there are none of raft), the path of a .safetensors file, or torchvision "
+        "(raft's, downloaded).",
+    )
+    raft: str = setting("small", "Which of torchvision's two networks raft is.", choices=("small", "large"))
+    iterations: int = setting(
+        12, "Updates of raft's flow; time grows with them, fewer are less exact.", low=1, high=100
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weights not in ("shipped", "torchvision") and not self.weights.endswith(".safetensors"):
+            raise ValueError(f"flow.weights must be shipped, torchvision or a .safetensors file, got {self.weights!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrnn_ros.flow.estimator import check_images
+
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
@@ -30,15 +32,18 @@ class DisFlow:
     """
 
     def __init__(self, preset: str = "medium", device: torch.device | str = "cpu") -> None:
-        self._dis = cv2.DISOpticalFlow.create(_PRESETS[preset])
+        self._preset = _PRESETS[preset]
+        self._dis: Any = None
+        self._size: tuple[int, int] | None = None
         self._device = torch.device(device)
 
     def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
         """See ``FlowEstimator``."""
-        if current.shape != previous.shape:
-            raise ValueError(f"images must share their shape, got {tuple(current.shape)} and {tuple(previous.shape)}")
+        check_images(current, previous)
         height, width = current.shape[-2:]
         pad = max(0, _MIN_SIDE - height), max(0, _MIN_SIDE - width)
+        if self._size != (height, width):  # after a tiny image OpenCV's object would keep that one's scales
+            self._dis, self._size = cv2.DISOpticalFlow.create(self._preset), (height, width)
         flow = self._dis.calc(_gray(current, pad), _gray(previous, pad), None)[:height, :width]
         return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1))).to(self._device)
 

@@ -14,7 +14,11 @@ from maskrnn_ros.types import Box
 
 def box_of(probability: Tensor, threshold: float = 0.5) -> Box | None:
     """Smallest box around the pixels of (h, w) that reach the threshold; None where there are none."""
-    return Box.of_mask((probability >= threshold).cpu().numpy())
+    mask = probability >= threshold
+    columns, rows = (mask.any(dim=axis).nonzero().flatten() for axis in (0, 1))  # the mask stays on its device
+    if not len(columns):
+        return None
+    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
 def enlarge(box: Box, factor: float, size: tuple[int, int]) -> Box:
