@@ -85,7 +85,7 @@ class Stream(nn.Module):
 
     def convolutions(self) -> list[nn.Conv2d]:
         """conv1_1 .. conv5_3."""
-        return [layer for block in self.blocks for layer in block if isinstance(layer, nn.Conv2d)]  # type: ignore[attr-defined, union-attr]
+        return [layer for block in self.blocks for layer in block if isinstance(layer, nn.Conv2d)]  # type: ignore[attr-defined]
 
     def trunk(self, images: Tensor) -> list[Tensor]:
         """Outputs of conv2_2, conv3_3, conv4_3 and conv5_3, before the pooling, (B, C, H / 2^k, W / 2^k)."""
@@ -149,8 +149,8 @@ class PaperNet(nn.Module):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
                 for layer in (*stream.side, stream.last):
-                    nn.init.xavier_normal_(layer.weight)  # type: ignore[arg-type]
-                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+                    nn.init.xavier_normal_(layer.weight)
+                    nn.init.zeros_(layer.bias)
             self.fusion.weight.fill_(0.5)
             nn.init.zeros_(self.fusion.bias)  # type: ignore[arg-type]
             nn.init.normal_(self.localization.deltas.weight, std=1e-3)
@@ -211,7 +211,6 @@ def start_from_vgg16(net: PaperNet, weights: Mapping[str, Tensor]) -> None:
             layer.weight.copy_(weight)
             layer.bias.copy_(weights[f"features.{number}.bias"])  # type: ignore[union-attr]
     for number, name in ((0, "classifier.0"), (2, "classifier.3")):
-        layer = net.localization.layers[number]
         if f"{name}.weight" in weights:
-            layer.weight.copy_(weights[f"{name}.weight"])  # type: ignore[operator, union-attr]
-            layer.bias.copy_(weights[f"{name}.bias"])  # type: ignore[operator, union-attr]
+            kinds = {kind: weights[f"{name}.{kind}"] for kind in ("weight", "bias")}
+            net.localization.layers[number].load_state_dict(kinds)
