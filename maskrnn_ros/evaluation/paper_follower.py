@@ -81,6 +81,7 @@ def tune(
         (losses["mask"] + BOX_WEIGHT * losses["box"]).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
         optimizer.step()
+    net.zero_grad(set_to_none=True)  # as much memory as the net itself
     net.requires_grad_(False).eval()
 
 
