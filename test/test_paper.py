@@ -145,6 +145,14 @@ def test_weights_that_are_not_vgg16_are_refused(tmp_path) -> None:
         vgg.load_vgg16(tmp_path / "none.safetensors")
 
 
+def test_vgg16_alone_is_no_trained_network(tmp_path) -> None:
+    save_file(random_vgg(), tmp_path / "vgg16.safetensors")
+    with pytest.raises(RuntimeError, match="do not fit PaperNet"):
+        paper.load_paper(str(tmp_path / "vgg16.safetensors"), torch.device("cpu"))
+    net = paper.begin_paper(str(tmp_path / "vgg16.safetensors"), torch.device("cpu"))
+    torch.testing.assert_close(net.motion.convolutions()[12].weight.detach(), random_vgg()["features.28.weight"])
+
+
 def test_mask_and_motion_begin_as_brightness() -> None:
     weights, net = random_vgg(), PaperNet.__new__(PaperNet)
     torch.nn.Module.__init__(net)
@@ -216,7 +224,7 @@ def test_both_stages_train_and_go_on(monkeypatch, tmp_path) -> None:
     small_net(monkeypatch)
     folder = tmp_path / "stills"
     _write_stills(folder)
-    monkeypatch.setattr(paper, "load_paper", lambda path, device: PaperNet())
+    monkeypatch.setattr(paper, "begin_paper", lambda path, device: PaperNet())
     for length in (1, 3):
         out = tmp_path / str(length)
         options = {"out": out, "stills": (folder,), "size": SIZE, "length": length, "device": "cpu"}

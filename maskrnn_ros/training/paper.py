@@ -118,16 +118,26 @@ class PaperLook:
 
 
 def load_paper(path: str, device: torch.device) -> PaperNet:
-    """The network from its own file, or as VGG-16's weights let it begin.
+    """The trained network.
+
+    Raises:
+        RuntimeError: The file is missing, or holds other names or shapes than the network.
+    """
+    net = PaperNet()
+    load_into(net, path)
+    return net.to(device)
+
+
+def begin_paper(path: str, device: torch.device) -> PaperNet:
+    """The network to train: from its own file, or as VGG-16's weights let it begin.
 
     Raises:
         RuntimeError: The file is missing, or is neither.
     """
+    if path != "torchvision" and "features.0.weight" not in _names(path):
+        return load_paper(path, device)
     net = PaperNet()
-    if path == "torchvision" or "features.0.weight" in _names(path):
-        start_from_vgg16(net, load_vgg16(path))
-    else:
-        load_into(net, path)
+    start_from_vgg16(net, load_vgg16(path))
     return net.to(device)
 
 
@@ -206,7 +216,7 @@ def train_paper(options: PaperOptions) -> Path:
     torch.manual_seed(options.seed)
     device = choose_device(options.device)
     windows = Windows(options.davis, options.stills, options.held_out, options.size, options.length, options.seed)
-    net = load_paper(options.init, device).train()
+    net = begin_paper(options.init, device).train()
     if options.channels_last:
         net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.groups(options.rate, options.new), fused=True)
