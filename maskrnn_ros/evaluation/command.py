@@ -19,7 +19,8 @@ from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
-from maskrnn_ros.evaluation.presets import ABLATION, PRESETS, TUNED, apply_preset, check_network
+from maskrnn_ros.evaluation.paper_follower import check_paper
+from maskrnn_ros.evaluation.presets import ABLATION, PAPER_PRESETS, PRESETS, TUNED, apply_preset, check_network
 from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -74,6 +75,7 @@ class Options:
         self._check_streaming()
         self._check_ablation()
         check_network(self.profile, self.lookahead)
+        self._check_profile()
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
@@ -137,6 +139,16 @@ class Options:
         for name in (name for name, is_given in others.items() if self.ablate and is_given):
             raise ValueError(f"--ablate tracks every row of its table, offline; it does not go with {name}")
 
+    def _check_profile(self) -> None:
+        if self.profile != "paper":
+            return
+        if self.preset not in PAPER_PRESETS:
+            raise ValueError(f"--profile paper needs --preset {', '.join(PAPER_PRESETS)}, got {self.preset or 'none'}")
+        others = {"--streaming": self.streaming, "--online": self.online, "--predictions": self.predictions is not None}
+        for name in (name for name, is_given in others.items() if is_given):
+            raise ValueError(f"--profile paper runs no node and is far from real time; it does not go with {name}")
+        check_paper(self.config)
+
 
 def run(options: Options) -> int:
     """Check, track, score, tell; returns the exit status, 130 after Ctrl-C.
@@ -162,6 +174,7 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
     task = Task(
         convention=_check(clips, options),
         preset=preset,
+        profile=options.profile,
         config=config,
         source=_source(options),
         predictions=options.predictions,

@@ -29,8 +29,12 @@ class Follower(Protocol):
         ...
 
 
-def build_follower(name: str, config: Config) -> Follower:
-    """The follower of a preset: "tracker", "static" or "graph"."""
+def build_follower(name: str, config: Config, profile: str = "fast") -> Follower:
+    """The follower of a preset: "tracker", "static" or "graph"; with the profile "paper" that of its networks."""
+    if profile == "paper":
+        from maskrnn_ros.evaluation.paper_follower import PaperFollower
+
+        return PaperFollower(config)
     if name == "tracker":
         return TrackerFollower(config)
     return GraphFollower(config) if name == "graph" else StaticFollower()

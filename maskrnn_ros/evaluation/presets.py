@@ -36,6 +36,9 @@ working size, which the papers' networks, at the full one, do not have."""
 PROFILES = ("fast", "paper")
 LOOKAHEADS = (0, 1)
 
+PAPER_PRESETS = ("maskrnn", "masktrack", "osvos")
+"""Presets of which the paper's own networks are capable."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
@@ -178,14 +181,12 @@ def check_network(profile: str, lookahead: int) -> None:
     """Refuse what no version can do yet.
 
     Raises:
-        ValueError: A profile other than "fast", a look-ahead other than 0, or no such value.
+        ValueError: A look-ahead other than 0, or no such value.
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
     if lookahead not in LOOKAHEADS:
         raise ValueError(f"lookahead must be 0 or 1, got {lookahead}")
-    if profile == "paper":
-        raise ValueError("profile 'paper' needs the two VGG-16 streams, which this version does not have")
     if lookahead:
         raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 

@@ -22,6 +22,7 @@ from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
 from maskrnn_ros.evaluation.paced import Pace, stream_clip
+from maskrnn_ros.evaluation.paper_follower import PaperFollower
 from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
@@ -41,6 +42,7 @@ class Task:
     Args:
         convention: How it is scored.
         preset: Name of the row.
+        profile: Which networks follow: "fast" or "paper".
         row: Name of a row of the ablation, whose values are in the config; its preset is "default".
         config: All settings, those of the preset in them.
         source: Which data set, for people and for ``--resume``.
@@ -52,6 +54,7 @@ class Task:
     convention: Convention
     preset: str
     config: Config
+    profile: str = "fast"
     row: str | None = None
     source: str = ""
     predictions: Path | None = None
@@ -65,12 +68,14 @@ class Task:
             return f"predictions of {self.predictions}"
         if self.row is not None:
             return f"{self.row} (switched: a row of the ablation)"
+        if self.profile == "paper":
+            return f"{self.preset} (paper profile, switched: the paper's own networks, without look-ahead)"
         return f"{self.preset} ({PRESETS[self.preset].kind}: {PRESETS[self.preset].text})"
 
     def settings(self) -> dict[str, Any]:
         """What decides the result."""
         predictions = str(self.predictions.resolve()) if self.predictions else None
-        own = {"version": __version__, "convention": self.convention, "preset": self.preset}
+        own = {"version": __version__, "convention": self.convention, "preset": self.preset, "profile": self.profile}
         pace = self.pace
         played = {"streaming.fps": pace and pace.fps, "streaming.adaptation": pace and pace.config.adaptation.mode}
         return {**own, "source": self.source, "predictions": predictions, **played, **to_flat(self.config)}
@@ -114,7 +119,7 @@ def _streamed(clip: Clip, task: Task, pace: Pace, advance: Callable[[], object])
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
     """Labels of every frame, and the time that they took inside the follower, seconds; None where nothing is done."""
     set_threads(task.config.threads)
-    follower = build_follower(PRESETS[task.preset].follower, task.config)
+    follower = build_follower(PRESETS[task.preset].follower, task.config, task.profile)
     is_timed = PRESETS[task.preset].follower != "static"
     folder = task.out / clip.name if task.out else None
     if folder:
@@ -126,7 +131,7 @@ def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]
             check_size(f"ground truth of {clip.place(0)}", seed.size, "the image", frame.size)
         begin = time.perf_counter()
         labels = follower.step(frame) if number else follower.seed(seed, frame)
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin - (follower.tuning_s if isinstance(follower, PaperFollower) else 0.0)
         if folder:
             write_labels(folder / f"{clip.stem(number)}.png", labels)
         yield labels, seconds if is_timed else None

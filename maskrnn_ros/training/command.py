@@ -33,7 +33,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
-def _add_stills(parser: argparse.ArgumentParser) -> None:
+def _add_stills(parser: argparse._ActionsContainer) -> None:
     text = "folders of still images: DIR/images, DIR/masks"
     parser.add_argument("--stills", type=Path, nargs="+", default=[], metavar="DIR", help=text)
 
@@ -99,16 +99,48 @@ def _add_network(actions: Any, name: str, length: int, steps: int, text: str) ->
     add = parser.add_argument
     add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
     add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
-    add("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
+    add("--init", metavar="FILE", help="weights to begin with: a file, `shipped`, or `torchvision` (paper)")
     add("--steps", type=int, default=steps, help="steps in all")
     add("--batch", type=int, default=4, help="windows in a step, over all processes")
-    add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--rate", type=float, help="peak learning rate; default 1e-3, of the paper profile 1e-5")
     add("--loss", default="balanced+dice", help="balanced (the paper's), balanced+dice or plain+dice")
     add("--box-weight", type=float, default=0.2, help="weight of the box loss; 0 switches it off")
     add("--kinds", default="0.6,0.3,0.1", metavar="A,B,C", help="shares of clips, pasted clips, stills")
     add("--teacher", type=float, default=0.5, help="chance that the truth is carried on at first; fades to 0 at half")
     add("--drop-matching", type=float, default=0.25, help="chance that a window has no matching plane; 1 is always")
     _add_run(parser, 500)
+    paper = parser.add_argument_group("the paper profile", "on pictures, not on clips that were prepared; one process")
+    paper.add_argument("--profile", choices=("fast", "paper"), default="fast", help="which networks")
+    _add_stills(paper)
+    paper.add_argument("--size", default="854x480", metavar="WxH", help="of the pictures, pixels")
+    paper.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    paper.add_argument("--autocast", action="store_true", help="compute in bfloat16 where torch deems it safe")
+    paper.add_argument("--channels-last", action="store_true", help="memory format of the convolutions")
+
+
+def _paper(args: argparse.Namespace) -> int:
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.paper import PaperOptions, train_paper
+
+    if args.cache is not None:
+        raise ValueError("--profile paper trains its trunk, nothing is cached: give --root or --stills, not --cache")
+    width, _, height = args.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f"--size takes WxH, e.g. 854x480, got {args.size!r}")
+    set_threads(args.threads)
+    names = ("out", "held_out", "steps", "batch", "seed", "resume", "validate_every", "box_weight")
+    values = {name: getattr(args, name) for name in (*names, "device", "autocast", "channels_last")}
+    options = PaperOptions(
+        **values,
+        length=1 if args.length == 2 else args.length,
+        davis=args.root,
+        stills=tuple(args.stills),
+        size=(int(height), int(width)),
+        rate=1e-5 if args.rate is None else args.rate,
+        init=args.init or "torchvision",
+    )
+    print(train_paper(options))
+    return 0
 
 
 def _network(args: argparse.Namespace) -> int:
@@ -117,6 +149,10 @@ def _network(args: argparse.Namespace) -> int:
     from maskrnn_ros.training.loop import TrainOptions, train
     from maskrnn_ros.training.prepare import Preparation, prepare
 
+    if args.profile == "paper":
+        return _paper(args)
+    if args.stills:
+        raise ValueError("--stills is for --profile paper; for the fast one, `maskrnn train prepare` takes them")
     if (args.cache is None) == (args.root is None):
         raise ValueError(f"expected --cache or --root, found {'neither' if args.root is None else 'both'}")
     cache = args.cache or args.out / "clips"
@@ -126,8 +162,9 @@ def _network(args: argparse.Namespace) -> int:
     if len(kinds) != 3:
         raise ValueError(f"--kinds takes three shares, got {args.kinds!r}")
     set_threads(args.threads)
-    names = ("out", "held_out", "steps", "length", "batch", "rate", "loss", "box_weight", "teacher", "drop_matching")
+    names = ("out", "held_out", "steps", "length", "batch", "loss", "box_weight", "teacher", "drop_matching")
     values = {name: getattr(args, name) for name in (*names, "validate_every", "seed", "resume")}
+    values["rate"] = 1e-3 if args.rate is None else args.rate
     init = network_file(args.init) if args.init else None
     print(train(TrainOptions(**values, cache=cache, init=init, kinds=kinds)))
     return 0
