@@ -81,7 +81,11 @@ class Checked:
 class FlowConfig(Checked):
     """Optical flow between two frames."""
 
-    backend: str = setting("dis", "Which estimator computes the flow: dis (OpenCV, on the CPU).", choices=("dis",))
+    backend: str = setting(
+        "dis",
+        "Which estimator computes the flow: dis (OpenCV, on the CPU), flownet (a small network, on any device).",
+        choices=("dis", "flownet"),
+    )
     preset: str = setting(
         "medium",
         "Effort of the dis backend; medium is the most exact, ultrafast costs a fifth of it.",

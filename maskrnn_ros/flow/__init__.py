@@ -3,6 +3,7 @@
 
 from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.flow.estimator import FlowEstimator, build_flow
+from maskrnn_ros.flow.flownet import FlowNetFlow
 from maskrnn_ros.flow.warp import warp
 
-__all__ = ["DisFlow", "FlowEstimator", "build_flow", "warp"]
+__all__ = ["DisFlow", "FlowEstimator", "FlowNetFlow", "build_flow", "warp"]

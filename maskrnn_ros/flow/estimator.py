@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow.dis import DisFlow
+from maskrnn_ros.flow.flownet import FlowNetFlow
 
 
 class FlowEstimator(Protocol):
@@ -32,6 +34,13 @@ class FlowEstimator(Protocol):
 
 
 def build_flow(config: FlowConfig, device: torch.device) -> FlowEstimator:
-    """The estimator that the config names; its flow comes on ``device``."""
-    backends = {"dis": lambda: DisFlow(config.preset, device)}
+    """The estimator that the config names; its flow comes on ``device``.
+
+    Raises:
+        RuntimeError: Its weights cannot be read.
+    """
+    backends: dict[str, Callable[[], FlowEstimator]] = {
+        "dis": lambda: DisFlow(config.preset, device),
+        "flownet": lambda: FlowNetFlow(device=device),
+    }
     return backends[config.backend]()

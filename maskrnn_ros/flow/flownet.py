@@ -28,6 +28,12 @@ UNIT = 20.0
 _REACH, _FINE_REACH = 6, 3
 """Cells in each direction that are compared: 48 pixels, then 12 about the flow that is known so far."""
 
+_WINDOW, _FINE_WINDOW = 5, 3
+"""Side of the square, in cells, over which similarity is averaged: one cell alone looks like many others."""
+
+_SHARP = 30.0
+"""How decided the choice of the most similar cell is before training."""
+
 
 class FlowNet(nn.Module):
     """The network: two images to a flow at each of ``STRIDES``."""
@@ -37,7 +43,7 @@ class FlowNet(nn.Module):
         self.fine = nn.Sequential(_conv(3, 24, stride=2), _conv(24, 24))
         self.coarse = nn.Sequential(_conv(24, 48, stride=2), _conv(48, 48))
         self.fine_key, self.coarse_key = nn.Conv2d(24, 24, 1), nn.Conv2d(48, 48, 1)
-        self.sharpness = nn.Parameter(torch.tensor([10.0, 10.0]))
+        self.sharpness = nn.Parameter(torch.ones(2))
         self.joined = nn.Sequential(_conv((2 * _REACH + 1) ** 2 + 2 + 48, 80, size=1), _conv(80, 64))
         widths = (64, 96, 128, 128)
         pairs = zip(widths[:-1], widths[1:], strict=True)
@@ -62,7 +68,8 @@ class FlowNet(nn.Module):
         both = functional.avg_pool2d(torch.cat([current, previous]).float() / 64 - 2, 2)
         fine = self.fine(both)
         coarse = self.coarse(fine)
-        costs, guess = _compare(*self.coarse_key(coarse).chunk(2), _REACH, self.sharpness[0])
+        coarse_keys = self.coarse_key(coarse).chunk(2)
+        costs, guess = _compare(coarse_keys[0], coarse_keys[1], _REACH, _WINDOW, self.sharpness[0])
         maps = [self.joined(torch.cat([costs, guess * 8 / UNIT, coarse.chunk(2)[0]], dim=1))]
         for down in self.down:
             maps.append(down(maps[-1]))
@@ -77,7 +84,7 @@ class FlowNet(nn.Module):
             else:
                 # where it came from is looked up, not learnt: no gradient through the place
                 moved = _warp(keys[1], flow.detach() * UNIT / STRIDES[level + 1])
-                costs, guess = _compare(keys[0], moved, _FINE_REACH, self.sharpness[1])
+                costs, guess = _compare(keys[0], moved, _FINE_REACH, _FINE_WINDOW, self.sharpness[1])
                 parts = [up(known), skip, flow, costs, guess * 4 / UNIT]
             known = mix(torch.cat(parts, dim=1))
             flow = flow + head(known)
@@ -138,12 +145,13 @@ def _up(ins: int, outs: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(ins, outs, 4, 2, 1), nn.LeakyReLU(0.1, inplace=True))
 
 
-def _compare(current: Tensor, previous: Tensor, reach: int, sharpness: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of each cell with the cells about it before, (B, K * K, h, w), and where it fits, (B, 2, h, w), cells."""
-    one, other = functional.normalize(current, dim=1), functional.normalize(previous, dim=1)
-    costs = correlate(one, other, reach)
+def _compare(current: Tensor, previous: Tensor, reach: int, window: int, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    """How similar each place is to those about it before, (B, K * K, h, w), and where it was, (B, 2, h, w), cells."""
+    one, other = (functional.normalize(maps - maps.mean((2, 3), keepdim=True), dim=1) for maps in (current, previous))
+    costs = functional.avg_pool2d(correlate(one, other, reach), window, 1, window // 2)
     steps = torch.arange(-reach, reach + 1, device=costs.device, dtype=costs.dtype)
-    share = (sharpness * costs).softmax(dim=1).unflatten(1, (len(steps), len(steps)))  # (B, dy, dx, h, w)
+    share = (_SHARP * sharpness * costs).softmax(dim=1)
+    share = share.reshape(-1, len(steps), len(steps), *costs.shape[2:])  # (B, dy, dx, h, w)
     dx = torch.einsum("byxhw,x->bhw", share, steps)
     dy = torch.einsum("byxhw,y->bhw", share, steps)
     return costs, torch.stack([dx, dy], dim=1)
@@ -169,7 +177,8 @@ def correlate(one: Tensor, other: Tensor, reach: int) -> Tensor:
     rows = functional.pad(other, (reach,) * 4).unfold(2, height, 1)  # (B, C, dy, wide, h)
     products = one.permute(0, 2, 3, 1)[:, None] @ rows.permute(0, 2, 4, 1, 3)  # (B, dy, h, w, wide)
     # row u holds what it needs from column u on: with one more a row, read as rows of that length, it begins at 0
-    band = functional.pad(products.flatten(3), (0, width)).unflatten(3, (width, wide + 1))[..., :count]
+    band = functional.pad(products.flatten(3), (0, width))
+    band = band.reshape(batch, count, height, width, wide + 1)[..., :count]
     return band.permute(0, 1, 4, 2, 3).reshape(batch, count * count, height, width)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from maskrnn_ros.evaluation.readers import davis_sequence, folder_names
+from maskrnn_ros.evaluation.readers import folder_names
+from maskrnn_ros.files import davis_sequence
 from maskrnn_ros.flow.flownet import STRIDES, FlowNet, estimate
 from maskrnn_ros.model.weights import load_into, save_weights
 from maskrnn_ros.training.pairs import Pair, Sources, roughen
@@ -157,7 +158,7 @@ def loss_of(net: FlowNet, current: Tensor, previous: Tensor, flow: Tensor) -> di
 
 
 def multiscale(found: Sequence[Tensor], flow: Tensor) -> dict[str, Tensor]:
-    """Weighted sum of the mean endpoint errors of all scales, and that of the finest, ``epe``.
+    """Weighted sum of the mean endpoint errors of all scales, and that of the finest, ``finest``.
 
     Args:
         found: Flow at each of ``STRIDES``, (B, 2, H / stride, W / stride), pixels of the images.
@@ -169,7 +170,7 @@ def multiscale(found: Sequence[Tensor], flow: Tensor) -> dict[str, Tensor]:
         middle = functional.avg_pool2d(flow[..., stride // 2 - 1 :, stride // 2 - 1 :], 2, stride)
         errors.append(((value - middle).square().sum(dim=1) + 1e-4).sqrt().mean())
     loss = sum((weight * error for weight, error in zip(_LEVELS, errors, strict=True)), torch.zeros(()))
-    return {"loss": loss, "epe": errors[-1]}
+    return {"loss": loss, "finest": errors[-1]}
 
 
 def held_out_pairs(options: FlowOptions) -> list[Pair]:
@@ -232,7 +233,9 @@ def _paths(options: FlowOptions) -> list[tuple[Path, Path]]:
 def _frames(root: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
     """(image, mask) of every frame of clips that has a mask."""
     clips = [davis_sequence(root, name, "Annotations") for name in names]
-    return [(path, clip.annotations[path.stem]) for clip in clips for path in clip.frames if path.stem in clip.annotations]
+    return [
+        (path, clip.annotations[path.stem]) for clip in clips for path in clip.frames if path.stem in clip.annotations
+    ]
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:

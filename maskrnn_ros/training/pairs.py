@@ -64,7 +64,7 @@ class Motion:
 
     def before(self) -> np.ndarray:
         """Places (x, y) on the previous frame, float64 (h, w, 2)."""
-        return _projected(self.turn, _places(self.field.shape[:2])) + self.field
+        return np.asarray(_projected(self.turn, _places(self.field.shape[:2])) + self.field)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,8 +185,8 @@ def roughen(pair: Pair, random: np.random.Generator) -> Pair:
         changed = cv2.LUT(np.ascontiguousarray(image), table[None])
         if blur > 0.2:
             changed = cv2.GaussianBlur(changed, (0, 0), blur)
-        grain = cv2.randn(np.empty(image.shape, np.int16), (0,) * 3, (noise,) * 3) if noise > 0.5 else None
-        frames.append(changed if grain is None else np.clip(changed + grain, 0, 255).astype(np.uint8))
+        grain = random.standard_normal(image.shape, np.float32) * noise
+        frames.append(np.clip(np.rint(changed + grain), 0, 255).astype(np.uint8))
     return Pair(current=frames[0], previous=frames[1], flow=np.ascontiguousarray(flow), hidden=hidden)
 
 
