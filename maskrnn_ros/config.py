@@ -83,9 +83,9 @@ class FlowConfig(Checked):
 
     backend: str = setting(
         "dis",
-        "Which estimator computes the flow: dis (OpenCV, on the CPU), raft (a network, for GPUs; needs weights), "
-        "epicflow (needs opencv-contrib); auto: dis on the CPU, on a GPU raft where weights are given, else dis.",
-        choices=("auto", "dis", "raft", "epicflow"),
+        "Which estimator computes the flow: dis (OpenCV, on the CPU), flownet (a small network, on any device), raft "
+        "(a large one, for GPUs; needs weights), epicflow (needs opencv-contrib); auto: dis on the CPU, else flownet.",
+        choices=("auto", "dis", "flownet", "raft", "epicflow"),
     )
     preset: str = setting(
         "medium",

@@ -11,10 +11,12 @@ from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.flow.epicflow import EpicFlow
 from maskrnn_ros.flow.estimator import FlowEstimator
+from maskrnn_ros.flow.flownet import FLOWNET, FlowNetFlow
 from maskrnn_ros.flow.raft import RaftFlow
 
 BACKENDS: dict[str, Callable[[FlowConfig, torch.device], FlowEstimator]] = {
     "dis": lambda config, device: DisFlow(config.preset, device),
+    "flownet": lambda config, device: FlowNetFlow(FLOWNET if config.weights == "shipped" else config.weights, device),
     "raft": lambda config, device: RaftFlow(config.weights, device, config.raft, config.iterations),
     "epicflow": lambda config, device: EpicFlow(config.preset, device),
 }
@@ -31,11 +33,11 @@ def build_flow(config: FlowConfig, device: torch.device) -> FlowEstimator:
 
 
 def chosen(config: FlowConfig, device: torch.device) -> str:
-    """The backend's name; ``auto`` is resolved by the device: on the CPU dis, else raft where it is given weights.
+    """The backend's name; ``auto`` is resolved by the device: dis on the CPU, else flownet.
 
     >>> chosen(FlowConfig(backend="auto"), torch.device("cpu"))
     'dis'
     """
     if config.backend != "auto":
         return config.backend
-    return "raft" if device.type != "cpu" and config.weights != "shipped" else "dis"
+    return "dis" if device.type == "cpu" else "flownet"

@@ -11,7 +11,7 @@ from typing import Any
 
 def add_train(commands: Any) -> None:
     """Add the command and its actions to the command line."""
-    train = commands.add_parser("train", help="Train the trunk and the network.")
+    train = commands.add_parser("train", help="Train the trunk, the network and the flow.")
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_trunk(actions)
     _add_prepare(actions)
@@ -19,6 +19,7 @@ def add_train(commands: Any) -> None:
     _add_network(actions, "still", 2, 1000, text)
     text = "Stage 2: windows of video, whose prior is the network's own mask, warped."
     _add_network(actions, "recurrent", 7, 4000, text)
+    _add_flow(actions)
 
 
 def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -66,6 +67,31 @@ def _trunk(args: argparse.Namespace) -> int:
     set_threads(args.threads)
     names = ("davis", "out", "held_out", "steps", "batch", "rate", "seed", "resume", "validate_every")
     print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names}, stills=tuple(args.stills))))
+    return 0
+
+
+def _add_flow(actions: Any) -> None:
+    text = "The small flow network, on pairs of images in which objects and background are made to move."
+    parser = _action(actions, "flow", _flow, text)
+    parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
+    _add_stills(parser)
+    parser.add_argument("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
+    parser.add_argument("--steps", type=int, default=4000, help="steps in all")
+    parser.add_argument("--batch", type=int, default=4, help="pairs in a step, over all processes")
+    parser.add_argument("--rate", type=float, default=6e-4, help="peak learning rate")
+    _add_run(parser, 250)
+
+
+def _flow(args: argparse.Namespace) -> int:
+    from maskrnn_ros.flow.flownet import FLOWNET
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.flow import FlowOptions, train_flow
+
+    set_threads(args.threads)
+    names = ("davis", "out", "held_out", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    init = None if args.init is None else FLOWNET if args.init == "shipped" else Path(args.init)
+    values = {name: getattr(args, name) for name in names}
+    print(train_flow(FlowOptions(**values, stills=tuple(args.stills), init=init)))
     return 0
 
 

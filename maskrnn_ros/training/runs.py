@@ -83,9 +83,10 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
 
 
 class Log:
-    """Losses and validation, as CSV and as a plot."""
+    """Losses and validation, as CSV and as a plot; ``metric`` names what the validation gives."""
 
-    def __init__(self, path: Path, begin: int, rank: int) -> None:
+    def __init__(self, path: Path, begin: int, rank: int, metric: str = "J") -> None:
+        self._metric, self._column = metric, metric.lower()
         self._path, self._rank, self._sums = path, rank, list[dict[str, float]]()
         self._begin_s = time.monotonic()
         self._rows: list[dict[str, str]] = []
@@ -108,13 +109,13 @@ class Log:
         clips = {name: f"{value:.4f}" for name, value in scores.items()}
         mean = f"{np.mean(list(scores.values())):.4f}" if scores else ""
         seconds = f"{time.monotonic() - self._begin_s:.0f}"
-        self._rows.append({"step": str(step), "seconds": seconds, **means, "j": mean, **clips})
+        self._rows.append({"step": str(step), "seconds": seconds, **means, self._column: mean, **clips})
         with self._path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self._rows[-1]))
             writer.writeheader()
             writer.writerows(self._rows)
         self._sums.clear()
-        return f"loss {means['loss']} J {mean}"
+        return f"loss {means['loss']} {self._metric} {mean}"
 
     def plot(self, path: Path) -> None:
         figure = Figure(figsize=(6, 4.5), layout="constrained")
@@ -122,6 +123,6 @@ class Log:
         steps = [int(row["step"]) for row in self._rows]
         axes[0].plot(steps, [float(row["loss"]) for row in self._rows])
         axes[0].set(ylabel="loss")
-        axes[1].plot(steps, [float(row["j"] or "nan") for row in self._rows])
-        axes[1].set(ylabel="J, held out clips", xlabel="step")
+        axes[1].plot(steps, [float(row[self._column] or "nan") for row in self._rows])
+        axes[1].set(ylabel=f"{self._metric}, held out clips", xlabel="step")
         figure.savefig(path, dpi=100)
