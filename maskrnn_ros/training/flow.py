@@ -9,26 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from maskrnn_ros.evaluation.readers import folder_names
 from maskrnn_ros.files import davis_sequence
 from maskrnn_ros.flow.flownet import STRIDES, FlowNet, estimate
-from maskrnn_ros.model.weights import load_into, save_weights
+from maskrnn_ros.model.weights import load_into
 from maskrnn_ros.training.pairs import Pair, Sources, roughen
-from maskrnn_ros.training.runs import (
-    CHECKPOINT,
-    LOG,
-    Log,
-    average_gradients,
-    join,
-    load_checkpoint,
-    rate_factor,
-    save_checkpoint,
-)
+from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.stills import still_paths
 
 CROP = (192, 320)
@@ -101,43 +90,23 @@ def train_flow(options: FlowOptions) -> Path:
         ValueError: The data cannot be read, or the checkpoint does not fit.
         RuntimeError: ``init`` holds no weights of this network.
     """
-    rank, world = join()
-    if options.batch % world:
-        raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
+    place = rank, world = shares_of(options.batch)
     sources = Sources(_paths(options), CROP)
     held_out = held_out_pairs(options) if rank == 0 else []
     torch.manual_seed(options.seed)
     net = FlowNet()
     if options.init is not None:
         load_into(net, options.init)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=1e-4)
-    begin = 0
-    if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options.settings())
-    options.out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=options.steps, initial=begin, disable=rank > 0, mininterval=5)
-    with Log(options.out / LOG, begin, rank, "EPE") as log, bar:
-        for step in range(begin, options.steps):
-            parts = loss_of(net, *draw(sources, options, step, rank, world))
-            optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()  # type: ignore[no-untyped-call]
-            if world > 1:
-                average_gradients(net.parameters(), world)
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = options.rate * rate_factor(step, options.steps)
-            optimizer.step()
-            log.add({key: float(value.detach()) for key, value in parts.items()})
-            bar.update()
-            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
-                if rank == 0:
-                    bar.set_postfix_str(log.write(step + 1, validate(net, held_out)))
-                    save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options.settings())
-                    save_weights(net, options.out / WEIGHTS, options.settings())
-                    log.plot(options.out / "curves.png")
-                if world > 1:
-                    dist.barrier()
-    return options.out / WEIGHTS
+    optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
+
+    def take(step: int) -> dict[str, float]:
+        parts = loss_of(net, *draw(sources, options, step, rank, world))
+        descend(optimizer, parts["loss"], world)
+        return {key: float(value.detach()) for key, value in parts.items()}
+
+    return train_steps(
+        options, net, optimizer, take, WEIGHTS, validate=lambda: validate(net, held_out), place=place, metric="EPE"
+    )
 
 
 def draw(sources: Sources, options: FlowOptions, step: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,26 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from tqdm import tqdm
 
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.network import FastNet, paste
-from maskrnn_ros.model.weights import load_into, save_weights
+from maskrnn_ros.model.weights import load_into
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.batches import Batches, window_of
 from maskrnn_ros.training.cache import TrainingClip, clip_paths
-from maskrnn_ros.training.runs import (
-    CHECKPOINT,
-    LOG,
-    Log,
-    average_gradients,
-    join,
-    load_checkpoint,
-    rate_factor,
-    save_checkpoint,
-)
+from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.unroll import Dropout, Look, Window, unroll
 
 WEIGHTS = "network.safetensors"
@@ -88,10 +77,6 @@ class TrainOptions:
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
 
-    def rate_at(self, step: int) -> float:
-        """Learning rate of a step."""
-        return self.rate * rate_factor(step, self.steps)
-
     def settings(self) -> dict[str, str]:
         """What decides the result."""
         left_out = ("cache", "out", "resume", "init", "validate_every")
@@ -108,35 +93,27 @@ def train(options: TrainOptions) -> Path:
         ValueError: The cache or the checkpoint does not fit.
         RuntimeError: The weights to begin with do not fit.
     """
-    rank, world = join()
-    if options.batch % world:
-        raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
+    place = shares_of(options.batch)
     torch.manual_seed(options.seed)
     net = FastNet()
     trained, validated = _split(options)
     batches = Batches(trained, options.length, options.batch, options.seed)
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
-    begin = 0
-    if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options.settings())
-    elif options.init is not None:
+    if options.init is not None:
         load_into(net, options.init)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with Log(options.out / LOG, begin, rank) as log, tqdm(total=options.steps, initial=begin, disable=rank > 0) as bar:
-        for step in range(begin, options.steps):
-            figures = _step(net, optimizer, batches.step(step, rank, world), options, step, (rank, world))
-            log.add(figures)
-            bar.update()
-            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
-                if rank == 0:
-                    scores = validate(net, validated, has_matching=options.drop_matching < 1)
-                    bar.set_postfix_str(log.write(step + 1, scores))
-                    save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options.settings())
-                    save_weights(net, options.out / WEIGHTS, options.settings())
-                    log.plot(options.out / "curves.png")
-                if world > 1:
-                    dist.barrier()
-    return options.out / WEIGHTS
+
+    def take(step: int) -> dict[str, float]:
+        return _step(net, optimizer, batches.step(step, *place), options, step, place)
+
+    return train_steps(
+        options,
+        net,
+        optimizer,
+        take,
+        WEIGHTS,
+        validate=lambda: validate(net, validated, has_matching=options.drop_matching < 1),
+        place=place,
+    )
 
 
 def _step(
@@ -155,15 +132,7 @@ def _step(
         list(unroll(net, window, Dropout(teacher=teacher, matching=options.drop_matching), randoms)), options
     )
     loss = parts["mask"] + options.box_weight * parts["box"] + options.presence_weight * parts["presence"]
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [parameter for parameter in net.parameters() if parameter.grad is not None]
-    if world > 1:
-        average_gradients(parameters, world)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    for group in optimizer.param_groups:
-        group["lr"] = options.rate_at(step)
-    optimizer.step()
+    norm = descend(optimizer, loss, world)
     found = {"loss": loss, **parts, "norm": norm}
     return {key: float(value.detach()) for key, value in found.items()}
 

@@ -15,18 +15,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm import tqdm
 
 from maskrnn_ros.flow import warp
 from maskrnn_ros.model.network import apply_deltas, deltas_of, scale_boxes
 from maskrnn_ros.model.paper import PaperNet, PaperOutput, PaperParts, start_from_vgg16
 from maskrnn_ros.model.vgg import load_vgg16
-from maskrnn_ros.model.weights import load_into, save_weights
+from maskrnn_ros.model.weights import load_into
 from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.loop import WEIGHTS
 from maskrnn_ros.training.paper_windows import PaperWindow, Windows
-from maskrnn_ros.training.runs import CHECKPOINT, LOG, Log, load_checkpoint, rate_factor, save_checkpoint
+from maskrnn_ros.training.runs import train_steps
 from maskrnn_ros.training.unroll import boxes_of
 
 ENLARGE = 1.25
@@ -220,24 +219,9 @@ def train_paper(options: PaperOptions) -> Path:
     if options.channels_last:
         net = net.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(net.groups(options.rate, options.new), fused=True)
-    rates = [group["lr"] for group in optimizer.param_groups]
-    begin = 0
-    if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, net, optimizer, options.settings())
-    options.out.mkdir(parents=True, exist_ok=True)
-    with Log(options.out / LOG, begin, 0) as log, tqdm(total=options.steps, initial=begin) as bar:
-        for step in range(begin, options.steps):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * rate_factor(step, options.steps)
-            figures = _step(net, optimizer, windows, options, step, device)
-            log.add(figures)
-            bar.set_postfix_str(f"loss {figures['loss']:.3f}", refresh=False)
-            bar.update()
-            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
-                log.write(step + 1, {})
-                save_checkpoint(options.out / CHECKPOINT, net, optimizer, step + 1, options.settings())
-                save_weights(net, options.out / WEIGHTS, options.settings())
-    return options.out / WEIGHTS
+    return train_steps(
+        options, net, optimizer, lambda step: _step(net, optimizer, windows, options, step, device), WEIGHTS
+    )
 
 
 def _step(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both kinds of training share: processes, checkpoints, the log."""
+"""What all kinds of training share: processes, the loop over the steps, checkpoints, the log."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,8 +19,118 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
+
+from maskrnn_ros.model.weights import save_weights
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
+
+
+class Stage(Protocol):
+    """What the options of every training have."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of checkpoint, weights, log and curves."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        ...
+
+    @property
+    def validate_every(self) -> int:
+        """Steps between two validations."""
+        ...
+
+    @property
+    def resume(self) -> bool:
+        """Go on from the checkpoint, if there is one."""
+        ...
+
+    def settings(self) -> dict[str, str]:
+        """What decides the result."""
+        ...
+
+
+def train_steps(
+    options: Stage,
+    learner: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    take: Callable[[int], dict[str, float]],
+    weights: str,
+    *,
+    net: nn.Module | None = None,
+    validate: Callable[[], dict[str, float]] = dict,
+    place: tuple[int, int] = (0, 1),
+    metric: str = "J",
+) -> Path:
+    """Take the steps that are left; validate and write now and then.
+
+    Args:
+        options: Of the training.
+        learner: All that learns.
+        optimizer: Its groups have their peak learning rates.
+        take: Takes a step; returns its figures, ``loss`` among them.
+        weights: Name of the file of the weights.
+        net: The part of the learner that they are of; None: all of it.
+        validate: Scores of the held out clips, by clip.
+        place: Rank and number of processes.
+        metric: What they are.
+
+    Returns:
+        The file of the weights.
+
+    Raises:
+        ValueError: The checkpoint does not fit.
+    """
+    rank, world = place
+    rates = [group["lr"] for group in optimizer.param_groups]
+    begin = 0
+    if options.resume and (options.out / CHECKPOINT).exists():
+        begin = load_checkpoint(options.out / CHECKPOINT, learner, optimizer, options.settings())
+    options.out.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=options.steps, initial=begin, disable=rank > 0, mininterval=5)
+    with Log(options.out / LOG, begin, rank, metric) as log, bar:
+        for step in range(begin, options.steps):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * rate_factor(step, options.steps)
+            log.add(take(step))
+            bar.update()
+            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
+                if rank == 0:
+                    bar.set_postfix_str(log.write(step + 1, validate()))
+                    save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step + 1, options.settings())
+                    save_weights(net or learner, options.out / weights, options.settings())
+                    log.plot(options.out / "curves.png")
+                if world > 1:
+                    dist.barrier()
+    return options.out / weights
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, world: int) -> Tensor:
+    """One step down the gradient, averaged over all processes and cut at norm 1; returns its norm."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [value for group in optimizer.param_groups for value in group["params"] if value.grad is not None]
+    if world > 1:
+        average_gradients(parameters, world)
+    norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    return norm
+
+
+def shares_of(batch: int) -> tuple[int, int]:
+    """Rank and number of processes, which share the parts of a step.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    rank, world = join()
+    if batch % world:
+        raise ValueError(f"batch must be a multiple of the {world} processes, got {batch}")
+    return rank, world
 
 
 def rate_factor(step: int, steps: int) -> float:

@@ -18,10 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.metrics import jaccard
@@ -30,20 +28,11 @@ from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import STRIDE
 from maskrnn_ros.model.matching import describe_batch
 from maskrnn_ros.model.trunk import TrainedTrunk
-from maskrnn_ros.model.weights import load_lite0, save_weights
+from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, read_pictures
-from maskrnn_ros.training.runs import (
-    CHECKPOINT,
-    LOG,
-    Log,
-    average_gradients,
-    join,
-    load_checkpoint,
-    rate_factor,
-    save_checkpoint,
-)
+from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.stills import moving_still, read_still, still_paths
 from maskrnn_ros.training.synthesis import copy_paste
 
@@ -252,9 +241,7 @@ def train_trunk(options: TrunkOptions) -> Path:
     Raises:
         ValueError: The data cannot be read, or the checkpoint does not fit.
     """
-    rank, world = join()
-    if options.batch % world:
-        raise ValueError(f"batch must be a multiple of the {world} processes, got {options.batch}")
+    place = rank, world = shares_of(options.batch)
     torch.manual_seed(options.seed)
     trunk = TrainedTrunk()
     trunk.net.load_state_dict(load_lite0().state_dict())
@@ -267,37 +254,27 @@ def train_trunk(options: TrunkOptions) -> Path:
     trunk.start.head.last.requires_grad_(False)  # fitted anew for every object
     own = {id(value) for value in trunk.net.parameters()}
     rest = [value for value in learner.parameters() if id(value) not in own and value.requires_grad]
-    groups = [{"params": list(trunk.net.parameters()), "factor": 1.0}, {"params": rest, "factor": _HEAD_RATE}]
+    groups = [
+        {"params": list(trunk.net.parameters()), "lr": options.rate},
+        {"params": rest, "lr": options.rate * _HEAD_RATE},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    begin = 0
-    if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, learner, optimizer, options.settings())
-    options.out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=options.steps, initial=begin, disable=rank > 0, mininterval=5)
-    with Log(options.out / LOG, begin, rank) as log, bar:
-        for step in range(begin, options.steps):
-            images, shares = pairs.step(step, options.batch, rank, world)
-            parts = loss_of(learner, images, shares)
-            optimizer.zero_grad(set_to_none=True)
-            parts["loss"].backward()  # type: ignore[no-untyped-call]
-            if world > 1:
-                average_gradients(parameters, world)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            for group in optimizer.param_groups:
-                group["lr"] = options.rate * group["factor"] * rate_factor(step, options.steps)
-            optimizer.step()
-            log.add({key: float(value.detach()) for key, value in parts.items()})
-            bar.update()
-            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
-                if rank == 0:
-                    bar.set_postfix_str(log.write(step + 1, validate_trunk(trunk, held_out)))
-                    save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step + 1, options.settings())
-                    save_weights(trunk, options.out / WEIGHTS, options.settings())
-                    log.plot(options.out / "curves.png")
-                if world > 1:
-                    dist.barrier()
-    return options.out / WEIGHTS
+
+    def take(step: int) -> dict[str, float]:
+        parts = loss_of(learner, *pairs.step(step, options.batch, rank, world))
+        descend(optimizer, parts["loss"], world)
+        return {key: float(value.detach()) for key, value in parts.items()}
+
+    return train_steps(
+        options,
+        learner,
+        optimizer,
+        take,
+        WEIGHTS,
+        net=trunk,
+        validate=lambda: validate_trunk(trunk, held_out),
+        place=place,
+    )
 
 
 def loss_of(learner: Learner, images: Tensor, shares: Tensor) -> dict[str, Tensor]:
