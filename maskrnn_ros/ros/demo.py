@@ -33,6 +33,8 @@ CLIP_NAME = "tabletop"
 _NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
 _TRACKER = f"{_NAMESPACE}/tracker"
 _FPS = 24.0
+_ANSWER_TIMEOUT_S = 600.0
+"""The heads of four objects are trained before the second image: 13 seconds, on a slow or busy machine minutes."""
 _LAST_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 0.1
 _SHEET_PICTURES = 9
@@ -89,7 +91,9 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
         collector = _Collector()
         with child_process(_node_command(config)) as process, Listener(process, _TRACKER, collector.subscribe) as node:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
-            report = play(bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC])
+            report = play(
+                bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC], timeout_s=_ANSWER_TIMEOUT_S
+            )
             count = len(files.frames)  # the player has seen their stamps, so the last are on their way
             if not node.wait_until(lambda: len(collector.labels) >= count, _LAST_TIMEOUT_S):
                 found = len(collector.labels)
