@@ -313,9 +313,9 @@ def clock(monkeypatch):
     monkeypatch.setattr(run, "stream_clip", stream)
     built = []
 
-    def build(name, config):
+    def build(name, config, profile):
         built.append((name, config.adaptation.mode))
-        return real(name, config)
+        return real(name, config, profile)
 
     monkeypatch.setattr(run, "build_follower", build)
     return built

@@ -113,7 +113,9 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
 def _streamed(clip: Clip, task: Task, pace: Pace, advance: Callable[[], object]) -> StreamingResult:
     """The clip once more, in time, by a new follower that adapts as the node does."""
     name = PRESETS[task.preset].follower
-    return stream_clip(clip, task.convention, lambda: build_follower(name, pace.config), pace.fps, advance)
+    return stream_clip(
+        clip, task.convention, lambda: build_follower(name, pace.config, task.profile), pace.fps, advance
+    )
 
 
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
