@@ -27,6 +27,7 @@ from maskrnn_ros.tracking.estimate import estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import merge, resize_probability
 from maskrnn_ros.tracking.score import score
+from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
@@ -65,6 +66,7 @@ class Tracker:
     ) -> None:
         self.config = config
         self.announce = announce
+        self.stages = Stages()
         self._flow = flow
         self._device = device
         self._trunk = trunk
@@ -93,11 +95,12 @@ class Tracker:
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size and onto the device."""
-        height, width = working_size(frame.size, self.config.working_size)
-        image = frame.image
-        if (height, width) != frame.size:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        tensor = torch.tensor(image, device=self._device).permute(2, 0, 1).contiguous()
+        with self.stages.time("prepare"):
+            height, width = working_size(frame.size, self.config.working_size)
+            image = frame.image
+            if (height, width) != frame.size:
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+            tensor = torch.tensor(image, device=self._device).permute(2, 0, 1).contiguous()
         return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
@@ -171,12 +174,17 @@ class Tracker:
         """
         if not states:
             return {}
-        flow = self._flow(current.image, previous.image)
+        with self.stages.time("flow"):
+            flow = self._flow(current.image, previous.image)
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
         per_second = to_input / seconds if seconds > 0 else None
         view = View(self._network, current, flow, self.config.network) if self._network is not None else None
-        return {i: self._carry_one(state, current, flow, view, per_second, images) for i, state in states.items()}
+        if self._trunk is not None:
+            with self.stages.time("backbone"):
+                _ = current.features
+        with self.stages.time("heads"):
+            return {i: self._carry_one(state, current, flow, view, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -194,7 +202,11 @@ class Tracker:
         """
         if self._newest is None:
             raise RuntimeError("no frame yet: call step or seed first")
-        size = self._newest.size
+        with self.stages.time("merge"):
+            return self._merged(self._newest, image)
+
+    def _merged(self, newest: PreparedFrame, image: UInt8Array | None) -> Tracks:
+        size = newest.size
         enlarge_to = self._enlargement(image)
         probabilities = {
             # on the seeded frame the seed itself, to the pixel
@@ -204,7 +216,7 @@ class Tracker:
         }
         labels = merge(probabilities, size, self._device).cpu().numpy()
         tracks = tuple(self._track(state, labels, probabilities.get(i)) for i, state in self._states.items())
-        return Tracks(stamp_ns=self._newest.stamp_ns, labels=labels, tracks=tracks)
+        return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=tracks)
 
     def _track(self, state: InstanceState, labels: LabelArray, probability: Tensor | None) -> Track:
         """The public view of a state; it counts as unseen, too, while others win all of its pixels.
