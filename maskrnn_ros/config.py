@@ -367,6 +367,12 @@ class Config(Checked):
     """Settings of the tracker and of the node around it; sections are separated by a dot in parameter names."""
 
     device: str = setting("auto", "Where the tracker runs: auto (cuda where there is one), cpu, cuda or cuda:N.")
+    engine: str = setting(
+        "auto",
+        "What runs the networks: torch, or onnxruntime (faster on a CPU; needs the graphs of `maskrnn export`, which "
+        "ship with the shipped weights); auto: onnxruntime on a CPU where it can, else torch.",
+        choices=("auto", "torch", "onnxruntime"),
+    )
     working_size: int = setting(
         512,
         "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down.",

@@ -144,6 +144,24 @@ class Box:
         """The smallest box that holds both."""
         return Box(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
 
+    def intersection(self, other: Box) -> Box | None:
+        """What both cover; None where that is nothing."""
+        x0, y0, x1, y1 = max(self.x0, other.x0), max(self.y0, other.y0), min(self.x1, other.x1), min(self.y1, other.y1)
+        return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+    def moved(self, dx: int, dy: int) -> Box:
+        """The box elsewhere."""
+        return Box(self.x0 + dx, self.y0 + dy, self.x1 + dx, self.y1 + dy)
+
+    def grown(self, margin: int, size: tuple[int, int]) -> Box:
+        """The box with a margin, inside (H, W)."""
+        return Box(
+            max(0, self.x0 - margin),
+            max(0, self.y0 - margin),
+            min(size[1], self.x1 + margin),
+            min(size[0], self.y1 + margin),
+        )
+
     def iou(self, other: Box) -> float:
         """Intersection over union, 0..1.
 

@@ -17,6 +17,7 @@ from maskrnn_ros.model.head import STRIDE, head_log_odds
 from maskrnn_ros.model.matching import describe
 from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import Adapter, Cancelled, SeedView, _AdamW, adapt, augment
+from maskrnn_ros.types import Box
 
 SETTINGS = with_values(
     Config(),
@@ -41,7 +42,9 @@ def seed_view(trunk: Lite0, number: int = 0, instance_id: int = 1) -> SeedView:
 
 
 def agreement(head: torch.nn.Module, trunk: Lite0, seed: SeedView) -> float:
-    found = pixels_of(head_log_odds(head, trunk.features(seed.image)), STRIDE, tuple(seed.share.shape)) > 0
+    maps = [map_[None].float() for map_ in trunk.features(seed.image).maps]
+    rows, columns = maps[0].shape[2:]
+    found = pixels_of(head_log_odds(head, maps, Box(0, 0, columns, rows)), STRIDE, tuple(seed.share.shape)) > 0
     true = seed.share > 0.5
     return float((found & true).sum() / (found | true).sum())
 

@@ -19,8 +19,9 @@ from maskrnn_ros.model import weights
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.network import PLANES, FastNet
 from maskrnn_ros.model.weights import SHIPPED, load_lite0, load_network, load_trunk, save_weights
-from maskrnn_ros.tracking import PreparedFrame, Tracker, build_tracker
+from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.evidence import Evidence, planes
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
@@ -65,24 +66,29 @@ def test_before_training_it_says_what_the_parts_say_without_it(trunk: Lite0) -> 
             assert overlap(other == i, world.labels(number, LARGE) == i) > 0.7
 
 
-def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off(trunk: Lite0) -> None:
-    image = torch.zeros(3, 37, 53, dtype=torch.uint8)  # (10, 14) cells of stride 4, (5, 7) of stride 8
-    frame = PreparedFrame(stamp_ns=1, size=(37, 53), image=image, trunk=trunk)
+def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off() -> None:
+    # an image of 37 x 53 pixels: (10, 14) cells of stride 4, (5, 7) of stride 8
     prior = torch.full((37, 53), 0.9)
     prior[:8] = 0.0  # the floor of 0.02 makes it ln(1 / 49)
-    parts = {"prior": prior, "matching": torch.full((5, 7), 2.0), "head": torch.full((10, 14), -8.0)}
+    parts = {
+        "prior": Patch.of(prior),
+        "matching": Patch(torch.full((5, 7), 2.0), Box(0, 0, 7, 5), (5, 7)),
+        "head": Patch(torch.full((10, 14), -8.0), Box(0, 0, 14, 10), (10, 14)),
+    }
     expected = torch.stack(
         [torch.full((10, 14), float(np.log(9)) / 8), torch.full((10, 14), 0.25), -torch.ones(10, 14)]
     )
     config = with_values(Config(), network__matching=True)
     expected[0, :2] = float(np.log(1 / 49)) / 8
-    torch.testing.assert_close(planes(Evidence(**parts), frame, config), expected)
-    for number, name in enumerate(PLANES):
-        only = planes(
-            Evidence(**{part: value if part == name else None for part, value in parts.items()}), frame, config
-        )
-        torch.testing.assert_close(only[number], expected[number])
-        assert only.count_nonzero() == expected[number].count_nonzero()
+    for cells in (Box(0, 0, 14, 10), Box(3, 1, 9, 10)):
+        wanted = expected[(slice(None), *cells.slices)]
+        torch.testing.assert_close(planes(Evidence(**parts), cells, config), wanted)
+        for number, name in enumerate(PLANES):
+            only = planes(
+                Evidence(**{part: value if part == name else None for part, value in parts.items()}), cells, config
+            )
+            torch.testing.assert_close(only[number], wanted[number])
+            assert only.count_nonzero() == wanted[number].count_nonzero()
 
 
 def test_frame_and_flow_are_encoded_once_for_all_instances_and_not_without_any(
@@ -114,7 +120,7 @@ def test_the_flow_is_shown_as_its_length_in_pixels_and_not_beyond_the_next_image
     for is_on in (True, False):
         settings = with_values(Config(), network__flow_stream=is_on).network
         flow = torch.stack([torch.full((96, 128), -3.0), torch.full((96, 128), 4.0)])
-        _ = View(Looking(), frame, flow, settings).code
+        _ = View(frame, flow, Looking(), settings).code
     assert seen[0].shape == (1, 2, 24, 32)
     assert seen[0][0, 0].eq(5.0).all() and not seen[0][0, 1].any()
     assert not seen[1].any()

@@ -11,15 +11,16 @@ import torch
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.tracking.evidence import is_seen
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceState
-from maskrnn_ros.types import InstanceStatus
+from maskrnn_ros.types import Box, InstanceStatus
 
 SIZE = (64, 96)
 HEAD = Head(4, torch.Generator().manual_seed(0))
 STATE = InstanceState(
     instance_id=1,
     name="",
-    probability=torch.zeros(SIZE),
+    patch=Patch.nothing(SIZE),
     status=InstanceStatus.TRACKING,
     seeded_ns=1,
     age=3,
@@ -32,17 +33,17 @@ STATE = InstanceState(
 )
 
 
-def mask_of(probability: float, side: int = 16) -> torch.Tensor:
+def mask_of(probability: float, side: int = 16) -> Patch:
     found = torch.full(SIZE, 0.1)
     found[8 : 8 + side, 8 : 8 + side] = probability
-    return found
+    return Patch.of(found)
 
 
-def matching_of(inside: float, outside: float) -> torch.Tensor:
+def matching_of(inside: float, outside: float) -> Patch:
     """Log-odds in the cells of stride 8; ``mask_of`` covers the four cells from (1, 1) on."""
     cells = torch.full((8, 12), outside)
     cells[1:3, 1:3] = inside
-    return cells
+    return Patch(cells, Box(0, 0, 12, 8), (8, 12))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def matching_of(inside: float, outside: float) -> torch.Tensor:
     ],
 )
 def test_an_unsure_mask_is_no_object_unless_the_matching_agrees(
-    probability: float, matching: torch.Tensor | None, seen: bool
+    probability: float, matching: Patch | None, seen: bool
 ) -> None:
     assert is_seen(mask_of(probability), 256, matching, STATE, Config()) == seen
 

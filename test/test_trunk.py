@@ -24,7 +24,7 @@ from maskrnn_ros.tracking import adaptation
 from maskrnn_ros.tracking.tracker import build_tracker
 from maskrnn_ros.training import trunk as stage
 from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
-from maskrnn_ros.types import Frame, Seed
+from maskrnn_ros.types import Box, Frame, Seed
 
 
 def davis(root: Path) -> Path:
@@ -201,7 +201,7 @@ def test_a_seed_has_a_head_at_once_and_a_better_one_later() -> None:
     state = tracker.states[1]
     assert state.head is not None and state.promise is not None
     assert tracker.newest is not None
-    found = head_log_odds(state.head, tracker.newest.features) > 0
+    found = head_log_odds(state.head, [m[None].float() for m in tracker.newest.features.maps], Box(0, 0, 32, 24)) > 0
     truth = torch.tensor(world.labels(0)[2::4, 2::4] == 1)
     assert (found & truth).sum() / (found | truth).sum() > 0.4, "texture of noise, which the trunk has never seen"
     state.promise.result()

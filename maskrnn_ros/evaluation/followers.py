@@ -12,7 +12,9 @@ import torch
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.tracking import Tracker, build_tracker
-from maskrnn_ros.tracking.merge import merge, resize_probability
+from maskrnn_ros.tracking.merge import merge
+from maskrnn_ros.tracking.outputs import enlarge
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.tracker import choose_device, working_size
 from maskrnn_ros.types import Box, Frame, LabelArray, Seed, UInt8Array
 
@@ -104,8 +106,8 @@ class GraphFollower:
         for i, mask in self._masks.items():
             self._masks[i] = torch.from_numpy(self._cut(image, warp(mask[None], flow)[0].numpy()))
         self._image = image
-        full = {i: resize_probability(mask, frame.size) for i, mask in self._masks.items()}
-        return np.asarray(merge(full, frame.size, torch.device("cpu")).numpy(), np.int32)
+        patches = {i: Patch.of(mask) for i, mask in self._masks.items()}
+        return merge(enlarge(patches, frame.size), frame.size)
 
     def _working(self, frame: Frame) -> UInt8Array:
         height, width = working_size(frame.size, self._config.working_size)

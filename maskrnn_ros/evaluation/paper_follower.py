@@ -22,7 +22,9 @@ from maskrnn_ros.config import AdaptationConfig, Config
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.model.paper import PaperNet, PaperParts
 from maskrnn_ros.tracking.adaptation import augment
-from maskrnn_ros.tracking.merge import merge, resize_probability
+from maskrnn_ros.tracking.merge import merge
+from maskrnn_ros.tracking.outputs import enlarge
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.tracker import choose_device, working_size
 from maskrnn_ros.training.paper import BOX_WEIGHT, NEW, load_paper, look, loss_of
 from maskrnn_ros.training.paper_windows import magnitudes_of
@@ -137,8 +139,8 @@ class PaperFollower:
         for one in self._objects.values():
             one.mask = self._carried(one, now, back)
         self._image = image
-        full = {i: resize_probability(one.mask, frame.size) for i, one in self._objects.items()}
-        return np.asarray(merge(full, frame.size, self._device).cpu().numpy(), np.int32)
+        patches = {i: Patch.of(one.mask) for i, one in self._objects.items()}
+        return merge(enlarge(patches, frame.size), frame.size)
 
     @torch.no_grad()
     def _carried(self, one: _Object, image: Tensor, back: Tensor) -> Tensor:

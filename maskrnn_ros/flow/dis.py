@@ -35,6 +35,7 @@ class DisFlow:
         self._preset = _PRESETS[preset]
         self._dis: Any = None
         self._size: tuple[int, int] | None = None
+        self._newest: tuple[Tensor, Any] | None = None
         self._device = torch.device(device)
 
     def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
@@ -44,7 +45,10 @@ class DisFlow:
         pad = max(0, _MIN_SIDE - height), max(0, _MIN_SIDE - width)
         if self._size != (height, width):  # after a tiny image OpenCV's object would keep that one's scales
             self._dis, self._size = cv2.DISOpticalFlow.create(self._preset), (height, width)
-        flow = self._dis.calc(_gray(current, pad), _gray(previous, pad), None)[:height, :width]
+        known = self._newest  # as a rule the image before is the newest of the last call
+        before = known[1] if known is not None and known[0] is previous else _gray(previous, pad)
+        self._newest = current, _gray(current, pad)
+        flow = self._dis.calc(self._newest[1], before, None)[:height, :width]
         return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1))).to(self._device)
 
 

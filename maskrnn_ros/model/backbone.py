@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.model.compiled import Compiled
+from maskrnn_ros.model.similarity import nearest
 
 STRIDES = (4, 8, 16)
 """Pixels of the working image per cell, of each of the feature maps."""
@@ -147,6 +148,14 @@ class Lite0(nn.Module):
         """Features of one image, RGB, uint8 (3, h, w)."""
         maps = self._compiled(image[None])
         return Features(*(map_[0].half().contiguous() for map_ in maps))
+
+    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """See ``Trunk``."""
+        return nearest(queries, keys, count)
+
+    def aside(self) -> Lite0:
+        """See ``Trunk``."""
+        return self
 
 
 def _whole_cells(x: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES, Features
+from maskrnn_ros.model.backbone import CHANNELS, STRIDES
+from maskrnn_ros.types import Box
 
 STRIDE = STRIDES[0]
 """Pixels of the working image per cell of its output."""
@@ -146,7 +148,33 @@ class Sums:
 
 
 @torch.no_grad()
-def head_log_odds(head: Head, features: Features) -> Tensor:
-    """Log-odds of the instance in every cell of stride 4, float32 (h4, w4), in -8..8."""
-    cells: Tensor = head([map_[None].float() for map_ in features.maps])[0]
-    return cells.clamp(-_LIMIT, _LIMIT)
+def head_log_odds(head: Head, maps: Sequence[Tensor], cells: Box) -> Tensor:
+    """Log-odds of the instance in some cells of stride 4, in -8..8: those that it has there on the whole frame.
+
+    Args:
+        head: Its head.
+        maps: Features of a frame at strides 4, 8, 16, float32, (1, C, j, i).
+        cells: Which.
+
+    Returns:
+        float32, (cells.height, cells.width).
+    """
+    around = _with_what_they_see(cells, maps[0].shape[2:])
+    parts = []
+    for map_, stride in zip(maps, STRIDES, strict=True):
+        step = stride // STRIDE
+        part = Box(around.x0 // step, around.y0 // step, -(-around.x1 // step), -(-around.y1 // step))
+        parts.append(map_[(..., *part.slices)])
+    out: Tensor = head(parts)[0]
+    return out[cells.moved(-around.x0, -around.y0).slices].clamp(-_LIMIT, _LIMIT)
+
+
+def _with_what_they_see(cells: Box, size: Sequence[int]) -> Box:
+    """Cells and all that their values come from: the 3x3 and the enlarging look one cell of the coarsest stride far."""
+    step = STRIDES[-1] // STRIDE
+    return Box(
+        max(0, cells.x0 // step * step - step),
+        max(0, cells.y0 // step * step - step),
+        min(int(size[1]), -(-cells.x1 // step) * step + step),
+        min(int(size[0]), -(-cells.y1 // step) * step + step),
+    )

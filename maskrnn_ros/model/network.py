@@ -48,6 +48,9 @@ CODE, FLOW_CODE, HIDDEN = 32, 8, 16
 
 _WIDE, _MOTION = 48, 16
 _PLANE_WEIGHTS = (0.25, 0.25, 1.0)
+ROI_ENLARGE = 1.25
+"""Width and height of what the localization net sees over those of the box of the warped mask."""
+
 _ROI = 7
 _LOCALIZATION = 128
 
@@ -129,8 +132,8 @@ class FastNet(nn.Module):
         for last in (self.appearance, self.moving, self.located):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self._encode = Compiled(self, self._encoded)
-        self._forward = Compiled(self, self._seen)
+        self._encode = Compiled(self, self.encoded)
+        self._streams = Compiled(self, self.streamed)
 
     def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
         """What the objects of N frames share.
@@ -141,17 +144,18 @@ class FastNet(nn.Module):
             magnitudes: Length of the flow t -> t-1 and t -> t+1 in pixels, float32, (N, 2, h4, w4); zeros where one
                 is not known.
         """
-        return FrameCode(*self._encode(images, *maps, magnitudes))
+        code, flow = self._encode(*maps, magnitudes)
+        return FrameCode(scaled(images), code, flow)
 
-    def _encoded(self, images: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The fields of ``FrameCode``."""
+    def encoded(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Code and flow code, from the features and the magnitudes."""
         *maps, magnitudes = inputs
         size = maps[0].shape[-2:]
         code = self.narrow[0](maps[0].float())
         for narrow, map_, stride in zip(self.narrow[1:], maps[1:], STRIDES[1:], strict=True):
             enlarged = functional.interpolate(narrow(map_.float()), scale_factor=stride // STRIDE, mode="bilinear")
             code = code + enlarged[..., : size[0], : size[1]]
-        return images.float() / 127.5 - 1, functional.relu(code), self.flow(torch.log1p(magnitudes))
+        return functional.relu(code), self.flow(torch.log1p(magnitudes))
 
     def forward(
         self, frame: FrameCode, which: Tensor, boxes: Tensor, priors: Tensor, planes: Tensor, hidden: Tensor | None
@@ -166,49 +170,84 @@ class FastNet(nn.Module):
             planes: float32, (K, 3, h4, w4), see ``PLANES``.
             hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2), already warped; None is zero.
         """
-        inputs = (frame.image, frame.code, frame.flow, which, boxes, priors, planes)
-        *said, state = self._forward(*inputs, *(() if hidden is None else (hidden,)))
-        log_odds, added, deltas, presence = said
-        return Output(log_odds, added, deltas, presence, Hidden(state, boxes))
+        own = torch.arange(len(boxes), device=boxes.device)
+        seen, moved = crops_of(frame, which, boxes, planes, own, boxes)
+        added, state = self.streams(seen, moved, hidden)
+        told = LOG_ODDS * (seen[:, -len(PLANES) :] * self.weights[:, None, None]).sum(dim=1)
+        grown = scale_boxes(priors, ROI_ENLARGE)
+        deltas, presence = self.localization(region_of(frame, which, grown, planes, own, grown))
+        return Output(added + told, added, deltas, presence, Hidden(state, boxes))
 
-    def _seen(self, image: Tensor, code: Tensor, flow: Tensor, which: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """The fields of ``Output``, the last one the hidden state without its boxes."""
-        boxes, priors, planes = inputs[:3]
-        hidden = inputs[3] if len(inputs) > 3 else None
-        frame = FrameCode(image, code, flow)
-        count = len(boxes)
-        rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
-        own = torch.cat([torch.arange(count, device=boxes.device, dtype=boxes.dtype)[:, None], boxes], dim=1)
-        known = crop(planes, own, CROP, 1 / STRIDE)  # (K, 3, 64, 64)
-        seen = torch.cat([crop(frame.image, rois, CROP, 1.0), crop(frame.code, rois, CROP, 1 / STRIDE), known], dim=1)
+    def streams(self, seen: Tensor, moved: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both streams on K crops, see ``crops_of``.
+
+        Returns:
+            Log-odds that they add to the planes, float32 (K, CROP, CROP); hidden state (K, HIDDEN, CROP / 2, CROP / 2).
+        """
+        if hidden is None:
+            hidden = seen.new_zeros(len(seen), HIDDEN, CROP // 2, CROP // 2)
+        added, state = self._streams(seen, moved, hidden)
+        return added, state
+
+    def streamed(self, seen: Tensor, moved: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        """What ``streams`` returns."""
         fine = functional.relu(self.fine(seen))  # (K, 32, 64, 64)
         coarse = functional.relu(self.down(fine))  # (K, 48, 32, 32)
         state = self._remember(coarse, hidden)  # (K, 16, 32, 32)
         wide = functional.relu(self.wide(torch.cat([coarse, state], dim=1)))  # (K, 48, 32, 32)
         both = fine + functional.interpolate(self.up(wide), scale_factor=2, mode="bilinear")
         appearance = self.appearance(functional.relu(self.merge(both)))  # (K, 1, 64, 64)
-        moved = torch.cat([crop(frame.flow, rois, CROP, 1 / STRIDE), known[:, :1]], dim=1)
         motion = self.moving(self.motion(moved))  # (K, 1, 64, 64)
-        told = LOG_ODDS * (known * self.weights[:, None, None]).sum(dim=1)
-        located = self.located(self.localize(self._look(frame, which, priors, planes)))  # (K, 5)
-        added = (appearance + motion)[:, 0]
-        return added + told, added, located[:, :4], located[:, 4], state
+        return (appearance + motion)[:, 0], state
 
-    def _remember(self, coarse: Tensor, hidden: Tensor | None) -> Tensor:
+    def localization(self, region: Tensor) -> tuple[Tensor, Tensor]:
+        """The localization net on K regions, see ``region_of``: deltas (K, 4) and log-odds of the presence (K,)."""
+        located = self.located(self.localize(region))
+        return located[:, :4], located[:, 4]
+
+    def _remember(self, coarse: Tensor, hidden: Tensor) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
-        if hidden is None:
-            hidden = coarse.new_zeros(coarse.shape[0], HIDDEN, *coarse.shape[2:])
         update, reset = self.gates(torch.cat([coarse, hidden], dim=1)).sigmoid().chunk(2, dim=1)
         candidate = self.candidate(torch.cat([coarse, reset * hidden], dim=1)).tanh()
         kept: Tensor = (1 - update) * hidden + update * candidate
         return kept
 
-    def _look(self, frame: FrameCode, which: Tensor, priors: Tensor, planes: Tensor) -> Tensor:
-        """RoI of the warped mask's box, a quarter larger: (K, CODE + 3, 7, 7)."""
-        grown = scale_boxes(priors, 1.25)
-        rois = torch.cat([which[:, None].to(priors.dtype), grown], dim=1)
-        own = torch.cat([torch.arange(len(priors), device=priors.device, dtype=priors.dtype)[:, None], grown], dim=1)
-        return torch.cat([crop(frame.code, rois, _ROI, 1 / STRIDE), crop(planes, own, _ROI, 1 / STRIDE)], dim=1)
+
+def scaled(images: Tensor) -> Tensor:
+    """Images of 0..255 as the streams see them, float32 in -1..1."""
+    return images.float().mul_(1 / 127.5).sub_(1)
+
+
+def crops_of(
+    frame: FrameCode, which: Tensor, boxes: Tensor, planes: Tensor, own: Tensor, own_boxes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What the streams see of K objects.
+
+    Args:
+        frame: N frames.
+        which: int64, (K,): the frame of each object.
+        boxes: float32, (K, 4): crops, pixels.
+        planes: float32, (M, 3, ., .), see ``PLANES``: of whole frames, or of parts of them that hold the crops.
+        own: int64, (K,): the planes of each object.
+        own_boxes: The crops in the pixels of the planes.
+
+    Returns:
+        (K, 3 + CODE + 3, CROP, CROP): image, code and planes; (K, FLOW_CODE + 1, CROP, CROP): flow and warped mask.
+    """
+    rois, own_rois = _rois(which, boxes), _rois(own, own_boxes)
+    known = crop(planes, own_rois, CROP, 1 / STRIDE)
+    seen = torch.cat([crop(frame.image, rois, CROP, 1.0), crop(frame.code, rois, CROP, 1 / STRIDE), known], dim=1)
+    return seen, torch.cat([crop(frame.flow, rois, CROP, 1 / STRIDE), known[:, :1]], dim=1)
+
+
+def region_of(frame: FrameCode, which: Tensor, boxes: Tensor, planes: Tensor, own: Tensor, own_boxes: Tensor) -> Tensor:
+    """What the localization net sees: code and planes in boxes, arguments as for ``crops_of``: (K, CODE + 3, 7, 7)."""
+    known = crop(planes, _rois(own, own_boxes), _ROI, 1 / STRIDE)
+    return torch.cat([crop(frame.code, _rois(which, boxes), _ROI, 1 / STRIDE), known], dim=1)
+
+
+def _rois(which: Tensor, boxes: Tensor) -> Tensor:
+    return torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
 
 
 def _conv(entering: int, leaving: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

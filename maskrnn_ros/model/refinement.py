@@ -40,6 +40,17 @@ def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothnes
     Returns:
         float32, (H, W), 0..1.
     """
+    line = line_of(probability, guide, radius, smoothness)
+    return follow(cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0])), fine_guide)
+
+
+def reach(radius: int) -> int:
+    """How far around a place its value comes from, pixels of the small size."""
+    return 2 * radius + 1
+
+
+def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> Map:
+    """mean(a) and mean(b) of ``refine``, (h, w, 2)."""
 
     def mean(values: npt.NDArray[Any]) -> Map:
         return np.asarray(cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT), np.float32)
@@ -47,7 +58,9 @@ def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothnes
     mean_guide, mean_p = mean(guide), mean(probability)
     variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
     slope = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
-    offset = mean_p - slope * mean_guide
-    size = (fine_guide.shape[1], fine_guide.shape[0])
-    fine_slope, fine_offset = (cv2.resize(mean(line), size, interpolation=cv2.INTER_LINEAR) for line in (slope, offset))
-    return np.asarray(np.clip(fine_slope * fine_guide + fine_offset, 0, 1), np.float32)
+    return mean(np.dstack([slope, mean_p - slope * mean_guide]))
+
+
+def follow(line: Map, guide: Map) -> Map:
+    """The probability at every pixel from its line, (H, W, 2), and its brightness, (H, W)."""
+    return np.asarray(np.clip(line[..., 0] * guide + line[..., 1], 0, 1), np.float32)

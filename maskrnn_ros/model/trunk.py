@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from maskrnn_ros.model.backbone import Features, Lite0
 from maskrnn_ros.model.head import HeadStart
+from maskrnn_ros.model.similarity import nearest
 
 HEAD_CHANNELS = 48
 """Of the heads that learned with the trunk."""
@@ -24,6 +25,14 @@ class Trunk(Protocol):
 
     def features(self, image: Tensor) -> Features:
         """Features of one image, RGB, uint8 (3, h, w)."""
+        ...
+
+    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Compare descriptors of features, see ``similarity.Nearest``."""
+        ...
+
+    def aside(self) -> Trunk:
+        """The same for a thread beside the stream, which leaves it the other cores."""
         ...
 
 
@@ -42,3 +51,11 @@ class TrainedTrunk(nn.Module):
     def features(self, image: Tensor) -> Features:
         """See ``Trunk``."""
         return self.net.features(image)
+
+    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """See ``Trunk``."""
+        return nearest(queries, keys, count)
+
+    def aside(self) -> Trunk:
+        """See ``Trunk``; the thread itself limits torch."""
+        return self

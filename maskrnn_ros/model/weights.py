@@ -48,8 +48,13 @@ def load_trunk(setting: str = "shipped", device: torch.device | str = "cpu") -> 
     if setting == "imagenet":
         return load_lite0(device=device)
     trunk = TrainedTrunk()
-    load_into(trunk, TRUNK if setting == "shipped" else setting)
+    load_into(trunk, trunk_file(setting))
     return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def trunk_file(setting: str) -> Path:
+    """The file that ``trunk.weights`` names: ``shipped``, ``imagenet`` or a path."""
+    return {"shipped": TRUNK, "imagenet": LITE0}.get(setting) or Path(setting)
 
 
 def network_file(setting: str) -> Path:

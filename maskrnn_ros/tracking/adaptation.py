@@ -10,6 +10,7 @@ is the class-balanced cross entropy of the paper.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from torch.nn import functional
 from maskrnn_ros.config import AdaptationConfig
 from maskrnn_ros.model.backbone import Features, cells_of
 from maskrnn_ros.model.head import STRIDE, Head
+from maskrnn_ros.model.matching import STRIDE as MATCHING_STRIDE
 from maskrnn_ros.model.trunk import Trunk
 
 _WEIGHT_DECAY = 1e-3
@@ -36,7 +38,7 @@ class SeedView:
         stamp_ns: Stamp of the image, ns.
         image: RGB, uint8, (3, h, w).
         share: float32, (h, w): share of each pixel that the instance covers, 0..1.
-        descriptors: float16, (C, j, i), see ``matching.describe``.
+        descriptors: int8, (C, j, i), see ``matching.describe``.
         others: Likewise share, of the other instances that were marked with it; None where it was alone. What looks
             like it and touches it is the hardest part of the background, and counts half of it.
     """
@@ -46,6 +48,11 @@ class SeedView:
     share: Tensor
     descriptors: Tensor
     others: Tensor | None = None
+
+    @functools.cached_property
+    def cells(self) -> Tensor:
+        """The share in the cells of the matching, float32 (j, i)."""
+        return cells_of(self.share, MATCHING_STRIDE)
 
 
 class Cancelled(Exception):

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where one instance is on a frame, from all that is known of it: with the network or without."""
+"""Where instances are on a frame, from all that is known of them: with the network or without."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
-from torch import Tensor
+import torch
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.flow import warp
-from maskrnn_ros.model.network import Hidden, scale_boxes
+from maskrnn_ros.model.network import CONTEXT, Hidden, scale_boxes
+from maskrnn_ros.model.network import STRIDE as FINE
 from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, has_evidence, planes, weigh
-from maskrnn_ros.tracking.gate import box_of, clip, enlarge, gate
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.tracking.view import View
+from maskrnn_ros.tracking.gate import box_of, clip, enlarge
+from maskrnn_ros.tracking.patch import Patch, cells_in
+from maskrnn_ros.tracking.state import InstanceState
+from maskrnn_ros.tracking.view import Look, Sight, View
 from maskrnn_ros.types import Box
 
 _MARGIN = 16
@@ -25,100 +27,129 @@ class Estimate:
     """An instance on a frame.
 
     Args:
-        probability: float32, (h, w), gated.
+        probability: At the pixels, gated.
         is_present: False where the network says that it is not there.
         hidden: What the network remembers of it.
-        matching: Log-odds of the matching, float32 (h8, w8); None where it is off.
+        matching: Log-odds of the matching in the cells of stride 8; None where it is off.
     """
 
-    probability: Tensor
+    probability: Patch
     is_present: bool = True
     hidden: Hidden | None = None
-    matching: Tensor | None = None
+    matching: Patch | None = None
 
 
-def estimate(state: InstanceState, frame: PreparedFrame, flow: Tensor, view: View | None, config: Config) -> Estimate:
-    """Look for an instance on the next frame.
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Open:
+    """An instance that the network is still to look at: what the other parts say, and the gate about the prior."""
+
+    evidence: Evidence
+    around: Box
+    look: Look
+
+
+def estimate(states: Mapping[int, InstanceState], view: View, config: Config) -> dict[int, Estimate]:
+    """Look for instances on the next frame; what is found of one depends on no other.
 
     Args:
-        state: The instance on the frame before.
-        frame: The frame.
-        flow: Backward flow between the two, float32, (2, h, w), pixels.
-        view: The frame as the network sees it; None without a network.
+        states: The instances on the frame before.
+        view: The frame, and the flow between the two.
         config: All settings.
     """
+    found = {i: _begin(state, view, config) for i, state in states.items()}
+    waiting = {i: one for i, one in found.items() if isinstance(one, _Open)}
+    sights = dict(zip(waiting, view.look([one.look for one in waiting.values()]), strict=True))
+    return {i: _end(one, sights[i], view, config) if isinstance(one, _Open) else one for i, one in found.items()}
+
+
+def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
     if config.prior.source == "none":
-        return _look_everywhere(state, frame, view, config)
-    prior = warp(state.probability[None], flow)[0] if config.prior.source == "warped" else state.probability
-    box = box_of(prior)
-    if box is None:
-        return _find_again(state, frame, view, config) if has_evidence(state, config) else Estimate(gate(prior, None))
-    size = (prior.shape[0], prior.shape[1])
-    around = enlarge(box, config.gate.enlarge, size) if config.gate.enabled else _whole(size)
-    if view is not None:
-        evidence = gather(state, frame, prior, _search(box, size, config), config)
-        return _look(view, frame, evidence, box, state.hidden, around, config)
+        return _look_everywhere(state, view, config)
+    prior = view.carried(state.patch) if config.prior.source == "warped" else state.patch
+    box = prior.box and box_of(prior.values)
+    if prior.box is None or box is None:
+        return _find_again(state, view, config) if has_evidence(state, config) else Estimate(prior.gated(None))
+    box = box.moved(prior.box.x0, prior.box.y0)
+    around = enlarge(box, config.gate.enlarge, view.size) if config.gate.enabled else _whole(view.size)
+    if view.has_network:
+        region = _region(box, around, view.size, config)
+        evidence = gather(state, view, prior, _search(box, view.size, config), region, config)
+        return _open(view, evidence, box, state.hidden, around, config)
     if not has_evidence(state, config):
-        return Estimate(gate(prior, around))
-    evidence = gather(state, frame, prior, around, config)
-    return Estimate(gate(weigh(evidence, frame, config), around), matching=evidence.matching)
+        return Estimate(prior.gated(around))
+    evidence = gather(state, view, prior, around, None, config)
+    return Estimate(weigh(evidence, view.size, config).gated(around), matching=evidence.matching)
 
 
-def _look_everywhere(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
+def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
     """As if the frame were alone (OSVOS); the network looks at where the other parts see the instance.
 
     Until they know anything of it, it stays where it was marked.
     """
     if not has_evidence(state, config):
-        return Estimate(state.probability)
-    evidence = gather(state, frame, None, None, config)
-    probability = weigh(evidence, frame, config)
-    box = box_of(probability)
-    if view is None or box is None:
+        return Estimate(state.patch)
+    evidence = gather(state, view, None, None, None, config)
+    probability = weigh(evidence, view.size, config)
+    box = box_of(probability.values)
+    if not view.has_network or box is None:
         return Estimate(probability, matching=evidence.matching)
-    size = (probability.shape[0], probability.shape[1])
-    return _look(view, frame, evidence, box, state.hidden, _whole(size), config)
+    return _open(view, evidence, box, state.hidden, _whole(view.size), config)
 
 
-def _find_again(state: InstanceState, frame: PreparedFrame, view: View | None, config: Config) -> Estimate:
+def _find_again(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
     """The other parts propose where a lost instance is back; the network must agree. It remembers nothing of it."""
-    evidence = gather(state, frame, None, None, config)
-    found = find_again(weigh(evidence, frame, config), state.usual_area, config)
-    box = box_of(found)
-    if view is None or box is None:
+    evidence = gather(state, view, None, None, None, config)
+    found = find_again(weigh(evidence, view.size, config).values, state.usual_area, config)
+    box = found.box and box_of(found.values)
+    if not view.has_network or found.box is None or box is None:
         return Estimate(found, matching=evidence.matching)
-    around = enlarge(box, config.gate.enlarge, (found.shape[0], found.shape[1]))
-    return _look(view, frame, evidence, box, None, around, config)
+    box = box.moved(found.box.x0, found.box.y0)
+    around = enlarge(box, config.gate.enlarge, view.size)
+    return _open(view, evidence, box, None, around, config)
 
 
-def _look(
-    view: View, frame: PreparedFrame, evidence: Evidence, box: Box, hidden: Hidden | None, around: Box, config: Config
-) -> Estimate:
-    """What the network says beside the other parts, gated by its own box if it is asked for that, else by ``around``.
+def _open(view: View, evidence: Evidence, box: Box, hidden: Hidden | None, around: Box, config: Config) -> _Open:
+    if not config.network.matching:
+        evidence = dataclasses.replace(evidence, matching=None)
+    cells = cells_in(_context(box, view.size), FINE, 2, (view.maps[0].shape[2], view.maps[0].shape[3]))
+    shown = planes(evidence, cells, config, view.flow.device)
+    return _Open(evidence, around, view.ready(box, shown, cells, hidden))
+
+
+def _end(one: _Open, sight: Sight, view: View, config: Config) -> Estimate:
+    """What the network says beside the other parts, gated by its own box if it was asked for that, else by ``around``.
 
     The other parts are added up at the pixels, so that their edges do not pass through the cells of the crop.
     """
-    if not config.network.matching:
-        evidence = dataclasses.replace(evidence, matching=None)
-    sight = view.look(box, planes(evidence, frame, config), hidden)
-    probability = (add_up(evidence, frame, view.weights, config) + sight.added).sigmoid()
-    if not config.network.localization:
-        return Estimate(gate(probability, around), hidden=sight.hidden, matching=evidence.matching)
-    within: Box | None = around
-    if config.gate.enabled:
-        size = (probability.shape[0], probability.shape[1])
-        within = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), size)
+    within: Box | None = one.around
+    if sight.corners is not None and config.gate.enabled:
+        within = clip(scale_boxes(sight.corners, config.gate.enlarge)[0].tolist(), view.size)
         if config.gate.spans_prior:
-            within = around if within is None else within.union(around)
-    is_present = sight.presence >= config.presence.threshold
-    return Estimate(gate(probability, within), is_present, sight.hidden, evidence.matching)
+            within = one.around if within is None else within.union(one.around)
+    is_present = sight.presence is None or sight.presence >= config.presence.threshold
+    probability = Patch(torch.zeros(0, 0, device=view.flow.device), None, view.size)
+    if within is not None:
+        log_odds = add_up(one.evidence, within, view.weights, config, view.flow.device) + sight.within(within)
+        probability = Patch(log_odds.sigmoid(), within, view.size)
+    return Estimate(probability, is_present, sight.hidden, one.evidence.matching)
+
+
+def _region(box: Box, around: Box, size: tuple[int, int], config: Config) -> Box | None:
+    """Where the head's answer is needed: in crop and gate. Where the network's own box may lie is not known yet."""
+    return None if config.network.localization else around.union(_context(box, size))
+
+
+def _context(box: Box, size: tuple[int, int]) -> Box:
+    """What of the network's crop lies in the image."""
+    crop = scale_boxes(torch.tensor([[box.x0, box.y0, box.x1, box.y1]], dtype=torch.float32), CONTEXT)
+    found = clip(crop[0].tolist(), size)
+    assert found is not None  # the box itself lies in the image
+    return found
 
 
 def _search(box: Box, size: tuple[int, int], config: Config) -> Box:
     """Where the matching looks for the network: as in its training, somewhat beyond the gate, be that on or off."""
-    gate = enlarge(box, config.gate.enlarge, size)
-    grown = clip((gate.x0 - _MARGIN, gate.y0 - _MARGIN, gate.x1 + _MARGIN, gate.y1 + _MARGIN), size)
-    return grown or gate
+    return enlarge(box, config.gate.enlarge, size).grown(_MARGIN, size)
 
 
 def _whole(size: tuple[int, int]) -> Box:

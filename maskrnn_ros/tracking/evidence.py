@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import cv2
@@ -13,13 +12,14 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.model.backbone import cells_of, pixels_of
+from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import STRIDE as FINE
 from maskrnn_ros.model.head import head_log_odds
 from maskrnn_ros.model.matching import STRIDE, Reference, match
 from maskrnn_ros.model.network import LOG_ODDS, PLANES
-from maskrnn_ros.tracking.gate import gate
+from maskrnn_ros.tracking.patch import Patch, cells_in, enlarged
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.view import View
 from maskrnn_ros.types import Box
 
 
@@ -28,88 +28,111 @@ class Evidence:
     """What each part says of one instance on one frame; None where it is off or has nothing to say.
 
     Args:
-        prior: Probability carried from the frame before, float32 (h, w).
-        matching: Log-odds in the cells of stride 8, float32 (h8, w8).
-        head: Log-odds in the cells of stride 4, float32 (h4, w4).
+        prior: Probability carried from the frame before, at the pixels.
+        matching: Log-odds in the cells of stride 8.
+        head: Log-odds in the cells of stride 4, as far as they were asked for.
     """
 
-    prior: Tensor | None
-    matching: Tensor | None
-    head: Tensor | None
+    prior: Patch | None
+    matching: Patch | None
+    head: Patch | None
 
 
 def gather(
-    state: InstanceState, frame: PreparedFrame, prior: Tensor | None, box: Box | None, config: Config
+    state: InstanceState, view: View, prior: Patch | None, search: Box | None, region: Box | None, config: Config
 ) -> Evidence:
     """Ask all parts.
 
     Args:
         state: The instance on the frame before.
-        frame: The frame.
-        prior: Its probability carried to the frame, float32 (h, w); None where it is lost: all is possible then.
-        box: Where to look, pixels; None looks everywhere.
+        view: The frame.
+        prior: Its probability carried to the frame; None where it is lost: all is possible then.
+        search: Where the matching looks, pixels; None looks everywhere.
+        region: Where the head's answer will be needed, pixels; None is everywhere.
         config: All settings.
     """
+    frame = view.frame
     matching = None
-    if config.matching.enabled and state.seeds and (box is None or matches_always(config)):
-        window = _cells(box) if box is not None else None
-        references = tuple(Reference(seed.descriptors, cells_of(seed.share, STRIDE)) for seed in state.seeds)
-        if box is not None and not config.network.enabled:  # it was trained on the seeds alone
+    if config.matching.enabled and state.seeds and (search is None or matches_always(config)):
+        size = (frame.descriptors.shape[1], frame.descriptors.shape[2])
+        window = cells_in(search, STRIDE, 0, size) if search is not None else None
+        references = tuple(Reference(seed.descriptors, seed.cells) for seed in state.seeds)
+        if search is not None and not config.network.enabled:  # it was trained on the seeds alone
             references += state.recent
-        matched = match(frame.descriptors, references, window, config.matching)
-        matching = log_odds(matched, config.prior.floor)
-    head = head_log_odds(state.head, frame.features) if state.head is not None else None
+        matched = match(frame.descriptors, references, window, config.matching, frame.nearest)
+        outside = float(log_odds(torch.zeros(1), config.prior.floor))
+        matching = Patch(log_odds(matched, config.prior.floor), window or _whole(size), size, outside)
+    head = _head(state, view, region) if state.head is not None else None
     return Evidence(prior=prior, matching=matching, head=head)
 
 
-def weigh(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
+def _head(state: InstanceState, view: View, region: Box | None) -> Patch:
+    assert state.head is not None
+    size = (view.maps[0].shape[2], view.maps[0].shape[3])
+    # from a cell of the network's crop on bilinear sampling reaches one further, and enlarging to the pixels does, too
+    cells = cells_in(region, FINE, 2, size) if region is not None else _whole(size)
+    return Patch(head_log_odds(state.head, view.maps, cells), cells, size)
+
+
+def weigh(evidence: Evidence, size: tuple[int, int], config: Config) -> Patch:
     """Probability of an instance from the log-odds of all parts, in the weights of the config.
 
         p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
 
     Until there is a head the other two have weights of their own.
 
+    Args:
+        evidence: Of the whole image.
+        size: (h, w) of the working image.
+        config: All settings.
+
     Returns:
-        float32, (h, w), not gated.
+        Of the whole image, not gated.
     """
     if evidence.head is None:
         weights = (config.prior.weight_without_head, config.matching.weight_without_head, 0.0)
     else:
         weights = (config.prior.weight, config.matching.weight, config.adaptation.weight)
-    return add_up(evidence, frame, weights, config).sigmoid()
+    box = _whole(size)
+    return Patch(add_up(evidence, box, weights, config).sigmoid(), box, size)
 
 
-def add_up(evidence: Evidence, frame: PreparedFrame, weights: Sequence[float], config: Config) -> Tensor:
-    """Log-odds of all parts at the pixels of the working image, weighted in the order of ``network.PLANES``.
+def add_up(
+    evidence: Evidence, box: Box, weights: Sequence[float], config: Config, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Log-odds of all parts at the pixels of a box, weighted in the order of ``network.PLANES``.
 
     Returns:
-        float32, (h, w).
+        float32, (box.height, box.width).
     """
-    size = (frame.image.shape[1], frame.image.shape[2])
-    total = torch.zeros(size, device=frame.image.device)
+    parts = []
     if evidence.prior is not None:
-        total += weights[0] * log_odds(evidence.prior, config.prior.floor)
+        parts.append(weights[0] * log_odds(evidence.prior.within(box), config.prior.floor))
     if evidence.matching is not None:
-        total += weights[1] * pixels_of(evidence.matching, STRIDE, size)
+        parts.append(weights[1] * enlarged(evidence.matching, STRIDE, box))
     if evidence.head is not None:
-        total += weights[2] * pixels_of(evidence.head, FINE, size)
+        parts.append(weights[2] * enlarged(evidence.head, FINE, box))
+    total = parts[0] if parts else torch.zeros(box.height, box.width, device=device)
+    for part in parts[1:]:
+        total = total + part
     return total
 
 
-def planes(evidence: Evidence, frame: PreparedFrame, config: Config) -> Tensor:
-    """What the network is shown of it: ``network.PLANES``, float32 (3, h4, w4)."""
-    size = (-(-frame.image.shape[1] // FINE), -(-frame.image.shape[2] // FINE))
-    out = torch.zeros(len(PLANES), *size, device=frame.image.device)
+def planes(evidence: Evidence, box: Box, config: Config, device: torch.device | str = "cpu") -> Tensor:
+    """What the network is shown of it: ``network.PLANES`` in a box of cells of stride 4, float32 (3, rows, columns)."""
+    out = torch.zeros(len(PLANES), box.height, box.width, device=device)
     if evidence.prior is not None:
-        out[0] = log_odds(cells_of(evidence.prior, FINE), config.prior.floor)
+        height, width = evidence.prior.size
+        pixels = Box(box.x0 * FINE, box.y0 * FINE, min(width, box.x1 * FINE), min(height, box.y1 * FINE))
+        out[0] = log_odds(cells_of(evidence.prior.within(pixels), FINE), config.prior.floor)
     if evidence.matching is not None:
-        out[1] = pixels_of(evidence.matching, STRIDE // FINE, size)
+        out[1] = enlarged(evidence.matching, STRIDE // FINE, box)
     if evidence.head is not None:
-        out[2] = evidence.head
+        out[2] = evidence.head.within(box)
     return out / LOG_ODDS
 
 
-def find_again(probability: Tensor, usual_area: float, config: Config) -> Tensor:
+def find_again(probability: Tensor, usual_area: float, config: Config) -> Patch:
     """Where an unseen instance is back: its largest connected piece, if that is large and sure enough, else nothing.
 
     Args:
@@ -118,39 +141,42 @@ def find_again(probability: Tensor, usual_area: float, config: Config) -> Tensor
         config: ``presence`` says what is enough.
 
     Returns:
-        float32 (h, w): the probability inside the box of that piece, 0 elsewhere.
+        The probability inside the box of that piece, 0 elsewhere.
     """
+    size = (probability.shape[0], probability.shape[1])
+    nothing = Patch.nothing(size, probability.device)
     mask = (probability >= 0.5).cpu().numpy().astype(np.uint8)
     count, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:
-        return torch.zeros_like(probability)
+        return nothing
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     left, top, width, height, area = (int(value) for value in statistics[largest])
     inside = torch.from_numpy(pieces == largest).to(probability.device)
     needed = max(config.presence.min_pixels, config.presence.return_share * usual_area)
     if area < needed or float(probability[inside].mean()) < config.presence.return_probability:
-        return torch.zeros_like(probability)
-    return gate(probability, Box(left, top, left + width, top + height))
+        return nothing
+    box = Box(left, top, left + width, top + height)
+    return Patch(probability[box.slices], box, size)
 
 
-def remember(state: InstanceState, frame: PreparedFrame, probability: Tensor, config: Config) -> tuple[Reference, ...]:
+def remember(state: InstanceState, frame: PreparedFrame, probability: Patch, config: Config) -> tuple[Reference, ...]:
     """The recent references after a frame on which the instance was seen."""
     if not config.matching.enabled or not config.matching.recent_frames or config.network.enabled:
         return ()
-    newest = Reference(frame.descriptors, cells_of(probability, STRIDE))
+    newest = Reference(frame.descriptors, cells_of(probability.full, STRIDE))
     return (*state.recent, newest)[-config.matching.recent_frames :]
 
 
-def is_seen(probability: Tensor, area: int, matching: Tensor | None, state: InstanceState, config: Config) -> bool:
+def is_seen(probability: Patch, area: int, matching: Patch | None, state: InstanceState, config: Config) -> bool:
     """Whether what was found is enough to say that the instance is seen.
 
     What hides an object is nothing that its head has seen: a mask that sits on it is large, perhaps, but unsure, and
     looks rather like what was beside the object in the seeds. An object that looks different now is only one of these.
 
     Args:
-        probability: float32 (h, w), of the instance on the frame.
+        probability: Of the instance on the frame.
         area: Pixels of it that are at least 0.5.
-        matching: Log-odds of the matching, float32 (h8, w8); None where it is off.
+        matching: Log-odds of the matching in the cells of stride 8; None where it is off.
         state: The instance on the frame before.
         config: ``presence`` says what is enough.
     """
@@ -158,12 +184,18 @@ def is_seen(probability: Tensor, area: int, matching: Tensor | None, state: Inst
     enough = float(presence.min_pixels)
     if has_evidence(state, config):
         enough = max(enough, presence.min_share * state.usual_area)
-    if area < enough:
+    if area < enough or probability.box is None:
         return False
-    mask = probability >= 0.5
-    if state.head is None or float(probability[mask].mean()) >= presence.min_probability:
+    mask = (probability.values >= 0.5).float()
+    if state.head is None or float((probability.values * mask).sum()) >= presence.min_probability * area:
         return True
-    return matching is not None and float((cells_of(mask.float(), STRIDE) * matching).sum()) >= 0.0
+    if matching is None:
+        return False
+    cells = cells_in(probability.box, STRIDE, 0, matching.size)
+    height, width = probability.size
+    pixels = Box(cells.x0 * STRIDE, cells.y0 * STRIDE, min(width, cells.x1 * STRIDE), min(height, cells.y1 * STRIDE))
+    share = cells_of(dataclasses.replace(probability, values=mask).within(pixels), STRIDE)
+    return float((share * matching.within(cells)).sum()) >= 0.0
 
 
 def has_evidence(state: InstanceState, config: Config) -> bool:
@@ -181,6 +213,5 @@ def log_odds(probability: Tensor, floor: float) -> Tensor:
     return torch.logit(probability, eps=floor)
 
 
-def _cells(box: Box) -> Box:
-    """The cells of the matching's stride that a box of pixels touches."""
-    return Box(box.x0 // STRIDE, box.y0 // STRIDE, math.ceil(box.x1 / STRIDE), math.ceil(box.y1 / STRIDE))
+def _whole(size: tuple[int, int]) -> Box:
+    return Box(0, 0, size[1], size[0])

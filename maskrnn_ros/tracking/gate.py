@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from maskrnn_ros.types import Box
@@ -44,11 +43,3 @@ def clip(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
     x0, y0 = max(0, math.floor(corners[0])), max(0, math.floor(corners[1]))
     x1, y1 = min(size[1], math.ceil(corners[2])), min(size[0], math.ceil(corners[3]))
     return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
-
-
-def gate(probability: Tensor, box: Box | None) -> Tensor:
-    """The probability (h, w) inside the box, 0 outside; 0 everywhere where there is no box."""
-    gated = torch.zeros_like(probability)
-    if box is not None:
-        gated[box.slices] = probability[box.slices]
-    return gated

@@ -3,41 +3,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+import numpy.typing as npt
+
+from maskrnn_ros.types import Box, LabelArray
 
 
-def resize_probability(probability: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of (h, w) to (H, W), pixel areas aligned."""
-    if tuple(probability.shape) == size:
-        return probability
-    return functional.interpolate(probability[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+@dataclasses.dataclass(frozen=True, eq=False)
+class Likely:
+    """How likely an instance is in a box of the image; beside it, it is not there.
+
+    Args:
+        box: Pixels of the input.
+        probability: float32, (box.height, box.width), 0..1.
+    """
+
+    box: Box
+    probability: npt.NDArray[np.float32]
 
 
-def merge(probabilities: Mapping[int, Tensor], size: tuple[int, int], device: torch.device) -> Tensor:
+def merge(instances: Mapping[int, Likely], size: tuple[int, int]) -> LabelArray:
     """Give every pixel to the likeliest instance, or to the background.
 
-        labels[v, u] = argmax_i probabilities[i][v, u]  where that maximum >= 0.5, else 0
+        labels[v, u] = argmax_i probability_i[v, u]  where that maximum >= 0.5, else 0
 
     MaskRNN, argmax over the objects; the threshold is our choice, the paper's value is not known. Of equal
     probabilities the smaller id wins, so the order of the mapping does not matter.
 
     Args:
-        probabilities: float32 (H, W) by instance id.
+        instances: By id.
         size: (H, W).
-        device: Where the labels are made.
 
     Returns:
         int32 (H, W) of ids, 0 = background.
     """
-    labels = torch.zeros(size, dtype=torch.int32, device=device)
-    best = torch.zeros(size, device=device)
-    for instance_id in sorted(probabilities):
-        probability = probabilities[instance_id]
-        wins = (probability >= 0.5) & (probability > best)
-        labels.masked_fill_(wins, instance_id)
-        best = torch.maximum(best, probability)
+    labels: LabelArray = np.zeros(size, np.int32)
+    # below this nothing wins; a running maximum then needs one pass over each box
+    best = np.full(size, np.nextafter(np.float32(0.5), np.float32(0)), np.float32)
+    for instance_id in sorted(instances):
+        one = instances[instance_id]
+        before = best[one.box.slices]
+        np.copyto(labels[one.box.slices], instance_id, where=one.probability > before)
+        np.maximum(before, one.probability, out=before)
     return labels

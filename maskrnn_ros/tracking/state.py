@@ -13,9 +13,11 @@ from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.matching import Reference, describe
 from maskrnn_ros.model.network import Hidden
+from maskrnn_ros.model.similarity import Nearest, nearest
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import SeedView
-from maskrnn_ros.types import InstanceStatus
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.types import BoolArray, InstanceStatus
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,8 +45,13 @@ class PreparedFrame:
 
     @functools.cached_property
     def descriptors(self) -> Tensor:
-        """Descriptors of its cells for the matching, float16 (C, j, i), likewise."""
+        """Descriptors of its cells for the matching, int8 (C, j, i), likewise."""
         return describe(self.features)
+
+    @property
+    def nearest(self) -> Nearest:
+        """What compares its descriptors."""
+        return nearest if self.trunk is None else self.trunk.nearest
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +72,7 @@ class InstanceState:
     Args:
         instance_id: Public id, >= 1.
         name: Name given with the seed, may be empty.
-        probability: float32, (h, w), at the working size: before the merge, after the instance's own box gate.
+        patch: Its probability at the working size: before the merge, after the instance's own box gate.
         status: State on the newest frame.
         seeded_ns: Stamp of the image that its last seed was drawn on, ns.
         age: Images since then.
@@ -83,7 +90,7 @@ class InstanceState:
 
     instance_id: int
     name: str
-    probability: Tensor
+    patch: Patch
     status: InstanceStatus
     seeded_ns: int
     age: int
@@ -91,9 +98,14 @@ class InstanceState:
     area: int
     usual_area: float
     velocity: tuple[float, float] | None
-    seed_mask: Tensor | None
+    seed_mask: BoolArray | None
     seeds: tuple[SeedView, ...] = ()
     recent: tuple[Reference, ...] = ()
     head: Head | None = None
     promise: Future[Head] | None = None
     hidden: Hidden | None = None
+
+    @property
+    def probability(self) -> Tensor:
+        """Its probability, float32 (h, w)."""
+        return self.patch.full

@@ -16,21 +16,21 @@ from torch import Tensor
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.model.engine import Network, load_models
 from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
-from maskrnn_ros.model.network import FastNet
-from maskrnn_ros.model.refinement import luma, refine
 from maskrnn_ros.model.trunk import Trunk
-from maskrnn_ros.model.weights import load_network, load_trunk, network_file
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView
-from maskrnn_ros.tracking.estimate import estimate
+from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
-from maskrnn_ros.tracking.merge import merge, resize_probability
+from maskrnn_ros.tracking.merge import Likely, merge
+from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.view import View
-from maskrnn_ros.types import Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
 
 _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
@@ -61,7 +61,7 @@ class Tracker:
         flow: FlowEstimator,
         device: torch.device,
         trunk: Trunk | None = None,
-        network: FastNet | None = None,
+        network: Network | None = None,
         announce: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.config = config
@@ -100,7 +100,9 @@ class Tracker:
             image = frame.image
             if (height, width) != frame.size:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-            tensor = torch.tensor(image, device=self._device).permute(2, 0, 1).contiguous()
+            # what came from the caller is copied; what the resizing made is ours
+            tensor = torch.tensor(image) if image is frame.image else torch.from_numpy(image)
+            tensor = tensor.to(self._device).permute(2, 0, 1).contiguous()
         return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
@@ -179,12 +181,13 @@ class Tracker:
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
         per_second = to_input / seconds if seconds > 0 else None
-        view = View(self._network, current, flow, self.config.network) if self._network is not None else None
+        view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
-                _ = current.features
+                view.share()
         with self.stages.time("heads"):
-            return {i: self._carry_one(state, current, flow, view, per_second, images) for i, state in states.items()}
+            found = estimate(states, view, self.config)
+            return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -206,33 +209,34 @@ class Tracker:
             return self._merged(self._newest, image)
 
     def _merged(self, newest: PreparedFrame, image: UInt8Array | None) -> Tracks:
-        size = newest.size
-        enlarge_to = self._enlargement(image)
-        probabilities = {
-            # on the seeded frame the seed itself, to the pixel
-            i: state.seed_mask.float() if state.seed_mask is not None else enlarge_to(state.probability)
-            for i, state in self._states.items()
-            if state.frames_unseen == 0
-        }
-        labels = merge(probabilities, size, self._device).cpu().numpy()
-        tracks = tuple(self._track(state, labels, probabilities.get(i)) for i, state in self._states.items())
+        seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
+        patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
+        if image is not None and self.config.refinement.enabled:
+            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement)
+        else:
+            likely = enlarge(patches, newest.size)
+        # on the seeded frame the seed itself, to the pixel
+        likely |= {i: _marked(state.seed_mask) for i, state in seen.items() if state.seed_mask is not None}
+        labels = merge(likely, newest.size)
+        tracks = tuple(self._track(state, labels, likely.get(i)) for i, state in self._states.items())
         return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=tracks)
 
-    def _track(self, state: InstanceState, labels: LabelArray, probability: Tensor | None) -> Track:
+    def _track(self, state: InstanceState, labels: LabelArray, likely: Likely | None) -> Track:
         """The public view of a state; it counts as unseen, too, while others win all of its pixels.
 
         That count is kept here and not in the state, which knows of no other instance.
         """
-        box = Box.of_mask(labels == state.instance_id) if probability is not None else None
+        box = None if likely is None else Box.of_mask(labels[likely.box.slices] == state.instance_id)
         if box is not None:
             self._shown[state.instance_id] = self._frames
         last_shown = self._shown.setdefault(state.instance_id, self._frames - 1)
         frames_unseen = max(state.frames_unseen, self._frames - last_shown)
         seen = box is not None
-        mask = labels[box.slices] == state.instance_id if box else np.zeros((0, 0), np.bool_)
-        inside = np.zeros((0, 0), np.float32)
-        if box is not None and probability is not None:
-            inside = probability[box.slices].cpu().numpy()
+        mask, inside = np.zeros((0, 0), np.bool_), np.zeros((0, 0), np.float32)
+        if box is not None and likely is not None:
+            inside = likely.probability[box.slices]
+            box = box.moved(likely.box.x0, likely.box.y0)
+            mask = labels[box.slices] == state.instance_id
         return Track(
             instance_id=state.instance_id,
             name=state.name,
@@ -246,22 +250,6 @@ class Tracker:
             probability=inside,
             velocity=state.velocity if seen else None,
         )
-
-    def _enlargement(self, image: UInt8Array | None) -> Callable[[Tensor], Tensor]:
-        """How a probability comes from the working size to that of the input."""
-        newest, config = self._newest, self.config.refinement
-        assert newest is not None
-        seen = [state for state in self._states.values() if state.frames_unseen == 0 and state.seed_mask is None]
-        if image is None or not config.enabled or not seen:
-            return lambda probability: resize_probability(probability, newest.size)
-        guide = luma(newest.image.permute(1, 2, 0).cpu().numpy())
-        fine_guide = luma(image)
-
-        def refined(probability: Tensor) -> Tensor:
-            fine = refine(probability.cpu().numpy(), guide, fine_guide, config.radius, config.smoothness)
-            return torch.from_numpy(fine).to(self._device)
-
-        return refined
 
     def _with_finished_head(self, state: InstanceState) -> InstanceState:
         """The state with the head that was trained in the background, if that is done."""
@@ -290,7 +278,7 @@ class Tracker:
         return InstanceState(
             instance_id=instance_id,
             name=seed.names.get(instance_id, self._name_of(instance_id)),
-            probability=share,
+            patch=Patch.of(share),
             status=InstanceStatus.SEEDED,
             seeded_ns=frame.stamp_ns,
             age=0,
@@ -298,7 +286,7 @@ class Tracker:
             area=area,
             usual_area=float(max(area, 1)),
             velocity=None,
-            seed_mask=torch.tensor(mask, device=self._device),
+            seed_mask=mask,
             seeds=seeds,
             # a corrected instance keeps its head until the new one is trained
             head=(known.head if known else self._first_head(seeds[-1], frame)) if isinstance(head, Future) else head,
@@ -328,33 +316,26 @@ class Tracker:
         known = self._states.get(instance_id)
         return known.name if known else ""
 
-    def _carry_one(
-        self,
-        state: InstanceState,
-        frame: PreparedFrame,
-        flow: Tensor,
-        view: View | None,
-        per_second: float | None,
-        images: int,
+    def _carried(
+        self, state: InstanceState, found: Estimate, view: View, per_second: float | None, images: int
     ) -> InstanceState:
-        found = estimate(state, frame, flow, view, self.config)
-        probability, hidden = found.probability, found.hidden
-        area = int((probability >= 0.5).sum())
-        seen = found.is_present and is_seen(probability, area, found.matching, state, self.config)
+        patch, hidden = found.probability, found.hidden
+        area = int((patch.values >= 0.5).sum())
+        seen = found.is_present and is_seen(patch, area, found.matching, state, self.config)
         if not seen and has_evidence(state, self.config):
-            probability, hidden = torch.zeros_like(probability), None  # the unseen has no place to be carried from
+            patch, hidden = patch.gated(None), None  # the unseen has no place to be carried from
         unseen = 0 if seen else state.frames_unseen + images
         return dataclasses.replace(
             state,
-            probability=probability,
+            patch=patch,
             status=self._status(unseen),
             age=state.age + images,
             frames_unseen=unseen,
             area=area,
             usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
-            velocity=_velocity(probability, flow, per_second) if seen else None,
+            velocity=_velocity(patch, view.flow, per_second) if seen else None,
             seed_mask=None,
-            recent=remember(state, frame, probability, self.config) if seen and state.seeds else state.recent,
+            recent=remember(state, view.frame, patch, self.config) if seen and state.seeds else state.recent,
             hidden=hidden,
         )
 
@@ -372,10 +353,8 @@ def build_tracker(config: Config) -> Tracker:
         RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
     device = choose_device(config.device)
-    network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
-    needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
-    trunk = load_trunk(config.trunk.weights, device) if needs_features else None
-    return Tracker(config, build_flow(config.flow, device), device, trunk, network)
+    models = load_models(config, device)
+    return Tracker(config, build_flow(config.flow, device), device, models.trunk, models.network)
 
 
 def choose_device(name: str) -> torch.device:
@@ -428,10 +407,16 @@ def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -
         )
 
 
-def _velocity(probability: Tensor, flow: Tensor, per_second: float | None) -> tuple[float, float] | None:
+def _marked(mask: BoolArray) -> Likely:
+    box = Box.of_mask(mask)
+    assert box is not None  # a seed marks what its ids are
+    return Likely(box, mask[box.slices].astype(np.float32))
+
+
+def _velocity(patch: Patch, flow: Tensor, per_second: float | None) -> tuple[float, float] | None:
     """Mean motion under the mask; flow points back to where it came from, hence the sign."""
-    if per_second is None:
+    if per_second is None or patch.box is None:
         return None
-    weight = probability / probability.sum()
-    dx, dy = (-(flow * weight).sum(dim=(1, 2)) * per_second).tolist()
+    moved = (flow[(slice(None), *patch.box.slices)] * patch.values).sum(dim=(1, 2)) / patch.values.sum()
+    dx, dy = (-moved * per_second).tolist()
     return dx, dy

@@ -1,29 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frame as the network sees it."""
+"""A frame on its way from the frame before: what its instances share, and how the network looks at one of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from maskrnn_ros.config import NetworkConfig
 from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.model.engine import Network
 from maskrnn_ros.model.network import (
     CONTEXT,
+    ROI_ENLARGE,
     STRIDE,
-    FastNet,
     FrameCode,
     Hidden,
     apply_deltas,
+    crops_of,
     paste,
+    region_of,
     scale_boxes,
     warp_hidden,
 )
+from maskrnn_ros.tracking.gate import box_of
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.types import Box
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Look:
+    """One instance, ready to be looked at.
+
+    Args:
+        box: float32, (1, 4), x0 y0 x1 y1: of its carried mask, pixels.
+        crop: float32, (1, 4): what is looked at.
+        planes: float32, (1, 3, rows, columns): see ``network.PLANES``, in ``cells``.
+        cells: Which cells of stride 4; they hold the crop.
+        hidden: Its hidden state where it is now; None is zero.
+    """
+
+    box: Tensor
+    crop: Tensor
+    planes: Tensor
+    cells: Box
+    hidden: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -31,76 +57,176 @@ class Sight:
     """What the network says of one instance.
 
     Args:
-        added: float32, (h, w): log-odds that it adds to those of the other parts; minus infinity outside the crop.
-        corners: float32, (1, 4), x0 y0 x1 y1: the box that it predicts, pixels.
-        presence: Probability that the instance is visible, 0..1.
+        added: float32, (1, CROP, CROP): log-odds that it adds to those of the other parts, in the crop.
+        crop: float32, (1, 4), x0 y0 x1 y1, pixels.
+        corners: float32, (1, 4): the box that it predicts, pixels; None where it was not asked.
+        presence: Probability that the instance is visible, 0..1, likewise.
         hidden: Its hidden state for the next frame; None where the config has none.
     """
 
     added: Tensor
-    corners: Tensor
-    presence: float
+    crop: Tensor
+    corners: Tensor | None
+    presence: float | None
     hidden: Hidden | None
+
+    def within(self, box: Box) -> Tensor:
+        """The log-odds at the pixels of a box; minus infinity outside the crop."""
+        crop = self.crop - self.crop.new_tensor([[box.x0, box.y0, box.x0, box.y0]])
+        return paste(self.added, crop, (box.height, box.width), outside=-torch.inf)[0]
 
 
 class View:
     """A frame and its way from the frame before; what its instances share is computed when the first one asks.
 
-    Instances are looked at one by one: in a batch the numbers of one could depend on how many others there are.
-
     Args:
-        network: The network, frozen.
-        frame: The frame; it needs a trunk.
+        frame: The frame.
         flow: Backward flow to the frame before, float32, (2, h, w), pixels.
+        network: The network, frozen; None without one. The frame needs a trunk then.
         config: What of the network is on.
     """
 
-    def __init__(self, network: FastNet, frame: PreparedFrame, flow: Tensor, config: NetworkConfig) -> None:
+    def __init__(self, frame: PreparedFrame, flow: Tensor, network: Network | None, config: NetworkConfig) -> None:
+        self.frame = frame
+        self.flow = flow
         self._network = network
-        self._frame = frame
-        self._flow = flow
         self._config = config
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the working image."""
+        return self.frame.image.shape[1], self.frame.image.shape[2]
+
+    @property
+    def has_network(self) -> bool:
+        """Whether there is a network to look with."""
+        return self._network is not None
+
+    def share(self) -> None:
+        """Compute what the instances share now, and not when the first one asks."""
+        _ = self.maps if self._network is None else self.code
+
     @functools.cached_property
-    def flow(self) -> Tensor:
+    def maps(self) -> list[Tensor]:
+        """Features at strides 4, 8, 16, float32 (1, C, j, i)."""
+        return [map_[None].float() for map_ in self.frame.features.maps]
+
+    @functools.cached_property
+    def coarse_flow(self) -> Tensor:
         """The flow at the cells of stride 4, float32 (1, 2, h4, w4), still in pixels."""
-        return torch.stack([cells_of(part, STRIDE) for part in self._flow])[None]
+        return torch.stack([cells_of(part, STRIDE) for part in self.flow])[None]
 
     @functools.cached_property
     def code(self) -> FrameCode:
         """What all instances share. The way to the next frame is not known yet: its magnitude is zero."""
-        back = torch.linalg.vector_norm(self.flow[0], dim=0)
+        assert self._network is not None
+        back = torch.linalg.vector_norm(self.coarse_flow[0], dim=0)
         magnitudes = torch.stack([back, torch.zeros_like(back)])
         if not self._config.flow_stream:
             magnitudes = torch.zeros_like(magnitudes)
-        maps = [map_[None] for map_ in self._frame.features.maps]
-        return self._network.encode(self._frame.image[None], maps, magnitudes[None])
+        return self._network.encode(self.frame.image[None], self.maps, magnitudes[None])
 
     @functools.cached_property
     def weights(self) -> list[float]:
         """Weights of the other parts' log-odds, in the order of ``network.PLANES``."""
+        assert self._network is not None
         weights: list[float] = self._network.weights.tolist()
         return weights
 
-    @torch.no_grad()
-    def look(self, box: Box, planes: Tensor, hidden: Hidden | None) -> Sight:
-        """Look at one instance.
+    @functools.cached_property
+    def _origin(self) -> Tensor:
+        """Where each pixel was, (2, h, w), (x, y) of the frame before."""
+        height, width = self.size
+        columns = torch.arange(width, device=self.flow.device, dtype=self.flow.dtype)
+        rows = torch.arange(height, device=self.flow.device, dtype=self.flow.dtype)
+        return torch.stack([columns + self.flow[0], rows[:, None] + self.flow[1]])
+
+    @functools.cached_property
+    def _reach(self) -> int:
+        """The largest motion, pixels."""
+        return int(self.flow.abs().amax().ceil())
+
+    def carried(self, patch: Patch) -> Patch:
+        """What the frame before knew, where it is now: ``flow.warp`` of a map that is 0 outside a box."""
+        if patch.box is None:
+            return Patch.nothing(self.size, self.flow.device)
+        old = patch.box
+        near = old.grown(self._reach + 1, self.size)
+        x, y = self._origin[(slice(None), *near.slices)]
+        inside = (x > old.x0 - 1) & (x < old.x1) & (y > old.y0 - 1) & (y < old.y1)
+        found = box_of(inside, 1)
+        if found is None:
+            return Patch.nothing(self.size, self.flow.device)
+        # in grid_sample's unit -1 and 1 are the outer edges of what is sampled, here the old box
+        grid_x = ((x[found.slices] + 0.5) - old.x0) * (2 / old.width) - 1
+        grid_y = ((y[found.slices] + 0.5) - old.y0) * (2 / old.height) - 1
+        grid = torch.stack([grid_x, grid_y], dim=-1)[None]
+        values = functional.grid_sample(patch.values[None, None], grid, align_corners=False)[0, 0]
+        return Patch(values, found.moved(near.x0, near.y0), self.size)
+
+    def ready(self, box: Box, planes: Tensor, cells: Box, hidden: Hidden | None) -> Look:
+        """Make an instance ready to be looked at.
 
         Args:
-            box: Where it should be, pixels; what is around it is looked at, too.
-            planes: See ``network.PLANES``, float32, (3, h4, w4).
+            box: Where it should be, pixels; what is around it is looked at, too (``network.CONTEXT``).
+            planes: See ``network.PLANES``, float32, (3, rows, columns).
+            cells: Which cells of stride 4 they are of; what of the crop lies in the image must lie in them.
             hidden: Its hidden state of the frame before.
         """
-        device = self._frame.image.device
-        size = (self._frame.image.shape[1], self._frame.image.shape[2])
-        priors = torch.tensor([[box.x0, box.y0, box.x1, box.y1]], dtype=torch.float32, device=device)
+        priors = torch.tensor([[box.x0, box.y0, box.x1, box.y1]], dtype=torch.float32, device=self.flow.device)
         crops = scale_boxes(priors, CONTEXT)
-        first = torch.zeros(1, dtype=torch.int64, device=device)
-        state = warp_hidden(hidden, crops, self.flow, first) if hidden is not None and self._config.hidden else None
-        out = self._network(self.code, first, crops, priors, planes[None], state)
-        return Sight(
-            added=paste(out.added, crops, size, outside=-torch.inf)[0],
-            corners=apply_deltas(priors, out.deltas),
-            presence=float(out.presence[0].sigmoid()),
-            hidden=out.hidden if self._config.hidden else None,
-        )
+        state = None
+        if hidden is not None and self._config.hidden:
+            state = warp_hidden(hidden, crops, self.coarse_flow, torch.zeros_like(priors[:, 0], dtype=torch.int64))
+        return Look(box=priors, crop=crops, planes=planes[None], cells=cells, hidden=state)
+
+    @torch.no_grad()
+    def look(self, looks: Sequence[Look]) -> list[Sight]:
+        """Look at instances.
+
+        On a CPU one by one: in a batch the numbers of one could depend on how many others there are, and a batch is not
+        faster. On a GPU all at once.
+        """
+        if self.flow.device.type == "cpu":
+            return [sight for one in looks for sight in self._look([one])]
+        return self._look(looks) if looks else []
+
+    def _look(self, looks: Sequence[Look]) -> list[Sight]:
+        assert self._network is not None
+        seen, moved = (torch.cat(parts) for parts in zip(*(self._crops(one) for one in looks), strict=True))
+        hidden = None
+        if any(one.hidden is not None for one in looks):
+            zeros = next(torch.zeros_like(one.hidden) for one in looks if one.hidden is not None)
+            hidden = torch.cat([zeros if one.hidden is None else one.hidden for one in looks])
+        added, state = self._network.streams(seen, moved, hidden)
+        located = self._located(looks) if self._config.localization else [(None, None)] * len(looks)
+        return [
+            Sight(
+                added=added[k : k + 1],
+                crop=one.crop,
+                corners=corners,
+                presence=presence,
+                hidden=Hidden(state[k : k + 1], one.crop) if self._config.hidden else None,
+            )
+            for k, (one, (corners, presence)) in enumerate(zip(looks, located, strict=True))
+        ]
+
+    def _crops(self, one: Look) -> tuple[Tensor, Tensor]:
+        first = torch.zeros(1, dtype=torch.int64, device=self.flow.device)
+        return crops_of(self.code, first, one.crop, one.planes, first, _in_cells(one.crop, one.cells))
+
+    def _located(self, looks: Sequence[Look]) -> list[tuple[Tensor, float]]:
+        assert self._network is not None
+        first = torch.zeros(1, dtype=torch.int64, device=self.flow.device)
+        regions = []
+        for one in looks:
+            grown = scale_boxes(one.box, ROI_ENLARGE)
+            regions.append(region_of(self.code, first, grown, one.planes, first, _in_cells(grown, one.cells)))
+        deltas, presence = self._network.localization(torch.cat(regions))
+        corners = apply_deltas(torch.cat([one.box for one in looks]), deltas)
+        return [(corners[k : k + 1], there) for k, there in enumerate(presence.sigmoid().tolist())]
+
+
+def _in_cells(boxes: Tensor, cells: Box) -> Tensor:
+    """Boxes (K, 4) in the pixels of a part of the frame."""
+    return boxes - boxes.new_tensor([[cells.x0, cells.y0, cells.x0, cells.y0]]) * STRIDE

@@ -25,6 +25,7 @@ from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import SeedView, adapt
 from maskrnn_ros.tracking.evidence import log_odds
 from maskrnn_ros.tracking.gate import enlarge
+from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.training.cache import TrainingClip
 from maskrnn_ros.types import Box, LabelArray, UInt8Array
 
@@ -208,6 +209,8 @@ def matching_planes(descriptors: Sequence[Tensor], masks: np.ndarray, seeded: in
         before = masks[max(seeded, number - 1)]
         window = _window(masks[number] if masks[number].any() else before, config) if before.any() else None
         found = match(descriptors[number], (seed,), window, config.matching)
+        if window is not None:
+            found = Patch(found, window, (descriptors[number].shape[1], descriptors[number].shape[2])).full
         said = pixels_of(log_odds(found, config.prior.floor), MATCHING_STRIDE // STRIDE, cells) / LOG_ODDS
         planes[number] = said.half()
     return planes

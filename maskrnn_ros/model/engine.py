@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs the networks: torch, the reference, or ONNX Runtime, behind the same interface.
+
+On a CPU, ``auto`` takes ONNX Runtime where it and the graphs of these weights are at hand (``graphs``); else, and on a
+GPU, torch. An instance's own head, which is trained while the stream goes on, is torch in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.model.backbone import STRIDES, Features
+from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.head import HeadStart
+from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
+from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.model.weights import load_network, load_trunk, network_file, trunk_file
+
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+
+
+class Network(Protocol):
+    """What a tracker needs of the network; ``FastNet`` says what each does."""
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the planes."""
+        ...
+
+    def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
+        """What the objects of a frame share."""
+        ...
+
+    def streams(self, seen: Tensor, moved: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both streams on K crops."""
+        ...
+
+    def localization(self, region: Tensor) -> tuple[Tensor, Tensor]:
+        """The localization net on K regions."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """The networks of a tracker.
+
+    Args:
+        engine: What runs them: torch or onnxruntime.
+        trunk: None where nothing needs features.
+        network: None where it is off.
+    """
+
+    engine: str
+    trunk: Trunk | None
+    network: Network | None
+
+
+def load_models(config: Config, device: torch.device) -> Models:
+    """The networks that the config names, frozen, on the engine that it names.
+
+    Raises:
+        RuntimeError: Weights or graphs cannot be read, or onnxruntime was asked for and is not there.
+    """
+    network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
+    needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
+    trunk = load_trunk(config.trunk.weights, device) if needs_features else None
+    if config.engine == "torch" or trunk is None or (config.engine == "auto" and device.type != "cpu"):
+        return Models("torch", trunk, network)
+    try:
+        return _in_onnxruntime(config, device, trunk, network)
+    except (ImportError, RuntimeError) as error:
+        if config.engine == "auto":
+            return Models("torch", trunk, network)
+        raise RuntimeError(f"engine onnxruntime: {error}") from error
+
+
+def _in_onnxruntime(config: Config, device: torch.device, trunk: Any, network: FastNet | None) -> Models:
+    runtime = _Runtime(device, config.threads or torch.get_num_threads())
+    weights = trunk_file(config.trunk.weights)
+    fast_trunk = OnnxTrunk(trunk, runtime, weights)
+    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights))
+    return Models("onnxruntime", fast_trunk, fast_network)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Runtime:
+    """How sessions are made.
+
+    Args:
+        device: cpu, or cuda: then whichever of the providers for it are there.
+        threads: For one operation.
+    """
+
+    device: torch.device
+    threads: int
+
+    def session(self, file: Path, weights: Path | None = None) -> _Session:
+        """A session of a graph.
+
+        Raises:
+            ImportError: onnxruntime is not installed.
+            RuntimeError: The file is missing or is no graph, or was made from other weights.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        # a thread that spins while it waits takes the core from torch, OpenCV and the callbacks
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        there = onnxruntime.get_available_providers()
+        providers = [name for name in _PROVIDERS[self.device.type] if name in there]
+        try:
+            made = onnxruntime.InferenceSession(str(file), options, providers=providers)
+        except Exception as error:  # onnxruntime's own errors have no common base
+            raise RuntimeError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
+        found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
+        if weights is not None and found != digest_of(weights):
+            raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")
+        return _Session(made)
+
+    def on_one_core(self) -> _Runtime:
+        return dataclasses.replace(self, threads=1)
+
+
+class _Session:
+    """Calls a graph with tensors; on the CPU nothing is copied on the way in."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._names = [value.name for value in session.get_inputs()]
+
+    def __call__(self, *inputs: Tensor | npt.NDArray[Any]) -> list[Tensor]:
+        feed = {
+            name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
+            for name, value in zip(self._names, inputs, strict=True)
+        }
+        return [torch.from_numpy(value) for value in self._session.run(None, feed)]
+
+
+class OnnxTrunk:
+    """The trunk in ONNX Runtime; a ``Trunk``.
+
+    Args:
+        trunk: In torch; what heads start with comes from it.
+        runtime: Makes the sessions.
+        weights: File that the graph must have been made from.
+    """
+
+    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path) -> None:
+        self._trunk = trunk
+        self._runtime = runtime
+        self._weights = weights
+        self._features = runtime.session(trunk_graph(weights), weights)
+        self._nearest = runtime.session(NEAREST)
+
+    @property
+    def start(self) -> HeadStart | None:
+        """See ``Trunk``."""
+        return self._trunk.start
+
+    def features(self, image: Tensor) -> Features:
+        """See ``Trunk``."""
+        height, width = image.shape[1:]
+        pixels = image.cpu().numpy()[None]
+        down, right = -height % STRIDES[-1], -width % STRIDES[-1]
+        if down or right:
+            pixels = np.pad(pixels, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
+        maps = self._features(pixels)
+        whole = [
+            map_[0, :, : -(-height // stride), : -(-width // stride)].half().to(image.device).contiguous()
+            for map_, stride in zip(maps, STRIDES, strict=True)
+        ]
+        return Features(*whole)
+
+    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """See ``Trunk``."""
+        best, where = self._nearest(queries, keys, np.array([min(count, keys.shape[1])]))
+        return best.to(keys.device), where.to(keys.device)
+
+    def aside(self) -> Trunk:
+        """See ``Trunk``."""
+        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights)
+
+
+class OnnxNetwork:
+    """The network in ONNX Runtime; a ``Network``. The localization net stays in torch: it is tiny.
+
+    Args:
+        network: In torch.
+        runtime: Makes the sessions.
+        weights: File that the graphs must have been made from.
+    """
+
+    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path) -> None:
+        self.weights: Tensor = network.weights
+        self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
+        self._encode = runtime.session(encode_graph(weights), weights)
+        self._streams = runtime.session(streams_graph(weights), weights)
+
+    def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:
+        """See ``Network``."""
+        code, flow = (found.to(images.device) for found in self._encode(*maps, magnitudes))
+        return FrameCode(scaled(images), code, flow)
+
+    def streams(self, seen: Tensor, moved: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+        """See ``Network``."""
+        if hidden is None:
+            hidden = seen.new_zeros(len(seen), HIDDEN, CROP // 2, CROP // 2)
+        added, state = (found.to(seen.device) for found in self._streams(seen, moved, hidden))
+        return added, state

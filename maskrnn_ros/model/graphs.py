@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX graphs of the networks: where they lie, and how they are made (``maskrnn export``).
+
+    trunk.onnx          uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
+    fast.encode.onnx    features, two magnitudes of the flow     -> code and flow code of the frame
+    fast.streams.onnx   K crops, hidden states                   -> log-odds, hidden states
+    nearest.onnx        descriptors                              -> the most similar ones (``similarity``)
+
+Sizes and K are free. A graph knows the weights that it was made from by their digest, so that one that was left behind
+by an older file is not taken. TensorRT and other runtimes read the same files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maskrnn_ros.model.backbone import CHANNELS, STRIDES
+from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
+from maskrnn_ros.model.similarity import nearest
+from maskrnn_ros.model.weights import LITE0, load_network, load_trunk, network_file, trunk_file
+
+NEAREST = LITE0.with_name("nearest.onnx")
+"""The graph that compares descriptors; it has no weights."""
+
+DIGEST = "weights_sha256"
+"""Key of the digest in a graph's metadata."""
+
+_OPSET = 17
+_SAMPLES = 4
+"""Random inputs, of several sizes, on which a graph is compared with torch."""
+
+
+def trunk_graph(weights: Path) -> Path:
+    """Where the trunk's graph lies, beside its weights."""
+    return weights.with_suffix(".onnx")
+
+
+def encode_graph(weights: Path) -> Path:
+    """Where the graph of what objects share lies, beside the network's weights."""
+    return weights.with_suffix(".encode.onnx")
+
+
+def streams_graph(weights: Path) -> Path:
+    """Likewise, of the streams."""
+    return weights.with_suffix(".streams.onnx")
+
+
+def digest_of(weights: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A graph that was written.
+
+    Args:
+        file: Where.
+        difference: Largest absolute difference of its outputs from those of torch.
+        scale: Largest absolute value of those.
+    """
+
+    file: Path
+    difference: float
+    scale: float
+
+
+def export(trunk: str = "shipped", network: str = "shipped", out: Path | None = None) -> Iterator[Exported]:
+    """Make all graphs and compare each with torch on random inputs.
+
+    Args:
+        trunk: What ``trunk.weights`` names.
+        network: What ``network.weights`` names.
+        out: Folder for the graphs; None: beside the weights, where the tracker looks for them.
+
+    Raises:
+        ImportError: onnx or onnxruntime is not installed.
+        RuntimeError: Weights cannot be read.
+        OSError: A file cannot be written.
+    """
+    _needs("onnx", "onnxruntime")
+    for make in (_export_trunk, _export_network):
+        yield from make(trunk if make is _export_trunk else network, out)
+    yield _export_nearest(out)
+
+
+def _export_trunk(setting: str, out: Path | None) -> Iterator[Exported]:
+    weights = trunk_file(setting)
+    loaded: Any = load_trunk(setting)
+    net = getattr(loaded, "net", loaded)
+    image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    names = [f"stride{stride}" for stride in STRIDES]
+    free = {"image": {2: "height", 3: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
+    graph = _traced(net.forward, net, (image,), ["image"], names, free)
+    inputs = [(torch.randint(0, 256, (1, 3, 16 * h, 16 * w), dtype=torch.uint8),) for h, w in _sizes()]
+    yield _written(graph, _placed(trunk_graph(weights), out), weights, net.forward, inputs)
+
+
+def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
+    weights = network_file(setting)
+    net = load_network(weights)
+    names = [f"stride{stride}" for stride in STRIDES]
+    free = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}
+    free |= {name: {2: "rows_stride4", 3: "columns_stride4"} for name in ("magnitudes", "code", "flow_code")}
+    graph = _traced(net.encoded, net, _features(2, 3), [*names, "magnitudes"], ["code", "flow_code"], free)
+    inputs = [_features(h, w) for h, w in _sizes()]
+    yield _written(graph, _placed(encode_graph(weights), out), weights, net.encoded, inputs)
+    each = ["seen", "moved", "hidden"], ["added", "state"]
+    graph = _traced(net.streamed, net, _crops(1), *each, {name: {0: "objects"} for name in (*each[0], *each[1])})
+    yield _written(
+        graph, _placed(streams_graph(weights), out), weights, net.streamed, [_crops(k + 1) for k in range(_SAMPLES)]
+    )
+
+
+def _export_nearest(out: Path | None) -> Exported:
+    """Integers are multiplied: with those of 7 bits no processor's 16-bit sums of two products overflow."""
+    from onnx import TensorProto, helper
+
+    def value(name: str, kind: int, shape: Sequence[str | int]) -> Any:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    shift = helper.make_tensor("shift", TensorProto.UINT8, [], [128])
+    nodes = [
+        # int8 to uint8 about 128: the kernels of x86 processors multiply unsigned with signed
+        helper.make_node("Cast", ["queries"], ["wide"], to=TensorProto.INT32),
+        helper.make_node("Add", ["wide", "shift32"], ["shifted"]),
+        helper.make_node("Cast", ["shifted"], ["unsigned"], to=TensorProto.UINT8),
+        helper.make_node("Transpose", ["unsigned"], ["rows"], perm=[1, 0]),
+        helper.make_node("MatMulInteger", ["rows", "keys", "shift"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["similarity"], to=TensorProto.FLOAT),
+        helper.make_node("TopK", ["similarity", "count"], ["best", "where"], axis=1, largest=1, sorted=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "nearest",
+        [
+            value("queries", TensorProto.INT8, ["channels", "n"]),
+            value("keys", TensorProto.INT8, ["channels", "m"]),
+            value("count", TensorProto.INT64, [1]),
+        ],
+        [value("best", TensorProto.FLOAT, ["n", "k"]), value("where", TensorProto.INT64, ["n", "k"])],
+        [shift, helper.make_tensor("shift32", TensorProto.INT32, [], [128])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    file = _placed(NEAREST, out)
+    file.write_bytes(model.SerializeToString())
+    session = _session(file)
+    largest = 0.0
+    for k in range(_SAMPLES):
+        queries, keys = (torch.randint(-63, 64, (152, n), dtype=torch.int8) for n in (40 + k, 90 * (k + 1)))
+        feed = {"queries": queries.numpy(), "keys": keys.numpy(), "count": np.array([10])}
+        found = np.sort(session.run(["best"], feed)[0], axis=1)
+        largest = max(largest, float(np.abs(found - nearest(queries, keys, 10)[0].sort(dim=1).values.numpy()).max()))
+    return Exported(file, largest, 63.0 * 63 * 152)
+
+
+class _Call(nn.Module):
+    """A function of a module as a module, which is what can be exported."""
+
+    def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.owner = owner
+        self._function = function
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._function(*inputs))
+
+
+def _traced(
+    function: Callable[..., Sequence[Tensor]],
+    owner: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: list[str],
+    outputs: list[str],
+    free: dict[str, dict[int, str]],
+) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of sizes that it takes for constants; the comparison decides
+        torch.onnx.export(
+            _Call(owner, function).eval(),
+            inputs,
+            f"{folder}/graph.onnx",
+            dynamo=False,  # torch's other exporter takes two minutes for the same graph
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes=free,
+            opset_version=_OPSET,
+        )
+        return Path(folder, "graph.onnx").read_bytes()
+
+
+@torch.no_grad()
+def _written(
+    graph: bytes,
+    file: Path,
+    weights: Path,
+    function: Callable[..., Sequence[Tensor]],
+    samples: Sequence[tuple[Tensor, ...]],
+) -> Exported:
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    model.metadata_props.add(key=DIGEST, value=digest_of(weights))
+    file.write_bytes(model.SerializeToString())
+    session = _session(file)
+    names = [value.name for value in session.get_inputs()]
+    difference = scale = 0.0
+    for inputs in samples:
+        found = session.run(None, {name: value.numpy() for name, value in zip(names, inputs, strict=True)})
+        for one, other in zip(found, function(*inputs), strict=True):
+            expected = other.numpy()
+            difference = max(difference, float(np.abs(one - expected).max()))
+            scale = max(scale, float(np.abs(expected).max()))
+    return Exported(file, difference, scale)
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+
+def _placed(file: Path, out: Path | None) -> Path:
+    return file if out is None else out / file.name
+
+
+def _sizes() -> list[tuple[int, int]]:
+    """Of working images, in cells of stride 16."""
+    return [(5 + 2 * k, 9 + 3 * k) for k in range(_SAMPLES)]
+
+
+def _features(h: int, w: int) -> tuple[Tensor, ...]:
+    """What a frame's objects share is made of, of an image that ends within cells of strides 16 and 8."""
+    sizes = [(16 // stride * h - (stride == 4), 16 // stride * w - (stride == 4)) for stride in STRIDES]
+    maps = [torch.randn(1, channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True)]
+    return (*maps, torch.rand(1, 2, *sizes[0]) * 20)
+
+
+def _crops(count: int) -> tuple[Tensor, ...]:
+    half = CROP // 2
+    return (
+        torch.randn(count, 3 + CODE + len(PLANES), CROP, CROP),
+        torch.randn(count, FLOW_CODE + 1, CROP, CROP),
+        torch.rand(count, HIDDEN, half, half) * 2 - 1,
+    )
+
+
+def _needs(*packages: str) -> None:
+    for package in packages:
+        try:
+            __import__(package)
+        except ImportError as error:
+            raise ImportError(f"graphs need the Python package {package}: pip install {package}") from error

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what is known at the working size to masks at the size of the input, each in its box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from maskrnn_ros.config import RefinementConfig
+from maskrnn_ros.model.refinement import follow, line_of, luma, reach
+from maskrnn_ros.tracking.merge import Likely
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.types import Box, UInt8Array
+
+_BEYOND = 1
+"""Pixels of the working image beyond a patch to which bilinear enlarging carries it."""
+
+
+def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Likely]:
+    """Probabilities at the size of the input, bilinear; ids whose patch is empty are left out.
+
+    On the CPU, wherever the patches are: they come in one transfer.
+
+    Args:
+        patches: Probabilities at the working size, by id.
+        size: (H, W) of the input.
+    """
+    known = {i: patch for i, patch in patches.items() if patch.box is not None}
+    values = _fetched({i: patch.values for i, patch in known.items()})
+    return {i: _enlarged(values[i], patch, size) for i, patch in known.items()}
+
+
+def enlarge_along_edges(
+    patches: Mapping[int, Patch], working: Tensor, image: UInt8Array, config: RefinementConfig
+) -> dict[int, Likely]:
+    """The same along the edges of the image, see ``model.refinement``.
+
+    Args:
+        patches: Probabilities at the working size, by id.
+        working: The working image, RGB, uint8 (3, h, w).
+        image: The input, RGB, uint8 (H, W, 3).
+        config: Of the filter.
+    """
+    known = {i: patch for i, patch in patches.items() if patch.box is not None}
+    values = _fetched({i: patch.values for i, patch in known.items()})
+    small = working.permute(1, 2, 0).cpu().numpy()
+    return {i: _refined(values[i], patch, small, image, config) for i, patch in known.items()}
+
+
+def _fetched(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:
+    """Tensors as arrays; from a GPU in one transfer."""
+    if all(value.device.type == "cpu" for value in values.values()):
+        return {i: value.numpy() for i, value in values.items()}
+    fetched = torch.cat([value.flatten() for value in values.values()]).cpu().numpy()
+    parts = np.split(fetched, np.cumsum([value.numel() for value in values.values()])[:-1])
+    return {i: part.reshape(value.shape) for (i, value), part in zip(values.items(), parts, strict=True)}
+
+
+def _enlarged(values: npt.NDArray[np.float32], patch: Patch, size: tuple[int, int]) -> Likely:
+    assert patch.box is not None
+    box = patch.box.grown(_BEYOND, patch.size)
+    target = _scaled(box, patch.size, size)
+    return Likely(target, _resampled(_padded(values, patch.box, box), box, patch.size, target, size))
+
+
+def _refined(
+    values: npt.NDArray[np.float32], patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig
+) -> Likely:
+    assert patch.box is not None
+    size = image.shape[0], image.shape[1]
+    shown = patch.box.grown(reach(config.radius), patch.size)
+    source = shown.grown(reach(config.radius), patch.size)
+    guide = luma(small[source.slices])
+    line = line_of(_padded(values, patch.box, source), guide, config.radius, config.smoothness)
+    target = _scaled(shown, patch.size, size)
+    return Likely(target, follow(_resampled(line, source, patch.size, target, size), luma(image[target.slices])))
+
+
+def _padded(values: npt.NDArray[np.float32], box: Box, larger: Box) -> npt.NDArray[np.float32]:
+    """Values of a box in a larger one, 0 around them."""
+    out = np.zeros((larger.height, larger.width), np.float32)
+    out[box.moved(-larger.x0, -larger.y0).slices] = values
+    return out
+
+
+def _scaled(box: Box, size: tuple[int, int], to: tuple[int, int]) -> Box:
+    """The pixels of the input that a box of the working image touches."""
+    x, y = to[1] / size[1], to[0] / size[0]
+    return Box(
+        math.floor(box.x0 * x),
+        math.floor(box.y0 * y),
+        min(to[1], math.ceil(box.x1 * x)),
+        min(to[0], math.ceil(box.y1 * y)),
+    )
+
+
+def _resampled(
+    values: npt.NDArray[np.float32], box: Box, size: tuple[int, int], target: Box, to: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Bilinear from a box of the working image to one of the input, pixel areas aligned; at the border the nearest."""
+    if size == to:
+        return values[target.moved(-box.x0, -box.y0).slices]
+    x, y = size[1] / to[1], size[0] / to[0]
+    back = np.array(
+        [[x, 0, (target.x0 + 0.5) * x - 0.5 - box.x0], [0, y, (target.y0 + 0.5) * y - 0.5 - box.y0]], np.float64
+    )
+    found = cv2.warpAffine(
+        values,
+        back,
+        (target.width, target.height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(found, np.float32)
