@@ -118,7 +118,9 @@ def measure(args: argparse.Namespace, threads: int, cpus: list[str]) -> list[dic
         from_flat(values)  # refuses what is no setting
         settings = scratch / "node.yaml"
         settings.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
-        commands = [node_command(camera.namespace, "--params-file", str(settings)) for camera in cameras]
+        commands = [
+            node_command(camera.namespace, "--params-file", str(settings), "--log-level", "warn") for camera in cameras
+        ]
         pinned = [
             ["taskset", "--cpu-list", cores, *command] if cores else command
             for cores, command in zip(cpus, commands, strict=True)
