@@ -36,7 +36,10 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=TIMEOUT_S)
+    try:
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    finally:
+        process.kill()  # does nothing where it has ended
     return process.returncode, errors
 
 
