@@ -4,12 +4,13 @@
 `ros2 launch maskrnn_ros tracker.launch.py --show-args` explains.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -27,14 +28,41 @@ IN_RVIZ = (
 )
 """What config/tracker.rviz asks for, as it stands there: without a namespace."""
 
+OVERRIDES = {"device": str, "mask_encoding": str, "threads": int}
+"""Arguments of the tracker that are parameters of it, too; an empty one must not override params_file."""
 
-def _nodes(context: LaunchContext, config: Path) -> list[Node]:
+
+def _overrides(context: LaunchContext) -> dict[str, ParameterValue]:
+    return {
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
+        for name, kind in OVERRIDES.items()
+        if LaunchConfiguration(name).perform(context)
+    }
+
+
+def _pinned(context: LaunchContext) -> dict[str, str]:
+    """Options of the tracker's Node that keep its process on some cores; none without `cpus`."""
+    cpus = LaunchConfiguration("cpus").perform(context)
+    if not cpus:
+        return {}
+    if shutil.which("taskset") is None:
+        raise FileNotFoundError("cpus: needs the command taskset (package util-linux), found none")
+    return {"prefix": f"taskset --cpu-list {cpus}"}
+
+
+def _transport(context: LaunchContext, config: Path) -> list[SetEnvironmentVariable]:
+    """Hands one of our Fast DDS profiles to the nodes; an empty `fastdds` leaves what the shell has set."""
+    profile = LaunchConfiguration("fastdds").perform(context)
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE") if profile else ()  # 2.x and 3.x
+    return [SetEnvironmentVariable(name, str(config / f"fastdds_{profile}.xml")) for name in names]
+
+
+def _nodes(context: LaunchContext, config: Path) -> list[Any]:
     """The nodes; a function, since some of their arguments follow from the values of several others."""
     params_file = LaunchConfiguration("params_file").perform(context)
     if not Path(params_file).is_file():  # launch_ros only warns and goes on without it
         raise FileNotFoundError(f"params_file: there is no file {params_file!r}")
     sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
-    device = LaunchConfiguration("device").perform(context)  # empty: must not override params_file
     namespace = make_namespace_absolute(
         prefix_namespace(
             context.launch_configurations.get("ros_namespace"),  # PushRosNamespace in a launch file around this one
@@ -56,10 +84,12 @@ def _nodes(context: LaunchContext, config: Path) -> list[Node]:
             **options,
         )
 
+    overrides = _overrides(context)
     tracker = node(
         "tracker",
-        [{"device": ParameterValue(device, value_type=str)}] if device else [],
+        [overrides] if overrides else [],
         ("~/seed_mask", LaunchConfiguration("seed_mask")),
+        **_pinned(context),
     )
     # what it shares with the tracker (compressed, image_reliability) stands in the same file
     seed_tool = node(
@@ -78,7 +108,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Node]:
     )
     locator = _locator(context, namespace, sim_time)
     # rviz2 may be missing: then launch stops there, and no tracker is left behind
-    return [rviz, *locator, tracker, seed_tool]
+    return [*_transport(context, config), rviz, *locator, tracker, seed_tool]
 
 
 def _locator(context: LaunchContext, namespace: str, sim_time: dict[str, ParameterValue]) -> list[Node]:
@@ -135,6 +165,30 @@ def generate_launch_description() -> LaunchDescription:
             "device",
             default_value="",
             description="Where the tracker runs: auto, cpu, cuda or cuda:N. Overrides params_file, unless empty.",
+        ),
+        DeclareLaunchArgument(
+            "mask_encoding",
+            default_value="",
+            choices=["", "none", "mono8", "bits", "rle", "prob8"],
+            description="How masks are sent; rle is the smallest, for networks. Overrides params_file, unless empty.",
+        ),
+        DeclareLaunchArgument(
+            "threads",
+            default_value="",
+            description="Threads of one operation of the tracker. Overrides params_file, unless empty.",
+        ),
+        DeclareLaunchArgument(
+            "cpus",
+            default_value="",
+            description="Cores that the tracker's process is kept on, as taskset lists them, e.g. 0 or 0-3,6. "
+            "Empty: any.",
+        ),
+        DeclareLaunchArgument(
+            "fastdds",
+            default_value="",
+            choices=["", "localhost", "lan"],
+            description="Fast DDS profile of the nodes: localhost (this machine only) or lan; give the camera driver "
+            "the same. Empty: what FASTRTPS_DEFAULT_PROFILES_FILE says.",
         ),
         DeclareLaunchArgument(
             "image",

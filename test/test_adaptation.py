@@ -170,3 +170,11 @@ def test_training_ends_when_nobody_wants_it_any_more(trunk: Lite0) -> None:
     promise = adapter.start((seed_view(trunk),))
     del adapter
     assert isinstance(promise.exception(timeout=60), Cancelled)
+
+
+def test_what_is_closed_trains_no_more_and_drops_what_waits(trunk: Lite0) -> None:
+    adapter = Adapter(dataclasses.replace(SETTINGS, mode="background", steps=100_000), trunk)
+    begun, waiting = (adapter.start((seed_view(trunk),)) for _ in range(2))
+    adapter.close()
+    assert waiting.cancelled() or isinstance(waiting.exception(timeout=60), Cancelled)
+    assert begun.cancelled() or isinstance(begun.exception(timeout=60), Cancelled)

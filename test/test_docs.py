@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def test_the_reasons_that_are_explained_are_those_of_the_code() -> None:
     assert len(spoken) >= 12
     joined = re.sub(r"\"\s*\n\s*f?\"", "", SOURCES)  # texts that are written in two lines
     assert [piece for piece in spoken if piece not in joined] == []
+
+
+def test_every_argument_for_several_cameras_is_explained() -> None:
+    body = ast.parse((ROOT / "launch" / "cameras.launch.py").read_text()).body
+    named = {node.targets[0].id: node.value for node in body if isinstance(node, ast.Assign)}
+    arguments = {key.value for key in named["ARGUMENTS"].keys} | set(ast.literal_eval(named["PASSED_ON"]))
+    rows = "\n".join(re.findall(r"^\| (`[^|]+) \|", PAGES["cameras.md"], flags=re.MULTILINE))
+    assert arguments <= set(code(rows))
 
 
 def test_every_page_and_folder_of_the_architecture_is_there() -> None:

@@ -147,6 +147,7 @@ class TrackerNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure loaded."""
         if self._session is not None:
+            self._session.close()
             self._next_session = self._session.number + 1
         self._session = None
         self._configured = False
@@ -174,6 +175,8 @@ class TrackerNode(LifecycleNode):
     def close(self) -> None:
         """End the worker and the node, in whatever state they are."""
         self._stop()
+        if self._session is not None:
+            self._session.close()
         self.destroy_node()
 
     def _create_services(self) -> None:

@@ -241,13 +241,18 @@ class Adapter:
         self._stop = threading.Event()
         if config.mode == "background":
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation")
-            weakref.finalize(self, _end, self._pool, self._stop)
+            self._finalizer = weakref.finalize(self, _end, self._pool, self._stop)
 
     def start(self, seeds: tuple[SeedView, ...]) -> Head | Future[Head]:
         """The head, or the promise of it."""
         if self._pool is None:
             return adapt(seeds, self._trunk, self._config)
         return self._pool.submit(adapt, seeds, self._trunk, self._config, self._stop)
+
+    def close(self) -> None:
+        """Cancel what is trained in the background; Python would wait for it at the end of the process."""
+        if self._pool is not None:
+            self._finalizer()
 
 
 def _end(pool: ThreadPoolExecutor, stop: threading.Event) -> None:

@@ -176,6 +176,10 @@ class Session:
         self.config = self._tracker.config = config
         self.buffer.config = config.buffer
 
+    def close(self) -> None:
+        """End what works in the background; nothing can follow."""
+        self._tracker.close()
+
     def process(self, frame: Frame) -> Tracks:
         """Carry all instances to the next image, with the seeds and removals that are due.
 

@@ -139,6 +139,11 @@ class Tracker:
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
+    def close(self) -> None:
+        """Cancel what is trained in the background; no seed can follow."""
+        if self._adapter is not None:
+            self._adapter.close()
+
     @torch.no_grad()
     def advance(self, frame: PreparedFrame) -> None:
         """Carry all states from the newest frame to this one.
