@@ -11,7 +11,7 @@ import torch
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.network import CONTEXT, Hidden, scale_boxes
 from maskrnn_ros.model.network import STRIDE as FINE
-from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, has_evidence, planes, weigh
+from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, gather_lost, has_evidence, planes, weigh
 from maskrnn_ros.tracking.gate import box_of, clip, enlarge
 from maskrnn_ros.tracking.patch import Patch, cells_in
 from maskrnn_ros.tracking.state import InstanceState
@@ -78,7 +78,7 @@ def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open
     if not has_evidence(state, config):
         return Estimate(prior.gated(around))
     evidence = gather(state, view, prior, around, None, config)
-    return Estimate(weigh(evidence, view.size, config).gated(around), matching=evidence.matching)
+    return Estimate(weigh(evidence, around, view.size, config), matching=evidence.matching)
 
 
 def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
@@ -89,7 +89,7 @@ def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estima
     if not has_evidence(state, config):
         return Estimate(state.patch)
     evidence = gather(state, view, None, None, None, config)
-    probability = weigh(evidence, view.size, config)
+    probability = weigh(evidence, _whole(view.size), view.size, config)
     box = box_of(probability.values)
     if not view.has_network or box is None:
         return Estimate(probability, matching=evidence.matching)
@@ -98,8 +98,11 @@ def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estima
 
 def _find_again(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
     """The other parts propose where a lost instance is back; the network must agree. It remembers nothing of it."""
-    evidence = gather(state, view, None, None, None, config)
-    found = find_again(weigh(evidence, view.size, config).values, state.usual_area, config)
+    asked = gather_lost(state, view, config)
+    if asked is None:
+        return Estimate(Patch.nothing(view.size, view.flow.device))
+    evidence, possible = asked
+    found = find_again(weigh(evidence, possible, view.size, config), state.usual_area, config)
     box = found.box and box_of(found.values)
     if not view.has_network or found.box is None or box is None:
         return Estimate(found, matching=evidence.matching)
