@@ -38,7 +38,7 @@ def megapixels(run: Run) -> float:
 
 
 def lines(runs: Sequence[Run]) -> tuple[Line, ...]:
-    """Lines of ms against objects for each size, and against megapixels for each number of objects, where two runs differ."""
+    """Lines of ms: against objects for each size, and against megapixels for each number of objects."""
     found = []
     for width, height in dict.fromkeys((run.width, run.height) for run in runs):
         same = [run for run in runs if (run.width, run.height) == (width, height)]
