@@ -19,8 +19,9 @@ T = TypeVar("T")
 _TEXT = """\
 Measure the tracker on this machine: one run for each number of objects and each size, each in a process of its own.
 The scene is generated: textured objects that go round before a textured background, 1/4 of the image's height high (1/6
-or more where there are 16), never hidden and never touching. Heads are adapted before the clock starts; what is
-measured is the steady state.
+or more where there are 16), never hidden and never touching. Heads are adapted before the clock starts, some seconds
+for each object: with all sizes and numbers that is most of the ten minutes that this takes. What is measured is the
+steady state.
 
 ms per frame are from the image array in to label map, masks and boxes out, medians of wall time. They are the sum of
 the stages prepare, flow, backbone, heads and merge; messages, the InstanceMaskArray as the node makes it, is a stage of

@@ -153,6 +153,8 @@ def _message(pixels: Any, encoding: str = "rgb8", stamp_ns: int = 0) -> Any:
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (RuntimeError, TimeoutError) as error:
         print(f"camera: {error}", file=sys.stderr)
         sys.exit(1)
