@@ -373,6 +373,13 @@ class Config(Checked):
         "ship with the shipped weights); auto: onnxruntime on a CPU where it can, else torch.",
         choices=("auto", "torch", "onnxruntime"),
     )
+    precision: str = setting(
+        "auto",
+        "Numbers that the networks compute in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
+        "product instructions, masks as good); float16 (torch, for GPUs); auto: int8 on a CPU where its graphs are, "
+        "else float32.",
+        choices=("auto", "float32", "float16", "int8"),
+    )
     working_size: int = setting(
         512,
         "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down.",

@@ -8,6 +8,7 @@ GPU, torch. An instance's own head, which is trained while the stream goes on, i
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,38 +61,54 @@ class Models:
         engine: What runs them: torch or onnxruntime.
         trunk: None where nothing needs features.
         network: None where it is off.
+        threads: How many instances may be worked on at a time, each on one core.
     """
 
     engine: str
     trunk: Trunk | None
     network: Network | None
+    threads: int = 1
 
 
 def load_models(config: Config, device: torch.device) -> Models:
     """The networks that the config names, frozen, on the engine that it names.
 
     Raises:
-        RuntimeError: Weights or graphs cannot be read, or onnxruntime was asked for and is not there.
+        RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
+            not know the precision.
     """
     network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
     needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
     trunk = load_trunk(config.trunk.weights, device) if needs_features else None
-    if config.engine == "torch" or trunk is None or (config.engine == "auto" and device.type != "cpu"):
-        return Models("torch", trunk, network)
+    wants_torch = config.engine == "torch" or config.precision == "float16"
+    if wants_torch or trunk is None or (config.engine == "auto" and device.type != "cpu"):
+        return _in_torch(config, trunk, network)
     try:
         return _in_onnxruntime(config, device, trunk, network)
     except (ImportError, RuntimeError) as error:
-        if config.engine == "auto":
-            return Models("torch", trunk, network)
+        if config.engine == "auto" and config.precision != "int8":
+            return _in_torch(config, trunk, network)
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
 
-def _in_onnxruntime(config: Config, device: torch.device, trunk: Any, network: FastNet | None) -> Models:
-    runtime = _Runtime(device, config.threads or torch.get_num_threads())
+def _in_torch(config: Config, trunk: Trunk | None, network: FastNet | None) -> Models:
+    if config.precision == "int8":
+        raise RuntimeError("precision int8 needs engine onnxruntime, got torch")
+    return Models("torch", trunk, network)
+
+
+def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
+    """In int8 where that is asked for, or else is to be had on a CPU."""
+    threads = config.threads or len(os.sched_getaffinity(0))
+    runtime = _Runtime(device, threads)
     weights = trunk_file(config.trunk.weights)
-    fast_trunk = OnnxTrunk(trunk, runtime, weights)
-    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights))
-    return Models("onnxruntime", fast_trunk, fast_network)
+    precision = config.precision
+    if precision == "auto":
+        quantised = [trunk_graph(weights, "int8"), streams_graph(network_file(config.network.weights), "int8")]
+        precision = "int8" if device.type == "cpu" and all(file.is_file() for file in quantised) else "float32"
+    fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
+    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
+    return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,14 +174,16 @@ class OnnxTrunk:
         trunk: In torch; what heads start with comes from it.
         runtime: Makes the sessions.
         weights: File that the graph must have been made from.
+        precision: float32 or int8.
     """
 
-    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path) -> None:
+    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self._trunk = trunk
         self._runtime = runtime
         self._weights = weights
-        self._features = runtime.session(trunk_graph(weights), weights)
-        self._nearest = runtime.session(NEAREST)
+        self._precision = precision
+        self._features = runtime.session(trunk_graph(weights, precision), weights)
+        self._nearest = runtime.on_one_core().session(NEAREST)
 
     @property
     def start(self) -> HeadStart | None:
@@ -192,7 +211,7 @@ class OnnxTrunk:
 
     def aside(self) -> Trunk:
         """See ``Trunk``."""
-        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights)
+        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights, self._precision)
 
 
 class OnnxNetwork:
@@ -202,13 +221,15 @@ class OnnxNetwork:
         network: In torch.
         runtime: Makes the sessions.
         weights: File that the graphs must have been made from.
+        precision: Of the streams, float32 or int8.
     """
 
-    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path) -> None:
+    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self.weights: Tensor = network.weights
         self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
         self._encode = runtime.session(encode_graph(weights), weights)
-        self._streams = runtime.session(streams_graph(weights), weights)
+        # each call is of one instance, and several instances are worked on at a time
+        self._streams = runtime.on_one_core().session(streams_graph(weights, precision), weights)
 
     def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:
         """See ``Network``."""

@@ -164,7 +164,7 @@ class FrozenHead:
         self._narrow: list[Tensor] = []
         bias = head.bias.detach().clone()
         for entering, narrow in zip(CHANNELS, head.narrow, strict=True):
-            weight = narrow.weight.detach()[..., 0, 0] / getattr(head, f"deviation{entering}").flatten()
+            weight = narrow.weight.detach()[..., 0, 0] / getattr(head, f"deviation{entering}").flatten()  # type: ignore[operator]
             bias -= weight @ getattr(head, f"mean{entering}").flatten()
             self._narrow.append(weight)
         self._bias = bias[:, None, None]

@@ -21,6 +21,7 @@ from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import Likely, merge
@@ -53,6 +54,7 @@ class Tracker:
         trunk: Computes the features of a frame; without one there is neither matching nor adaptation.
         network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
+        threads: How many instances are worked on at a time.
     """
 
     def __init__(
@@ -63,10 +65,12 @@ class Tracker:
         trunk: Trunk | None = None,
         network: Network | None = None,
         announce: Callable[[str], None] = lambda line: None,
+        threads: int = 1,
     ) -> None:
         self.config = config
         self.announce = announce
         self.stages = Stages()
+        self._crew = Crew(threads)
         self._flow = flow
         self._device = device
         self._trunk = trunk
@@ -191,7 +195,7 @@ class Tracker:
             with self.stages.time("backbone"):
                 view.share()
         with self.stages.time("heads"):
-            found = estimate(states, view, self.config)
+            found = estimate(states, view, self.config, self._crew)
             return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
@@ -217,7 +221,7 @@ class Tracker:
         seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
         patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
         if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement)
+            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._crew)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel
@@ -359,7 +363,8 @@ def build_tracker(config: Config) -> Tracker:
     """
     device = choose_device(config.device)
     models = load_models(config, device)
-    return Tracker(config, build_flow(config.flow, device), device, models.trunk, models.network)
+    flow = build_flow(config.flow, device)
+    return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads)
 
 
 def choose_device(name: str) -> torch.device:

@@ -104,7 +104,9 @@ class View:
 
     def share(self) -> None:
         """Compute what the instances share now, and not when the first one asks."""
-        _ = self.maps if self._network is None else self.code
+        _ = self.maps, self.frame.descriptors, self._origin, self._reach
+        if self._network is not None:
+            _ = self.code, self.weights
 
     @functools.cached_property
     def maps(self) -> list[Tensor]:
@@ -184,11 +186,9 @@ class View:
     def look(self, looks: Sequence[Look]) -> list[Sight]:
         """Look at instances.
 
-        On a CPU one by one: in a batch the numbers of one could depend on how many others there are, and a batch is not
-        faster. On a GPU all at once.
+        In a batch the numbers of one may depend on how many others there are; on a CPU, where a batch is not faster,
+        each is looked at alone.
         """
-        if self.flow.device.type == "cpu":
-            return [sight for one in looks for sight in self._look([one])]
         return self._look(looks) if looks else []
 
     def _look(self, looks: Sequence[Look]) -> list[Sight]:
