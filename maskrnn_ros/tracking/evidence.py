@@ -63,7 +63,7 @@ def _matching(state: InstanceState, view: View, search: Box | None, config: Conf
     frame = view.frame
     size = (frame.descriptors.shape[1], frame.descriptors.shape[2])
     window = cells_in(search, STRIDE, 0, size) if search is not None else None
-    references = tuple(Reference(seed.descriptors, seed.cells) for seed in state.seeds)
+    references = tuple(seed.reference for seed in state.seeds)
     if search is not None and not config.network.enabled:  # it was trained on the seeds alone
         references += state.recent
     matched = match(frame.descriptors, references, window, config.matching, frame.nearest)

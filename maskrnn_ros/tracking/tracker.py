@@ -140,6 +140,9 @@ class Tracker:
         unknown = doomed - set(self._states)
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
+        for promise in (self._states[i].promise for i in doomed):
+            if promise is not None:
+                promise.cancel()  # if it has not begun: nobody wants it any more
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
@@ -363,6 +366,8 @@ def build_tracker(config: Config) -> Tracker:
     """
     device = choose_device(config.device)
     models = load_models(config, device)
+    if models.threads > 1:
+        torch.set_num_threads(1)  # the instances are shared out to threads, each of which is one core's
     flow = build_flow(config.flow, device)
     return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads)
 
