@@ -19,6 +19,7 @@ from maskrnn_ros.benchmark.command import add_benchmark
 from maskrnn_ros.config import Config, load
 from maskrnn_ros.seed_ui.command import add_seed_ui
 from maskrnn_ros.training.command import add_train
+from maskrnn_ros.training.export_command import add_export
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     ours = (_add_demo, _add_track, _add_evaluate, add_benchmark, _add_bag, _add_seed, add_seed_ui)
-    for add in (*ours, add_train, _add_weights):
+    for add in (*ours, add_train, add_export, _add_weights):
         add(commands)
     return parser
 

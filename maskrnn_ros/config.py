@@ -376,9 +376,15 @@ class Config(Checked):
     precision: str = setting(
         "auto",
         "Numbers that the networks compute in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
-        "product instructions, masks as good); float16 (torch, for GPUs); auto: int8 on a CPU where its graphs are, "
-        "else float32.",
+        "product instructions, masks as good); float16 (torch, for GPUs); auto: int8 on such a CPU where its graphs "
+        "are, else float32.",
         choices=("auto", "float32", "float16", "int8"),
+    )
+    compile: str = setting(
+        "off",
+        "Let torch.compile make the networks faster (engine torch; the first images take long); reduce-overhead: with "
+        "CUDA graphs. Not run on a GPU yet.",
+        choices=("off", "default", "reduce-overhead"),
     )
     working_size: int = setting(
         512,

@@ -69,10 +69,10 @@ def through_meta(current: Tensor, previous: Tensor) -> Tensor:
     return still(current, previous)
 
 
-def carried(config: Config, flow: Any, seen: list[str], parts: bool) -> Tracker:
+def carried(config: Config, flow: Any, seen: list[str], parts: bool, together: bool = False) -> Tracker:
     """A tracker after a step, watched from the first operation on the prepared frame to the last before the merge."""
     trunk, net = (load_trunk(), network(0.05)) if parts else (None, None)
-    tracker = Tracker(config, flow, CPU, trunk, net)
+    tracker = Tracker(config, flow, CPU, trunk, net, together=together)
     tracker.seed(seed(0), frame(0))
     prepared = tracker.prepare(frame(1))
     seen.clear()
@@ -81,10 +81,11 @@ def carried(config: Config, flow: Any, seen: list[str], parts: bool) -> Tracker:
     return tracker
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in a batch"])
 @pytest.mark.parametrize("parts", [False, True], ids=["flow alone", "all parts"])
-def test_nothing_leaves_the_device_while_instances_are_carried(parts: bool, seen: list[str]) -> None:
+def test_nothing_leaves_the_device_while_instances_are_carried(parts: bool, together: bool, seen: list[str]) -> None:
     config = with_values(WITHOUT_NETWORK, adaptation__mode="off") if parts else WARP_ONLY
-    tracker = carried(config, still, seen, parts)
+    tracker = carried(config, still, seen, parts, together)
     assert len(tracker.states) == 2
     assert all(state.probability.max() > 0.5 for state in tracker.states.values())
     assert seen == []

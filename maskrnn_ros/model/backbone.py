@@ -143,6 +143,10 @@ class Lite0(nn.Module):
             for map_, stride in zip(features, STRIDES, strict=True)
         ]
 
+    def compile_with(self, mode: str) -> None:
+        """How ``features`` is compiled from now on, see ``compiled.MODES``."""
+        self._compiled.mode = mode
+
     @torch.no_grad()
     def features(self, image: Tensor) -> Features:
         """Features of one image, RGB, uint8 (3, h, w)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen modules compiled for the sizes that they see."""
+"""Frozen modules compiled: traced for the sizes that they see, or by ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,24 @@ _SIZES = 4
 """Compiled graphs that are kept: a few sizes of images, each perhaps with and without a hidden state."""
 
 
+MODES = ("off", "default", "reduce-overhead")
+"""What is asked of ``torch.compile``; reduce-overhead replays CUDA graphs on a GPU."""
+
+
 class Compiled:
     """A function of a module; on a CPU traced, with the weights as constants: up to twice as fast.
 
-    The results are those of the function, bit by bit. What learns is not compiled: its weights change.
+    The results of the traced function are its own, bit by bit. What learns is not compiled: its weights change.
 
     Args:
         owner: The module whose weights the function uses.
         function: Takes tensors, returns several.
+        mode: One of ``MODES``; unless it is off, ``torch.compile`` takes the place of the trace, on any device.
     """
 
-    def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]]) -> None:
+    def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]], mode: str = "off") -> None:
+        self.mode = mode
+        self._optimised: Callable[..., Sequence[Tensor]] | None = None
         self._owner = owner
         self._function = function
         self._graphs: dict[tuple[torch.Size, ...], Callable[..., Sequence[Tensor]]] = {}
@@ -32,9 +39,21 @@ class Compiled:
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """What the function says of them."""
-        if inputs[0].device.type != "cpu" or any(value.requires_grad for value in self._owner.parameters()):
+        if any(value.requires_grad for value in self._owner.parameters()):
+            return self._function(*inputs)
+        if self.mode != "off":
+            return self._optimise(inputs)
+        if inputs[0].device.type != "cpu":
             return self._function(*inputs)
         return self._graph(inputs)(*inputs)
+
+    def _optimise(self, inputs: tuple[Tensor, ...]) -> Sequence[Tensor]:
+        with self._lock:
+            if self._optimised is None:
+                self._optimised = torch.compile(self._function, mode=self.mode)
+        found = self._optimised(*inputs)
+        # the next replay of a CUDA graph writes over its outputs, and features and hidden states are kept
+        return [value.clone() for value in found] if self.mode == "reduce-overhead" else found
 
     def _graph(self, inputs: tuple[Tensor, ...]) -> Callable[..., Sequence[Tensor]]:
         shapes = tuple(tensor.shape for tensor in inputs)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs the networks: torch, the reference, or ONNX Runtime, behind the same interface.
 
-On a CPU, ``auto`` takes ONNX Runtime where it and the graphs of these weights are at hand (``graphs``); else, and on a
-GPU, torch. An instance's own head, which is trained while the stream goes on, is torch in both.
+On a CPU, ``auto`` takes ONNX Runtime where it and the graphs of these weights are at hand (``graphs``), in int8 if it
+can; else, and on a GPU, torch. An instance's own head, which is trained while the stream goes on, is torch in both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,13 +25,17 @@ from maskrnn_ros.model.backbone import STRIDES, Features
 from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
-from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.model.trunk import Trunk, net_of
 from maskrnn_ros.model.weights import load_network, load_trunk, network_file, trunk_file
 
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
     "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
+
+
+_OF_TORCH = (("precision", "float16"), ("compile", "default"), ("compile", "reduce-overhead"))
+"""Settings that only torch knows."""
 
 
 class Network(Protocol):
@@ -75,13 +81,14 @@ def load_models(config: Config, device: torch.device) -> Models:
 
     Raises:
         RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
-            not know the precision.
+            not know the precision or ``compile``.
     """
     network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
     needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
-    trunk = load_trunk(config.trunk.weights, device) if needs_features else None
-    wants_torch = config.engine == "torch" or config.precision == "float16"
-    if wants_torch or trunk is None or (config.engine == "auto" and device.type != "cpu"):
+    if not needs_features:
+        return Models("torch", None, None)
+    trunk = load_trunk(config.trunk.weights, device)
+    if _wants_torch(config, device):
         return _in_torch(config, trunk, network)
     try:
         return _in_onnxruntime(config, device, trunk, network)
@@ -91,9 +98,27 @@ def load_models(config: Config, device: torch.device) -> Models:
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
 
-def _in_torch(config: Config, trunk: Trunk | None, network: FastNet | None) -> Models:
-    if config.precision == "int8":
-        raise RuntimeError("precision int8 needs engine onnxruntime, got torch")
+def _wants_torch(config: Config, device: torch.device) -> bool:
+    """Whether torch is asked for, be it by what only torch can do.
+
+    Raises:
+        RuntimeError: What is asked for does not go together.
+    """
+    only_torch = [f"{name} {value}" for name, value in _OF_TORCH if getattr(config, name) == value]
+    if config.engine == "onnxruntime" and only_torch:
+        raise RuntimeError(f"{only_torch[0]} needs engine torch, got onnxruntime")
+    wants = config.engine == "torch" or bool(only_torch)
+    if wants and config.precision == "int8":
+        raise RuntimeError(f"precision int8 needs engine onnxruntime, got {only_torch[0] if only_torch else 'torch'}")
+    return wants or (config.engine == "auto" and config.precision != "int8" and device.type != "cpu")
+
+
+def _in_torch(config: Config, trunk: Trunk, network: FastNet | None) -> Models:
+    for module in (net_of(trunk), network):
+        if module is not None and config.precision == "float16":
+            module.half().to(memory_format=torch.channels_last)
+        if module is not None:
+            module.compile_with(config.compile)
     return Models("torch", trunk, network)
 
 
@@ -102,13 +127,28 @@ def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network:
     threads = config.threads or len(os.sched_getaffinity(0))
     runtime = _Runtime(device, threads)
     weights = trunk_file(config.trunk.weights)
-    precision = config.precision
-    if precision == "auto":
-        quantised = [trunk_graph(weights, "int8"), streams_graph(network_file(config.network.weights), "int8")]
-        precision = "int8" if device.type == "cpu" and all(file.is_file() for file in quantised) else "float32"
-    fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
-    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
-    return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1)
+
+    def models(precision: str) -> Models:
+        fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
+        fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
+        return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1)
+
+    if config.precision != "auto":
+        return models(config.precision)
+    if device.type == "cpu" and adds_8_bit_products():
+        with contextlib.suppress(RuntimeError):  # no such graphs, or those of older weights
+            return models("int8")
+    return models("float32")
+
+
+def adds_8_bit_products() -> bool:
+    """Whether the processor has instructions for int8: x86 only with VNNI; others saturate and gain little."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +178,12 @@ class _Runtime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         there = onnxruntime.get_available_providers()
-        providers = [name for name in _PROVIDERS[self.device.type] if name in there]
+        on_it = {} if self.device.type == "cpu" else {"device_id": str(self.device.index or 0)}
+        providers = [
+            (name, {} if name == "CPUExecutionProvider" else on_it)
+            for name in _PROVIDERS[self.device.type]
+            if name in there
+        ]
         try:
             made = onnxruntime.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # onnxruntime's own errors have no common base
@@ -153,7 +198,7 @@ class _Runtime:
 
 
 class _Session:
-    """Calls a graph with tensors; on the CPU nothing is copied on the way in."""
+    """Calls a graph with tensors; on the CPU nothing is copied on the way in, from a GPU they go through the host."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -181,7 +226,7 @@ class OnnxTrunk:
         self._trunk = trunk
         self._runtime = runtime
         self._weights = weights
-        self._precision = precision
+        self.precision = precision
         self._features = runtime.session(trunk_graph(weights, precision), weights)
         self._nearest = runtime.on_one_core().session(NEAREST)
 
@@ -205,13 +250,15 @@ class OnnxTrunk:
         return Features(*whole)
 
     def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """See ``Trunk``."""
+        """See ``Trunk``; where the descriptors are on a GPU, torch compares them there."""
+        if keys.device.type != "cpu":
+            return self._trunk.nearest(queries, keys, count)
         best, where = self._nearest(queries, keys, np.array([min(count, keys.shape[1])]))
-        return best.to(keys.device), where.to(keys.device)
+        return best, where
 
     def aside(self) -> Trunk:
         """See ``Trunk``."""
-        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights, self._precision)
+        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights, self.precision)
 
 
 class OnnxNetwork:

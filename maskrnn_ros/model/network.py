@@ -135,6 +135,15 @@ class FastNet(nn.Module):
         self._encode = Compiled(self, self.encoded)
         self._streams = Compiled(self, self.streamed)
 
+    def compile_with(self, mode: str) -> None:
+        """How it is compiled from now on, see ``compiled.MODES``; not the localization net, which is tiny."""
+        self._encode.mode = self._streams.mode = mode
+
+    @property
+    def _kind(self) -> torch.dtype:
+        """What its convolutions compute in; what goes in and comes out is float32 all the same."""
+        return self.up.weight.dtype
+
     def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
         """What the objects of N frames share.
 
@@ -144,16 +153,16 @@ class FastNet(nn.Module):
             magnitudes: Length of the flow t -> t-1 and t -> t+1 in pixels, float32, (N, 2, h4, w4); zeros where one
                 is not known.
         """
-        code, flow = self._encode(*maps, magnitudes)
-        return FrameCode(scaled(images), code, flow)
+        code, flow = self._encode(*(value.to(self._kind) for value in (*maps, magnitudes)))
+        return FrameCode(scaled(images), code.float(), flow.float())
 
     def encoded(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Code and flow code, from the features and the magnitudes."""
         *maps, magnitudes = inputs
         size = maps[0].shape[-2:]
-        code = self.narrow[0](maps[0].float())
+        code = self.narrow[0](maps[0])
         for narrow, map_, stride in zip(self.narrow[1:], maps[1:], STRIDES[1:], strict=True):
-            enlarged = functional.interpolate(narrow(map_.float()), scale_factor=stride // STRIDE, mode="bilinear")
+            enlarged = functional.interpolate(narrow(map_), scale_factor=stride // STRIDE, mode="bilinear")
             code = code + enlarged[..., : size[0], : size[1]]
         return functional.relu(code), self.flow(torch.log1p(magnitudes))
 
@@ -186,8 +195,8 @@ class FastNet(nn.Module):
         """
         if hidden is None:
             hidden = seen.new_zeros(len(seen), HIDDEN, CROP // 2, CROP // 2)
-        added, state = self._streams(seen, moved, hidden)
-        return added, state
+        added, state = self._streams(*(value.to(self._kind) for value in (seen, moved, hidden)))
+        return added.float(), state.float()
 
     def streamed(self, seen: Tensor, moved: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
         """What ``streams`` returns."""
@@ -202,7 +211,7 @@ class FastNet(nn.Module):
 
     def localization(self, region: Tensor) -> tuple[Tensor, Tensor]:
         """The localization net on K regions, see ``region_of``: deltas (K, 4) and log-odds of the presence (K,)."""
-        located = self.located(self.localize(region))
+        located = self.located(self.localize(region.to(self._kind))).float()
         return located[:, :4], located[:, 4]
 
     def _remember(self, coarse: Tensor, hidden: Tensor) -> Tensor:
@@ -234,8 +243,17 @@ def crops_of(
     Returns:
         (K, 3 + CODE + 3, CROP, CROP): image, code and planes; (K, FLOW_CODE + 1, CROP, CROP): flow and warped mask.
     """
-    rois, own_rois = _rois(which, boxes), _rois(own, own_boxes)
-    known = crop(planes, own_rois, CROP, 1 / STRIDE)
+    return crops_with(frame, which, boxes, planes_in(planes, own, own_boxes))
+
+
+def planes_in(planes: Tensor, own: Tensor, own_boxes: Tensor) -> Tensor:
+    """The planes in crops, (K, 3, CROP, CROP), arguments as for ``crops_of``."""
+    return crop(planes, _rois(own, own_boxes), CROP, 1 / STRIDE)
+
+
+def crops_with(frame: FrameCode, which: Tensor, boxes: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where the planes are cut out already, ``known``."""
+    rois = _rois(which, boxes)
     seen = torch.cat([crop(frame.image, rois, CROP, 1.0), crop(frame.code, rois, CROP, 1 / STRIDE), known], dim=1)
     return seen, torch.cat([crop(frame.flow, rois, CROP, 1 / STRIDE), known[:, :1]], dim=1)
 

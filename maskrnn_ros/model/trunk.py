@@ -59,3 +59,10 @@ class TrainedTrunk(nn.Module):
     def aside(self) -> Trunk:
         """See ``Trunk``; the thread itself limits torch."""
         return self
+
+
+def net_of(trunk: Trunk) -> Lite0:
+    """The module that computes the features of a trunk in torch."""
+    net = trunk.net if isinstance(trunk, TrainedTrunk) else trunk
+    assert isinstance(net, Lite0)  # there is no other one
+    return net

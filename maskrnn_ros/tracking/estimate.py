@@ -50,7 +50,11 @@ class _Open:
 
 
 def estimate(
-    states: Mapping[int, InstanceState], view: View, config: Config, crew: Crew | None = None
+    states: Mapping[int, InstanceState],
+    view: View,
+    config: Config,
+    crew: Crew | None = None,
+    together: bool | None = None,
 ) -> dict[int, Estimate]:
     """Look for instances on the next frame; what is found of one depends on no other.
 
@@ -61,9 +65,12 @@ def estimate(
         view: The frame, and the flow between the two.
         config: All settings.
         crew: Who does it.
+        together: Whether the network looks at all of them at once; None: where the flow is on a GPU.
     """
     crew = crew or Crew()
-    if view.flow.device.type == "cpu":
+    if together is None:
+        together = view.flow.device.type != "cpu"
+    if not together:
         return dict(
             zip(states, crew.map(lambda state: _estimate_one(state, view, config), states.values()), strict=True)
         )

@@ -38,21 +38,20 @@ def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Li
 
 
 def enlarge_along_edges(
-    patches: Mapping[int, Patch], working: Tensor, image: UInt8Array, config: RefinementConfig, crew: Crew
+    patches: Mapping[int, Patch], working: UInt8Array, image: UInt8Array, config: RefinementConfig, crew: Crew
 ) -> dict[int, Likely]:
     """The same along the edges of the image, see ``model.refinement``.
 
     Args:
         patches: Probabilities at the working size, by id.
-        working: The working image, RGB, uint8 (3, h, w).
+        working: The working image, RGB, uint8 (h, w, 3).
         image: The input, RGB, uint8 (H, W, 3).
         config: Of the filter.
         crew: Who does it.
     """
     known = {i: patch for i, patch in patches.items() if patch.box is not None}
     values = _fetched({i: patch.values for i, patch in known.items()})
-    small = working.permute(1, 2, 0).cpu().numpy()
-    found = crew.map(lambda one: _refined(values[one[0]], one[1], small, image, config), known.items())
+    found = crew.map(lambda one: _refined(values[one[0]], one[1], working, image, config), known.items())
     return dict(zip(known, found, strict=True))
 
 
@@ -60,6 +59,10 @@ def _fetched(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]
     """Tensors as arrays; from a GPU in one transfer."""
     if all(value.device.type == "cpu" for value in values.values()):
         return {i: value.numpy() for i, value in values.items()}
+    return _fetched_at_once(values)
+
+
+def _fetched_at_once(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:
     fetched = torch.cat([value.flatten() for value in values.values()]).cpu().numpy()
     parts = np.split(fetched, np.cumsum([value.numel() for value in values.values()])[:-1])
     return {i: part.reshape(value.shape) for (i, value), part in zip(values.items(), parts, strict=True)}

@@ -418,7 +418,7 @@ class Session:
             return seed
         if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
             own = self._picture
-        image = own.image if own is not None else frame.image.permute(1, 2, 0).cpu().numpy()
+        image = own.image if own is not None else frame.pixels
         return seed.cut(image, frame.size, self._prompts)
 
     def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:

@@ -17,7 +17,7 @@ from maskrnn_ros.model.similarity import Nearest, nearest
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import SeedView
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.types import BoolArray, InstanceStatus
+from maskrnn_ros.types import BoolArray, InstanceStatus, UInt8Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,12 +29,19 @@ class PreparedFrame:
         size: (H, W) of the input image, pixels.
         image: RGB, uint8, (3, h, w), the working image.
         trunk: Computes the features when they are first asked for: before any seed no network runs.
+        host: The working image on the CPU, RGB, uint8, (h, w, 3), where the device is another one.
     """
 
     stamp_ns: int
     size: tuple[int, int]
     image: Tensor
     trunk: Trunk | None = None
+    host: UInt8Array | None = None
+
+    @property
+    def pixels(self) -> UInt8Array:
+        """The working image on the CPU, RGB, uint8, (h, w, 3), not to be written to."""
+        return self.image.permute(1, 2, 0).cpu().numpy() if self.host is None else self.host
 
     @functools.cached_property
     def features(self) -> Features:
@@ -58,6 +65,7 @@ class PreparedFrame:
         """Memory that it holds now, bytes; it grows when features are computed."""
         held = self.__dict__
         features = held["features"].nbytes if "features" in held else 0
+        features += 0 if self.host is None else self.host.nbytes
         return features + sum(_nbytes(held[name]) for name in ("image", "descriptors") if name in held)
 
 

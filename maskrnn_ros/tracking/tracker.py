@@ -55,6 +55,7 @@ class Tracker:
         network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
         threads: How many instances are worked on at a time.
+        together: Whether the network looks at all instances in one batch; None: on a GPU.
     """
 
     def __init__(
@@ -66,11 +67,13 @@ class Tracker:
         network: Network | None = None,
         announce: Callable[[str], None] = lambda line: None,
         threads: int = 1,
+        together: bool | None = None,
     ) -> None:
         self.config = config
         self.announce = announce
         self.stages = Stages()
         self._crew = Crew(threads)
+        self._together = together
         self._flow = flow
         self._device = device
         self._trunk = trunk
@@ -106,8 +109,10 @@ class Tracker:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             # what came from the caller is copied; what the resizing made is ours
             tensor = torch.tensor(image) if image is frame.image else torch.from_numpy(image)
-            tensor = tensor.to(self._device).permute(2, 0, 1).contiguous()
-        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
+            planar = tensor.to(self._device).permute(2, 0, 1).contiguous()
+        # what is fetched from a GPU again and again is better kept
+        host = None if planar.device.type == "cpu" else tensor.numpy()
+        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=planar, trunk=self._trunk, host=host)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
         """Step to the frame, then add the seed's new ids and correct its known ones; the others go on.
@@ -198,7 +203,7 @@ class Tracker:
             with self.stages.time("backbone"):
                 view.share()
         with self.stages.time("heads"):
-            found = estimate(states, view, self.config, self._crew)
+            found = estimate(states, view, self.config, self._crew, self._together)
             return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
@@ -224,7 +229,7 @@ class Tracker:
         seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
         patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
         if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._crew)
+            likely = enlarge_along_edges(patches, newest.pixels, image, self.config.refinement, self._crew)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel

@@ -21,8 +21,9 @@ from maskrnn_ros.model.network import (
     FrameCode,
     Hidden,
     apply_deltas,
-    crops_of,
+    crops_with,
     paste,
+    planes_in,
     region_of,
     scale_boxes,
     warp_hidden,
@@ -193,7 +194,7 @@ class View:
 
     def _look(self, looks: Sequence[Look]) -> list[Sight]:
         assert self._network is not None
-        seen, moved = (torch.cat(parts) for parts in zip(*(self._crops(one) for one in looks), strict=True))
+        seen, moved = self._crops(looks)
         hidden = None
         if any(one.hidden is not None for one in looks):
             zeros = next(torch.zeros_like(one.hidden) for one in looks if one.hidden is not None)
@@ -211,9 +212,10 @@ class View:
             for k, (one, (corners, presence)) in enumerate(zip(looks, located, strict=True))
         ]
 
-    def _crops(self, one: Look) -> tuple[Tensor, Tensor]:
-        first = torch.zeros(1, dtype=torch.int64, device=self.flow.device)
-        return crops_of(self.code, first, one.crop, one.planes, first, _in_cells(one.crop, one.cells))
+    def _crops(self, looks: Sequence[Look]) -> tuple[Tensor, Tensor]:
+        first = torch.zeros(len(looks), dtype=torch.int64, device=self.flow.device)
+        own = [planes_in(one.planes, first[:1], _in_cells(one.crop, one.cells)) for one in looks]  # each its own size
+        return crops_with(self.code, first, torch.cat([one.crop for one in looks]), torch.cat(own))
 
     def _located(self, looks: Sequence[Look]) -> list[tuple[Tensor, float]]:
         assert self._network is not None

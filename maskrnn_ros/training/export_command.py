@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of ``maskrnn export``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+_TEXT = """\
+Make the ONNX graphs of weights, which `engine: onnxruntime` and `auto` take. Each is compared with torch on random
+inputs. The graphs of the shipped weights ship; make those of your own after every training.
+"""
+_EPILOG = """\
+With neither --trunk nor --network the graphs of both shipped weights are made, else those of what is named.
+
+examples:
+  maskrnn export --network my.safetensors
+  maskrnn export --trunk my_trunk.safetensors --network my.safetensors --calibrate DAVIS --held-out bear,camel
+"""
+
+
+def add_export(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="Make the ONNX graphs of weights.",
+        description=_TEXT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_export)
+    add = parser.add_argument
+    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
+    add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
+    add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
+    add("--calibrate", type=Path, metavar="ROOT", help="make int8 graphs, too, calibrated on this data set (DAVIS)")
+    add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
+    add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
+    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from maskrnn_ros.config import from_flat
+    from maskrnn_ros.model.graphs import Exported, export
+
+    trunk, network = args.trunk, args.network
+    if trunk is None and network is None:
+        trunk = network = "shipped"
+    from_flat({"trunk.weights": trunk or "shipped", "network.weights": network or "shipped"})  # refuses what is neither
+    if args.held_out and args.calibrate is None:
+        raise ValueError("--held-out takes --calibrate, got none")
+    made: list[Exported] = []
+    for one in export(trunk, network, args.out):
+        made.append(one)
+        print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
+    if args.calibrate is not None:
+        from maskrnn_ros.training.quantise import Calibration, quantise
+
+        held_out = tuple(name for name in args.held_out.split(",") if name)
+        for one in quantise(
+            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunk, network, args.out
+        ):
+            made.append(one)
+            print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
+    if args.json is not None:
+        figures = [{**dataclasses.asdict(one), "file": str(one.file)} for one in made]
+        args.json.write_text(json.dumps({"graphs": figures}, indent=2) + "\n")
+    return 0
+
+
+def _what(one: Any) -> str:
+    return f"{one.file}  {one.size} bytes"

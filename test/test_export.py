@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``maskrnn export``: graphs of one's own weights, in float32 and in int8, that the tracker then takes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import world
+from engine_bench import Copies, copied, models
+
+from maskrnn_ros import cli
+from maskrnn_ros.model import engine
+from maskrnn_ros.model.engine import OnnxTrunk
+from maskrnn_ros.model.graphs import DIGEST, digest_of, streams_graph, trunk_graph
+from maskrnn_ros.model.weights import SHIPPED, TRUNK, load_network, load_trunk, save_weights
+from maskrnn_ros.training.quantise import Calibration, quantise
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("sympy")
+
+FRAMES = 11
+
+
+def data_set(root: Path) -> Path:
+    """Two clips, and a third whose images cannot be read: it is held out."""
+    for name in ("first", "second", "third"):
+        images, masks = (root / part / name for part in ("JPEGImages", "Annotations"))
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(FRAMES):
+            picture = cv2.resize(world.image(number), (256, 192))[..., ::-1]
+            cv2.imwrite(str(images / f"{number:05d}.jpg"), picture[:, ::-1] if name == "second" else picture)
+            marked = (world.labels(number) == 1).astype(np.uint8) * 255
+            mask = cv2.resize(marked, (256, 192), interpolation=cv2.INTER_NEAREST)
+            cv2.imwrite(str(masks / f"{number:05d}.png"), mask[:, ::-1] if name == "second" else mask)
+            if name == "third":
+                (images / f"{number:05d}.jpg").write_bytes(b"nothing")
+    return root
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
+    """Weights that nobody has graphs of."""
+    monkeypatch.setattr(engine, "adds_8_bit_products", lambda: True)
+    (tmp_path / "own").mkdir()
+    copies = copied(tmp_path / "own", graphs="none")
+    trunk, network = load_trunk(), load_network()
+    for module, file in ((trunk, copies.trunk), (network, copies.network)):
+        next(module.parameters()).data.mul_(1.01)  # type: ignore[attr-defined]
+        save_weights(module, file)  # type: ignore[arg-type]
+    return copies
+
+
+def test_graphs_of_own_weights_are_made_beside_them_and_taken(own: Copies, tmp_path: Path, capsys) -> None:
+    shipped = {file: file.read_bytes() for file in TRUNK.parent.glob("*.onnx")}
+    assert models(**own.settings).engine == "torch"
+    figures = tmp_path / "figures.json"
+    weights = ["--trunk", str(own.trunk), "--network", str(own.network)]
+    assert cli.main(["export", *weights, "--json", str(figures)]) == 0
+    made = json.loads(figures.read_text())["graphs"]
+    names = ["trunk.onnx", "fast.encode.onnx", "fast.streams.onnx"]
+    assert [Path(one["file"]) for one in made] == [own.trunk.with_name(name) for name in names]
+    assert all(one["difference"] < 1e-4 * one["scale"] and one["scale"] > 1 for one in made)
+    assert all(one["size"] == Path(one["file"]).stat().st_size for one in made)
+    said = capsys.readouterr().out
+    assert all(name in said for name in names) and "differs from torch by at most" in said
+    found = models(**own.settings)
+    assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == "float32"
+    assert {file: file.read_bytes() for file in TRUNK.parent.glob("*.onnx")} == shipped  # nobody touched those
+
+
+def test_int8_graphs_are_calibrated_on_the_clips_that_are_not_held_out(own: Copies, tmp_path: Path, capsys) -> None:
+    root, weights = data_set(tmp_path / "davis"), ["--trunk", str(own.trunk), "--network", str(own.network)]
+    assert cli.main(["export", *weights, "--calibrate", str(root), "--held-out", "third"]) == 0
+    assert capsys.readouterr().out.count("differs from float32 by") == 2
+    for graph, file in ((trunk_graph(own.trunk, "int8"), own.trunk), (streams_graph(own.network, "int8"), own.network)):
+        model = onnx.load(str(graph))
+        assert {entry.key: entry.value for entry in model.metadata_props} == {DIGEST: digest_of(file)}
+        kinds = [node.op_type for node in model.graph.node]
+        assert "QLinearConv" in kinds and "Conv" not in kinds and "DynamicQuantizeLinear" not in kinds
+    found = models(**own.settings)
+    assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == "int8"
+    image = torch.from_numpy(world.image(0)).permute(2, 0, 1).contiguous()
+    exact = load_trunk(str(own.trunk)).features(image)
+    for one, other in zip(found.trunk.features(image).maps, exact.maps, strict=True):
+        assert (one.float() - other.float()).abs().mean() < 0.4 * other.float().abs().mean()
+    # the third clip is not even read: it could not be
+    assert cli.main(["export", *weights, "--calibrate", str(root)]) == 2
+
+
+def test_the_streams_that_ship_have_seven_bits_and_the_trunk_eight() -> None:
+    largest = {}
+    for file in (trunk_graph(TRUNK, "int8"), streams_graph(SHIPPED, "int8")):
+        model = onnx.load(str(file))
+        convolutions = {node.input[3] for node in model.graph.node if node.op_type == "QLinearConv"}
+        weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in convolutions]
+        assert all(values.dtype == np.int8 for values in weights)
+        largest[file.name] = max(int(np.abs(values.astype(int)).max()) for values in weights)
+    assert largest["trunk.int8.onnx"] > 100 and largest["fast.streams.int8.onnx"] <= 64
+
+
+def test_calibrating_again_gives_the_same_graph(own: Copies, tmp_path: Path) -> None:
+    calibration = Calibration(root=data_set(tmp_path / "davis"), held_out=("second", "third"))
+    assert cli.main(["export", "--network", str(own.network)]) == 0
+    made = []
+    for _ in range(2):
+        list(quantise(calibration, None, str(own.network)))
+        made.append(streams_graph(own.network, "int8").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
+    out = tmp_path / "some" / "folder"
+    assert cli.main(["export", "--out", str(out)]) == 0
+    assert {file.name for file in out.iterdir()} == {
+        "trunk.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
+    }  # fmt: skip
+    for file in out.iterdir():
+        one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))
+        assert [node.op_type for node in one.graph.node] == [node.op_type for node in other.graph.node]
+
+
+@pytest.mark.parametrize("package", ["onnx", "sympy"])
+def test_a_package_that_is_missing_is_named_in_one_line(
+    package: str, own: Copies, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = data_set(tmp_path / "davis")
+    monkeypatch.setitem(sys.modules, package, None)
+    arguments = ["--network", str(own.network), "--calibrate", str(root), "--held-out", "third"]
+    assert cli.main(["export", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"pip install {package}" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--held-out", "first"], "--held-out takes --calibrate"),
+        (["--calibrate", "ROOT", "--held-out", "fourth"], "found no 'fourth'"),
+        (["--calibrate", "ROOT", "--held-out", "first,second,third"], "all are held out"),
+        (["--calibrate", "nowhere"], "nowhere"),
+        (["--network", "my.onnx"], "network.weights must be shipped or a .safetensors file"),
+        (["--network", "absent.safetensors"], "absent.safetensors cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(arguments: list[str], said: str, tmp_path: Path, capsys) -> None:
+    root = data_set(tmp_path / "davis")
+    arguments = [str(root) if word == "ROOT" else word for word in arguments]
+    assert cli.main(["export", "--out", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

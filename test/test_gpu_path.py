@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a GPU would run, on the CPU: instances in one batch, one transfer each way, half precision, torch.compile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import world
+from engine_bench import CPU, SHAPES, least_overlap, models, run, tracker
+
+from maskrnn_ros.config import with_values
+from maskrnn_ros.model.compiled import Compiled
+from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.trunk import net_of
+from maskrnn_ros.tracking import Tracker, outputs
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.types import Box
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("localization", [False, True])
+def test_a_batch_says_what_one_by_one_says(engine: str, localization: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    found = models(engine=engine, precision="float32")
+    looked: list[int] = []
+    streams = type(found.network).streams
+    monkeypatch.setattr(
+        type(found.network),
+        "streams",
+        lambda net, seen, *others: looked.append(len(seen)) or streams(net, seen, *others),
+    )
+    pair = [tracker(found, together=together) for together in (False, True)]
+    for one in pair:
+        one.config = with_values(one.config, network__localization=localization)
+    alone = run(pair[0])
+    assert looked == [1] * 15
+    looked.clear()
+    at_once = run(pair[1])
+    assert looked == [3] * 5
+    assert least_overlap(alone, at_once) > 0.995
+    for i in (1, 2, 3):
+        one, other = (each.states[i] for each in pair)
+        torch.testing.assert_close(one.probability, other.probability, atol=1e-2, rtol=0)
+        torch.testing.assert_close(one.hidden.state, other.hidden.state, atol=1e-2, rtol=0)
+
+
+def test_in_a_batch_each_keeps_its_own_hidden_state_also_one_that_begins_anew() -> None:
+    found = models(engine="torch")
+    alone, at_once = (tracker(found, together=together) for together in (False, True))
+    for one in (alone, at_once):
+        one.seed(world.seed(0, 1, 2, shapes=SHAPES), world.frame(0, SHAPES))
+        one.step(world.frame(1, SHAPES))
+        one.seed(world.seed(2, 3, shapes=SHAPES), world.frame(2, SHAPES))
+        one.step(world.frame(3, SHAPES))
+    for i in (1, 2, 3):
+        torch.testing.assert_close(
+            alone.states[i].hidden.state, at_once.states[i].hidden.state, atol=1e-3, rtol=0
+        )  # 3 had none, 1 and 2 had
+
+
+def test_masks_are_fetched_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[torch.Size] = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(tensor.shape) or cpu(tensor))
+    values = {i: torch.rand(i + 2, 5 * i) for i in (1, 4, 9)}
+    found = outputs._fetched_at_once(values)
+    assert len(fetched) == 1
+    assert list(found) == [1, 4, 9]
+    assert all(np.array_equal(found[i], values[i].numpy()) for i in values)
+    # and it is what is taken where the patches are not on the CPU
+    monkeypatch.setattr(outputs, "_fetched_at_once", lambda values: {i: np.zeros(v.shape) for i, v in values.items()})
+    patch = Patch(torch.empty(4, 4, device="meta"), Box(0, 0, 4, 4), (8, 8))
+    assert outputs.enlarge({7: patch}, (8, 8))[7].probability.shape == (5, 5)
+
+
+def test_a_frame_is_sent_to_the_device_once_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU: nothing can be fetched from it at all."""
+    frame = world.frame(0)
+    away = Tracker(world.WARP_ONLY, world.ExactFlow(), torch.device("meta"))
+    sent: list[str] = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where: sent.append(str(*where)) or to(tensor, *where))
+    prepared = away.prepare(frame)
+    assert sent == ["meta"] and prepared.image.device.type == "meta"
+    assert np.array_equal(prepared.pixels, frame.image)
+    assert prepared.nbytes == 2 * frame.image.nbytes  # both are held
+    here = Tracker(world.WARP_ONLY, world.ExactFlow(), CPU).prepare(frame)
+    assert here.host is None and np.array_equal(here.pixels, frame.image) and here.nbytes == frame.image.nbytes
+
+
+def test_float16_computes_in_half_and_says_nearly_the_same() -> None:
+    exact, half = models(engine="torch"), models(precision="float16")
+    assert half.engine == "torch" and isinstance(half.network, FastNet)
+    for parameter in (*net_of(half.trunk).parameters(), *half.network.parameters()):
+        assert parameter.dtype == torch.float16
+    assert {value.dtype for value in half.trunk.start.state_dict().values()} == {torch.float32}  # heads are trained
+    pair = [tracker(exact), tracker(half, together=True)]
+    one, other = (run(each) for each in pair)
+    assert least_overlap(one, other) > 0.97
+    state = pair[1].states[1]
+    assert state.probability.dtype == state.hidden.state.dtype == torch.float32
+    assert not torch.equal(state.hidden.state, pair[0].states[1].hidden.state)  # or nothing was in half
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compile_gives_every_frozen_function_to_torch_with_its_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    calls: list[str] = []
+    last: list[Any] = []
+
+    def compile_(function: Any, mode: str) -> Any:
+        asked.append((function.__qualname__, mode))
+
+        def compiled(*inputs: torch.Tensor) -> Any:
+            calls.append(function.__qualname__)
+            for value in last:
+                value.fill_(float("nan"))  # as the replay of a CUDA graph does
+            found = list(function(*inputs))
+            if mode == "reduce-overhead":
+                last[:] = found
+            return found
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    found = models(compile=mode)
+    assert found.engine == "torch"
+    masks = run(tracker(found, together=True))
+    names = {"Lite0.forward", "FastNet.encoded", "FastNet.streamed"}
+    assert {name for name, _ in asked} == names == set(calls) and len(asked) == 3
+    assert {mode for _, mode in asked} == {mode}
+    assert least_overlap(masks, run(tracker(models(engine="torch"), together=True))) > 0.995
+
+
+def test_without_compile_torch_compile_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **keywords: pytest.fail("asked"))
+    run(tracker(models(engine="torch")), 2)
+
+
+def test_what_learns_is_neither_traced_nor_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **keywords: pytest.fail("asked"))
+    layer = torch.nn.Conv2d(1, 1, 1)
+    out = Compiled(layer, lambda x: [layer(x)], "default")(torch.ones(1, 1, 2, 2))
+    out[0].sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_torch_compile_itself_takes_a_function_of_several_sizes() -> None:
+    """The real compiler, in the backend that needs no C++ compiler."""
+    layer = torch.nn.Conv2d(2, 3, 3).requires_grad_(False)
+    compiled = Compiled(layer, lambda x: [layer(x).relu()], "default")
+    real = torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, mode: real(function, backend="eager"))
+        for size in (5, 9):
+            x = torch.rand(1, 2, size, size)
+            torch.testing.assert_close(compiled(x)[0], layer(x).relu())
