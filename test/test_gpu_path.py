@@ -10,12 +10,14 @@ import pytest
 import torch
 import world
 from engine_bench import CPU, SHAPES, least_overlap, models, run, tracker
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskrnn_ros.config import with_values
 from maskrnn_ros.model.compiled import Compiled
 from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.tracking import Tracker, outputs
+from maskrnn_ros.tracking import Tracker, estimate, gate, outputs, view
+from maskrnn_ros.tracking import patch as patch_module
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box
 
@@ -75,6 +77,52 @@ def test_masks_are_fetched_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(outputs, "_fetched_at_once", lambda values: {i: np.zeros(v.shape) for i, v in values.items()})
     patch = Patch(torch.empty(4, 4, device="meta"), Box(0, 0, 4, 4), (8, 8))
     assert outputs.enlarge({7: patch}, (8, 8))[7].probability.shape == (5, 5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 1.0])
+def test_a_box_that_is_read_at_once_is_the_box(share: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for size in ((1, 1), (7, 30), (31, 8), (40, 60)):
+        for _ in range(10):
+            values = torch.rand(size, generator=generator)
+            assert gate.box_at_once(values < share) == Box.of_mask((values < share).numpy())
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read from tensors one by one: on a GPU each is a wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero")
+        return func(*args, **(kwargs or {}))
+
+
+def test_few_numbers_are_read_for_each_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, reads = models(engine="torch"), Reads()
+    monkeypatch.setattr(Compiled, "__call__", lambda compiled, *inputs: compiled._function(*inputs))
+    for module in (estimate, patch_module, view):
+        monkeypatch.setattr(module, "box_of", lambda values, at=0.5: gate.box_at_once(values >= at))
+    tolist = torch.Tensor.tolist
+
+    def noted(tensor: torch.Tensor) -> Any:
+        reads.count += 1
+        return tolist(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", noted)
+    counts = []
+    for ids in ((1,), (1, 2, 3)):
+        one = tracker(found, together=True)
+        one.seed(world.seed(0, *ids, shapes=SHAPES), world.frame(0, SHAPES))
+        prepared = one.prepare(world.frame(1, SHAPES))
+        reads.count = 0
+        with reads:
+            one.advance(prepared)
+        assert all(state.frames_unseen == 0 for state in one.states.values())
+        counts.append(reads.count)
+    assert counts[1] - counts[0] <= 2 * 9 and counts[0] <= 9 + 2, counts
 
 
 def test_a_frame_is_sent_to_the_device_once_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
