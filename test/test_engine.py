@@ -301,7 +301,8 @@ def test_an_instance_that_comes_or_goes_leaves_the_others_bit_identical() -> Non
     same(pair, more, (1, 2))
 
 
-def test_the_thread_beside_the_stream_gets_a_trunk_that_says_the_same() -> None:
-    trunk, image = of("float32")[0], picture(90, 160)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_thread_beside_the_stream_gets_a_trunk_that_says_the_same(precision: str) -> None:
+    trunk, image = of(precision)[0], picture(90, 160)
     for one, other in zip(trunk.aside().features(image).maps, trunk.features(image).maps, strict=True):
         assert torch.equal(one, other)
