@@ -593,7 +593,7 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
         bench.seed(world.labels(0), world.stamp_ns(0))
         assert bench.image(0).instances[0].encoding == MaskEncoding.RLE
         for name, value, text in (
-            ("working_size", 64, "takes effect at configure only"),
+            ("compressed", True, "takes effect at configure only"),
             ("mask_encoding", "gif", "must be one of none, mono8"),
             ("gate.enlarge", 0.5, "gate.enlarge"),
             ("catch_up.max_s", 1, "expected 'Type.DOUBLE' got 'Type.INTEGER'"),

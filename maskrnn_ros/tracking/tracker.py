@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import MappingProxyType
 
 import cv2
@@ -13,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.engine import Network, load_models
 from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.quality import at_level, working_size
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.rescale import rescaled_frame, rescaled_states
 from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -53,6 +56,7 @@ class Tracker:
         trunk: Computes the features of a frame; without one there is neither matching nor adaptation.
         network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
+        make_flow: Makes another estimator where settings of the flow change; None stays with the one given.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class Tracker:
         trunk: Trunk | None = None,
         network: Network | None = None,
         announce: Callable[[str], None] = lambda line: None,
+        make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
     ) -> None:
         self.config = config
         self.announce = announce
         self.stages = Stages()
         self._flow = flow
+        self._make_flow = make_flow
         self._device = device
         self._trunk = trunk
         self._network = network
@@ -92,6 +98,27 @@ class Tracker:
     def newest(self) -> PreparedFrame | None:
         """The frame that the states belong to."""
         return self._newest
+
+    @torch.no_grad()
+    def configure(self, config: Config, picture: Frame | None = None) -> None:
+        """Take new values of live settings between two frames; instances go on, whatever size they are worked on at.
+
+        Other states than the tracker's own, of seeds that catch up, would stay at the old size: there must be none.
+
+        Args:
+            config: All settings.
+            picture: The newest frame as it came, where that is at hand; else its working image is resized.
+        """
+        if config.flow != self.config.flow and self._make_flow is not None:
+            self._flow = self._make_flow(config.flow)
+        self.config = config
+        newest = self._newest
+        size = working_size(newest.size, config.working_size) if newest is not None else (0, 0)
+        if newest is None or size == newest.image.shape[1:]:
+            return
+        is_newest = picture is not None and picture.stamp_ns == newest.stamp_ns
+        self._newest = self.prepare(picture) if picture is not None and is_newest else rescaled_frame(newest, size)
+        self._states = rescaled_states(self._states, size, self._trunk)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size and onto the device."""
@@ -352,14 +379,16 @@ class Tracker:
 
 
 def build_tracker(config: Config) -> Tracker:
-    """The tracker that the config describes; node, replay and command line all get theirs here.
+    """The tracker that the config describes, at its level of quality; node, replay and command line get theirs here.
 
     Raises:
         RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
+    config = at_level(config, config.quality)
     device = choose_device(config.device)
     models = load_models(config, device)
-    return Tracker(config, build_flow(config.flow, device), device, models.trunk, models.network)
+    make_flow = partial(build_flow, device=device)
+    return Tracker(config, make_flow(config.flow), device, models.trunk, models.network, make_flow=make_flow)
 
 
 def choose_device(name: str) -> torch.device:
@@ -393,16 +422,6 @@ def set_threads(number: int) -> None:
     if number:
         torch.set_num_threads(number)
         cv2.setNumThreads(number)
-
-
-def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(h, w) that the tracker works on: the longer side at most ``longest``, never scaled up.
-
-    >>> working_size((480, 854), 448)
-    (252, 448)
-    """
-    scale = min(1.0, longest / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
