@@ -43,7 +43,7 @@ def test_a_level_sets_what_has_its_default_and_leaves_what_the_user_says() -> No
 def test_costs_ascend_with_the_levels_and_count_the_pixels_that_are_there() -> None:
     costs = [relative_cost(at_level(Config(), level), (1080, 1920)) for level in LEVELS]
     assert costs == sorted(set(costs))
-    assert costs[0] / costs[1] == pytest.approx((384 / 512) ** 2)
+    assert (384 / 512) ** 2 < costs[0] / costs[1] < 1.0  # not all of a step grows with the pixels
     assert relative_cost(at_level(Config(), "low"), (240, 320)) == relative_cost(Config(), (240, 320))
     raft = with_values(Config(), flow__backend="raft")
     other = with_values(raft, flow__preset="medium")
@@ -176,7 +176,7 @@ def test_steps_are_told_with_their_reason_and_never_pass_the_level_that_is_set()
     tuning = Tuning(with_values(Config(), max_latency_ms=40.0))
     assert told(tuning, 61.0, WINDOW + SETTLING) == ["quality medium -> low: p90 61 ms over max_latency_ms 40"]
     assert tuning.settings.working_size == 384
-    assert told(tuning, 10.0, 1000) == ["quality low -> medium: p90 10 ms with max_latency_ms 40, about 18 ms expected"]
+    assert told(tuning, 10.0, 1000) == ["quality low -> medium: p90 10 ms with max_latency_ms 40, about 15 ms expected"]
     assert tuning.settings.working_size == 512
 
 
