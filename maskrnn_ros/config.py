@@ -90,8 +90,8 @@ class FlowConfig(Checked):
     # medium takes five times as long for masks no better: J .800 F .783 on held out clips, ultrafast J .797 F .782
     preset: str = setting(
         "ultrafast",
-        "Effort of dis, and of epicflow's matches; medium is the most exact, ultrafast costs a fifth of it. Another "
-        "value than the default holds at all levels of quality.",
+        "Effort of dis, and of epicflow's matches; medium is the most exact, ultrafast takes a fifth of its time or "
+        "less. Another value than the default holds at all levels of quality.",
         choices=("ultrafast", "fast", "medium"),
         live=True,
     )
