@@ -176,7 +176,7 @@ def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.Monke
     with NodeBench(adaptation__mode="off") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
-        monkeypatch.setattr("maskrnn_ros.tracking.tracker.load_trunk", lambda *_: load_trunk("absent.safetensors"))
+        monkeypatch.setattr("maskrnn_ros.model.engine.load_trunk", lambda *_: load_trunk("absent.safetensors"))
         assert bench.node.trigger_configure().name == "FAILURE"
         monkeypatch.undo()
         assert bench.node.trigger_configure().name == "SUCCESS"
