@@ -8,7 +8,6 @@ GPU, torch. An instance's own head, which is trained while the stream goes on, i
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +18,16 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
-from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import (
+    DIGEST,
+    NEAREST,
+    digest_of,
+    encode_graph,
+    streams_graph,
+    trunk_graph,
+)
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
 from maskrnn_ros.model.trunk import Trunk
@@ -99,7 +106,7 @@ def _in_torch(config: Config, trunk: Trunk | None, network: FastNet | None) -> M
 
 def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
     """In int8 where that is asked for, or else is to be had on a CPU."""
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or len(cores())
     runtime = _Runtime(device, threads)
     weights = trunk_file(config.trunk.weights)
     precision = config.precision
@@ -136,6 +143,10 @@ class _Runtime:
         options.intra_op_num_threads = self.threads
         # a thread that spins while it waits takes the core from torch, OpenCV and the callbacks
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        first, *places = places_of(self.threads) or [None]  # the first thread is whoever calls
+        if places:
+            numbers = ";".join(str(place + 1) for place in places if place is not None)
+            options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
         options.log_severity_level = 3
         there = onnxruntime.get_available_providers()
         providers = [name for name in _PROVIDERS[self.device.type] if name in there]
@@ -146,17 +157,23 @@ class _Runtime:
         found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
         if weights is not None and found != digest_of(weights):
             raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")
-        return _Session(made)
+        return _Session(made, first if places else None)
 
     def on_one_core(self) -> _Runtime:
         return dataclasses.replace(self, threads=1)
 
 
 class _Session:
-    """Calls a graph with tensors; on the CPU nothing is copied on the way in."""
+    """Calls a graph with tensors; on the CPU nothing is copied on the way in.
 
-    def __init__(self, session: Any) -> None:
+    Args:
+        session: Of onnxruntime.
+        core: Where whoever calls has to be meanwhile: the other threads of the session have the other cores.
+    """
+
+    def __init__(self, session: Any, core: int | None = None) -> None:
         self._session = session
+        self._core = core
         self._names = [value.name for value in session.get_inputs()]
 
     def __call__(self, *inputs: Tensor | npt.NDArray[Any]) -> list[Tensor]:
@@ -164,7 +181,9 @@ class _Session:
             name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
             for name, value in zip(self._names, inputs, strict=True)
         }
-        return [torch.from_numpy(value) for value in self._session.run(None, feed)]
+        with seat(self._core):
+            found = self._session.run(None, feed)
+        return [torch.from_numpy(value) for value in found]
 
 
 class OnnxTrunk:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+
+from maskrnn_ros.cores import places_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,7 +30,8 @@ class Crew:
     def __init__(self, size: int = 1) -> None:
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
-            self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="crew")
+            places = iter(places_of(size))
+            self._pool = ThreadPoolExecutor(size, "crew", initializer=lambda: _stay_on(next(places, None)))
             weakref.finalize(self, self._pool.shutdown, wait=False)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -36,6 +40,11 @@ class Crew:
         if self._pool is None or len(todo) < 2:
             return [_without_gradient(function, item) for item in todo]
         return list(self._pool.map(lambda item: _without_gradient(function, item), todo))
+
+
+def _stay_on(core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})  # of this thread alone
 
 
 def _without_gradient(function: Callable[[T], R], item: T) -> R:

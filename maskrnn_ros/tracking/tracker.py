@@ -106,7 +106,7 @@ class Tracker:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             # what came from the caller is copied; what the resizing made is ours
             tensor = torch.tensor(image) if image is frame.image else torch.from_numpy(image)
-            tensor = tensor.to(self._device).permute(2, 0, 1).contiguous()
+            tensor = tensor.to(self._device).permute(2, 0, 1)  # the memory stays as it is: OpenCV reads it, too
         return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:

@@ -122,7 +122,7 @@ class View:
     def code(self) -> FrameCode:
         """What all instances share. The way to the next frame is not known yet: its magnitude is zero."""
         assert self._network is not None
-        back = torch.linalg.vector_norm(self.coarse_flow[0], dim=0)
+        back = torch.hypot(*self.coarse_flow[0])
         magnitudes = torch.stack([back, torch.zeros_like(back)])
         if not self._config.flow_stream:
             magnitudes = torch.zeros_like(magnitudes)
