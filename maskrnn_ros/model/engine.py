@@ -246,8 +246,9 @@ class OnnxNetwork:
     def __init__(self, network: FastNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self.weights: Tensor = network.weights
         self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
-        self._encode = runtime.session(encode_graph(weights), weights)
-        # each call is of one instance, and several instances are worked on at a time
+        # beside it the descriptors are made on another core; and of the streams each call is of one instance, and
+        # several instances are worked on at a time
+        self._encode = runtime.on_one_core().session(encode_graph(weights), weights)
         self._streams = runtime.on_one_core().session(streams_graph(weights, precision), weights)
 
     def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:

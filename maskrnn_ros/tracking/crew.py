@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from maskrnn_ros.cores import places_of
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K")
 
 
 class Crew:
@@ -40,6 +41,18 @@ class Crew:
         if self._pool is None or len(todo) < 2:
             return [_without_gradient(function, item) for item in todo]
         return list(self._pool.map(lambda item: _without_gradient(function, item), todo))
+
+    def call(self, *functions: Callable[[], R]) -> list[R]:
+        """What each of some functions returns."""
+        return self.map(_called, functions)
+
+    def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
+        """The same for the values of a mapping."""
+        return dict(zip(items, self.map(function, items.values()), strict=True))
+
+
+def _called(function: Callable[[], R]) -> R:
+    return function()
 
 
 def _stay_on(core: int | None) -> None:

@@ -196,10 +196,11 @@ class Tracker:
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
-                view.share()
+                view.share(self._crew)
         with self.stages.time("heads"):
             found = estimate(states, view, self.config, self._crew)
-            return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
+            pairs = {i: (state, found[i]) for i, state in states.items()}
+            return self._crew.map_values(lambda pair: self._carried(*pair, view, per_second, images), pairs)
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
