@@ -24,6 +24,7 @@ DEPENDENCIES = [
     "PyYAML",
     "matplotlib",
     "numpy>=1.21",
+    "onnxruntime",
     "opencv-python-headless<5",  # 5 changed the type numbers that cv_bridge uses
     "pillow",
     "rosbags>=0.10",

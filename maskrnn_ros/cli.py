@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
+from maskrnn_ros.benchmark.command import add_benchmark
 from maskrnn_ros.config import Config, load
 from maskrnn_ros.seed_ui.command import add_seed_ui
 from maskrnn_ros.training.command import add_train
@@ -40,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_track, _add_evaluate, _add_bag, _add_seed, add_seed_ui, add_train, _add_weights):
+    ours = (_add_demo, _add_track, _add_evaluate, add_benchmark, _add_bag, _add_seed, add_seed_ui)
+    for add in (*ours, add_train, _add_weights):
         add(commands)
     return parser
 

@@ -376,6 +376,13 @@ class Config(Checked):
         "ship with the shipped weights); auto: onnxruntime on a CPU where it can, else torch.",
         choices=("auto", "torch", "onnxruntime"),
     )
+    precision: str = setting(
+        "auto",
+        "Numbers that the networks compute in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
+        "product instructions, masks as good); float16 (torch, for GPUs); auto: int8 on a CPU where its graphs are, "
+        "else float32.",
+        choices=("auto", "float32", "float16", "int8"),
+    )
     quality: str = setting(
         "medium",
         "Level that sets working_size and flow.preset, where these have their defaults: low is the fastest, high the "

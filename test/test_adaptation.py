@@ -13,7 +13,7 @@ import world
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.backbone import Lite0, pixels_of
-from maskrnn_ros.model.head import STRIDE, head_log_odds
+from maskrnn_ros.model.head import STRIDE
 from maskrnn_ros.model.matching import describe
 from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import Adapter, Cancelled, SeedView, _AdamW, adapt, augment
@@ -44,7 +44,7 @@ def seed_view(trunk: Lite0, number: int = 0, instance_id: int = 1) -> SeedView:
 def agreement(head: torch.nn.Module, trunk: Lite0, seed: SeedView) -> float:
     maps = [map_[None].float() for map_ in trunk.features(seed.image).maps]
     rows, columns = maps[0].shape[2:]
-    found = pixels_of(head_log_odds(head, maps, Box(0, 0, columns, rows)), STRIDE, tuple(seed.share.shape)) > 0
+    found = pixels_of(head.frozen.log_odds(maps, Box(0, 0, columns, rows)), STRIDE, tuple(seed.share.shape)) > 0
     true = seed.share > 0.5
     return float((found & true).sum() / (found | true).sum())
 

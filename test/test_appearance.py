@@ -20,7 +20,8 @@ from maskrnn_ros.model.weights import load_lite0, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.evidence import find_again
-from maskrnn_ros.types import Frame, InstanceStatus
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.types import Box, Frame, InstanceStatus
 
 MODES = ["off", "blocking", "network"]
 
@@ -270,7 +271,8 @@ def test_a_return_must_be_large_and_sure(side: int, value: float, found: bool) -
     probability = torch.zeros(60, 80)
     probability[10 : 10 + side, 20 : 20 + side] = value
     probability[50:52, 70:72] = 1.0  # a sure speck elsewhere is left out
-    out = find_again(probability, 400.0, world.QUICK)
+    everywhere = Box(0, 0, 80, 60)
+    out = find_again(Patch(probability, everywhere, (60, 80)), 400.0, world.QUICK)
     expected = probability.clone()
     expected[50:52, 70:72] = 0.0
     assert torch.equal(out.full, expected if found else torch.zeros(60, 80))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import warp
 from maskrnn_ros.model.backbone import STRIDES, cells_of, pixels_of
-from maskrnn_ros.model.head import Head, head_log_odds
+from maskrnn_ros.model.head import Head
 from maskrnn_ros.tracking.patch import Patch, cells_in, enlarged
 from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.tracking.view import View
@@ -69,7 +69,7 @@ def test_a_head_says_of_some_cells_what_it_says_of_all(cells: Box) -> None:
     head = Head(8, generator).requires_grad_(False)
     head.last.weight.mul_(30)
     whole = head(maps)[0].clamp(-8, 8)
-    torch.testing.assert_close(head_log_odds(head, maps, cells), whole[cells.slices], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(head.frozen.log_odds(maps, cells), whole[cells.slices], atol=1e-4, rtol=1e-4)
 
 
 @given(boxes(), st.floats(0, 60), st.integers(0, 100))

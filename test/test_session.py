@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -371,6 +372,17 @@ def test_a_mask_of_nothing_but_255_is_one_new_instance_with_the_next_free_id() -
     assert admit(book, [255, 255]) == ((5,), False)
     book.remove([5])
     assert admit(book, [255, 0, 255]) == ((6,), False)
+
+
+def test_the_seeds_of_removed_instances_are_let_go() -> None:
+    book, held = IdBook(), []
+    for number in range(1, 4):
+        labels = np.full((2, 2), number, np.int32)
+        held.append(weakref.ref(labels))
+        book.admit(Seed(stamp_ns=number, labels=labels), Config())
+        del labels
+    book.remove((1, 3))
+    assert [reference() is not None for reference in held] == [False, True, False]
 
 
 def test_the_same_seed_twice_is_applied_once_while_its_instance_lives() -> None:

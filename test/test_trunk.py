@@ -17,7 +17,7 @@ from test_training_data import write_stills
 
 from maskrnn_ros.config import TrunkConfig, with_values
 from maskrnn_ros.files import write_labels
-from maskrnn_ros.model.head import HeadStart, head_log_odds
+from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
 from maskrnn_ros.tracking import adaptation
@@ -201,7 +201,7 @@ def test_a_seed_has_a_head_at_once_and_a_better_one_later() -> None:
     state = tracker.states[1]
     assert state.head is not None and state.promise is not None
     assert tracker.newest is not None
-    found = head_log_odds(state.head, [m[None].float() for m in tracker.newest.features.maps], Box(0, 0, 32, 24)) > 0
+    found = state.head.frozen.log_odds([m[None].float() for m in tracker.newest.features.maps], Box(0, 0, 32, 24)) > 0
     truth = torch.tensor(world.labels(0)[2::4, 2::4] == 1)
     assert (found & truth).sum() / (found | truth).sum() > 0.4, "texture of noise, which the trunk has never seen"
     state.promise.result()

@@ -18,8 +18,16 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
-from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import (
+    DIGEST,
+    NEAREST,
+    digest_of,
+    encode_graph,
+    streams_graph,
+    trunk_graph,
+)
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
 from maskrnn_ros.model.trunk import Trunk
@@ -60,38 +68,54 @@ class Models:
         engine: What runs them: torch or onnxruntime.
         trunk: None where nothing needs features.
         network: None where it is off.
+        threads: How many instances may be worked on at a time, each on one core.
     """
 
     engine: str
     trunk: Trunk | None
     network: Network | None
+    threads: int = 1
 
 
 def load_models(config: Config, device: torch.device) -> Models:
     """The networks that the config names, frozen, on the engine that it names.
 
     Raises:
-        RuntimeError: Weights or graphs cannot be read, or onnxruntime was asked for and is not there.
+        RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
+            not know the precision.
     """
     network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
     needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
     trunk = load_trunk(config.trunk.weights, device) if needs_features else None
-    if config.engine == "torch" or trunk is None or (config.engine == "auto" and device.type != "cpu"):
-        return Models("torch", trunk, network)
+    wants_torch = config.engine == "torch" or config.precision == "float16"
+    if wants_torch or trunk is None or (config.engine == "auto" and device.type != "cpu"):
+        return _in_torch(config, trunk, network)
     try:
         return _in_onnxruntime(config, device, trunk, network)
     except (ImportError, RuntimeError) as error:
-        if config.engine == "auto":
-            return Models("torch", trunk, network)
+        if config.engine == "auto" and config.precision != "int8":
+            return _in_torch(config, trunk, network)
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
 
-def _in_onnxruntime(config: Config, device: torch.device, trunk: Any, network: FastNet | None) -> Models:
-    runtime = _Runtime(device, config.threads or torch.get_num_threads())
+def _in_torch(config: Config, trunk: Trunk | None, network: FastNet | None) -> Models:
+    if config.precision == "int8":
+        raise RuntimeError("precision int8 needs engine onnxruntime, got torch")
+    return Models("torch", trunk, network)
+
+
+def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
+    """In int8 where that is asked for, or else is to be had on a CPU."""
+    threads = config.threads or len(cores())
+    runtime = _Runtime(device, threads)
     weights = trunk_file(config.trunk.weights)
-    fast_trunk = OnnxTrunk(trunk, runtime, weights)
-    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights))
-    return Models("onnxruntime", fast_trunk, fast_network)
+    precision = config.precision
+    if precision == "auto":
+        quantised = [trunk_graph(weights, "int8"), streams_graph(network_file(config.network.weights), "int8")]
+        precision = "int8" if device.type == "cpu" and all(file.is_file() for file in quantised) else "float32"
+    fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
+    fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
+    return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +143,10 @@ class _Runtime:
         options.intra_op_num_threads = self.threads
         # a thread that spins while it waits takes the core from torch, OpenCV and the callbacks
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        first, *places = places_of(self.threads) or [None]  # the first thread is whoever calls
+        if places:
+            numbers = ";".join(str(place + 1) for place in places if place is not None)
+            options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
         options.log_severity_level = 3
         there = onnxruntime.get_available_providers()
         providers = [name for name in _PROVIDERS[self.device.type] if name in there]
@@ -129,17 +157,23 @@ class _Runtime:
         found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
         if weights is not None and found != digest_of(weights):
             raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")
-        return _Session(made)
+        return _Session(made, first if places else None)
 
     def on_one_core(self) -> _Runtime:
         return dataclasses.replace(self, threads=1)
 
 
 class _Session:
-    """Calls a graph with tensors; on the CPU nothing is copied on the way in."""
+    """Calls a graph with tensors; on the CPU nothing is copied on the way in.
 
-    def __init__(self, session: Any) -> None:
+    Args:
+        session: Of onnxruntime.
+        core: Where whoever calls has to be meanwhile: the other threads of the session have the other cores.
+    """
+
+    def __init__(self, session: Any, core: int | None = None) -> None:
         self._session = session
+        self._core = core
         self._names = [value.name for value in session.get_inputs()]
 
     def __call__(self, *inputs: Tensor | npt.NDArray[Any]) -> list[Tensor]:
@@ -147,7 +181,9 @@ class _Session:
             name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
             for name, value in zip(self._names, inputs, strict=True)
         }
-        return [torch.from_numpy(value) for value in self._session.run(None, feed)]
+        with seat(self._core):
+            found = self._session.run(None, feed)
+        return [torch.from_numpy(value) for value in found]
 
 
 class OnnxTrunk:
@@ -157,14 +193,16 @@ class OnnxTrunk:
         trunk: In torch; what heads start with comes from it.
         runtime: Makes the sessions.
         weights: File that the graph must have been made from.
+        precision: float32 or int8.
     """
 
-    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path) -> None:
+    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self._trunk = trunk
         self._runtime = runtime
         self._weights = weights
-        self._features = runtime.session(trunk_graph(weights), weights)
-        self._nearest = runtime.session(NEAREST)
+        self._precision = precision
+        self._features = runtime.session(trunk_graph(weights, precision), weights)
+        self._nearest = runtime.on_one_core().session(NEAREST)
 
     @property
     def start(self) -> HeadStart | None:
@@ -192,7 +230,7 @@ class OnnxTrunk:
 
     def aside(self) -> Trunk:
         """See ``Trunk``."""
-        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights)
+        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights, self._precision)
 
 
 class OnnxNetwork:
@@ -202,13 +240,16 @@ class OnnxNetwork:
         network: In torch.
         runtime: Makes the sessions.
         weights: File that the graphs must have been made from.
+        precision: Of the streams, float32 or int8.
     """
 
-    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path) -> None:
+    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self.weights: Tensor = network.weights
         self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
-        self._encode = runtime.session(encode_graph(weights), weights)
-        self._streams = runtime.session(streams_graph(weights), weights)
+        # beside it the descriptors are made on another core; and of the streams each call is of one instance, and
+        # several instances are worked on at a time
+        self._encode = runtime.on_one_core().session(encode_graph(weights), weights)
+        self._streams = runtime.on_one_core().session(streams_graph(weights, precision), weights)
 
     def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:
         """See ``Network``."""

@@ -6,6 +6,7 @@
     fast.streams.onnx   K crops, hidden states                   -> log-odds, hidden states
     nearest.onnx        descriptors                              -> the most similar ones (``similarity``)
 
+Of the trunk and of the streams there are graphs in int8, too (``trunk.int8.onnx``, ``fast.streams.int8.onnx``).
 Sizes and K are free. A graph knows the weights that it was made from by their digest, so that one that was left behind
 by an older file is not taken. TensorRT and other runtimes read the same files.
 """
@@ -40,9 +41,9 @@ _SAMPLES = 4
 """Random inputs, of several sizes, on which a graph is compared with torch."""
 
 
-def trunk_graph(weights: Path) -> Path:
+def trunk_graph(weights: Path, precision: str = "float32") -> Path:
     """Where the trunk's graph lies, beside its weights."""
-    return weights.with_suffix(".onnx")
+    return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
 
 
 def encode_graph(weights: Path) -> Path:
@@ -50,9 +51,9 @@ def encode_graph(weights: Path) -> Path:
     return weights.with_suffix(".encode.onnx")
 
 
-def streams_graph(weights: Path) -> Path:
+def streams_graph(weights: Path, precision: str = "float32") -> Path:
     """Likewise, of the streams."""
-    return weights.with_suffix(".streams.onnx")
+    return weights.with_suffix(".streams.int8.onnx" if precision == "int8" else ".streams.onnx")
 
 
 def digest_of(weights: Path) -> str:
@@ -141,8 +142,8 @@ def _export_nearest(out: Path | None) -> Exported:
         helper.make_node("Cast", ["shifted"], ["unsigned"], to=TensorProto.UINT8),
         helper.make_node("Transpose", ["unsigned"], ["rows"], perm=[1, 0]),
         helper.make_node("MatMulInteger", ["rows", "keys", "shift"], ["whole"]),
-        helper.make_node("Cast", ["whole"], ["similarity"], to=TensorProto.FLOAT),
-        helper.make_node("TopK", ["similarity", "count"], ["best", "where"], axis=1, largest=1, sorted=0),
+        helper.make_node("TopK", ["whole", "count"], ["largest", "where"], axis=1, largest=1, sorted=0),
+        helper.make_node("Cast", ["largest"], ["best"], to=TensorProto.FLOAT),
     ]
     graph = helper.make_graph(
         nodes,

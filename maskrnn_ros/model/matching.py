@@ -18,10 +18,12 @@ is far below the temperature.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from maskrnn_ros.config import MatchingConfig
 from maskrnn_ros.model.backbone import Features, pixels_of
@@ -36,6 +38,9 @@ UNIT = 126
 
 _DEVIATION_FLOOR = 1e-3
 
+_NEAR = 4
+"""Cells about an instance that are all compared: what touches it is what it must be told from."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
@@ -44,10 +49,22 @@ class Reference:
     Args:
         descriptors: int8, (C, j, i): those of the frame, shared with whoever else uses them.
         share: float32, (j, i): share of each cell that the instance covers, 0..1.
+        every: Far from the instance only each so manieth cell is compared, in rows and in columns: there are more of
+            the background than it takes to know it.
     """
 
     descriptors: Tensor
     share: Tensor
+    every: int = 1
+
+    @functools.cached_property
+    def keys(self) -> tuple[Tensor, Tensor]:
+        """The cells that are compared: descriptors, int8 (C, m), and shares, float32 (m,)."""
+        kept = torch.zeros_like(self.share, dtype=torch.bool)
+        kept[:: self.every, :: self.every] = True
+        near = functional.max_pool2d(self.share[None], 2 * _NEAR + 1, 1, _NEAR)[0] > 0
+        which = (kept | near).flatten().nonzero()[:, 0]
+        return self.descriptors.flatten(1)[:, which].contiguous(), self.share.flatten()[which]
 
 
 def describe(features: Features) -> Tensor:
@@ -112,10 +129,9 @@ def match(
     target = window or Box(0, 0, size[1], size[0])
     queries = descriptors[(slice(None), *target.slices)].flatten(1)
     if window is None or config.radius >= max(size):
-        keys = [reference.descriptors.flatten(1) for reference in references]
-        shares = [reference.share.flatten() for reference in references]
-        best, where = nearest(queries, keys[0] if len(keys) == 1 else torch.cat(keys, dim=1), config.top_k)
-        share = shares[0] if len(shares) == 1 else torch.cat(shares)
+        keys = torch.cat([reference.keys[0] for reference in references], dim=1)
+        share = torch.cat([reference.keys[1] for reference in references])
+        best, where = nearest(queries, keys, config.top_k)
     else:
         best, where, share = _nearest_within(queries, references, target, size, config)
     weights = (best * (1 / (UNIT * UNIT * config.temperature))).softmax(dim=1)

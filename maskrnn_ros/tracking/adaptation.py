@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,9 +27,13 @@ from maskrnn_ros.config import AdaptationConfig
 from maskrnn_ros.model.backbone import Features, cells_of
 from maskrnn_ros.model.head import STRIDE, Head
 from maskrnn_ros.model.matching import STRIDE as MATCHING_STRIDE
+from maskrnn_ros.model.matching import Reference
 from maskrnn_ros.model.trunk import Trunk
 
 _WEIGHT_DECAY = 1e-3
+
+_NICE = 19
+"""Of the thread in the background: the lowest priority."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,9 +58,9 @@ class SeedView:
     origin: SeedView | None = None
 
     @functools.cached_property
-    def cells(self) -> Tensor:
-        """The share in the cells of the matching, float32 (j, i)."""
-        return cells_of(self.share, MATCHING_STRIDE)
+    def reference(self) -> Reference:
+        """The frame as the matching compares others with it."""
+        return Reference(self.descriptors, cells_of(self.share, MATCHING_STRIDE), every=2)
 
 
 class Cancelled(Exception):
@@ -242,7 +248,8 @@ class Adapter:
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
         if config.mode == "background":
-            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation")
+            self._trunk = trunk.aside()
+            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation", initializer=_give_way)
             self._finalizer = weakref.finalize(self, _end, self._pool, self._stop)
 
     def start(self, seeds: tuple[SeedView, ...]) -> Head | Future[Head]:
@@ -255,6 +262,12 @@ class Adapter:
         """Cancel what is trained in the background; Python would wait for it at the end of the process."""
         if self._pool is not None:
             self._finalizer()
+
+
+def _give_way() -> None:
+    """Take only what the stream leaves of the cores, where a thread can be told so: Linux."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _end(pool: ThreadPoolExecutor, stop: threading.Event) -> None:

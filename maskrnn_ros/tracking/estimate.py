@@ -11,7 +11,8 @@ import torch
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.network import CONTEXT, Hidden, scale_boxes
 from maskrnn_ros.model.network import STRIDE as FINE
-from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, has_evidence, planes, weigh
+from maskrnn_ros.tracking.crew import Crew
+from maskrnn_ros.tracking.evidence import Evidence, add_up, find_again, gather, gather_lost, has_evidence, planes, weigh
 from maskrnn_ros.tracking.gate import box_of, clip, enlarge
 from maskrnn_ros.tracking.patch import Patch, cells_in
 from maskrnn_ros.tracking.state import InstanceState
@@ -48,21 +49,35 @@ class _Open:
     look: Look
 
 
-def estimate(states: Mapping[int, InstanceState], view: View, config: Config) -> dict[int, Estimate]:
+def estimate(
+    states: Mapping[int, InstanceState], view: View, config: Config, crew: Crew | None = None
+) -> dict[int, Estimate]:
     """Look for instances on the next frame; what is found of one depends on no other.
+
+    On a CPU each goes its whole way on one core. On a GPU the network looks at all of them at once.
 
     Args:
         states: The instances on the frame before.
         view: The frame, and the flow between the two.
         config: All settings.
+        crew: Who does it.
     """
+    if view.flow.device.type == "cpu":
+        crew = crew or Crew()
+        alone = crew if len(states) == 1 else None  # the parts of one are shared out, where there is only one
+        return crew.map_values(lambda state: _estimate_one(state, view, config, alone), states)
     found = {i: _begin(state, view, config) for i, state in states.items()}
     waiting = {i: one for i, one in found.items() if isinstance(one, _Open)}
     sights = dict(zip(waiting, view.look([one.look for one in waiting.values()]), strict=True))
     return {i: _end(one, sights[i], view, config) if isinstance(one, _Open) else one for i, one in found.items()}
 
 
-def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
+def _estimate_one(state: InstanceState, view: View, config: Config, crew: Crew | None) -> Estimate:
+    found = _begin(state, view, config, crew)
+    return _end(found, view.look([found.look])[0], view, config) if isinstance(found, _Open) else found
+
+
+def _begin(state: InstanceState, view: View, config: Config, crew: Crew | None = None) -> Estimate | _Open:
     if config.prior.source == "none":
         return _look_everywhere(state, view, config)
     prior = view.carried(state.patch) if config.prior.source == "warped" else state.patch
@@ -73,12 +88,12 @@ def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open
     around = enlarge(box, config.gate.enlarge, view.size) if config.gate.enabled else _whole(view.size)
     if view.has_network:
         region = _region(box, around, view.size, config)
-        evidence = gather(state, view, prior, _search(box, view.size, config), region, config)
+        evidence = gather(state, view, prior, _search(box, view.size, config), region, config, crew)
         return _open(view, evidence, box, state.hidden, around, config)
     if not has_evidence(state, config):
         return Estimate(prior.gated(around))
     evidence = gather(state, view, prior, around, None, config)
-    return Estimate(weigh(evidence, view.size, config).gated(around), matching=evidence.matching)
+    return Estimate(weigh(evidence, around, view.size, config), matching=evidence.matching)
 
 
 def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
@@ -89,7 +104,7 @@ def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estima
     if not has_evidence(state, config):
         return Estimate(state.patch)
     evidence = gather(state, view, None, None, None, config)
-    probability = weigh(evidence, view.size, config)
+    probability = weigh(evidence, _whole(view.size), view.size, config)
     box = box_of(probability.values)
     if not view.has_network or box is None:
         return Estimate(probability, matching=evidence.matching)
@@ -98,8 +113,11 @@ def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estima
 
 def _find_again(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
     """The other parts propose where a lost instance is back; the network must agree. It remembers nothing of it."""
-    evidence = gather(state, view, None, None, None, config)
-    found = find_again(weigh(evidence, view.size, config).values, state.usual_area, config)
+    asked = gather_lost(state, view, config)
+    if asked is None:
+        return Estimate(Patch.nothing(view.size, view.flow.device))
+    evidence, possible = asked
+    found = find_again(weigh(evidence, possible, view.size, config), state.usual_area, config)
     box = found.box and box_of(found.values)
     if not view.has_network or found.box is None or box is None:
         return Estimate(found, matching=evidence.matching)

@@ -10,13 +10,15 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import STRIDE as FINE
-from maskrnn_ros.model.head import head_log_odds
 from maskrnn_ros.model.matching import STRIDE, Reference, match
 from maskrnn_ros.model.network import LOG_ODDS, PLANES
+from maskrnn_ros.tracking.crew import Crew
+from maskrnn_ros.tracking.gate import box_of
 from maskrnn_ros.tracking.patch import Patch, cells_in, enlarged
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.view import View
@@ -39,7 +41,13 @@ class Evidence:
 
 
 def gather(
-    state: InstanceState, view: View, prior: Patch | None, search: Box | None, region: Box | None, config: Config
+    state: InstanceState,
+    view: View,
+    prior: Patch | None,
+    search: Box | None,
+    region: Box | None,
+    config: Config,
+    crew: Crew | None = None,
 ) -> Evidence:
     """Ask all parts.
 
@@ -50,20 +58,32 @@ def gather(
         search: Where the matching looks, pixels; None looks everywhere.
         region: Where the head's answer will be needed, pixels; None is everywhere.
         config: All settings.
+        crew: Who asks them.
     """
-    frame = view.frame
-    matching = None
-    if config.matching.enabled and state.seeds and (search is None or matches_always(config)):
-        size = (frame.descriptors.shape[1], frame.descriptors.shape[2])
-        window = cells_in(search, STRIDE, 0, size) if search is not None else None
-        references = tuple(Reference(seed.descriptors, seed.cells) for seed in state.seeds)
-        if search is not None and not config.network.enabled:  # it was trained on the seeds alone
-            references += state.recent
-        matched = match(frame.descriptors, references, window, config.matching, frame.nearest)
-        outside = float(log_odds(torch.zeros(1), config.prior.floor))
-        matching = Patch(log_odds(matched, config.prior.floor), window or _whole(size), size, outside)
-    head = _head(state, view, region) if state.head is not None else None
+    is_shown = prior is None or matches_always(config)
+
+    def ask_head() -> Patch | None:
+        return _head(state, view, region) if state.head is not None else None
+
+    def ask_matching() -> Patch | None:
+        return _matching(state, view, search, config) if is_shown else None
+
+    head, matching = (crew or Crew()).call(ask_head, ask_matching)
     return Evidence(prior=prior, matching=matching, head=head)
+
+
+def _matching(state: InstanceState, view: View, search: Box | None, config: Config) -> Patch | None:
+    if not config.matching.enabled or not state.seeds:
+        return None
+    frame = view.frame
+    size = (frame.descriptors.shape[1], frame.descriptors.shape[2])
+    window = cells_in(search, STRIDE, 0, size) if search is not None else None
+    references = tuple(seed.reference for seed in state.seeds)
+    if search is not None and not config.network.enabled:  # it was trained on the seeds alone
+        references += state.recent
+    matched = match(frame.descriptors, references, window, config.matching, frame.nearest)
+    outside = float(log_odds(torch.zeros(1), config.prior.floor))
+    return Patch(log_odds(matched, config.prior.floor), window or _whole(size), size, outside)
 
 
 def _head(state: InstanceState, view: View, region: Box | None) -> Patch:
@@ -71,10 +91,38 @@ def _head(state: InstanceState, view: View, region: Box | None) -> Patch:
     size = (view.maps[0].shape[2], view.maps[0].shape[3])
     # from a cell of the network's crop on bilinear sampling reaches one further, and enlarging to the pixels does, too
     cells = cells_in(region, FINE, 2, size) if region is not None else _whole(size)
-    return Patch(head_log_odds(state.head, view.maps, cells), cells, size)
+    return Patch(state.head.frozen.log_odds(view.maps, cells), cells, size)
 
 
-def weigh(evidence: Evidence, size: tuple[int, int], config: Config) -> Patch:
+def gather_lost(state: InstanceState, view: View, config: Config) -> tuple[Evidence, Box] | None:
+    """Ask the parts where a lost instance could be back; None where it can be nowhere.
+
+    The head is asked first. Beside it the matching can only be so sure, so that the other part needs to look only where
+    both together may reach a half.
+
+    Returns:
+        What they say, and the pixels outside which there is nothing.
+    """
+    if state.head is None:
+        return gather(state, view, None, None, None, config), _whole(view.size)
+    head = _head(state, view, None)
+    surest = float(log_odds(torch.ones(1), config.prior.floor)) * config.matching.weight
+    possible = config.adaptation.weight * head.values + surest >= 0
+    cells = box_of(possible, 1)
+    # what is between cells is interpolated: a pixel can be no surer than the surest of the four about it
+    reach = functional.max_pool2d(possible[None].float(), 3, 1, 1)
+    if cells is None or float(reach.sum()) * FINE * FINE < _needed(state.usual_area, config):
+        return None
+    cells = cells.grown(1, head.size)
+    height, width = view.size
+    box = Box(cells.x0 * FINE, cells.y0 * FINE, min(width, cells.x1 * FINE), min(height, cells.y1 * FINE))
+    search = box.grown(STRIDE, view.size)  # it is enlarged to the pixels, too
+    limited = config.matching.radius < max(view.size) // STRIDE  # then it looks from everywhere to everywhere
+    matching = _matching(state, view, None if limited else search, config)
+    return Evidence(prior=None, matching=matching, head=head), box
+
+
+def weigh(evidence: Evidence, box: Box, size: tuple[int, int], config: Config) -> Patch:
     """Probability of an instance from the log-odds of all parts, in the weights of the config.
 
         p = sigmoid(w_prior logit(prior) + w_matching logit(matching) + w_head head)
@@ -82,18 +130,18 @@ def weigh(evidence: Evidence, size: tuple[int, int], config: Config) -> Patch:
     Until there is a head the other two have weights of their own.
 
     Args:
-        evidence: Of the whole image.
+        evidence: Of that box at least.
+        box: Pixels.
         size: (h, w) of the working image.
         config: All settings.
 
     Returns:
-        Of the whole image, not gated.
+        In that box, not gated.
     """
     if evidence.head is None:
         weights = (config.prior.weight_without_head, config.matching.weight_without_head, 0.0)
     else:
         weights = (config.prior.weight, config.matching.weight, config.adaptation.weight)
-    box = _whole(size)
     return Patch(add_up(evidence, box, weights, config).sigmoid(), box, size)
 
 
@@ -132,31 +180,34 @@ def planes(evidence: Evidence, box: Box, config: Config, device: torch.device | 
     return out / LOG_ODDS
 
 
-def find_again(probability: Tensor, usual_area: float, config: Config) -> Patch:
+def find_again(probability: Patch, usual_area: float, config: Config) -> Patch:
     """Where an unseen instance is back: its largest connected piece, if that is large and sure enough, else nothing.
 
     Args:
-        probability: float32 (h, w), from all parts but the prior.
+        probability: From all parts but the prior.
         usual_area: Area while it was seen, pixels.
         config: ``presence`` says what is enough.
 
     Returns:
         The probability inside the box of that piece, 0 elsewhere.
     """
-    size = (probability.shape[0], probability.shape[1])
-    nothing = Patch.nothing(size, probability.device)
-    mask = (probability >= 0.5).cpu().numpy().astype(np.uint8)
-    count, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return nothing
+    mask = (probability.values >= 0.5).cpu().numpy().astype(np.uint8)
+    if probability.box is None or not mask.any():
+        return probability.gated(None)
+    _, pieces, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     left, top, width, height, area = (int(value) for value in statistics[largest])
-    inside = torch.from_numpy(pieces == largest).to(probability.device)
-    needed = max(config.presence.min_pixels, config.presence.return_share * usual_area)
-    if area < needed or float(probability[inside].mean()) < config.presence.return_probability:
-        return nothing
+    inside = torch.from_numpy(pieces == largest).to(probability.values.device)
+    sure = float(probability.values[inside].mean()) >= config.presence.return_probability
+    if area < _needed(usual_area, config) or not sure:
+        return probability.gated(None)
     box = Box(left, top, left + width, top + height)
-    return Patch(probability[box.slices], box, size)
+    return probability.gated(box.moved(probability.box.x0, probability.box.y0))
+
+
+def _needed(usual_area: float, config: Config) -> float:
+    """Pixels that an instance must have to be found again."""
+    return max(config.presence.min_pixels, config.presence.return_share * usual_area)
 
 
 def remember(state: InstanceState, frame: PreparedFrame, probability: Patch, config: Config) -> tuple[Reference, ...]:

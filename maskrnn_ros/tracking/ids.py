@@ -162,6 +162,8 @@ class IdBook:
     def _take_out(self, ids: set[int]) -> None:
         self._live -= ids
         self._removed |= ids
+        # their seeds cannot come again, and a seed is as large as its image
+        self._known = OrderedDict((k, known) for k, known in self._known.items() if ids.isdisjoint(known.seed.ids))
 
     def clear(self) -> None:
         """A new session: every id is free again."""

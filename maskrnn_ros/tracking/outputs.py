@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.refinement import follow, line_of, luma, reach
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box, UInt8Array
@@ -37,7 +38,7 @@ def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Li
 
 
 def enlarge_along_edges(
-    patches: Mapping[int, Patch], working: Tensor, image: UInt8Array, config: RefinementConfig
+    patches: Mapping[int, Patch], working: Tensor, image: UInt8Array, config: RefinementConfig, crew: Crew
 ) -> dict[int, Likely]:
     """The same along the edges of the image, see ``model.refinement``.
 
@@ -46,11 +47,13 @@ def enlarge_along_edges(
         working: The working image, RGB, uint8 (3, h, w).
         image: The input, RGB, uint8 (H, W, 3).
         config: Of the filter.
+        crew: Who does it.
     """
     known = {i: patch for i, patch in patches.items() if patch.box is not None}
     values = _fetched({i: patch.values for i, patch in known.items()})
     small = working.permute(1, 2, 0).cpu().numpy()
-    return {i: _refined(values[i], patch, small, image, config) for i, patch in known.items()}
+    pairs = {i: (values[i], patch) for i, patch in known.items()}
+    return crew.map_values(lambda pair: _refined(*pair, small, image, config), pairs)
 
 
 def _fetched(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:

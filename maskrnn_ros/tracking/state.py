@@ -58,11 +58,7 @@ class PreparedFrame:
         """Memory that it holds now, bytes; it grows when features are computed."""
         held = self.__dict__
         features = held["features"].nbytes if "features" in held else 0
-        return features + sum(_nbytes(held[name]) for name in ("image", "descriptors") if name in held)
-
-
-def _nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+        return features + sum(int(held[name].nbytes) for name in ("image", "descriptors") if name in held)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

@@ -23,6 +23,7 @@ from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.quality import at_level, working_size
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import Likely, merge
@@ -56,6 +57,7 @@ class Tracker:
         trunk: Computes the features of a frame; without one there is neither matching nor adaptation.
         network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
+        threads: How many instances are worked on at a time.
         make_flow: Makes another estimator where settings of the flow change; None stays with the one given.
     """
 
@@ -67,11 +69,13 @@ class Tracker:
         trunk: Trunk | None = None,
         network: Network | None = None,
         announce: Callable[[str], None] = lambda line: None,
+        threads: int = 1,
         make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
     ) -> None:
         self.config = config
         self.announce = announce
         self.stages = Stages()
+        self._crew = Crew(threads)
         self._flow = flow
         self._make_flow = make_flow
         self._device = device
@@ -129,7 +133,7 @@ class Tracker:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             # what came from the caller is copied; what the resizing made is ours
             tensor = torch.tensor(image) if image is frame.image else torch.from_numpy(image)
-            tensor = tensor.to(self._device).permute(2, 0, 1).contiguous()
+            tensor = tensor.to(self._device).permute(2, 0, 1)  # the memory stays as it is: OpenCV reads it, too
         return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=tensor, trunk=self._trunk)
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
@@ -163,6 +167,9 @@ class Tracker:
         unknown = doomed - set(self._states)
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
+        for promise in (self._states[i].promise for i in doomed):
+            if promise is not None:
+                promise.cancel()  # if it has not begun: nobody wants it any more
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
@@ -216,10 +223,11 @@ class Tracker:
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
-                view.share()
+                view.share(self._crew)
         with self.stages.time("heads"):
-            found = estimate(states, view, self.config)
-            return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
+            found = estimate(states, view, self.config, self._crew)
+            pairs = {i: (state, found[i]) for i, state in states.items()}
+            return self._crew.map_values(lambda pair: self._carried(*pair, view, per_second, images), pairs)
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -244,7 +252,7 @@ class Tracker:
         seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
         patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
         if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement)
+            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._crew)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel
@@ -387,8 +395,11 @@ def build_tracker(config: Config) -> Tracker:
     config = at_level(config, config.quality)
     device = choose_device(config.device)
     models = load_models(config, device)
+    if models.threads > 1:
+        torch.set_num_threads(1)  # the instances are shared out to threads, each of which is one core's
     make_flow = partial(build_flow, device=device)
-    return Tracker(config, make_flow(config.flow), device, models.trunk, models.network, make_flow=make_flow)
+    flow = make_flow(config.flow)
+    return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads, make_flow=make_flow)
 
 
 def choose_device(name: str) -> torch.device:

@@ -27,6 +27,7 @@ from maskrnn_ros.model.network import (
     scale_boxes,
     warp_hidden,
 )
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import box_of
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import PreparedFrame
@@ -102,9 +103,17 @@ class View:
         """Whether there is a network to look with."""
         return self._network is not None
 
-    def share(self) -> None:
+    def share(self, crew: Crew) -> None:
         """Compute what the instances share now, and not when the first one asks."""
-        _ = self.maps if self._network is None else self.code
+        _ = self.maps
+        crew.call(self._share_code, self._share_rest)
+
+    def _share_code(self) -> None:
+        if self._network is not None:
+            _ = self.code, self.weights
+
+    def _share_rest(self) -> None:
+        _ = self.frame.descriptors, self._origin, self._reach
 
     @functools.cached_property
     def maps(self) -> list[Tensor]:
@@ -120,7 +129,7 @@ class View:
     def code(self) -> FrameCode:
         """What all instances share. The way to the next frame is not known yet: its magnitude is zero."""
         assert self._network is not None
-        back = torch.linalg.vector_norm(self.coarse_flow[0], dim=0)
+        back = torch.hypot(*self.coarse_flow[0])
         magnitudes = torch.stack([back, torch.zeros_like(back)])
         if not self._config.flow_stream:
             magnitudes = torch.zeros_like(magnitudes)
@@ -184,11 +193,9 @@ class View:
     def look(self, looks: Sequence[Look]) -> list[Sight]:
         """Look at instances.
 
-        On a CPU one by one: in a batch the numbers of one could depend on how many others there are, and a batch is not
-        faster. On a GPU all at once.
+        In a batch the numbers of one may depend on how many others there are; on a CPU, where a batch is not faster,
+        each is looked at alone.
         """
-        if self.flow.device.type == "cpu":
-            return [sight for one in looks for sight in self._look([one])]
         return self._look(looks) if looks else []
 
     def _look(self, looks: Sequence[Look]) -> list[Sight]:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of ``maskrnn benchmark``, and what it runs in which order."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from maskrnn_ros.config import Config, deterministic, load, with_values
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no benchmark
+    from maskrnn_ros.benchmark.report import Report
+
+T = TypeVar("T")
+
+_TEXT = """\
+Measure the tracker on this machine: one run for each number of objects and each size, each in a process of its own.
+The scene is generated: textured objects that go round before a textured background, 1/4 of the image's height high (1/6
+or more where there are 16), never hidden and never touching. Heads are adapted before the clock starts, some seconds
+for each object: with all sizes and numbers that is most of the ten minutes that this takes. What is measured is the
+steady state.
+
+ms per frame are from the image array in to label map, masks and boxes out, medians of wall time. They are the sum of
+the stages prepare, flow, backbone, heads and merge; messages, the InstanceMaskArray as the node makes it, is a stage of
+its own and not in them. `not TRACKING` counts the frames on which not every instance was in state TRACKING: a run where
+that is not 0 did not measure what it should. Nothing else should run on the machine meanwhile.
+"""
+_EPILOG = """\
+examples:
+  maskrnn benchmark --json figures.json --plot scaling.png
+  maskrnn benchmark --objects 4 --size 854x480 --ros --seconds 20
+  maskrnn benchmark --objects 4 --size 854x480 --skip-runs --memory 10000 --cycles 200
+"""
+
+
+def add_benchmark(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "benchmark",
+        help="Measure ms per frame by stage, memory, and latency through topics on this machine.",
+        description=_TEXT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--objects", default="1,2,4,8,16", metavar="N,N,...", help="numbers of objects; default 1,2,4,8,16")
+    text = "sizes of the image, pixels; default 854x480,1280x720,1920x1080"
+    add("--size", default="854x480,1280x720,1920x1080", metavar="WxH,...", help=text)
+    add("--seconds", type=float, default=10.0, metavar="S", help="measured time of each run and each rate; default 10")
+    add("--engine", metavar="NAME", help="auto, torch or onnxruntime; default: that of the config, there auto")
+    add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
+    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
+    add("--plot", type=Path, metavar="FILE.png", help="draw ms against objects and against pixels")
+    more = parser.add_argument_group(
+        "further measurements", "with 4 objects where --objects names 4, else its first, and the first size"
+    )
+    text = "latency from camera to mask: image published until InstanceMaskArray received, three processes"
+    more.add_argument("--ros", action="store_true", help=text)
+    more.add_argument("--rates", default="15,24,30", metavar="HZ,...", help="with --ros: images a second; 15,24,30")
+    more.add_argument("--memory", type=int, metavar="FRAMES", help="memory over so many frames, the buffer being full")
+    more.add_argument("--cycles", type=int, metavar="N", help="memory while an instance is added and removed N times")
+    more.add_argument("--skip-runs", action="store_true", help="only these further measurements")
+    parser.set_defaults(run=_benchmark)
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    objects = _listed("--objects", args.objects, _count)
+    sizes = _listed("--size", args.size, _size)
+    rates = _listed("--rates", args.rates, _rate)
+    config = _config(args)
+    _check(args, objects, sizes, config)
+    from maskrnn_ros.benchmark.report import Report
+
+    report = Report()
+    if not args.skip_runs:
+        _runs(report, config, objects, sizes, args)
+    number = 4 if 4 in objects else objects[0]
+    _further(report, config, (*sizes[0], number), rates, args)
+    return 0
+
+
+def _runs(
+    report: Report, config: Config, objects: tuple[int, ...], sizes: tuple[tuple[int, int], ...], args: Any
+) -> None:
+    from maskrnn_ros.benchmark.measure import in_own_process, measure
+    from maskrnn_ros.benchmark.plot import plot_scaling
+    from maskrnn_ros.benchmark.report import head, line_row, row
+    from maskrnn_ros.benchmark.slopes import lines
+
+    for width, height in sizes:
+        for number in objects:
+            run = in_own_process(measure, config, width, height, number, args.seconds)
+            if not report.runs:
+                print(head(run.stages))
+            report.runs.append(run)
+            print(row(run), flush=True)
+            report.write(args.json)
+    for line in lines(report.runs):
+        print(line_row(line))
+    if args.plot:
+        plot_scaling(report.runs, args.plot)
+        print(args.plot)
+
+
+def _further(
+    report: Report, config: Config, scene: tuple[int, int, int], rates: tuple[float, ...], args: argparse.Namespace
+) -> None:
+    """Scene: width, height, objects."""
+    from maskrnn_ros.benchmark.measure import in_own_process
+    from maskrnn_ros.benchmark.memory import over_cycles, over_frames
+    from maskrnn_ros.benchmark.report import memory_row, ros_rows
+
+    if args.ros:
+        from maskrnn_ros.ros.latency import measure_latency  # needs ROS
+
+        report.ros = measure_latency(config, *scene, rates=rates, seconds=args.seconds)
+        print("\n".join(ros_rows(report.ros)), flush=True)
+        report.write(args.json)
+    if args.memory:
+        report.memory = in_own_process(over_frames, config, *scene, args.memory)
+        print(memory_row(report.memory), flush=True)
+        report.write(args.json)
+    if args.cycles:
+        report.cycles = in_own_process(over_cycles, config, *scene, args.cycles)
+        print(memory_row(report.cycles), flush=True)
+        report.write(args.json)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """Settings of the runs: heads are adapted before the clock starts."""
+    config = deterministic(load(args.config) if args.config else Config())
+    return with_values(config, engine=args.engine) if args.engine else config
+
+
+def _check(
+    args: argparse.Namespace, objects: tuple[int, ...], sizes: tuple[tuple[int, int], ...], config: Config
+) -> None:
+    """Refuse what cannot run, before anything has run.
+
+    Raises:
+        ValueError: The message names the option.
+    """
+    from maskrnn_ros.benchmark.scene import Scene
+
+    if not 0 < args.seconds < math.inf:
+        raise ValueError(f"--seconds must be > 0 and finite, got {args.seconds:g}")
+    for name, value in (("--memory", args.memory), ("--cycles", args.cycles)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be >= 1, got {value}")
+    if args.skip_runs and not (args.ros or args.memory or args.cycles):
+        raise ValueError("--skip-runs leaves nothing to do without --ros, --memory or --cycles")
+    if args.skip_runs and args.plot:
+        raise ValueError("--plot draws the runs that --skip-runs leaves out")
+    if max(objects) > config.max_instances:
+        raise ValueError(f"--objects must be <= {config.max_instances} (max_instances), got {max(objects)}")
+    for option, file in (("--json", args.json), ("--plot", args.plot)):
+        if file is not None and not file.parent.is_dir():
+            raise ValueError(f"{option}: there is no folder {file.parent}")
+    for width, height in sizes:
+        Scene(width, height, max(objects))  # refuses what is too small
+
+
+def _listed(option: str, text: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+    """The values between commas, each once.
+
+    Raises:
+        ValueError: There is none, or one cannot be read; the message names the option.
+    """
+    try:
+        return tuple(dict.fromkeys(parse(part.strip()) for part in text.split(",")))
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"takes whole numbers >= 1, separated by commas, got {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ValueError(f"takes WxH in pixels, e.g. 854x480, separated by commas, got {text!r}")
+    return int(width), int(height)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= 1000:
+        raise ValueError(f"takes images a second, > 0 and <= 1000, separated by commas, got {text!r}")
+    return rate
