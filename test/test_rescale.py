@@ -134,7 +134,7 @@ def test_what_is_counted_in_pixels_of_the_working_image_is_carried_over() -> Non
         assert state.hidden.state is old.hidden.state and state.head is old.head
         (view,) = state.seeds
         assert view.image.shape == (3, 192, 256) and view.share.shape == view.others.shape == (192, 256)
-        assert view.descriptors.shape[1:] == tracker.newest.descriptors.shape[1:] == view.cells.shape
+        assert view.descriptors.shape[1:] == tracker.newest.descriptors.shape[1:] == view.reference.share.shape
         assert float(view.share.sum()) == pytest.approx(float(old.seeds[0].share.sum()) / 4, rel=0.02)
         assert (state.status, state.age, state.frames_unseen) == (old.status, old.age, old.frames_unseen)
 
