@@ -78,8 +78,9 @@ def truth_as_predictions(root, folder):
 
 @pytest.mark.parametrize("preset", ["static", "warp", "graph"])
 def test_a_preset_tracks_scores_and_tells(tree, tmp_path, capsys, preset):
-    out, file = tmp_path / "out", tmp_path / "scores.json"
-    assert evaluate(tree, "--preset", preset, "--out", out, "--json", file) == 0
+    out, file, config = tmp_path / "out", tmp_path / "scores.json", tmp_path / "config.yaml"
+    config.write_text("/**: {ros__parameters: {flow: {preset: medium}}}")  # by the flow alone it must be exact
+    assert evaluate(tree, "--preset", preset, "--config", config, "--out", out, "--json", file) == 0
     found = figures(file)
     assert list(found) == ["convention", "summary", "objects", "streaming", "online"]
     assert found["convention"] == "davis2017"

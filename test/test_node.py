@@ -176,7 +176,7 @@ def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.Monke
     with NodeBench(adaptation__mode="off") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
-        monkeypatch.setattr("maskrnn_ros.tracking.tracker.load_trunk", lambda *_: load_trunk("absent.safetensors"))
+        monkeypatch.setattr("maskrnn_ros.model.engine.load_trunk", lambda *_: load_trunk("absent.safetensors"))
         assert bench.node.trigger_configure().name == "FAILURE"
         monkeypatch.undo()
         assert bench.node.trigger_configure().name == "SUCCESS"
@@ -593,7 +593,7 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
         bench.seed(world.labels(0), world.stamp_ns(0))
         assert bench.image(0).instances[0].encoding == MaskEncoding.RLE
         for name, value, text in (
-            ("working_size", 64, "takes effect at configure only"),
+            ("compressed", True, "takes effect at configure only"),
             ("mask_encoding", "gif", "must be one of none, mono8"),
             ("gate.enlarge", 0.5, "gate.enlarge"),
             ("catch_up.max_s", 1, "expected 'Type.DOUBLE' got 'Type.INTEGER'"),

@@ -37,6 +37,7 @@ class WoodenTracker:
 
     def __init__(self, image_type=Image, image_topic="/camera/image_raw", on_image=None, seed_statuses=()):
         self.adaptation_mode = "blocking"
+        self.max_latency_ms = 0.0
         self.events = []
         self.seeds = []
         self.raw = []
@@ -58,8 +59,11 @@ class WoodenTracker:
         self._thread.start()
 
     def _say_parameters(self, request, response):
-        assert request.names == ["adaptation.mode"]
-        response.values = [ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_mode)]
+        assert request.names == ["adaptation.mode", "max_latency_ms"]
+        response.values = [
+            ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_mode),
+            ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.max_latency_ms),
+        ]
         return response
 
     def _spin(self):
@@ -221,10 +225,13 @@ def test_what_cannot_be_played_is_refused_in_one_line(bag, changes, error, messa
     assert "\n" not in str(caught.value)
 
 
-def test_lockstep_refuses_a_tracker_that_adapts_in_the_background(bag):
+@pytest.mark.parametrize(
+    ("parameter", "value", "said"), [("adaptation_mode", "background", "background"), ("max_latency_ms", 40.0, "40")]
+)
+def test_lockstep_refuses_a_tracker_whose_masks_depend_on_the_clock(bag, parameter, value, said):
     with WoodenTracker() as tracker:
-        tracker.adaptation_mode = "background"
-        with pytest.raises(ValueError, match="lockstep needs .* /tracker has background"):
+        setattr(tracker, parameter, value)
+        with pytest.raises(ValueError, match=f"lockstep needs .* /tracker has {said}: its masks"):
             play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S)
     assert tracker.events == []
 

@@ -9,10 +9,11 @@ import torch
 import world
 
 from maskrnn_ros.config import with_values
+from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.gate import box_of, enlarge
 from maskrnn_ros.tracking.merge import Likely, merge
-from maskrnn_ros.tracking.tracker import choose_device, working_size
+from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Tracks
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from maskrnn_ros.config import Setting, Value, settings
+from maskrnn_ros.config import Config, Setting, Value, settings
 from maskrnn_ros.locate import LocatorConfig
+from maskrnn_ros.quality import LEVELS, SET_BY_LEVELS
 from maskrnn_ros.ros.interfaces import Interface
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,16 @@ def _allowed(default: Value, known: Setting) -> str:
     if known.low is not None and known.high is not None:
         return f"{known.low:g} .. {known.high:g}"
     return "true, false" if isinstance(default, bool) else "text"
+
+
+def levels() -> str:
+    """What the levels of quality set, the fastest first."""
+    rows = [f"| `quality` | {' | '.join(f'`{name}`' for name in SET_BY_LEVELS)} |"]
+    rows.append("|---" * (1 + len(SET_BY_LEVELS)) + "|")
+    for level, values in LEVELS.items():
+        default = " (default)" if level == Config().quality else ""
+        rows.append(f"| `{level}`{default} | {' | '.join(f'`{values[name]}`' for name in SET_BY_LEVELS)} |")
+    return "\n".join(rows)
 
 
 def locator_parameters() -> str:
@@ -69,6 +80,7 @@ def _rows(interfaces: tuple[Interface, ...], title: str, kinds: tuple[str, ...])
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("README.md", "topics", partial(interfaces, "tracker_interfaces")),
     ("README.md", "parameters", parameters),
+    ("docs/tuning.md", "levels", levels),
     ("docs/seeding.md", "seed tool", partial(interfaces, "seed_tool")),
     ("docs/positions.md", "locator", partial(interfaces, "locator")),
     ("docs/positions.md", "locator parameters", locator_parameters),

@@ -11,11 +11,12 @@ import torch
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow, warp
+from maskrnn_ros.quality import at_level, working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.tracker import choose_device, working_size
+from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.types import Box, Frame, LabelArray, Seed, UInt8Array
 
 
@@ -33,6 +34,7 @@ class Follower(Protocol):
 
 def build_follower(name: str, config: Config, profile: str = "fast") -> Follower:
     """The follower of a preset: "tracker", "static" or "graph"; with the profile "paper" that of its networks."""
+    config = at_level(config, config.quality)
     if profile == "paper":
         from maskrnn_ros.evaluation.paper_follower import PaperFollower
 

@@ -21,11 +21,12 @@ from tqdm import tqdm
 from maskrnn_ros.config import AdaptationConfig, Config
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.model.paper import PaperNet, PaperParts
+from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.tracker import choose_device, working_size
+from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training.paper import BOX_WEIGHT, NEW, load_paper, look, loss_of
 from maskrnn_ros.training.paper_windows import magnitudes_of
 from maskrnn_ros.training.perturbation import perturb_mask

@@ -65,7 +65,7 @@ class Features:
     @property
     def nbytes(self) -> int:
         """Memory that they hold, bytes."""
-        return sum(map_.numel() * map_.element_size() for map_ in self.maps)
+        return sum(map_.nbytes for map_ in self.maps)
 
 
 def cells_of(map_: Tensor, stride: int) -> Tensor:

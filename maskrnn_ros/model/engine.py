@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +20,16 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
-from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import (
+    DIGEST,
+    NEAREST,
+    digest_of,
+    encode_graph,
+    streams_graph,
+    trunk_graph,
+)
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
 from maskrnn_ros.model.trunk import Trunk, net_of
@@ -124,7 +131,7 @@ def _in_torch(config: Config, trunk: Trunk, network: FastNet | None) -> Models:
 
 def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
     """In int8 where that is asked for, or else is to be had on a CPU."""
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or len(cores())
     runtime = _Runtime(device, threads)
     weights = trunk_file(config.trunk.weights)
 
@@ -176,6 +183,10 @@ class _Runtime:
         options.intra_op_num_threads = self.threads
         # a thread that spins while it waits takes the core from torch, OpenCV and the callbacks
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        first, *places = places_of(self.threads) or [None]  # the first thread is whoever calls
+        if places:
+            numbers = ";".join(str(place + 1) for place in places if place is not None)
+            options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
         options.log_severity_level = 3
         there = onnxruntime.get_available_providers()
         on_it = {} if self.device.type == "cpu" else {"device_id": str(self.device.index or 0)}
@@ -191,17 +202,23 @@ class _Runtime:
         found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
         if weights is not None and found != digest_of(weights):
             raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")
-        return _Session(made)
+        return _Session(made, first if places else None)
 
     def on_one_core(self) -> _Runtime:
         return dataclasses.replace(self, threads=1)
 
 
 class _Session:
-    """Calls a graph with tensors; on the CPU nothing is copied on the way in, from a GPU they go through the host."""
+    """Calls a graph with tensors; on the CPU nothing is copied on the way in, from a GPU they go through the host.
 
-    def __init__(self, session: Any) -> None:
+    Args:
+        session: Of onnxruntime.
+        core: Where whoever calls has to be meanwhile: the other threads of the session have the other cores.
+    """
+
+    def __init__(self, session: Any, core: int | None = None) -> None:
         self._session = session
+        self._core = core
         self._names = [value.name for value in session.get_inputs()]
 
     def __call__(self, *inputs: Tensor | npt.NDArray[Any]) -> list[Tensor]:
@@ -209,7 +226,9 @@ class _Session:
             name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
             for name, value in zip(self._names, inputs, strict=True)
         }
-        return [torch.from_numpy(value) for value in self._session.run(None, feed)]
+        with seat(self._core):
+            found = self._session.run(None, feed)
+        return [torch.from_numpy(value) for value in found]
 
 
 class OnnxTrunk:
@@ -274,8 +293,9 @@ class OnnxNetwork:
     def __init__(self, network: FastNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self.weights: Tensor = network.weights
         self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
-        self._encode = runtime.session(encode_graph(weights), weights)
-        # each call is of one instance, and several instances are worked on at a time
+        # beside it the descriptors are made on another core; and of the streams each call is of one instance, and
+        # several instances are worked on at a time
+        self._encode = runtime.on_one_core().session(encode_graph(weights), weights)
         self._streams = runtime.on_one_core().session(streams_graph(weights, precision), weights)
 
     def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:

@@ -155,8 +155,8 @@ def _export_nearest(out: Path | None) -> Exported:
         helper.make_node("Cast", ["shifted"], ["unsigned"], to=TensorProto.UINT8),
         helper.make_node("Transpose", ["unsigned"], ["rows"], perm=[1, 0]),
         helper.make_node("MatMulInteger", ["rows", "keys", "shift"], ["whole"]),
-        helper.make_node("Cast", ["whole"], ["similarity"], to=TensorProto.FLOAT),
-        helper.make_node("TopK", ["similarity", "count"], ["best", "where"], axis=1, largest=1, sorted=0),
+        helper.make_node("TopK", ["whole", "count"], ["largest", "where"], axis=1, largest=1, sorted=0),
+        helper.make_node("Cast", ["largest"], ["best"], to=TensorProto.FLOAT),
     ]
     graph = helper.make_graph(
         nodes,

@@ -25,7 +25,7 @@ from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
-from maskrnn_ros.ros.replay import ADAPTATION_MODE, play
+from maskrnn_ros.ros.replay import ADAPTATION_MODE, MAX_LATENCY, play
 from maskrnn_ros.types import LabelArray
 
 CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
@@ -119,7 +119,8 @@ def _node_command(config: Path | None) -> list[str]:
     file = ["--params-file", str(config)] if config else []
     status = ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
     mode = deterministic(load(config) if config else Config()).adaptation.mode
-    return node_command(_NAMESPACE, *remap, *file, *status, "-p", f"{ADAPTATION_MODE}:={mode}")
+    steady = ["-p", f"{ADAPTATION_MODE}:={mode}", "-p", f"{MAX_LATENCY}:=0.0"]
+    return node_command(_NAMESPACE, *remap, *file, *status, *steady)
 
 
 class _Collector:

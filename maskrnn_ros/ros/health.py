@@ -66,6 +66,7 @@ class Health:
                 age_ms_p95=seen.age_ms[1],
                 event=event,
                 last_error=self._last_error,
+                details=[KeyValue(key=key, value=value) for key, value in _details(seen).items()],
             )
         ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
         return message
@@ -98,6 +99,7 @@ class Health:
             "step ms p95": round(status.step_ms_p95, 1),
             "age ms p50": round(status.age_ms_p50, 1),
             "age ms p95": round(status.age_ms_p95, 1),
+            **{entry.key.replace("_", " "): entry.value for entry in status.details},
             "last error": status.last_error,
         }
         entry = DiagnosticStatus(level=level, name=name, message=message, hardware_id=self._device)
@@ -105,3 +107,9 @@ class Health:
         array = DiagnosticArray(status=[entry])
         array.header.stamp = status.stamp
         return array
+
+
+def _details(seen: Snapshot) -> dict[str, str]:
+    """What status says by name: its message is frozen."""
+    height, width = seen.working_size or (0, 0)
+    return {"quality": seen.quality, "working_size": f"{width}x{height}"}

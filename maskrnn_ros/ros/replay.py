@@ -27,7 +27,8 @@ DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
 
 ADAPTATION_MODE = "adaptation.mode"
-"""Parameter of the tracker that lockstep asks for."""
+MAX_LATENCY = "max_latency_ms"
+"""Parameters of the tracker that lockstep asks for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,10 +158,12 @@ def _in_seconds(stamp_ns: int) -> str:
 
 
 def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float) -> None:
-    """Refuse a tracker whose results depend on the speed of the machine: one that adapts in the background.
+    """Refuse a tracker whose results depend on the speed of the machine.
+
+    One that adapts in the background does, and one that steps between levels of quality.
 
     Raises:
-        ValueError: Its parameter ``adaptation.mode`` is ``background``.
+        ValueError: Its parameter ``adaptation.mode`` is ``background``, or its ``max_latency_ms`` is not 0.
         TimeoutError: It does not say.
     """
     service = f"{tracker}/get_parameters"
@@ -168,17 +171,19 @@ def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: s
     try:
         if not spin_until(executor, client.service_is_ready, timeout_s):
             raise TimeoutError(f"no service {service}; waited {timeout_s:g} s")
-        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE]))
+        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE, MAX_LATENCY]))
         if not spin_until(executor, answer.done, timeout_s):
             raise TimeoutError(f"no answer of {service}; waited {timeout_s:g} s")
         values = answer.result().values
     finally:
         node.destroy_client(client)
+    needed = ""
     if values and values[0].string_value == "background":  # a tracker that does not know the parameter has no heads
-        raise ValueError(
-            f"lockstep needs a tracker with {ADAPTATION_MODE} blocking or off, {tracker} has background: its masks "
-            "depend on the speed of the machine"
-        )
+        needed = f"{ADAPTATION_MODE} blocking or off, {tracker} has background"
+    elif len(values) > 1 and values[1].double_value:
+        needed = f"{MAX_LATENCY} 0, {tracker} has {values[1].double_value:g}"
+    if needed:
+        raise ValueError(f"lockstep needs a tracker with {needed}: its masks depend on the speed of the machine")
 
 
 class _Player:

@@ -54,6 +54,8 @@ class Snapshot:
     buffer_oldest_ns: int = 0
     newest_ns: int = 0
     size: tuple[int, int] | None = None
+    quality: str = ""
+    working_size: tuple[int, int] | None = None
     step_ms: tuple[float, float] = (math.nan, math.nan)
     age_ms: tuple[float, float] = (math.nan, math.nan)
 
@@ -151,6 +153,7 @@ class Worker:
             self._skipped = 0
             self._age_ms.append((time.monotonic() - arrival.arrived) * 1e3)
             processed = True
+            self._session.took(self._step_ms[-1])
         except ValueError as error:
             self._reject(f"image {arrival.stamp_ns}: {error}")
         finally:
@@ -168,6 +171,8 @@ class Worker:
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
             newest_ns=session.newest_ns,
             size=session.size,
+            quality=session.quality,
+            working_size=session.working_size,
             step_ms=percentiles(self._step_ms),
             age_ms=percentiles(self._age_ms),
         )

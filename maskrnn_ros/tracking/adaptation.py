@@ -47,6 +47,7 @@ class SeedView:
         descriptors: int8, (C, j, i), see ``matching.describe``.
         others: Likewise share, of the other instances that were marked with it; None where it was alone. What looks
             like it and touches it is the hardest part of the background, and counts half of it.
+        origin: The view as it was marked, where this one is another size of it: sizes are made from that one alone.
     """
 
     stamp_ns: int
@@ -54,6 +55,7 @@ class SeedView:
     share: Tensor
     descriptors: Tensor
     others: Tensor | None = None
+    origin: SeedView | None = None
 
     @functools.cached_property
     def reference(self) -> Reference:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import bisect
 
 from maskrnn_ros.config import BufferConfig
+from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.state import PreparedFrame
 
 
@@ -14,7 +15,8 @@ class FrameBuffer:
 
     They are held at the working size, as the tracker saw them, with the features that were computed. Flow between them
     is not held: it is a function of two frames that is needed only if a late seed comes, and would take nearly three
-    times the memory of the images.
+    times the memory of the images. After a change of the working size older frames are brought to the new one when they
+    are asked for.
     """
 
     def __init__(self, config: BufferConfig) -> None:
@@ -31,7 +33,7 @@ class FrameBuffer:
 
     @property
     def oldest(self) -> PreparedFrame | None:
-        """The oldest frame held."""
+        """The oldest frame held, of whatever size."""
         return self._frames[0] if self._frames else None
 
     def add(self, frame: PreparedFrame) -> None:
@@ -46,6 +48,11 @@ class FrameBuffer:
             drop += 1
         del self._frames[:drop]
 
+    def replace_newest(self, frame: PreparedFrame) -> None:
+        """Hold the newest frame at another size, which becomes that of all."""
+        if self._frames:
+            self._frames[-1] = frame
+
     def clear(self) -> None:
         """Forget all frames."""
         self._frames.clear()
@@ -54,11 +61,21 @@ class FrameBuffer:
         """The frame with that very stamp."""
         position = bisect.bisect_left(self._frames, stamp_ns, key=_stamp)
         found = position < len(self._frames) and self._frames[position].stamp_ns == stamp_ns
-        return self._frames[position] if found else None
+        return self._at_size(position) if found else None
 
-    def after(self, stamp_ns: int) -> list[PreparedFrame]:
-        """The frames later than that stamp, ascending."""
-        return self._frames[bisect.bisect_right(self._frames, stamp_ns, key=_stamp) :]
+    def count_after(self, stamp_ns: int) -> int:
+        """How many frames are later than that stamp."""
+        return len(self._frames) - bisect.bisect_right(self._frames, stamp_ns, key=_stamp)
+
+    def following(self, stamp_ns: int, images: int) -> PreparedFrame:
+        """The frame that many images after that stamp; there must be as many."""
+        return self._at_size(bisect.bisect_right(self._frames, stamp_ns, key=_stamp) + images - 1)
+
+    def _at_size(self, position: int) -> PreparedFrame:
+        frame, newest = self._frames[position], self._frames[-1]
+        if frame.image.shape != newest.image.shape:
+            frame = self._frames[position] = rescaled_frame(frame, (newest.image.shape[1], newest.image.shape[2]))
+        return frame
 
     def nearest(self, stamp_ns: int) -> int | None:
         """The stamp held that is nearest to that one."""

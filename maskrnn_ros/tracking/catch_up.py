@@ -47,9 +47,8 @@ class CatchUp:
 
     def step(self, tracker: Tracker, buffer: FrameBuffer) -> None:
         """Carry the states to the next frame, or over some of them where time is short."""
-        ahead = buffer.after(self._at.stamp_ns)
-        stride = self._stride(len(ahead))
-        following = ahead[stride - 1]
+        stride = self._stride(buffer.count_after(self._at.stamp_ns))
+        following = buffer.following(self._at.stamp_ns, stride)
         self.states = tracker.carry(self.states, self._at, following, images=stride)
         self._at = following
         self.frames_used += 1

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
+from maskrnn_ros.cores import places_of
+
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K")
 
 
 class Crew:
@@ -27,7 +31,8 @@ class Crew:
     def __init__(self, size: int = 1) -> None:
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
-            self._pool = ThreadPoolExecutor(max_workers=size, thread_name_prefix="crew")
+            places = iter(places_of(size))
+            self._pool = ThreadPoolExecutor(size, "crew", initializer=lambda: _stay_on(next(places, None)))
             weakref.finalize(self, self._pool.shutdown, wait=False)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -36,6 +41,23 @@ class Crew:
         if self._pool is None or len(todo) < 2:
             return [_without_gradient(function, item) for item in todo]
         return list(self._pool.map(lambda item: _without_gradient(function, item), todo))
+
+    def call(self, *functions: Callable[[], R]) -> list[R]:
+        """What each of some functions returns."""
+        return self.map(_called, functions)
+
+    def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
+        """The same for the values of a mapping."""
+        return dict(zip(items, self.map(function, items.values()), strict=True))
+
+
+def _called(function: Callable[[], R]) -> R:
+    return function()
+
+
+def _stay_on(core: int | None) -> None:
+    if core is not None:
+        os.sched_setaffinity(0, {core})  # of this thread alone
 
 
 def _without_gradient(function: Callable[[T], R], item: T) -> R:

@@ -67,25 +67,24 @@ def estimate(
         crew: Who does it.
         together: Whether the network looks at all of them at once; None: where the flow is on a GPU.
     """
-    crew = crew or Crew()
     if together is None:
         together = view.flow.device.type != "cpu"
     if not together:
-        return dict(
-            zip(states, crew.map(lambda state: _estimate_one(state, view, config), states.values()), strict=True)
-        )
+        crew = crew or Crew()
+        alone = crew if len(states) == 1 else None  # the parts of one are shared out, where there is only one
+        return crew.map_values(lambda state: _estimate_one(state, view, config, alone), states)
     found = {i: _begin(state, view, config) for i, state in states.items()}
     waiting = {i: one for i, one in found.items() if isinstance(one, _Open)}
     sights = dict(zip(waiting, view.look([one.look for one in waiting.values()]), strict=True))
     return {i: _end(one, sights[i], view, config) if isinstance(one, _Open) else one for i, one in found.items()}
 
 
-def _estimate_one(state: InstanceState, view: View, config: Config) -> Estimate:
-    found = _begin(state, view, config)
+def _estimate_one(state: InstanceState, view: View, config: Config, crew: Crew | None) -> Estimate:
+    found = _begin(state, view, config, crew)
     return _end(found, view.look([found.look])[0], view, config) if isinstance(found, _Open) else found
 
 
-def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
+def _begin(state: InstanceState, view: View, config: Config, crew: Crew | None = None) -> Estimate | _Open:
     if config.prior.source == "none":
         return _look_everywhere(state, view, config)
     prior = view.carried(state.patch) if config.prior.source == "warped" else state.patch
@@ -96,7 +95,7 @@ def _begin(state: InstanceState, view: View, config: Config) -> Estimate | _Open
     around = enlarge(box, config.gate.enlarge, view.size) if config.gate.enabled else _whole(view.size)
     if view.has_network:
         region = _region(box, around, view.size, config)
-        evidence = gather(state, view, prior, _search(box, view.size, config), region, config)
+        evidence = gather(state, view, prior, _search(box, view.size, config), region, config, crew)
         return _open(view, evidence, box, state.hidden, around, config)
     if not has_evidence(state, config):
         return Estimate(prior.gated(around))

@@ -17,6 +17,7 @@ from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import STRIDE as FINE
 from maskrnn_ros.model.matching import STRIDE, Reference, match
 from maskrnn_ros.model.network import LOG_ODDS, PLANES
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import box_of
 from maskrnn_ros.tracking.patch import Patch, cells_in, enlarged
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -40,7 +41,13 @@ class Evidence:
 
 
 def gather(
-    state: InstanceState, view: View, prior: Patch | None, search: Box | None, region: Box | None, config: Config
+    state: InstanceState,
+    view: View,
+    prior: Patch | None,
+    search: Box | None,
+    region: Box | None,
+    config: Config,
+    crew: Crew | None = None,
 ) -> Evidence:
     """Ask all parts.
 
@@ -51,10 +58,18 @@ def gather(
         search: Where the matching looks, pixels; None looks everywhere.
         region: Where the head's answer will be needed, pixels; None is everywhere.
         config: All settings.
+        crew: Who asks them.
     """
-    head = _head(state, view, region) if state.head is not None else None
     is_shown = prior is None or matches_always(config)
-    return Evidence(prior=prior, matching=_matching(state, view, search, config) if is_shown else None, head=head)
+
+    def ask_head() -> Patch | None:
+        return _head(state, view, region) if state.head is not None else None
+
+    def ask_matching() -> Patch | None:
+        return _matching(state, view, search, config) if is_shown else None
+
+    head, matching = (crew or Crew()).call(ask_head, ask_matching)
+    return Evidence(prior=prior, matching=matching, head=head)
 
 
 def _matching(state: InstanceState, view: View, search: Box | None, config: Config) -> Patch | None:

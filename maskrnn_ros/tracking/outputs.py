@@ -51,8 +51,8 @@ def enlarge_along_edges(
     """
     known = {i: patch for i, patch in patches.items() if patch.box is not None}
     values = _fetched({i: patch.values for i, patch in known.items()})
-    found = crew.map(lambda one: _refined(values[one[0]], one[1], working, image, config), known.items())
-    return dict(zip(known, found, strict=True))
+    pairs = {i: (values[i], patch) for i, patch in known.items()}
+    return crew.map_values(lambda pair: _refined(*pair, working, image, config), pairs)
 
 
 def _fetched(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:

@@ -15,14 +15,16 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import torch
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
+from maskrnn_ros.quality import chosen
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
 from maskrnn_ros.tracking.prompted import PromptSeed
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
+from maskrnn_ros.tracking.tuning import Tuning
 from maskrnn_ros.types import Frame, InstanceStatus, Seed, Track, Tracks
 
 
@@ -130,6 +132,8 @@ class Session:
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
         self._prompts = prompts or build_prompts(config.prompts.backend)
+        self._tuning = Tuning(config)
+        self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
         self._tracker = self._built()
         self._seedings: list[_Seeding] = []
@@ -171,10 +175,47 @@ class Session:
         """When ``expire`` will have something to do, by the session's clock."""
         return min((seeding.deadline_s for seeding in self._seedings if seeding.waits), default=None)
 
+    @property
+    def quality(self) -> str:
+        """The level of quality in use, or about to be."""
+        return self._tuning.level
+
+    @property
+    def working_size(self) -> tuple[int, int] | None:
+        """(h, w) that the tracker works on, None before the first image."""
+        newest = self._tracker.newest
+        return (newest.image.shape[1], newest.image.shape[2]) if newest else None
+
     def configure(self, config: Config) -> None:
-        """Take new values of live settings."""
-        self.config = self._tracker.config = config
+        """Take new values of live settings; while a seed catches up, the working size and the flow wait for it."""
+        self.config = config
         self.buffer.config = config.buffer
+        self._tuning.configure(config)
+        self._tune(self._tuning.said)
+
+    def took(self, step_ms: float) -> None:
+        """Hear what the newest image took, milliseconds; the level of quality may change by it (``max_latency_ms``)."""
+        if self.size is None or self.catching_up:  # nothing could change now
+            return
+        why = self._tuning.observe(step_ms, self.size, len(self.states)) or self._delayed
+        if why:
+            self._tune(why)
+
+    def _tune(self, why: str) -> None:
+        """Bring the tracker to the settings in use, and say why if that changes its work.
+
+        What catches up is not among the tracker's states and would be left at another size: a change waits for it.
+        """
+        wanted, now = self._tuning.settings, self._tracker.config
+        changes = chosen(wanted) != chosen(now)
+        self._delayed = why if changes and self.catching_up else ""
+        if self._delayed:
+            wanted = from_flat({**to_flat(wanted), **chosen(now)})
+        self._tracker.configure(wanted, self._picture)
+        if changes and not self._delayed:
+            if self._tracker.newest is not None:
+                self.buffer.replace_newest(self._tracker.newest)
+            self._announce(why)
 
     def close(self) -> None:
         """End what works in the background; nothing can follow."""
@@ -250,7 +291,7 @@ class Session:
             self._attempt(late, self._catch_up)
 
     def _built(self) -> Tracker:
-        tracker = self._build(self.config)
+        tracker = self._build(self._tuning.settings)
         tracker.announce = self._announce
         return tracker
 
@@ -395,7 +436,7 @@ class Session:
         if frame is not newest:
             if seeding not in self._seedings:
                 self._seedings.append(seeding)
-            self._outcome(seeding, SeedStatus.PENDING, f"catches up {len(self.buffer.after(frame.stamp_ns))} images")
+            self._outcome(seeding, SeedStatus.PENDING, f"catches up {self.buffer.count_after(frame.stamp_ns)} images")
             if self.config.catch_up.mode == "skip":
                 return
         self._catch_up(seeding, to_the_end=True)

@@ -66,11 +66,7 @@ class PreparedFrame:
         held = self.__dict__
         features = held["features"].nbytes if "features" in held else 0
         features += 0 if self.host is None else self.host.nbytes
-        return features + sum(_nbytes(held[name]) for name in ("image", "descriptors") if name in held)
-
-
-def _nbytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+        return features + sum(int(held[name].nbytes) for name in ("image", "descriptors") if name in held)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)

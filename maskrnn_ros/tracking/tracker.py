@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from types import MappingProxyType
 
 import cv2
@@ -13,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.engine import Network, load_models
 from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
+from maskrnn_ros.quality import at_level, working_size
 from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
@@ -27,6 +29,7 @@ from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.rescale import rescaled_frame, rescaled_states
 from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -56,6 +59,7 @@ class Tracker:
         announce: Called with one line when an adapted head is taken into use between two frames.
         threads: How many instances are worked on at a time.
         together: Whether the network looks at all instances in one batch; None: on a GPU.
+        make_flow: Makes another estimator where settings of the flow change; None stays with the one given.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Tracker:
         announce: Callable[[str], None] = lambda line: None,
         threads: int = 1,
         together: bool | None = None,
+        make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
     ) -> None:
         self.config = config
         self.announce = announce
@@ -75,6 +80,7 @@ class Tracker:
         self._crew = Crew(threads)
         self._together = together
         self._flow = flow
+        self._make_flow = make_flow
         self._device = device
         self._trunk = trunk
         self._network = network
@@ -100,6 +106,27 @@ class Tracker:
         """The frame that the states belong to."""
         return self._newest
 
+    @torch.no_grad()
+    def configure(self, config: Config, picture: Frame | None = None) -> None:
+        """Take new values of live settings between two frames; instances go on, whatever size they are worked on at.
+
+        Other states than the tracker's own, of seeds that catch up, would stay at the old size: there must be none.
+
+        Args:
+            config: All settings.
+            picture: The newest frame as it came, where that is at hand; else its working image is resized.
+        """
+        if config.flow != self.config.flow and self._make_flow is not None:
+            self._flow = self._make_flow(config.flow)
+        self.config = config
+        newest = self._newest
+        size = working_size(newest.size, config.working_size) if newest is not None else (0, 0)
+        if newest is None or size == newest.image.shape[1:]:
+            return
+        is_newest = picture is not None and picture.stamp_ns == newest.stamp_ns
+        self._newest = self.prepare(picture) if picture is not None and is_newest else rescaled_frame(newest, size)
+        self._states = rescaled_states(self._states, size, self._trunk)
+
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size and onto the device."""
         with self.stages.time("prepare"):
@@ -109,7 +136,7 @@ class Tracker:
                 image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             # what came from the caller is copied; what the resizing made is ours
             tensor = torch.tensor(image) if image is frame.image else torch.from_numpy(image)
-            planar = tensor.to(self._device).permute(2, 0, 1).contiguous()
+            planar = tensor.to(self._device).permute(2, 0, 1)  # the memory stays as it is: OpenCV reads it, too
         # what is fetched from a GPU again and again is better kept
         host = None if planar.device.type == "cpu" else tensor.numpy()
         return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=planar, trunk=self._trunk, host=host)
@@ -201,10 +228,11 @@ class Tracker:
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
-                view.share()
+                view.share(self._crew)
         with self.stages.time("heads"):
             found = estimate(states, view, self.config, self._crew, self._together)
-            return {i: self._carried(state, found[i], view, per_second, images) for i, state in states.items()}
+            pairs = {i: (state, found[i]) for i, state in states.items()}
+            return self._crew.map_values(lambda pair: self._carried(*pair, view, per_second, images), pairs)
 
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
@@ -364,17 +392,19 @@ class Tracker:
 
 
 def build_tracker(config: Config) -> Tracker:
-    """The tracker that the config describes; node, replay and command line all get theirs here.
+    """The tracker that the config describes, at its level of quality; node, replay and command line get theirs here.
 
     Raises:
         RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
+    config = at_level(config, config.quality)
     device = choose_device(config.device)
     models = load_models(config, device)
     if models.threads > 1:
         torch.set_num_threads(1)  # the instances are shared out to threads, each of which is one core's
-    flow = build_flow(config.flow, device)
-    return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads)
+    make_flow = partial(build_flow, device=device)
+    flow = make_flow(config.flow)
+    return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads, make_flow=make_flow)
 
 
 def choose_device(name: str) -> torch.device:
@@ -408,16 +438,6 @@ def set_threads(number: int) -> None:
     if number:
         torch.set_num_threads(number)
         cv2.setNumThreads(number)
-
-
-def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(h, w) that the tracker works on: the longer side at most ``longest``, never scaled up.
-
-    >>> working_size((480, 854), 448)
-    (252, 448)
-    """
-    scale = min(1.0, longest / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:

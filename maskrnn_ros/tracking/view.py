@@ -28,6 +28,7 @@ from maskrnn_ros.model.network import (
     scale_boxes,
     warp_hidden,
 )
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import box_of
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import PreparedFrame
@@ -103,11 +104,17 @@ class View:
         """Whether there is a network to look with."""
         return self._network is not None
 
-    def share(self) -> None:
+    def share(self, crew: Crew) -> None:
         """Compute what the instances share now, and not when the first one asks."""
-        _ = self.maps, self.frame.descriptors, self._origin, self._reach
+        _ = self.maps
+        crew.call(self._share_code, self._share_rest)
+
+    def _share_code(self) -> None:
         if self._network is not None:
             _ = self.code, self.weights
+
+    def _share_rest(self) -> None:
+        _ = self.frame.descriptors, self._origin, self._reach
 
     @functools.cached_property
     def maps(self) -> list[Tensor]:
@@ -123,7 +130,7 @@ class View:
     def code(self) -> FrameCode:
         """What all instances share. The way to the next frame is not known yet: its magnitude is zero."""
         assert self._network is not None
-        back = torch.linalg.vector_norm(self.coarse_flow[0], dim=0)
+        back = torch.hypot(*self.coarse_flow[0])
         magnitudes = torch.stack([back, torch.zeros_like(back)])
         if not self._config.flow_stream:
             magnitudes = torch.zeros_like(magnitudes)

@@ -119,7 +119,7 @@ class Windows:
         if not self._clips and not self._stills:
             raise ValueError(f"expected clips of {length + 2} frames (--root) or stills (--stills), found none")
         self._size, self._frames, self._seed = size, length + 2, seed
-        self._flow = build_flow(FlowConfig(), torch.device("cpu"))
+        self._flow = build_flow(FlowConfig(preset="medium"), torch.device("cpu"))
 
     def draw(self, number: int) -> PaperWindow:
         """The window of this number.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrnn_ros.config import AdaptationConfig, Config
+from maskrnn_ros.config import AdaptationConfig, Config, with_values
 from maskrnn_ros.evaluation.readers import davis_clip, folder_names
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.trunk import Trunk
@@ -22,6 +22,9 @@ from maskrnn_ros.training.cache import Job, TrainingClip, build_cache
 from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, observe, read_pictures
 from maskrnn_ros.training.stills import moving_still, read_still, still_paths
 from maskrnn_ros.training.synthesis import copy_paste
+
+_CONFIG = with_values(Config(), flow__preset="medium")
+"""The flow is computed once and held: the most exact is worth its time, and the shipped weights were trained on it."""
 
 _PASTED_FRAMES = 24
 _PASTED_HEADS = dataclasses.replace(Config().adaptation, steps=0, views=8)
@@ -70,7 +73,7 @@ def prepare(preparation: Preparation) -> int:
     """
     jobs: list[Job] = []
     trunk, seed = preparation.trunk, preparation.seed
-    parts = _config_of_parts(Config())
+    parts = _config_of_parts(_CONFIG)
     settings: dict[str, Any] = {"all": {"size": list(SIZE), "seed": seed, "trunk": trunk, **parts}}
     if preparation.davis is not None:
         names = _davis_names(preparation.davis, preparation.held_out)
@@ -235,7 +238,7 @@ def random_of(seed: int, name: str) -> np.random.Generator:
 
 
 def _observed(pictures: Pictures, trunk: str, heads: AdaptationConfig) -> TrainingClip:
-    return observe(pictures, *_parts(trunk), Config(), heads)
+    return observe(pictures, *_parts(trunk), _CONFIG, heads)
 
 
 @functools.cache
@@ -243,4 +246,4 @@ def _parts(trunk: str) -> tuple[Trunk, FlowEstimator]:
     """The frozen parts, once in a process."""
     if trunk == "imagenet":
         raise ValueError("expected a trained trunk, whose heads can be fitted, got imagenet")
-    return load_trunk(trunk), build_flow(Config().flow, torch.device("cpu"))
+    return load_trunk(trunk), build_flow(_CONFIG.flow, torch.device("cpu"))
