@@ -52,7 +52,8 @@ def estimator(name: str) -> FlowEstimator:
         pytest.skip("needs cv2.ximgproc (opencv-contrib-python-headless)")
     if name == "raft" and not RAFT.is_file():
         pytest.skip("needs the weights of RAFT-small: MASKRNN_RAFT_SMALL=FILE.safetensors")
-    return build_flow(FlowConfig(backend=name, weights=str(RAFT) if name == "raft" else "shipped"), CPU)
+    weights = str(RAFT) if name == "raft" else "shipped"
+    return build_flow(FlowConfig(backend=name, preset="medium", weights=weights), CPU)
 
 
 def tensor(image: np.ndarray) -> Tensor:

@@ -65,7 +65,7 @@ def test_the_box_of_a_mask_is_half_open(pixels: list[tuple[int, int]], expected:
 
 
 @pytest.mark.parametrize(
-    "name", ["types", "config", "flow.warp", "tracking.gate", "tracking.tracker", "evaluation.metrics"]
+    "name", ["types", "config", "flow.warp", "tracking.gate", "tracking.patch", "quality", "evaluation.metrics"]
 )
 def test_the_examples_in_docstrings_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"maskrnn_ros.{name}"))
