@@ -457,7 +457,11 @@ class Config(Checked):
     )
     status_period: float = setting(1.0, "Time between two ~/status messages, seconds.", low=0.05, high=60.0)
     threads: int = setting(
-        0, "Threads that torch and OpenCV use for one operation; 0 leaves their default.", low=0, high=256
+        0,
+        "So many objects are worked on at a time, and so many threads share an operation of the others; 0: as many as "
+        "there are cores for this process.",
+        low=0,
+        high=256,
     )
 
     def __post_init__(self) -> None:

@@ -18,11 +18,18 @@ def cores() -> list[int]:
 def places_of(threads: int) -> list[int | None]:
     """The core of each of some threads; empty where they are better left to the scheduler.
 
-    Where there are as many threads as cores, each gets one of its own. On virtual machines the scheduler wakes a thread
-    on the core of the one that woke it, and finds out only milliseconds later that the other core is idle.
+    Two threads on two cores get one each. On virtual machines the scheduler wakes a thread on the core of the one that
+    woke it, and finds out only milliseconds later that the other core is idle. With more cores, which other processes
+    use, too, it knows better than this one.
     """
     mine = cores()
-    return [*mine] if hasattr(os, "sched_setaffinity") and threads == len(mine) else []
+    return [*mine] if hasattr(os, "sched_setaffinity") and threads == len(mine) == 2 else []
+
+
+def stay_on(core: int) -> None:
+    """Keep the calling thread on a core from now on, if the system lets it: it is a matter of speed alone."""
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
 
 
 @contextlib.contextmanager
@@ -32,8 +39,9 @@ def seat(core: int | None) -> Iterator[None]:
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    stay_on(core)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)

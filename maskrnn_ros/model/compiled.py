@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,17 +26,30 @@ class Compiled:
 
     Args:
         owner: The module whose weights the function uses.
-        function: Takes tensors, returns several.
+        function: A method of it: takes tensors, returns several.
         mode: One of ``MODES``; unless it is off, ``torch.compile`` takes the place of the trace, on any device.
     """
 
     def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]], mode: str = "off") -> None:
         self.mode = mode
         self._optimised: Callable[..., Sequence[Tensor]] | None = None
-        self._owner = owner
-        self._function = function
+        # the owner holds this: a reference back would keep weights until the garbage is looked for, sessions later
+        self._weak_owner = weakref.ref(owner)
+        self._weak_function = weakref.WeakMethod(function)
         self._graphs: dict[tuple[torch.Size, ...], Callable[..., Sequence[Tensor]]] = {}
         self._lock = threading.Lock()
+
+    @property
+    def _owner(self) -> nn.Module:
+        owner = self._weak_owner()
+        assert owner is not None  # it is who calls
+        return owner
+
+    @property
+    def _function(self) -> Callable[..., Sequence[Tensor]]:
+        function = self._weak_function()
+        assert function is not None
+        return function
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """What the function says of them."""

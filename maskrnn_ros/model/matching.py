@@ -5,10 +5,10 @@ Label propagation by feature similarity (Vondrick et al., ECCV 2018, and its suc
 takes the mean label of the reference cells that are most similar to it. References are the frames of the seeds and
 a few recent ones. Cells are those of stride 8.
 
-Cost with the defaults, of one instance: while it is seen, only cells of its search window are compared, with cells of
-the window's surroundings; n cells with m reference cells are n m 152 multiplications per reference. Where it is lost,
-all cells are compared with the seeds only. Memory: one label map per reference (4 bytes a cell); the descriptors are
-shared by all instances of a frame.
+Cost with the defaults, of one instance: while it is seen, only cells of its search window are compared, with the cells
+of its seeds, far from it every second one; n cells with m of a seed are n m 152 multiplications. Where it is lost, only
+cells are compared that its head may know. Memory: the cells of a seed that are compared, 156 bytes each; descriptors of
+whole frames are shared by all instances of a frame.
 
 Descriptors are integers of 7 bits. Their products and sums are exact in whatever order they are summed, in float32 as
 in integers: all engines, devices and batches find the same similarities. The error of rounding, 0.003 of a similarity,

@@ -57,7 +57,7 @@ class TrainedTrunk(nn.Module):
         return nearest(queries, keys, count)
 
     def aside(self) -> Trunk:
-        """See ``Trunk``; the thread itself limits torch."""
+        """See ``Trunk``; in torch there is nothing to change."""
         return self
 
 

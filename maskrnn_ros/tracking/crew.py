@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from maskrnn_ros.cores import places_of
+from maskrnn_ros.cores import places_of, stay_on
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +31,7 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
             places = iter(places_of(size))
-            self._pool = ThreadPoolExecutor(size, "crew", initializer=lambda: _stay_on(next(places, None)))
+            self._pool = ThreadPoolExecutor(size, "crew", initializer=lambda: _settle(next(places, None)))
             weakref.finalize(self, self._pool.shutdown, wait=False)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -55,9 +54,9 @@ def _called(function: Callable[[], R]) -> R:
     return function()
 
 
-def _stay_on(core: int | None) -> None:
+def _settle(core: int | None) -> None:
     if core is not None:
-        os.sched_setaffinity(0, {core})  # of this thread alone
+        stay_on(core)
 
 
 def _without_gradient(function: Callable[[T], R], item: T) -> R:

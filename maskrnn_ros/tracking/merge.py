@@ -47,5 +47,5 @@ def merge(instances: Mapping[int, Likely], size: tuple[int, int]) -> LabelArray:
         one = instances[instance_id]
         before = best[one.box.slices]
         np.copyto(labels[one.box.slices], instance_id, where=one.probability > before)
-        np.maximum(before, one.probability, out=before)
+        np.fmax(before, one.probability, out=before)
     return labels

@@ -26,7 +26,9 @@ from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 
 def rescaled_frame(frame: PreparedFrame, size: tuple[int, int]) -> PreparedFrame:
     """A frame of which only the working image is at hand, at another working size; features are computed anew."""
-    return dataclasses.replace(frame, image=_image(frame.image, size))
+    image = _image(frame.image, size)
+    host = None if frame.host is None else image.permute(1, 2, 0).cpu().numpy()
+    return dataclasses.replace(frame, image=image, host=host)
 
 
 def rescaled_states(

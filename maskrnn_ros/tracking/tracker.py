@@ -17,7 +17,7 @@ from torch import Tensor
 from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
-from maskrnn_ros.model.engine import Network, load_models
+from maskrnn_ros.model.engine import Models, Network, load_models
 from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
@@ -38,6 +38,9 @@ from maskrnn_ros.types import BoolArray, Box, Frame, InstanceStatus, LabelArray,
 
 _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
+
+_TORCH_THREADS = torch.get_num_threads()
+"""Its default, which knows of OMP_NUM_THREADS and of the cores that the process may use."""
 
 _MAX_SEEDS = 4
 """Seeds of one instance that are kept: the first and the newest corrections."""
@@ -228,7 +231,7 @@ class Tracker:
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
-                view.share(self._crew)
+                view.share(self._crew, with_descriptors=self.config.matching.enabled)
         with self.stages.time("heads"):
             found = estimate(states, view, self.config, self._crew, self._together)
             pairs = {i: (state, found[i]) for i, state in states.items()}
@@ -400,11 +403,17 @@ def build_tracker(config: Config) -> Tracker:
     config = at_level(config, config.quality)
     device = choose_device(config.device)
     models = load_models(config, device)
-    if models.threads > 1:
-        torch.set_num_threads(1)  # the instances are shared out to threads, each of which is one core's
+    _share_out_threads(config, models)
     make_flow = partial(build_flow, device=device)
     flow = make_flow(config.flow)
     return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads, make_flow=make_flow)
+
+
+def _share_out_threads(config: Config, models: Models) -> None:
+    """Where instances are shared out to threads, torch has one; where they are not, all of them again."""
+    torch.set_num_threads(1 if models.threads > 1 else config.threads or _TORCH_THREADS)
+    # OpenCV's threads are born here: in a thread that gives way, or stays on a core, they would inherit that
+    cv2.resize(np.zeros((1024, 1024, 3), np.uint8), (600, 600), interpolation=cv2.INTER_AREA)
 
 
 def choose_device(name: str) -> torch.device:
@@ -434,7 +443,7 @@ def warm_up(tracker: Tracker) -> None:
 
 
 def set_threads(number: int) -> None:
-    """Threads that torch and OpenCV use for one operation; 0 leaves their default."""
+    """Threads of OpenCV and, until a tracker is built, of torch for one operation; 0 leaves their default."""
     if number:
         torch.set_num_threads(number)
         cv2.setNumThreads(number)

@@ -104,17 +104,21 @@ class View:
         """Whether there is a network to look with."""
         return self._network is not None
 
-    def share(self, crew: Crew) -> None:
+    def share(self, crew: Crew, with_descriptors: bool) -> None:
         """Compute what the instances share now, and not when the first one asks."""
         _ = self.maps
-        crew.call(self._share_code, self._share_rest)
+        described = (self._share_descriptors,) if with_descriptors else ()
+        crew.call(self._share_code, self._share_motion, *described)
 
     def _share_code(self) -> None:
         if self._network is not None:
             _ = self.code, self.weights
 
-    def _share_rest(self) -> None:
-        _ = self.frame.descriptors, self._origin, self._reach
+    def _share_motion(self) -> None:
+        _ = self._origin, self._reach
+
+    def _share_descriptors(self) -> None:
+        _ = self.frame.descriptors
 
     @functools.cached_property
     def maps(self) -> list[Tensor]:
