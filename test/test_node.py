@@ -352,7 +352,7 @@ def test_compressed_images_are_taken() -> None:
             bench.images.publish(message)
             bench.wait(lambda number=number: len(bench.instances) == number + 1)
         overlap = np.count_nonzero(bench.labels == world.labels(0)) / world.labels(0).size
-        assert overlap > 0.99  # the same picture twice
+        assert overlap > 0.97  # the same picture twice
 
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
