@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from maskrnn_ros.benchmark.scene import FRAMES, Scene
-from maskrnn_ros.config import Config, to_flat
+from maskrnn_ros.config import Config
 from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import STAGES
@@ -113,7 +113,7 @@ def measure(config: Config, width: int, height: int, objects: int, seconds: floa
         width=width,
         height=height,
         objects=objects,
-        engine=engine_of(config),
+        engine=tracker.engine,
         ms_p50=p50,
         ms_p95=p95,
         fps=1e3 / float(np.mean(clock.ms)),
@@ -180,11 +180,6 @@ def mean_iou(labels: LabelArray, truth: LabelArray, objects: int) -> float:
         found, real = labels == i, truth == i
         each.append(int(np.count_nonzero(found & real)) / max(1, int(np.count_nonzero(found | real))))
     return float(np.mean(each))
-
-
-def engine_of(config: Config) -> str:
-    """What computes by this config."""
-    return str(to_flat(config).get("engine", "torch"))
 
 
 def rss_mb() -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
-from maskrnn_ros.model.engine import Models, Network, load_models
+from maskrnn_ros.model.engine import Models, Network, OnnxTrunk, load_models
 from maskrnn_ros.model.head import STRIDE as HEAD_STRIDE
 from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
@@ -98,6 +98,11 @@ class Tracker:
     def device(self) -> torch.device:
         """Where the states are."""
         return self._device
+
+    @property
+    def engine(self) -> str:
+        """What runs the networks: onnxruntime or torch."""
+        return "onnxruntime" if isinstance(self._trunk, OnnxTrunk) else "torch"
 
     @property
     def states(self) -> Mapping[int, InstanceState]:
