@@ -73,7 +73,7 @@ class Compiled:
         shapes = tuple(tensor.shape for tensor in inputs)
         with self._lock:  # a thread that adapts a head may come at the same time
             if shapes not in self._graphs:
-                call = _Call(self._owner.eval(), self._function)
+                call = AsModule(self._owner.eval(), self._function)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # the tracer warns of sizes that become constants, as they shall
                     traced = torch.jit.trace(call.eval(), inputs, check_trace=False)  # type: ignore[no-untyped-call]
@@ -83,8 +83,8 @@ class Compiled:
             return self._graphs[shapes]
 
 
-class _Call(nn.Module):
-    """The function as a module, which is what can be frozen."""
+class AsModule(nn.Module):
+    """A function of a module as a module, which is what can be traced, frozen and exported."""
 
     def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]]) -> None:
         super().__init__()

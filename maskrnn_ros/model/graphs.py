@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
+from maskrnn_ros.model.compiled import AsModule
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
 from maskrnn_ros.model.trunk import net_of
@@ -182,18 +183,6 @@ def _export_nearest(out: Path | None) -> Exported:
     return compare(file, (sample(40 + k, 90 * (k + 1)) for k in range(_SAMPLES)), lambda found: [np.sort(found[0])])
 
 
-class _Call(nn.Module):
-    """A function of a module as a module, which is what can be exported."""
-
-    def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]]) -> None:
-        super().__init__()
-        self.owner = owner
-        self._function = function
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._function(*inputs))
-
-
 def _with_constants(graph: bytes) -> bytes:
     """A graph of a fixed size, all that does not depend on its inputs computed."""
     import onnxruntime
@@ -248,7 +237,7 @@ def _traced(
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of sizes that it takes for constants; the comparison decides
         torch.onnx.export(
-            _Call(owner, function).eval(),
+            AsModule(owner, function).eval(),
             inputs,
             f"{folder}/graph.onnx",
             dynamo=False,  # torch's other exporter takes two minutes for the same graph
