@@ -18,7 +18,7 @@ from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.state import PreparedFrame
-from maskrnn_ros.types import Frame, InstanceStatus, Seed, Tracks
+from maskrnn_ros.types import MAX_INSTANCE_ID, Frame, InstanceStatus, Seed, Tracks
 
 
 class Bench:
@@ -176,6 +176,7 @@ def test_a_seed_older_than_the_buffer_is_rejected_with_the_oldest_stamp_held() -
     bench.image(6)
     assert bench.last[0] == SeedStatus.REJECTED
     assert f"from {world.stamp_ns(3)} to {world.stamp_ns(5)}" in bench.outcomes[-1].reason
+    assert bench.ids.live == ()
 
 
 def test_a_seed_whose_image_was_passed_by_is_rejected_at_once() -> None:
@@ -630,6 +631,70 @@ def test_a_rejected_seed_may_be_sent_again() -> None:
     bench.session.expire()
     bench.seed(world.seed(0))
     assert [t.instance_id for t in bench.image(0).tracks] == [1, 2]
+
+
+REFUSALS = {  # what brings a seed of instance 77 to its rejection
+    "of another size": lambda bench: bench.seed(
+        Seed(stamp_ns=world.stamp_ns(1), labels=np.full((40, 50), 77, np.int32))
+    ),
+    "too old": lambda bench: (bench.seed(marked(77, stamp_ns=5)), bench.image(2)),
+    "passed by": lambda bench: (bench.seed(marked(77, stamp_ns=world.stamp_ns(2))), bench.image(3)),
+    "timed out": lambda bench: (
+        bench.seed(marked(77, stamp_ns=world.stamp_ns(9))),
+        setattr(bench, "now", 100.0),
+        bench.session.expire(),
+    ),
+    "twice": lambda bench: (
+        [bench.seed(marked(77, stamp_ns=world.stamp_ns(2)), ticket=n) for n in range(2)],
+        bench.image(3),
+    ),
+}
+
+
+def marked(instance_id: int, stamp_ns: int) -> Seed:
+    return Seed(stamp_ns=stamp_ns, labels=np.where(world.labels(0) == 2, instance_id, 0).astype(np.int32))
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refused_seed_leaves_ids_and_instances_as_if_it_had_never_come(case: str) -> None:
+    bench = Bench()
+    bench.seed(world.seed(0, 1))
+    bench.image(0), bench.image(1)
+    REFUSALS[case](bench)
+    assert bench.last[0] == SeedStatus.REJECTED
+    assert (bench.ids.live, tuple(bench.session.states)) == ((1,), (1,))
+    assert admit(bench.ids, [255, 0], stamp_ns=0) == ((2,), False)
+
+
+def test_an_id_of_a_rejected_seed_is_not_given_away_while_another_seed_waits_with_it() -> None:
+    book = IdBook()
+    first, second = (book.admit(marked(7, stamp_ns=n), Config()) for n in (1, 2))
+    book.release(first)
+    assert book.live == (7,) and admit(book, [255], stamp_ns=3) == ((8,), False)
+    book.confirm(second)
+    assert book.live == (7, 8)
+
+
+def test_behind_the_largest_id_the_smallest_that_was_not_used_comes_next() -> None:
+    book = IdBook()
+    admit(book, [MAX_INSTANCE_ID, 2])
+    book.remove([2])
+    assert [admit(book, [255], stamp_ns=n)[0] for n in range(3)] == [(1,), (3,), (4,)]
+    mono8 = IdBook()
+    admit(mono8, [254], label_encoding="mono8")
+    assert [admit(mono8, [255], stamp_ns=n, label_encoding="mono8")[0] for n in (2, 3)] == [(255,), (1,)]
+
+
+def test_when_all_ids_were_used_the_refusal_names_the_cure() -> None:
+    book, mono8 = IdBook(), with_values(Config(), label_encoding="mono8", max_instances=64)
+    for first in range(1, 255, 50):
+        ids = list(range(first, min(first + 50, 255)))
+        admit(book, ids, label_encoding="mono8", max_instances=64)
+        book.remove(ids)
+    assert book.left(mono8) == 1 and admit(book, [255], label_encoding="mono8") == ((255,), False)
+    assert book.left(mono8) == 0
+    with pytest.raises(ValueError, match=r"all of 1\.\.255 were used in this session: call ~/reset"):
+        admit(book, [255], stamp_ns=2, label_encoding="mono8")
 
 
 @pytest.mark.parametrize(

@@ -214,10 +214,11 @@ class TrackerNode(LifecycleNode):
         self._outputs.seed_result.publish(result)
 
     def _take_seed(self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None) -> tuple[int, ...]:
-        admission = self._ids.admit(seed, self._config)
+        stamp_ns = stamp_to_ns(header.stamp)
         own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
+        admission = self._ids.admit(seed, self._config)  # last of what may refuse: who admits must hand over
         request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=own)
-        self._inbox.claim(stamp_to_ns(header.stamp))
+        self._inbox.claim(stamp_ns)
         assert self._session is not None and self._inputs is not None  # seeds come while active only
         self._inputs.took(admission.seed)
         self._inbox.put_request(partial(self._session.seed, request))

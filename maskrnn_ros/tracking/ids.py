@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -40,8 +42,9 @@ class IdBook:
 
     A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a mask whose
     non-zero values are all 255 gets the next free id, and after it so does every prompt of id 0. The same seed (stamp
-    and content) twice is applied once, as long as its instances live. An id is live from its admission on. The book is
-    used by the callbacks and by the worker, hence its lock; nothing in it waits.
+    and content) twice is applied once, as long as its instances live. An id is live from its admission on; a seed that
+    is rejected leaves the book as if it had never come. The book is used by the callbacks and by the worker, hence its
+    lock; nothing in it waits.
     """
 
     _KNOWN = 256  # seeds that are remembered so as to be known again
@@ -49,9 +52,9 @@ class IdBook:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._epoch = 0
-        self._live: set[int] = set()
+        self._tracked: set[int] = set()
+        self._pending: dict[Admission, frozenset[int]] = {}
         self._removed: set[int] = set()
-        self._highest = 0
         self._known: OrderedDict[tuple[int, bytes], Admission] = OrderedDict()
 
     @property
@@ -59,6 +62,10 @@ class IdBook:
         """Ids that are tracked or wait to be, ascending."""
         with self._lock:
             return tuple(sorted(self._live))
+
+    @property
+    def _live(self) -> set[int]:
+        return self._tracked.union(*self._pending.values()) - self._removed
 
     @property
     def removed(self) -> frozenset[int]:
@@ -77,11 +84,10 @@ class IdBook:
             known = self._known.get(key)
             if known is not None and self._live.issuperset(known.seed.ids):
                 return Admission(original=original, seed=known.seed, added=(), duplicate_of=known, epoch=self._epoch)
-            seed = _settled(original, self._highest + 1)
+            seed = _settled(original, partial(self._free, largest_id(config)))
             added = self._check(set(seed.ids), config)
-            self._live.update(added)
-            self._highest = max(self._highest, *seed.ids)
             admission = Admission(original=original, seed=seed, added=added, duplicate_of=None, epoch=self._epoch)
+            self._pending[admission] = frozenset(seed.ids)
             self._known[key] = admission
             if len(self._known) > self._KNOWN:
                 self._known.popitem(last=False)
@@ -101,16 +107,34 @@ class IdBook:
         gone = sorted(ids & self._removed)
         if gone:
             raise ValueError(f"id {gone} was removed in this session; ids are not reused, expected a new one")
-        largest = 255 if config.label_encoding == "mono8" else MAX_INSTANCE_ID
+        largest, live = largest_id(config), self._live
         if max(ids) > largest:
             raise ValueError(f"ids must be <= {largest} with label_encoding {config.label_encoding}, got {max(ids)}")
-        added = ids - self._live
-        if len(self._live) + len(added) > config.max_instances:
+        added = ids - live
+        if len(live) + len(added) > config.max_instances:
             raise ValueError(
                 f"expected at most {config.max_instances} instances (max_instances), got {len(added)} new ones "
-                f"beside {len(self._live)}"
+                f"beside {len(live)}"
             )
         return tuple(sorted(added))
+
+    def _free(self, largest: int, given: Collection[int]) -> Iterator[int]:
+        """Ids that this session has not used and the seed does not give, the next ones first.
+
+        Raises:
+            ValueError: There are no more.
+        """
+        used = self._live | self._removed | set(given)
+        following = max(used, default=0) + 1
+        yield from (i for i in itertools.chain(range(following, largest + 1), range(1, largest + 1)) if i not in used)
+        raise ValueError(
+            f"expected a free id, all of 1..{largest} were used in this session: call ~/reset to begin a new one"
+        )
+
+    def left(self, config: Config) -> int:
+        """How many ids this session has not used yet."""
+        with self._lock:
+            return largest_id(config) - len(self._live | self._removed)
 
     def confirm(self, admission: Admission) -> None:
         """The seed was applied: its ids are tracked now.
@@ -119,16 +143,18 @@ class IdBook:
         """
         with self._lock:
             if admission.epoch == self._epoch:
-                self._live |= set(admission.seed.ids) - self._removed
+                self._pending.pop(admission, None)
+                self._tracked |= set(admission.seed.ids) - self._removed
                 if admission.seed.stamp_ns == 0:
                     self._known.pop(_key(admission.original), None)
 
-    def release(self, admission: Admission, tracked: Iterable[int]) -> None:
-        """The seed was rejected: ids that it would have added, and that are not tracked otherwise, are free again."""
+    def release(self, admission: Admission) -> None:
+        """The seed was rejected: its ids are free again, unless they are tracked or another seed waits with them."""
         with self._lock:
             if admission.epoch == self._epoch:
-                self._live -= set(admission.added) - set(tracked)
-                self._known.pop(_key(admission.original), None)
+                self._pending.pop(admission, None)
+                if self._known.get(_key(admission.original)) is admission:
+                    del self._known[_key(admission.original)]
 
     def check(self, ids: Iterable[int]) -> None:
         """Refuse ids that could not be removed.
@@ -155,24 +181,31 @@ class IdBook:
             self._take_out(set(ids))
 
     def _check_live(self, ids: set[int]) -> None:
-        unknown = sorted(ids - self._live)
+        live = self._live
+        unknown = sorted(ids - live)
         if unknown or not ids:
-            raise ValueError(f"ids to remove must be among {sorted(self._live)}, got {unknown or 'none'}")
+            raise ValueError(f"ids to remove must be among {sorted(live)}, got {unknown or 'none'}")
 
     def _take_out(self, ids: set[int]) -> None:
-        self._live -= ids
+        self._tracked -= ids
         self._removed |= ids
         # their seeds cannot come again, and a seed is as large as its image
+        self._pending = {admission: those for admission, those in self._pending.items() if not those <= ids}
         self._known = OrderedDict((k, known) for k, known in self._known.items() if ids.isdisjoint(known.seed.ids))
 
     def clear(self) -> None:
         """A new session: every id is free again."""
         with self._lock:
             self._epoch += 1
-            self._live.clear()
+            self._tracked.clear()
+            self._pending.clear()
             self._removed.clear()
             self._known.clear()
-            self._highest = 0
+
+
+def largest_id(config: Config) -> int:
+    """The largest id that ``~/label_image`` can hold."""
+    return 255 if config.label_encoding == "mono8" else MAX_INSTANCE_ID
 
 
 def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
@@ -187,16 +220,28 @@ def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
     return seed.stamp_ns, digest.digest()
 
 
-def _settled(seed: Seed | PromptSeed, free: int) -> Seed | PromptSeed:
-    """A mask of nothing but 255 becomes the one instance of the id ``free``; any other keeps its ids."""
+def _settled(seed: Seed | PromptSeed, free: Callable[[Collection[int]], Iterator[int]]) -> Seed | PromptSeed:
+    """A mask of nothing but 255 becomes the one instance of the next free id; any other keeps its ids.
+
+    Args:
+        seed: As it came.
+        free: Free ids, the next ones first, beside those that the seed itself gives.
+    """
+    masks = seed.masks if isinstance(seed, PromptSeed) else seed
+    is_unnumbered = masks is not None and masks.ids == (255,)
+    given = {i for i in seed.ids if i and not (is_unnumbered and i == 255)}
     if isinstance(seed, PromptSeed):
-        return seed.settled(_renamed(seed.masks, free) if seed.masks is not None else None, free)
-    return _renamed(seed, free)
+        given |= {item.instance_id for item in seed.prompted if item.instance_id}
+    following = free(given)
+    if masks is not None and is_unnumbered:
+        masks = _renamed(masks, next(following))
+    if isinstance(seed, PromptSeed):
+        return seed.settled(masks, following)
+    assert masks is not None  # it is the seed
+    return masks
 
 
 def _renamed(seed: Seed, free: int) -> Seed:
-    if seed.ids != (255,):
-        return seed
     labels: LabelArray = np.where(seed.labels == 255, free, 0).astype(np.int32)
     names = dict.fromkeys((free,), seed.names[255]) if 255 in seed.names else {}
     return Seed(stamp_ns=seed.stamp_ns, labels=labels, names=names)

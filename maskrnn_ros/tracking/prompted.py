@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -69,14 +70,11 @@ class PromptSeed:
         masked = self.masks.ids if self.masks is not None else ()
         return tuple(sorted({*masked, *(item.instance_id for item in self.prompted)}))
 
-    def settled(self, masks: Seed | None, free: int) -> PromptSeed:
-        """The same with the masks' ids settled; prompts without an id get those from ``free`` on, in their order."""
-        ids = [item.instance_id for item in self.prompted]
-        following = max(free, *(i + 1 for i in ids), *(i + 1 for i in (masks.ids if masks is not None else ())))
-        settled = []
-        for item in self.prompted:
-            settled.append(dataclasses.replace(item, instance_id=item.instance_id or following))
-            following += not item.instance_id
+    def settled(self, masks: Seed | None, free: Iterator[int]) -> PromptSeed:
+        """The same with the masks' ids settled; prompts without an id get those of ``free``, in their order."""
+        settled = [
+            item if item.instance_id else dataclasses.replace(item, instance_id=next(free)) for item in self.prompted
+        ]
         return dataclasses.replace(self, prompted=tuple(settled), masks=masks)
 
     def cut(self, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> Seed:

@@ -501,7 +501,6 @@ class Session:
                     )
 
     def _reject(self, seeding: _Seeding, reason: str) -> None:
-        self._ids.release(seeding.admission, self._tracker.states)
         self._end(seeding, SeedStatus.REJECTED, reason)
 
     def _reject_all(self, seedings: list[_Seeding], reason: str) -> None:
@@ -514,6 +513,8 @@ class Session:
     def _end(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
         if seeding in self._seedings:
             self._seedings.remove(seeding)
+        if status == SeedStatus.REJECTED:
+            self._ids.release(seeding.admission)
         self._outcome(seeding, status, reason, ids)
 
     def _outcome(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
