@@ -16,7 +16,8 @@ from typing import Any
 
 from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.command import add_benchmark
-from maskrnn_ros.config import Config, load
+from maskrnn_ros.config import Config
+from maskrnn_ros.parameter_file import load
 from maskrnn_ros.seed_ui.command import add_seed_ui
 from maskrnn_ros.training.command import add_train
 from maskrnn_ros.training.export_command import add_export

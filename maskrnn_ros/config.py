@@ -3,78 +3,20 @@
 
 Defaults stand here and nowhere else. The ROS parameters are declared from these fields (``flow.preset`` is
 ``Config().flow.preset``), the README's table is generated from them, and a YAML file holds overrides only: the same
-ROS parameter file serves ``params_file:=`` of the launch file and ``--config`` of the command line.
+ROS parameter file serves ``params_file:=`` of the launch file and ``--config`` of the command line
+(``parameter_file``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from maskrnn_ros.setting import Checked, Setting, Value, check_replaced, no_setting, setting
 
-Value = bool | int | float | str
-T = TypeVar("T", bound="Checked")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is known of a field beside its default.
-
-    Args:
-        help: One sentence, with the unit.
-        low: Smallest value allowed, None for no bound.
-        high: Largest value allowed.
-        choices: The values allowed, empty for any.
-        live: The node takes a new value while it runs.
-    """
-
-    help: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    live: bool = False
-
-    def check(self, name: str, value: Value, kind: type) -> None:
-        """Refuse a value by the name of its field.
-
-        Raises:
-            ValueError: Wrong type, out of range, not one of the choices.
-        """
-        if type(value) is not kind:
-            hint = " (write 1.0e-5, not 1e-5: YAML reads the latter as text)" if _looks_like_float(value) else ""
-            raise ValueError(f"{name} must be {kind.__name__}, got {type(value).__name__} {value!r}{hint}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}")
-            if self.low is not None and value < self.low:
-                raise ValueError(f"{name} must be >= {self.low:g}, got {value}")
-            if self.high is not None and value > self.high:
-                raise ValueError(f"{name} must be <= {self.high:g}, got {value}")
-        if self.choices and value not in self.choices:
-            raise ValueError(f"{name} must be one of {', '.join(self.choices)}, got {value!r}")
-
-
-def _looks_like_float(value: Value) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) is not None
-
-
-def setting(default: Value, text: str, **known: Any) -> Any:
-    """A dataclass field with its ``Setting``."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(help=text, **known)})
-
-
-class Checked:
-    """Checks the fields of a config section when it is made."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            if "setting" in field.metadata:
-                field.metadata["setting"].check(field.name, getattr(self, field.name), type(field.default))
+T = TypeVar("T", bound=Checked)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,11 +31,12 @@ class FlowConfig(Checked):
     )
     # medium takes five times as long for masks no better: J .800 F .783 on held out clips, ultrafast J .797 F .782
     preset: str = setting(
-        "ultrafast",
+        "auto",
         "Effort of dis, and of epicflow's matches; medium is the most exact, ultrafast takes a fifth of its time or "
-        "less. Another value than the default holds at all levels of quality.",
-        choices=("ultrafast", "fast", "medium"),
+        "less. auto: as quality says; any other value holds at all its levels.",
+        choices=("auto", "ultrafast", "fast", "medium"),
         live=True,
+        automatic="auto",
     )
     weights: str = setting(
         "shipped",
@@ -391,7 +334,7 @@ class Config(Checked):
     )
     quality: str = setting(
         "medium",
-        "Level that sets working_size and flow.preset, where these have their defaults: low is the fastest, high the "
+        "Level that sets working_size and flow.preset, unless these are set themselves: low is the fastest, high the "
         "most exact; see docs/tuning.md. With max_latency_ms it is the best one that is used.",
         choices=("low", "medium", "high"),
         live=True,
@@ -405,12 +348,13 @@ class Config(Checked):
         live=True,
     )
     working_size: int = setting(
-        512,
+        0,
         "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down. "
-        "Another value than the default holds at all levels of quality.",
+        "0: as quality says; any other value holds at all its levels.",
         low=64,
         high=4096,
         live=True,
+        automatic=0,
     )
     max_instances: int = setting(
         32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
@@ -500,14 +444,15 @@ def from_flat(values: Mapping[str, Value]) -> Config:
     """A config from values by dotted name; what is not named keeps its default.
 
     Raises:
-        ValueError: An unknown name, or a value that its field refuses.
+        ValueError: A name that is none or none any more, or a value that its field refuses.
     """
+    check_replaced(values)
     known = {name: (type(default), known) for name, default, known in settings()}
     for name, value in values.items():
         if name not in known:
-            raise ValueError(f"unknown setting {name!r}; known are: {', '.join(known)}")
+            raise ValueError(no_setting(name, known))
         kind, known_setting = known[name]
-        known_setting.check(name, value, kind)  # here the whole dotted name is at hand
+        known_setting.take(name, value, kind)  # here the whole dotted name is at hand
     return _build(Config, values, "")
 
 
@@ -540,41 +485,3 @@ def deterministic(config: Config) -> Config:
     if (mode, 0.0) == (config.adaptation.mode, config.max_latency_ms):
         return config
     return with_values(config, adaptation__mode=mode, max_latency_ms=0.0)
-
-
-NODE_ONLY = ("autostart", "use_sim_time")
-"""Parameters of the node that are no settings of the tracker; ``load`` passes over them."""
-
-
-def load(path: Path | str) -> Config:
-    """Read a ROS parameter file (``/**: ros__parameters: ...``).
-
-    Raises:
-        ValueError: Not such a file, an unknown name, or a value that its field refuses.
-        OSError: The file cannot be read.
-    """
-    try:
-        document = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise ValueError(f"{path}: expected '/**: ros__parameters: ...', got {type(document).__name__}")
-    flat: dict[str, Value] = {}
-    for node, content in document.items():
-        if not isinstance(content, dict) or not isinstance(content.get("ros__parameters"), dict):
-            raise ValueError(f"{path}: expected '{node}: ros__parameters: ...', got no ros__parameters below {node}")
-        flat.update(_flatten(content["ros__parameters"]))
-    try:
-        return from_flat({name: value for name, value in flat.items() if name not in NODE_ONLY})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
-    flat: dict[str, Value] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

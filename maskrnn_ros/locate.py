@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.camera import DISTORTION, Camera, FloatArray
-from maskrnn_ros.config import Checked, setting
+from maskrnn_ros.setting import Checked, setting
 from maskrnn_ros.types import BoolArray
 
 _MAD_TO_SIGMA = 1.4826

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from maskrnn_ros.config import Config, Value, from_flat, settings, to_flat
+from maskrnn_ros.config import Config, from_flat, settings, to_flat
+from maskrnn_ros.setting import Value
 
 LEVELS: Mapping[str, Mapping[str, Value]] = {
     "low": {"working_size": 384, "flow.preset": "ultrafast"},
     "medium": {"working_size": 512, "flow.preset": "ultrafast"},
     "high": {"working_size": 640, "flow.preset": "medium"},
 }
-"""Settings of every level, the cheapest level first. Those of ``medium`` are the defaults of the single settings."""
+"""Settings of every level, the cheapest level first."""
 
 SET_BY_LEVELS = tuple(LEVELS["medium"])
 """Names of what a level sets; each level sets all of them."""
@@ -26,10 +27,10 @@ Measured with one thread: 100 000 with four instances on images of 640x360."""
 
 
 def at_level(config: Config, level: str) -> Config:
-    """The settings at a level: its values where the config has the default, else what the config says.
+    """The settings at a level: its values where the config leaves them to it, else what the config says.
 
-    >>> at_level(Config(), "low").working_size, at_level(Config(working_size=448), "low").working_size
-    (384, 448)
+    >>> at_level(Config(), "low").working_size, at_level(Config(working_size=512), "low").working_size
+    (384, 512)
 
     The result is that of ``at_level`` of itself at the same level, but not at another one: go from the config that the
     user gave.
@@ -39,8 +40,8 @@ def at_level(config: Config, level: str) -> Config:
         level: One of ``LEVELS``; it becomes the ``quality`` of the result.
     """
     flat = to_flat(config)
-    defaults = {name: default for name, default, _ in settings() if name in SET_BY_LEVELS}
-    set_here = {name: value for name, value in LEVELS[level].items() if flat[name] == defaults[name]}
+    left_open = {name: known.automatic for name, _, known in settings() if name in SET_BY_LEVELS}
+    set_here = {name: value for name, value in LEVELS[level].items() if flat[name] == left_open[name]}
     return from_flat({**flat, **set_here, "quality": level})
 
 
@@ -65,7 +66,7 @@ def relative_cost(config: Config, size: tuple[int, int]) -> float:
 
 
 def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(h, w) that the tracker works on: the longer side at most ``longest``, never scaled up.
+    """(h, w) that the tracker works on: the longer side at most ``longest`` > 0, never scaled up.
 
     >>> working_size((480, 854), 448)
     (252, 448)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import world
 
-from maskrnn_ros.config import Config, Value, with_values
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.engine import Models, load_models
 from maskrnn_ros.model.weights import SHIPPED, TRUNK
+from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Tracks
 

@@ -1,28 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings refuse nonsense by name, and files, fields and parameters agree."""
 
-from pathlib import Path
+import math
 
 import pytest
 
-from maskrnn_ros.config import Config, from_flat, load, settings, to_flat, with_values
-
-ROOT = Path(__file__).resolve().parent.parent
+from maskrnn_ros import setting
+from maskrnn_ros.config import BufferConfig, Config, from_flat, settings, to_flat, with_values
+from maskrnn_ros.locate import LocatorConfig
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("gate.enlarge", 0.5, r"gate.enlarge must be >= 1, got 0.5"),
-        ("gate.enlarge", 2, "gate.enlarge must be float, got int 2"),
-        ("gate.enlarge", "1e-5", "gate.enlarge must be float, got str '1e-5' .write 1.0e-5"),
+        ("gate.enlarge", 0, r"gate.enlarge must be >= 1, got 0"),
+        ("gate.enlarge", 10**400, r"gate.enlarge must be <= 10, got a number of 1329 bits"),
+        ("gate.enlarge", "1.5", "gate.enlarge must be float, got str '1.5'$"),
+        ("gate.enlarge", True, "gate.enlarge must be float, got bool True$"),
+        ("gate.enlarge", [1.0] * 1000, r"gate.enlarge must be float, got list \[1.0, .*\] \(920 more\)$"),
         ("gate.enlarge", float("nan"), "gate.enlarge must be finite, got nan"),
         ("buffer.megabytes", 0, "buffer.megabytes must be >= 1, got 0"),
         ("buffer.megabytes", True, "buffer.megabytes must be int, got bool True"),
         ("buffer.seconds", 1e9, "buffer.seconds must be <= 600, got 1000000000.0"),
-        ("flow.preset", "best", "flow.preset must be one of ultrafast, fast, medium, got 'best'"),
+        ("working_size", 63, r"working_size must be >= 64 \(or 0\), got 63"),
+        ("working_size", 512.0, "working_size must be int, got float 512.0"),
+        ("flow.preset", "best", "flow.preset must be one of auto, ultrafast, fast, medium, got 'best'"),
+        ("flow.preset", "x" * 1000, r"got 'x{80}' \(920 more\)$"),
+        (
+            "compile",
+            False,
+            "compile must be one of off, default, reduce-overhead, got bool False: YAML reads off as a boolean; "
+            'write "off" in quotes, for a shell \'"off"\'',
+        ),
+        ("mask_encoding", True, "got bool True: YAML reads on, off, yes and no as a boolean; write a word in quotes"),
+        ("device", 0, "device must be str, got int 0: write it in quotes"),
         ("device", "gpu", "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
-        ("flow.speed", 1, "unknown setting 'flow.speed'; known are: device"),
+        ("flow.presets", 1, "unknown setting 'flow.presets'; did you mean flow.preset?"),
+        ("q", 1, "unknown setting 'q'; all settings: README"),
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: object, message: str) -> None:
@@ -44,30 +59,36 @@ def test_every_setting_has_a_sentence_and_every_number_a_range() -> None:
             assert known.low is not None and known.high is not None, name
 
 
-def test_the_shipped_file_says_the_defaults() -> None:
-    assert load(ROOT / "config" / "tracker.yaml") == Config()
+def test_an_integer_will_do_for_every_double_and_becomes_one() -> None:
+    for section in (Config, LocatorConfig):
+        for name, default, known in settings(section):
+            assert type(default) is not float or type(known.take(name, default, float)) is float
+            whole = math.ceil(known.low or 0)
+            if type(default) is float and whole <= known.high:
+                assert (type(known.take(name, whole, float)), known.take(name, whole, float)) == (float, whole), name
+    assert to_flat(from_flat({"buffer.seconds": 60}))["buffer.seconds"] == 60.0
+    assert type(BufferConfig(seconds=3).seconds) is float
 
 
-def test_a_file_may_say_a_part(tmp_path: Path) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(
-        "tracker:\n  ros__parameters:\n    use_sim_time: true\n    gate: {enlarge: 3.0}\n    flow.preset: fast\n"
+def test_what_was_replaced_is_refused_with_the_name_of_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (
+        setting.Replaced(name="gate.size", by="gate.enlarge"),
+        setting.Replaced(name="compile", value="off", by="compile: none"),
     )
-    assert load(file) == with_values(Config(), gate__enlarge=3.0, flow__preset="fast")
+    monkeypatch.setattr(setting, "REPLACED", rows)
+    with pytest.raises(ValueError, match="^gate.size is no setting any more: write gate.enlarge instead$"):
+        from_flat({"gate.size": 1.0})
+    for value in ("off", False):  # YAML reads the one as the other
+        with pytest.raises(ValueError, match="^compile: off is no value any more: write compile: none instead$"):
+            from_flat({"compile": value})
+    assert from_flat({"compile": "default", "gate.enlarge": 1.0}).compile == "default"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is not YAML"),
-        ("[1]", "expected '/..: ros__parameters: ...', got list"),
-        ("/**: {flow: {}}", "got no ros__parameters below /"),
-        ("/**: {ros__parameters: {gate: {enlarge: 1}}}", "mine.yaml: gate.enlarge must be float, got int 1"),
-        ("/**: {ros__parameters: {gaet: 1}}", "mine.yaml: unknown setting 'gaet'"),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load(file)
+def test_no_setting_that_was_replaced_still_exists() -> None:
+    known = {name: (type(default), known) for name, default, known in settings()}
+    for row in setting.REPLACED:
+        if row.value is None:
+            assert row.name not in known
+        else:
+            with pytest.raises(ValueError, match="must be"):
+                known[row.name][1].take(row.name, row.value, known[row.name][0])

@@ -19,11 +19,12 @@ VGA = (480, 640)
 # --- levels ---
 
 
-def test_the_levels_are_those_of_the_setting_and_medium_is_what_the_settings_are() -> None:
+def test_the_levels_are_those_of_the_setting_and_what_they_set_is_left_to_them_by_default() -> None:
     known = {name: (default, setting) for name, default, setting in known_settings()}
     assert tuple(LEVELS) == known["quality"][1].choices
-    assert LEVELS["medium"] == {name: known[name][0] for name in SET_BY_LEVELS}
-    assert at_level(Config(), Config().quality) == Config()
+    assert {name for name, (_, setting) in known.items() if setting.automatic is not None} == set(SET_BY_LEVELS)
+    for name in SET_BY_LEVELS:
+        assert known[name][0] == known[name][1].automatic
     for level, values in LEVELS.items():
         assert set(values) == set(SET_BY_LEVELS)
         from_flat({**values, "quality": level})  # values that their settings take
@@ -33,19 +34,22 @@ def test_a_level_sets_what_has_its_default_and_leaves_what_the_user_says() -> No
     low = at_level(Config(), "low")
     assert {name: to_flat(low)[name] for name in SET_BY_LEVELS} == LEVELS["low"]
     assert low == at_level(low, "low") and low.quality == "low"
-    mine = with_values(Config(), working_size=448, gate__enlarge=2.0)
-    for level in LEVELS:
-        found = at_level(mine, level)
-        assert (found.working_size, found.gate.enlarge) == (448, 2.0)
-        assert found.flow.preset == LEVELS[level]["flow.preset"]
+    for size in (448, *(values["working_size"] for values in LEVELS.values())):
+        mine = with_values(Config(), working_size=size, gate__enlarge=2.0)
+        for level in LEVELS:
+            found = at_level(mine, level)
+            assert (found.working_size, found.gate.enlarge) == (size, 2.0)
+            assert found.flow.preset == LEVELS[level]["flow.preset"]
+    assert at_level(with_values(Config(), flow__preset="ultrafast"), "high").flow.preset == "ultrafast"
 
 
 def test_costs_ascend_with_the_levels_and_count_the_pixels_that_are_there() -> None:
     costs = [relative_cost(at_level(Config(), level), (1080, 1920)) for level in LEVELS]
     assert costs == sorted(set(costs))
     assert (384 / 512) ** 2 < costs[0] / costs[1] < 1.0  # not all of a step grows with the pixels
-    assert relative_cost(at_level(Config(), "low"), (240, 320)) == relative_cost(Config(), (240, 320))
-    raft = with_values(Config(), flow__backend="raft")
+    low, medium = at_level(Config(), "low"), at_level(Config(), "medium")
+    assert relative_cost(low, (240, 320)) == relative_cost(medium, (240, 320))
+    raft = with_values(medium, flow__backend="raft")
     other = with_values(raft, flow__preset="medium")
     assert relative_cost(raft, VGA) == relative_cost(other, VGA)  # it has no presets
 

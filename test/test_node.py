@@ -576,13 +576,13 @@ def set_parameter(bench: NodeBench, name: str, value) -> tuple[bool, str]:
 def test_parameters_are_the_settings_with_descriptions_and_ranges() -> None:
     with NodeBench() as bench:
         flat = {**to_flat(Config()), "status_period": 0.05, "refinement.enabled": False}
-        for name, _, known in settings():
+        for name, default, known in settings():
             assert bench.node.get_parameter(name).value == flat[name]
             descriptor = bench.node.describe_parameter(name)
             assert descriptor.description == known.help
             ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
             if known.low is not None:
-                assert ranges[0].from_value == known.low
+                assert ranges[0].from_value == min(known.low, default if known.automatic is not None else known.low)
 
 
 def test_parameters_change_live_where_it_makes_sense() -> None:
@@ -596,13 +596,26 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
             ("compressed", True, "takes effect at configure only"),
             ("mask_encoding", "gif", "must be one of none, mono8"),
             ("gate.enlarge", 0.5, "gate.enlarge"),
-            ("catch_up.max_s", 1, "expected 'Type.DOUBLE' got 'Type.INTEGER'"),
+            ("catch_up.max_s", "1", "catch_up.max_s must be float, got str '1'"),
+            ("presence.lost_after_frames", 3.5, "presence.lost_after_frames must be int, got float 3.5"),
+            ("mask_encoding", None, "mask_encoding must be one of none, mono8"),
         ):
             successful, reason = set_parameter(bench, name, value)
             assert not successful and text in reason, reason
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
         assert set_parameter(bench, "working_size", 64)[0]
+
+
+def test_an_integer_is_taken_where_a_double_is_wanted_and_stays_a_double() -> None:
+    with NodeBench(buffer__seconds=60) as bench:
+        assert bench.node._session.config.buffer.seconds == 60.0
+        for name, value in (("buffer.seconds", 20), ("buffer.seconds", 30.5), ("max_latency_ms", 40)):
+            assert set_parameter(bench, name, value) == (True, "")
+            parameter = bench.node.get_parameter(name)
+            assert (parameter.type_, parameter.value) == (Parameter.Type.DOUBLE, value)
+            assert bench.node.describe_parameter(name).type == Parameter.Type.DOUBLE.value
+        bench.wait(lambda: bench.node._session.config.max_latency_ms == 40.0)
 
 
 def test_a_named_absent_device_fails_configure_and_leaves_the_node_unconfigured() -> None:

@@ -62,9 +62,10 @@ def test_ctrl_c_twice_ends_it_cleanly() -> None:
     [
         (["-p", "device:=cuda:99"], "cannot configure: device 'cuda:99' was asked for, but torch sees"),
         (["-p", "device:=tpu"], "cannot configure: device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
-        (["-p", "gate.enlarge:=1"], "tracker: parameter gate.enlarge:"),
-        (["-p", "working_size:=3"], "tracker: parameter working_size:"),
-        (["-p", "autostart:=1"], "tracker: parameter autostart:"),
+        (["-p", "gate.enlarge:=0"], "tracker: gate.enlarge must be >= 1, got 0"),
+        (["-p", "working_size:=3"], "tracker: working_size must be >= 64 (or 0), got 3"),
+        (["-p", "autostart:=1"], "tracker: autostart must be bool, got int 1"),
+        (["-p", "compile:=off"], "tracker: compile must be one of off, default, reduce-overhead, got bool False: YAML"),
         (["--params-file", "absent.yaml"], "absent.yaml"),
     ],
 )

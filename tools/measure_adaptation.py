@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from maskrnn_ros.config import Config, deterministic, load, with_values
+from maskrnn_ros.config import Config, deterministic, with_values
 from maskrnn_ros.evaluation.readers import davis_clip
 from maskrnn_ros.evaluation.run import Task, evaluate_clip
+from maskrnn_ros.parameter_file import load
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Frame, Seed
 

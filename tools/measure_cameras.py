@@ -32,14 +32,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
+from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.config import from_flat
 from maskrnn_ros.files import binary_as_instance, davis_sequence, read_frame, read_labels
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
+from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.ros.demo import CLIP_NAME, CLIP_ROOT
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
@@ -114,10 +115,10 @@ def measure(args: argparse.Namespace, threads: int, cpus: list[str]) -> list[dic
     cameras = [Camera(f"/measure_{os.getpid()}/camera{number}") for number in range(args.cameras)]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        values = {**SETTLED, **dict(_pair(text) for text in args.set), "threads": threads}
+        values = {**SETTLED, **dict(map(parse_setting, args.set)), "threads": threads}
         from_flat(values)  # refuses what is no setting
         settings = scratch / "node.yaml"
-        settings.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+        parameter_file.write(settings, values)
         commands = [
             node_command(camera.namespace, "--params-file", str(settings), "--log-level", "warn") for camera in cameras
         ]
@@ -180,13 +181,6 @@ def _message(pixels: Any, encoding: str) -> Any:
     fill_image(message, pixels, encoding)
     message.header.frame_id = "camera"
     return message
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, found, value = text.partition("=")
-    if not found:
-        raise SystemExit(f"--set: expected KEY=VALUE, got {text!r}")
-    return key, yaml.safe_load(value)
 
 
 def _size(text: str) -> tuple[int, int]:

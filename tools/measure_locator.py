@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import render_tabletop as tabletop
-import yaml
 
 import maskrnn_ros
 from maskrnn_ros.camera import Camera
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.files import davis_sequence, read_frame, read_labels
 from maskrnn_ros.locate import LocatorConfig, locate
+from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Frame, Seed
 
@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--mixed", action="store_true", help="depth is the mean over the pixel, not that of its centre")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the locator")
     args = parser.parse_args()
-    config = LocatorConfig(**{k: yaml.safe_load(v) for k, _, v in (t.partition("=") for t in args.set)})
+    config = LocatorConfig(**dict(map(parse_setting, args.set)))
     masks = {"true masks": {}, **({"tracker's masks": tracked(args.every)} if args.tracker else {})}
     found: dict[tuple[str, int], list[list[float]]] = {}
     missed: dict[str, int] = dict.fromkeys(masks, 0)

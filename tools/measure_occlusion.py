@@ -20,11 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from maskrnn_ros.config import Config, from_flat
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
@@ -87,7 +87,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = {
         "adaptation.mode": "blocking",
-        **{k: yaml.safe_load(v) for k, _, v in (t.partition("=") for t in args.set)},
+        **dict(map(parse_setting, args.set)),
     }
     reports = {}
     for name in args.sequence.split(","):

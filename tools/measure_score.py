@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from maskrnn_ros.config import Config, deterministic, load, with_values
+from maskrnn_ros.config import Config, deterministic, with_values
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.readers import folder_names
 from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.parameter_file import load
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.score import calibrated, expected_iou
 from maskrnn_ros.tracking.tracker import set_threads

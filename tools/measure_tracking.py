@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from maskrnn_ros.config import Config, Value, from_flat
+from maskrnn_ros.config import Config, from_flat
 from maskrnn_ros.evaluation.metrics import Convention, Evaluator
 from maskrnn_ros.files import DavisSequence, binary_as_instance, davis_sequence, read_frame, read_labels
+from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed
@@ -34,7 +34,7 @@ from maskrnn_ros.types import Frame, LabelArray, Seed
 def main() -> None:
     """Parse, measure, print."""
     args = _arguments()
-    settings = {"adaptation.mode": "blocking", **dict(_pair(text) for text in args.set)}
+    settings = {"adaptation.mode": "blocking", **dict(map(parse_setting, args.set))}
     config = from_flat(settings)
     set_threads(config.threads)
     clips = {clip: _measure(clip, config, args) for clip in _sequences(args)}
@@ -55,12 +55,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=0, help="only so many frames of each clip; 0 = all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
     return parser.parse_args()
-
-
-def _pair(text: str) -> tuple[str, Value]:
-    name, _, value = text.partition("=")
-    parsed: Value = yaml.safe_load(value)
-    return name, "off" if parsed is False and value == "off" else parsed
 
 
 def _sequences(args: argparse.Namespace) -> list[str]:

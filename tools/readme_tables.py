@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from maskrnn_ros.config import Config, Setting, Value, settings
+from maskrnn_ros.config import Config, settings
 from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.quality import LEVELS, SET_BY_LEVELS
 from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.setting import Setting, Value
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,7 +37,7 @@ def _allowed(default: Value, known: Setting) -> str:
     if known.choices:
         return ", ".join(known.choices)
     if known.low is not None and known.high is not None:
-        return f"{known.low:g} .. {known.high:g}"
+        return f"{known.low:g} .. {known.high:g}" + ("" if known.automatic is None else f", {known.automatic}")
     return "true, false" if isinstance(default, bool) else "text"
 
 

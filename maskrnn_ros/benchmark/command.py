@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from maskrnn_ros.config import Config, deterministic, load, with_values
+from maskrnn_ros.config import Config, deterministic, with_values
+from maskrnn_ros.parameter_file import load
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no benchmark
     from maskrnn_ros.benchmark.report import Report

@@ -10,8 +10,9 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from maskrnn_ros.config import Config, Value, deterministic, from_flat, settings, to_flat
+from maskrnn_ros.config import Config, deterministic, from_flat, settings, to_flat
 from maskrnn_ros.model.weights import network_file
+from maskrnn_ros.setting import Value
 
 _ALL_OFF: dict[str, Value] = {
     "network.enabled": False,

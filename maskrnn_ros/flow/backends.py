@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
 
-from maskrnn_ros.config import FlowConfig
+from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.flow.epicflow import EpicFlow
 from maskrnn_ros.flow.estimator import FlowEstimator
 from maskrnn_ros.flow.flownet import FLOWNET, FlowNetFlow
 from maskrnn_ros.flow.raft import RaftFlow
+from maskrnn_ros.quality import at_level
 
 BACKENDS: dict[str, Callable[[FlowConfig, torch.device], FlowEstimator]] = {
     "dis": lambda config, device: DisFlow(config.preset, device),
@@ -29,6 +31,8 @@ def build_flow(config: FlowConfig, device: torch.device) -> FlowEstimator:
     Raises:
         RuntimeError: In one line, why it cannot be had: its weights cannot be read, a package is missing.
     """
+    if config.preset == "auto":  # no level of quality is at hand: the preset of the default one
+        config = dataclasses.replace(config, preset=at_level(Config(), Config().quality).flow.preset)
     return BACKENDS[chosen(config, device)](config, device)
 
 

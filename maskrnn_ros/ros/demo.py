@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.convert import from_davis
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
-from maskrnn_ros.config import Config, deterministic, load
+from maskrnn_ros.config import Config, deterministic, to_flat, with_values
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
+from maskrnn_ros.parameter_file import load
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
-from maskrnn_ros.ros.replay import ADAPTATION_MODE, MAX_LATENCY, play
+from maskrnn_ros.ros.replay import play
 from maskrnn_ros.types import LabelArray
 
 CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
@@ -89,7 +91,8 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
         bag = Path(scratch) / "bag"
         from_davis(root, sequence, bag, fps=_FPS)
         collector = _Collector()
-        with child_process(_node_command(config)) as process, Listener(process, _TRACKER, collector.subscribe) as node:
+        command = _node_command(Path(scratch), load(config) if config else Config())
+        with child_process(command) as process, Listener(process, _TRACKER, collector.subscribe) as node:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
             report = play(
                 bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC], timeout_s=_ANSWER_TIMEOUT_S
@@ -114,13 +117,14 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
     )
 
 
-def _node_command(config: Path | None) -> list[str]:
+def _node_command(scratch: Path, config: Config) -> list[str]:
+    """The node with these settings, made to depend on no clock; a file may be for a node of another name."""
     remap = ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
-    file = ["--params-file", str(config)] if config else []
-    status = ["-p", f"status_period:={_STATUS_PERIOD_S}"]  # the first status tells when the node is active
-    mode = deterministic(load(config) if config else Config()).adaptation.mode
-    steady = ["-p", f"{ADAPTATION_MODE}:={mode}", "-p", f"{MAX_LATENCY}:=0.0"]
-    return node_command(_NAMESPACE, *remap, *file, *status, *steady)
+    # the first status tells when the node is active
+    settings = with_values(deterministic(config), compressed=False, status_period=_STATUS_PERIOD_S)
+    file = scratch / "node.yaml"
+    parameter_file.write(file, to_flat(settings))
+    return node_command(_NAMESPACE, *remap, "--params-file", str(file))
 
 
 class _Collector:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rclpy.serialization import deserialize_message
 
+from maskrnn_ros import parameter_file
 from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray
 from maskrnn_ros.ros.images import stamp_to_ns
@@ -62,7 +62,7 @@ def measure_latency(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "node.yaml"
         values = to_flat(with_values(config, compressed=False))
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+        parameter_file.write(file, values)
         node = node_command(namespace, "--params-file", str(file))
         camera = [sys.executable, "-m", "maskrnn_ros.ros.latency_camera", "--namespace", namespace]
         camera += ["--scene", str(width), str(height), str(objects), "--seconds", str(seconds)]

@@ -236,11 +236,12 @@ class TrackerNode(LifecycleNode):
     def _convert(self) -> Callable[[Any], UInt8Array]:
         return compressed_to_rgb if self._config.compressed else image_to_rgb
 
-    def _on_parameters(self, changes: Sequence[Any]) -> SetParametersResult:
+    def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
             config = parameters.changed(self._config, changes, running=self._configured)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        parameters.settle(self, changes)
         if self._configured and config != self._config:
             self._config = config
             self._inbox.dropped_bytes = self._dropped_bytes()

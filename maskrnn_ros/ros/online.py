@@ -20,6 +20,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
 
+from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.bags.topics import COMPRESSED_SUFFIX
 from maskrnn_ros.config import Config, to_flat, with_values
@@ -85,7 +86,7 @@ def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, 
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "node.yaml"
         values = to_flat(with_values(config, compressed=clip.is_compressed))
-        file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+        parameter_file.write(file, values)
         node = node_command(namespace, "--params-file", str(file))
         play = _player_command(player, clip, collector.remap, rate, Path(scratch))
         with (

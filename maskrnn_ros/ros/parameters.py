@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterException
+from rclpy.parameter import Parameter
 
-from maskrnn_ros.config import Config, Setting, Value, from_flat, settings, to_flat
+from maskrnn_ros.config import Config, from_flat, settings, to_flat
+from maskrnn_ros.setting import Setting, Value, check_replaced, no_setting
 
 _UNBOUNDED = 1.0e9
 """ROS ranges have two ends; this stands for an open one."""
@@ -28,6 +29,9 @@ def declare(node: Any) -> None:
 def declare_all(node: Any, known: Iterable[tuple[str, Value, Setting]], *, read_only: bool = False) -> None:
     """Declare parameters.
 
+    rclpy would refuse an integer where a double is wanted, which ``ros2 param set`` sends for 60. So their types are
+    dynamic for it, and ``Setting.take`` checks them, here and in ``changed``.
+
     An override of none is warned of: it may be a misspelt one, or meant for another node of a ``/**`` file.
 
     Args:
@@ -36,19 +40,21 @@ def declare_all(node: Any, known: Iterable[tuple[str, Value, Setting]], *, read_
         read_only: They keep the values that they have at the start.
 
     Raises:
-        ValueError: An override is of the wrong type or out of range.
+        ValueError: An override is of the wrong type, out of range, or is no setting any more.
     """
-    for name, default, setting in known:
-        try:
-            descriptor = _descriptor(default, setting)
-            descriptor.read_only = read_only
-            node.declare_parameter(name, default, descriptor)
-        except ParameterException as error:
-            raise ValueError(f"parameter {name}: {' '.join(str(error).split())}") from error
     # rclpy has no public way to ask which overrides were given.
-    for name in sorted(getattr(node, "_parameter_overrides", {})):
+    given = {name: parameter.value for name, parameter in getattr(node, "_parameter_overrides", {}).items()}
+    check_replaced(given)
+    known = list(known)
+    for name, default, setting in known:
+        value = setting.take(name, given.get(name, default), type(default))
+        descriptor = _descriptor(default, setting)
+        descriptor.read_only = read_only
+        node.declare_parameter(name, value, descriptor, ignore_override=True)
+    names = [name for name, _, _ in known]
+    for name in sorted(given):
         if not node.has_parameter(name) and not name.startswith("qos_overrides."):
-            node.get_logger().warning(f"parameter {name} is no setting of this node and has no effect")
+            node.get_logger().warning(f"parameter {name}: {no_setting(name, names)}; it has no effect")
 
 
 def read(node: Any) -> Config:
@@ -71,22 +77,42 @@ def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Conf
     Raises:
         ValueError: A value that its field refuses, or that cannot change now.
     """
-    known = {name: setting for name, _, setting in settings()}
+    known = {name: (type(default), setting) for name, default, setting in settings()}
     flat: dict[str, Value] = to_flat(config)
-    for parameter in parameters:
-        if parameter.name not in known or flat[parameter.name] == parameter.value:
-            continue
-        if running and not known[parameter.name].live:
-            raise ValueError(f"{parameter.name} takes effect at configure only: deactivate and clean up the node first")
-        flat[parameter.name] = parameter.value
+    given = {parameter.name: parameter.value for parameter in parameters if parameter.name in known}
+    check_replaced(given)
+    for name, value in given.items():
+        kind, setting = known[name]
+        taken = setting.take(name, value, kind)
+        if running and taken != flat[name] and not setting.live:
+            raise ValueError(f"{name} takes effect at configure only: deactivate and clean up the node first")
+        flat[name] = taken
     return from_flat(flat)
 
 
+def settle(node: Any, parameters: list[Any]) -> None:
+    """Make doubles of the integers among accepted parameters that are doubles, before rclpy stores them.
+
+    So who asks for a parameter gets the type that it has by default.
+
+    Args:
+        node: The rclpy node.
+        parameters: The very list that rclpy gave to the callback: it stores what stands in it afterwards.
+    """
+    doubles = {name for name, default, _ in settings() if type(default) is float}
+    for place, parameter in enumerate(parameters):
+        if parameter.name in doubles and type(parameter.value) is int:
+            parameters[place] = Parameter(parameter.name, value=float(parameter.value))
+            node.describe_parameter(parameter.name).type = Parameter.Type.DOUBLE.value
+
+
 def _descriptor(default: Value, known: Setting) -> Any:
-    descriptor = ParameterDescriptor(description=known.help)
+    descriptor = ParameterDescriptor(description=known.help, dynamic_typing=True)
     descriptor.additional_constraints = f"one of {', '.join(known.choices)}" if known.choices else ""
     low = -_UNBOUNDED if known.low is None else known.low
     high = _UNBOUNDED if known.high is None else known.high
+    if isinstance(known.automatic, (int, float)):  # a range has no place for a value beside it
+        low, high = min(low, known.automatic), max(high, known.automatic)
     if type(default) is int:
         descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high), step=1)]
     elif type(default) is float:

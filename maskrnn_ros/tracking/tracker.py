@@ -77,7 +77,7 @@ class Tracker:
         together: bool | None = None,
         make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
     ) -> None:
-        self.config = config
+        self.config = at_level(config, config.quality)  # as often as not it is at its level already
         self.announce = announce
         self.stages = Stages()
         self._crew = Crew(threads)
@@ -124,6 +124,7 @@ class Tracker:
             config: All settings.
             picture: The newest frame as it came, where that is at hand; else its working image is resized.
         """
+        config = at_level(config, config.quality)
         if config.flow != self.config.flow and self._make_flow is not None:
             self._flow = self._make_flow(config.flow)
         self.config = config

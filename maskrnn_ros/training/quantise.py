@@ -37,6 +37,7 @@ from maskrnn_ros.model.engine import Network, load_models
 from maskrnn_ros.model.graphs import Exported, compare, needs, placed, read_session, streams_graph, trunk_graph
 from maskrnn_ros.model.network import CROP, HIDDEN, FrameCode
 from maskrnn_ros.model.weights import network_file, trunk_file
+from maskrnn_ros.quality import at_level
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
@@ -202,6 +203,7 @@ def _shown(clips: Sequence[FileClip], seed: int, trunk: str, network: str) -> tu
         exact, trunk__weights=trunk, network__weights=network, adaptation__steps=20, adaptation__views=5
     )
     cpu = torch.device("cpu")
+    config = at_level(config, config.quality)
     models = load_models(config, cpu)
     assert models.network is not None
     feeds: list[Feed] = []
