@@ -162,7 +162,8 @@ def mask_of(instance: Any) -> BoolArray:
     """Mask of an InstanceMask inside its box, bool (h, w); (0, 0) where the instance is not seen.
 
     >>> from types import SimpleNamespace as Message
-    >>> mask_of(Message(area=1, width=2, height=1, encoding=MaskEncoding.MONO8, data=bytes([0, 255])))
+    >>> box = Message(x_offset=0, y_offset=0, width=2, height=1)
+    >>> mask_of(Message(area=1, box=box, encoding=MaskEncoding.MONO8, data=bytes([0, 255])))
     array([[False,  True]])
 
     Raises:
@@ -172,14 +173,15 @@ def mask_of(instance: Any) -> BoolArray:
         return np.zeros((0, 0), np.bool_)
     if instance.encoding == MaskEncoding.NONE:
         raise ValueError("the message holds no masks: expected mask_encoding mono8, bits, rle or prob8, got none")
-    return decode(instance.data, instance.height, instance.width, instance.encoding)
+    return decode(instance.data, instance.box.height, instance.box.width, instance.encoding)
 
 
 def full_mask(message: Any, instance: Any) -> BoolArray:
     """Mask of an instance in the image of its InstanceMaskArray, bool (H, W); all False where it is not seen.
 
     >>> from types import SimpleNamespace as Message
-    >>> cup = Message(id=1, area=1, x=1, y=0, width=1, height=1, encoding=MaskEncoding.MONO8, data=bytes([255]))
+    >>> box = Message(x_offset=1, y_offset=0, width=1, height=1)
+    >>> cup = Message(id=1, area=1, box=box, encoding=MaskEncoding.MONO8, data=bytes([255]))
     >>> full_mask(Message(image_height=1, image_width=3, instances=[cup]), cup)
     array([[False,  True, False]])
 
@@ -187,14 +189,17 @@ def full_mask(message: Any, instance: Any) -> BoolArray:
         ValueError: As in ``mask_of``, or the crop does not lie inside the image.
     """
     size = message.image_height, message.image_width
-    return paste(mask_of(instance), instance.x, instance.y, *size) if instance.area else np.zeros(size, np.bool_)
+    if not instance.area:
+        return np.zeros(size, np.bool_)
+    return paste(mask_of(instance), instance.box.x_offset, instance.box.y_offset, *size)
 
 
 def label_image(message: Any) -> LabelArray:
     """Ids by pixel of an InstanceMaskArray, int32 (H, W), 0 = background; what ``~/label_image`` shows.
 
     >>> from types import SimpleNamespace as Message
-    >>> cup = Message(id=5, area=1, x=1, y=0, width=1, height=1, encoding=MaskEncoding.MONO8, data=bytes([255]))
+    >>> box = Message(x_offset=1, y_offset=0, width=1, height=1)
+    >>> cup = Message(id=5, area=1, box=box, encoding=MaskEncoding.MONO8, data=bytes([255]))
     >>> label_image(Message(image_height=1, image_width=3, instances=[cup]))
     array([[0, 5, 0]], dtype=int32)
 
@@ -211,10 +216,8 @@ def crop(image: npt.NDArray[Any], instance: Any, background: int | Sequence[int]
     """An instance cut out of an image by its box, (h, w) or (h, w, C), a copy; no pixel where it is not seen.
 
     >>> from types import SimpleNamespace as Message
-    >>> cup = Message(
-    ...     area=1, box=Message(x_offset=1, y_offset=0, width=2, height=1), x=1, y=0,
-    ...     width=2, height=1, encoding=MaskEncoding.MONO8, data=bytes([0, 255]),
-    ... )
+    >>> box = Message(x_offset=1, y_offset=0, width=2, height=1)
+    >>> cup = Message(area=1, box=box, encoding=MaskEncoding.MONO8, data=bytes([0, 255]))
     >>> crop(np.array([[7, 8, 9]]), cup), crop(np.array([[7, 8, 9]]), cup, background=0)
     (array([[8, 9]]), array([[0, 9]]))
 
@@ -232,8 +235,7 @@ def crop(image: npt.NDArray[Any], instance: Any, background: int | Sequence[int]
         raise ValueError(f"box must lie inside the image of {width}x{height} pixels, got its end at {right}, {bottom}")
     cutout: npt.NDArray[Any] = image[box.y_offset : bottom, box.x_offset : right].copy()
     if background is not None and instance.area:
-        mask = paste(mask_of(instance), instance.x - box.x_offset, instance.y - box.y_offset, *cutout.shape[:2])
-        cutout[~mask] = background
+        cutout[~mask_of(instance)] = background
     return cutout
 
 
@@ -243,7 +245,8 @@ def outlines(instance: Any) -> list[npt.NDArray[np.int32]]:
     Holes are not in them, so a polygon made of them covers at least the mask.
 
     >>> from types import SimpleNamespace as Message
-    >>> cup = Message(area=6, x=10, y=20, width=3, height=2, encoding=MaskEncoding.MONO8, data=bytes([255] * 6))
+    >>> box = Message(x_offset=10, y_offset=20, width=3, height=2)
+    >>> cup = Message(area=6, box=box, encoding=MaskEncoding.MONO8, data=bytes([255] * 6))
     >>> outlines(cup)[0].tolist()
     [[10, 20], [10, 21], [12, 21], [12, 20]]
 
@@ -253,7 +256,7 @@ def outlines(instance: Any) -> list[npt.NDArray[np.int32]]:
     if not instance.area:
         return []
     found, _ = cv2.findContours(mask_of(instance).view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    offset = np.array([instance.x, instance.y], np.int32)
+    offset = np.array([instance.box.x_offset, instance.box.y_offset], np.int32)
     return [contour[:, 0] + offset for contour in sorted(found, key=cv2.contourArea, reverse=True)]
 
 

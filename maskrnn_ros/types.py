@@ -20,6 +20,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from maskrnn_ros.limits import check_name
+
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int32]
@@ -76,7 +78,8 @@ class Seed:
         names: Names of some of the ids.
 
     Raises:
-        ValueError: The labels are of another shape or dtype, hold no instance or an id out of range.
+        ValueError: The labels are of another shape or dtype, hold no instance or an id out of range, or a name is too
+            long.
     """
 
     stamp_ns: int
@@ -93,6 +96,8 @@ class Seed:
         low, high = int(self.labels.min()), int(self.labels.max())
         if low < 0 or high > MAX_INSTANCE_ID:
             raise ValueError(f"ids must lie in 1..{MAX_INSTANCE_ID} (0 = background), got {low}..{high}")
+        for name in self.names.values():
+            check_name(name)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -202,6 +207,7 @@ class Track:
         mask: bool, (box.height, box.width): the mask inside the box; (0, 0) where it is empty.
         probability: float32, same shape, in [0, 1]: pre-merge probability inside the box.
         velocity: Mean motion, (x, y) in pixels per second; None where unknown.
+        predicted_box: While OCCLUDED: where it would be; None in any other state and where that is not known.
     """
 
     instance_id: int
@@ -215,6 +221,7 @@ class Track:
     mask: BoolArray
     probability: npt.NDArray[np.float32]
     velocity: tuple[float, float] | None
+    predicted_box: Box | None = None
 
     @property
     def area(self) -> int:

@@ -197,7 +197,7 @@ class FakeTracker:
         bench.wait(lambda: bench.node._tracker.instances.keys() == {instance.id for instance in live})
 
     def result(self, request, status, reason="", ids=(7,)) -> None:
-        self.results.publish(SeedResult(header=request.mask.header, status=status, reason=reason, ids=list(ids)))
+        self.results.publish(SeedResult(token=request.token, status=status, reason=reason, ids=list(ids)))
 
     def _add(self, request, response):
         self.added.append(request)

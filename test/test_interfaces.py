@@ -15,14 +15,15 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 from ament_index_python.packages import get_package_share_directory  # noqa: E402
 
 FROZEN = {
-    "maskrnn_ros/msg/InstanceEvent": "RIHS01_fbf1ca4189ebee3fac786fee33f9bf2806d4fd99a2fce38e62b6c5ff14d99680",
-    "maskrnn_ros/msg/InstanceMask": "RIHS01_442446d23a7d8dcd03541f80071dddce24ca08206e53afd0a773d49f7fa76134",
-    "maskrnn_ros/msg/InstanceMaskArray": "RIHS01_6fc5baa6174ea76ac42018c55caaa0ed3e81caa8434ccc1d9d05c985e0d5edd3",
+    "maskrnn_ros/msg/InstanceEvent": "RIHS01_594be7c724436e2304448cd45e41d16d02b883cf2b98ae1ced386ddaa00ed551",
+    "maskrnn_ros/msg/InstanceMask": "RIHS01_0ff10e7c2df4e196c9fd1242a5413a6ae5f1450e44ba9a013b67e89515012a7b",
+    "maskrnn_ros/msg/InstanceMaskArray": "RIHS01_4aa8a137092568df950118984949201869ce19582506cb6e99b2500bacd7b713",
     "maskrnn_ros/msg/InstancePosition": "RIHS01_ef1841aabefbf0b33c94d01e2777ce249af8e914230732f3e6ae7bef7887441c",
-    "maskrnn_ros/msg/InstancePositionArray": "RIHS01_47b2819b8b025455308136d0c14197b57908d53adc13774cbd159d1434f92b90",
-    "maskrnn_ros/msg/SeedResult": "RIHS01_683a3653a306a9ae1709429ed55cc0ffa9e9bb23bb2022376523614451f8a9d0",
-    "maskrnn_ros/msg/TrackerStatus": "RIHS01_45cc22f2c515c8ec6dee963bfa4c609873af1743696f3321bf00dde5c7d6eca0",
-    "maskrnn_ros/srv/AddInstances": "RIHS01_598899cbdb962961696735cb66f3454ab04e7836ced88071cf9e828d21d87aaa",
+    "maskrnn_ros/msg/InstancePositionArray": "RIHS01_9082fe2c07b63ddf911a8b6a23e1e98ff33a00a6de14219dea1e1a5731ec2f61",
+    "maskrnn_ros/msg/Prompt": "RIHS01_a54bd616e65d5e3f50cbc2e363c9f14696e625d1aa351a864020891b81f5ad08",
+    "maskrnn_ros/msg/SeedResult": "RIHS01_21855f4d0accccd04703b5b43c86a7def6c58f418da7da6c74d1aee58f3a1c7c",
+    "maskrnn_ros/msg/TrackerStatus": "RIHS01_bb759622541328a3a779ea0fe831bb6da5fd92840cd4f5293032fcbe08c46031",
+    "maskrnn_ros/srv/AddInstances": "RIHS01_f3142546a27331a30abf8bdb8a7d953feaf75b8dcc2d686c8aca4ffe3cf11448",
     "maskrnn_ros/srv/RemoveInstances": "RIHS01_7cbc043fa86568471b337c4cf42d72f581473ae4241454109195403f19d27d82",
 }
 

@@ -33,6 +33,7 @@ from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, InstancePositionArr
 from maskrnn_ros.overlay import colour  # noqa: E402
 from maskrnn_ros.ros.images import ns_to_stamp, stamp_to_ns  # noqa: E402
 from maskrnn_ros.ros.locator import INTERFACES, LocatorNode  # noqa: E402
+from maskrnn_ros.ros.messages import region_of_interest  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.types import Box  # noqa: E402
 
@@ -73,14 +74,14 @@ def camera_info(stamp_ns, **changes):
 
 def masks(stamp_ns, encoding=MaskEncoding.RLE, height=solids.HEIGHT, **changes):
     """The ball, the box, and an instance that is not seen."""
-    message = InstanceMaskArray(image_height=height, image_width=solids.WIDTH, session=3)
+    message = InstanceMaskArray(image_height=height, image_width=solids.WIDTH, run_id="this run", session=3)
     for instance_id, name in ((solids.BALL, "ball"), (solids.BOX, "")):
         mask = SCENE.labels == instance_id
         box = Box.of_mask(mask)
         instance = InstanceMask(id=instance_id, label=name, state=InstanceMask.STATE_TRACKING, area=int(mask.sum()))
         instance.encoding = int(encoding)
         if encoding != MaskEncoding.NONE:
-            instance.x, instance.y, instance.width, instance.height = box.x0, box.y0, box.width, box.height
+            instance.box = region_of_interest(box)
             instance.data = array.array("B", encode(mask[box.slices], None, encoding))
         message.instances.append(instance)
     hidden = InstanceMask(id=7, label="cup", state=InstanceMask.STATE_OCCLUDED, encoding=int(encoding))

@@ -258,15 +258,10 @@ def instance_of(instance_id: int, mask: np.ndarray, encoding: int) -> SimpleName
     box = Box.of_mask(mask)
     x, y, width, height = (box.x0, box.y0, box.width, box.height) if box else (0, 0, 0, 0)
     inside = mask[y : y + height, x : x + width]
-    kept = (width, height) if encoding != MaskEncoding.NONE else (0, 0)
     return SimpleNamespace(
         id=instance_id,
         area=int(mask.sum()),
         box=SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height),
-        x=x,
-        y=y,
-        width=kept[0],
-        height=kept[1],
         encoding=int(encoding),
         data=encode(inside, inside.astype(np.float32), encoding),
     )

@@ -29,15 +29,18 @@ from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.model.weights import load_trunk
-from maskrnn_ros.msg import InstanceMask, SeedResult
+from maskrnn_ros.msg import InstanceMask, Prompt, SeedResult
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
+from maskrnn_ros.ros.messages import mask_prompt, region_of_interest
 from maskrnn_ros.srv import AddInstances, RemoveInstances
+from maskrnn_ros.types import Box
 
 
 def full_mask(array_message, instance) -> np.ndarray:
     out = np.zeros((array_message.image_height, array_message.image_width), bool)
-    mask = decode(instance.data, instance.height, instance.width, instance.encoding)
-    out[instance.y : instance.y + instance.height, instance.x : instance.x + instance.width] = mask
+    box = instance.box
+    mask = decode(instance.data, box.height, box.width, instance.encoding)
+    out[box.y_offset : box.y_offset + box.height, box.x_offset : box.x_offset + box.width] = mask
     return out
 
 
@@ -45,10 +48,11 @@ def states(message) -> list[tuple[int, int]]:
     return [(instance.id, instance.state) for instance in message.instances]
 
 
-def add_request(labels: np.ndarray, stamp_ns: int = 0) -> AddInstances.Request:
-    request = AddInstances.Request()
+def add_request(labels: np.ndarray, stamp_ns: int = 0, **fields) -> AddInstances.Request:
+    """One prompt for each id of a label map."""
+    prompts = [mask_prompt(labels == i, i) for i in np.unique(labels[labels != 0]).astype(int).tolist()]
+    request = AddInstances.Request(prompts=prompts, **fields)
     ns_to_stamp(stamp_ns, request.stamp)
-    fill_image(request.mask, labels.astype(np.uint16), "mono16")
     return request
 
 
@@ -65,9 +69,9 @@ def test_from_camera_to_masks_with_the_header_bit_for_bit() -> None:
             assert (message.frame_index, message.session, message.frames_skipped) == (number, 1, 0)
             for instance in message.instances:
                 np.testing.assert_array_equal(full_mask(message, instance), world.labels(number) == instance.id)
-                assert instance.box == RegionOfInterest(
-                    x_offset=instance.x, y_offset=instance.y, width=instance.width, height=instance.height
-                )
+                box = Box.of_mask(world.labels(number) == instance.id)
+                assert instance.box == region_of_interest(box)
+                assert instance.predicted_box == RegionOfInterest()  # it is seen
             wanted = InstanceMask.STATE_SEEDED if number == 1 else InstanceMask.STATE_TRACKING
             assert states(message) == [(1, wanted), (2, wanted)]
         assert bench.instances[0].header == sent.header
@@ -240,12 +244,14 @@ def test_a_seed_may_bring_its_image_along() -> None:
         request = add_request(world.labels(2))
         fill_image(request.image, world.image(2), "rgb8")
         ns_to_stamp(world.stamp_ns(2), request.image.header.stamp)
-        request.label_ids, request.labels = [2], ["cup"]
-        request.mask.header.frame_id = "client 7"
+        request.prompts[1].name = "cup"
+        request.token = "client 7"
         assert bench.call(AddInstances, "add_instances", request).success
         bench.wait(lambda: bench.results and bench.results[-1].status == SeedResult.STATUS_APPLIED)
-        header = bench.results[-1].header  # what a client knows its result by
-        assert (header.frame_id, stamp_to_ns(header.stamp)) == ("client 7", world.stamp_ns(2))
+        said = bench.results  # the token is what a client knows its results by
+        assert {(r.token, r.header.frame_id, stamp_to_ns(r.header.stamp)) for r in said} == {
+            ("client 7", "", world.stamp_ns(2))
+        }
         assert not bench.node._inbox._claims
         message = bench.image(4)
         np.testing.assert_array_equal(bench.labels, world.labels(4))
@@ -335,7 +341,7 @@ def test_every_mask_encoding_gives_the_same_mask(encoding: str) -> None:
             assert instance.encoding == MaskEncoding[encoding.upper()]
             assert instance.area == np.count_nonzero(world.labels(1) == instance.id)
             if encoding == "none":
-                assert (len(instance.data), instance.width, instance.box.width > 0) == (0, 0, True)
+                assert (len(instance.data), instance.box.width > 0) == (0, True)
             else:
                 np.testing.assert_array_equal(full_mask(message, instance), world.labels(1) == instance.id)
 
@@ -493,29 +499,23 @@ def test_a_bad_seed_is_rejected_with_its_reason_and_disturbs_no_other(case: str)
         np.testing.assert_array_equal(bench.labels, world.labels(1))
 
 
-def with_fields(**fields) -> AddInstances.Request:
-    request = add_request(3 * ONES)
-    for name, value in fields.items():
-        setattr(request, name, value)
-    return request
-
-
 BAD_REQUESTS = {
-    "nothing": (lambda: AddInstances.Request(), "expected a mask, boxes or points, got none of them"),
+    "nothing": (lambda: AddInstances.Request(), "expected at least one prompt, got none"),
+    "an empty prompt": (
+        lambda: AddInstances.Request(prompts=[Prompt()]),
+        "prompts[0]: a prompt needs a box or a point on the object, got neither",
+    ),
     "another size": (
         lambda: add_request(np.ones((40, 50))),
         "mask must be 128x96 (width x height) like the image, got 50x40",
     ),
-    "labels": (
-        lambda: with_fields(label_ids=[3, 4], labels=["a"]),
-        "expected one label for each of 2 label_ids, got 1",
+    "name": (
+        lambda: AddInstances.Request(prompts=[mask_prompt(ONES > 0, name="x" * 10_000_000)]),
+        "prompts[0]: name must have at most 64 characters, got 10000000: 'xxx",
     ),
-    "strange label": (
-        lambda: with_fields(label_ids=[4], labels=["a"]),
-        "label_ids must be among the ids of the request [3], got [4]",
-    ),
-    "stamp": (lambda: with_fields(stamp=Time(sec=-1)), "-1"),
-    "no pixel": (lambda: add_request(0 * ONES), "at least one pixel"),
+    "token": (lambda: add_request(ONES, token="x" * 65), "token must have at most 64 characters, got 65"),
+    "stamp": (lambda: AddInstances.Request(stamp=Time(sec=-1), prompts=[mask_prompt(ONES > 0)]), "-1"),
+    "no pixel": (lambda: AddInstances.Request(prompts=[mask_prompt(ONES == 0)]), "at least one pixel"),
 }
 
 
@@ -526,6 +526,7 @@ def test_bad_requests_are_answered_with_the_reason() -> None:
         for make, text in BAD_REQUESTS.values():
             answer = bench.call(AddInstances, "add_instances", make())
             assert not answer.success and text in answer.message, answer.message
+            assert len(answer.message) <= 256 and len(bench.counts().last_error) <= 256
         for ids, text in (([], "got none"), ([9], "got [9]"), ([1, 9], "among [1, 2]")):
             answer = bench.call(RemoveInstances, "remove_instances", RemoveInstances.Request(ids=ids))
             assert not answer.success and text in answer.message

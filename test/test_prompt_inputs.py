@@ -23,6 +23,7 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.msg import Prompt as PromptMessage
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
@@ -111,11 +112,10 @@ def clicked(x: float, y: float, z: float = 0.0, frame_id: str = "camera", stamp_
 
 def test_boxes_and_points_of_one_request_become_the_objects_they_are_on(bench: Bench) -> None:
     request = AddInstances.Request(
-        boxes=[RegionOfInterest(x_offset=95, y_offset=35, width=50, height=70)],
-        points_x=[40.5],
-        points_y=[50.5],
-        label_ids=[0, 0],
-        labels=["blue", "red"],
+        prompts=[
+            PromptMessage(name="blue", box=RegionOfInterest(x_offset=95, y_offset=35, width=50, height=70)),
+            PromptMessage(name="red", x=[40.5], y=[50.5]),
+        ]
     )
     answer = bench.call(AddInstances, "add_instances", request)
     assert (answer.success, list(answer.ids)) == (True, [1, 2])
@@ -136,11 +136,12 @@ def test_the_cut_runs_in_the_worker_and_services_answer_meanwhile(bench: Bench) 
         return mask
 
     bench.node._session._prompts = slow
-    request = AddInstances.Request(boxes=[RegionOfInterest(x_offset=20, y_offset=30, width=40, height=40)])
+    prompt = PromptMessage(box=RegionOfInterest(x_offset=20, y_offset=30, width=40, height=40))
+    request = AddInstances.Request(prompts=[prompt])
     assert list(bench.call(AddInstances, "add_instances", request).ids) == [1]
     bench.publish(bench.images, picture(), "rgb8", 5)
     assert inside.wait(60)
-    request.boxes[0].x_offset = 90
+    prompt.box.x_offset = 90
     assert list(bench.call(AddInstances, "add_instances", request).ids) == [2]
     assert not bench.instances
     go_on.set()

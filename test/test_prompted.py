@@ -14,9 +14,9 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.ids import IdBook
-from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
+from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
-from maskrnn_ros.types import Box, Frame, Seed
+from maskrnn_ros.types import Box, Frame
 
 SIZE = (40, 60)
 LARGE, SMALL = Box(10, 10, 40, 30), Box(30, 20, 45, 35)
@@ -39,10 +39,16 @@ class Filled:
         return mask
 
 
-def boxes(*given: Box, ids: tuple[int, ...] = (), masks: Seed | None = None, **more: object) -> PromptSeed:
+def boxes(*given: Box, ids: tuple[int, ...] = (), **more: object) -> PromptSeed:
     ids = ids or (0,) * len(given)
     prompted = tuple(PromptedInstance(prompt=Prompt(box=b), instance_id=i) for b, i in zip(given, ids, strict=True))
-    return PromptSeed(**{"stamp_ns": 0, "prompted": prompted, "masks": masks, **more})
+    return PromptSeed(**{"stamp_ns": 0, "prompted": prompted, **more})
+
+
+def mask_of(box: Box, instance_id: int = 0, name: str = "", size: tuple[int, int] = SIZE) -> PromptedInstance:
+    mask = np.zeros(size, bool)
+    mask[box.slices] = True
+    return PromptedInstance(prompt=MaskPrompt(mask), instance_id=instance_id, name=name)
 
 
 def picture(size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -60,13 +66,47 @@ def test_the_smaller_one_gets_what_two_boxes_share_in_whatever_order_they_come(o
 
 
 def test_masks_keep_their_pixels() -> None:
-    labels = np.zeros(SIZE, np.int32)
-    labels[12:14, 12:14] = 7
-    masks = Seed(stamp_ns=0, labels=labels, names={7: "nut"})
-    seed = boxes(LARGE, ids=(3,), masks=masks).cut(picture(), SIZE, Filled())
-    assert seed.ids == (3, 7) and seed.names == {7: "nut"}
-    np.testing.assert_array_equal(seed.labels == 7, labels == 7)
-    assert np.count_nonzero(seed.labels == 3) == LARGE.width * LARGE.height - 4
+    nut = mask_of(Box(5, 5, 14, 14), 7, "nut")  # larger than what the box leaves beside it
+    box = PromptedInstance(prompt=Prompt(box=Box(4, 4, 15, 15)), instance_id=3)
+    for prompted in ((box, nut), (nut, box)):
+        seed = PromptSeed(stamp_ns=0, prompted=prompted).cut(picture(), SIZE, Filled())
+        assert seed.ids == (3, 7) and seed.names == {7: "nut"}
+        np.testing.assert_array_equal(seed.labels == 7, nut.prompt.mask)
+        assert np.count_nonzero(seed.labels == 3) == 11 * 11 - 9 * 9
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_masks_the_smaller_one_gets_what_they_share(order: tuple[int, int]) -> None:
+    both = (mask_of(LARGE, 1), mask_of(SMALL, 2))
+    seed = PromptSeed(stamp_ns=0, prompted=tuple(both[i] for i in order))
+    labels = seed.cut(picture(), SIZE, Filled()).labels
+    np.testing.assert_array_equal(labels == 2, both[1].prompt.mask)
+    np.testing.assert_array_equal(labels == 1, both[0].prompt.mask & ~both[1].prompt.mask)
+
+
+def test_masks_alone_need_no_picture_and_255_is_an_id_as_any_other() -> None:
+    backend = Filled()
+    bench = Bench(backend)
+    unreadable = Frame(stamp_ns=20, image=picture((1, 1)))
+    bench.image(10)
+    bench.seed(PromptSeed(stamp_ns=10, prompted=(mask_of(SMALL, 255),)), unreadable)  # of another size, if it was read
+    assert bench.outcomes[-1].status == SeedStatus.APPLIED and list(bench.session.states) == [255]
+    bench.seed(PromptSeed(stamp_ns=20, prompted=(mask_of(LARGE, 255),)))
+    np.testing.assert_array_equal(bench.image(20) == 255, mask_of(LARGE).prompt.mask)
+    bench.seed(PromptSeed(stamp_ns=20, prompted=(mask_of(SMALL, size=(50, 60)),)))
+    assert bench.outcomes[-1].reason == "mask must be 60x40 (width x height) like the image, got 60x50"
+    assert not backend.images
+
+
+def test_the_same_masks_again_are_one_seed_and_others_are_another() -> None:
+    book, config = IdBook(), Config()
+    one, other = (PromptSeed(stamp_ns=5, prompted=(mask_of(box),)) for box in (LARGE, SMALL))
+    first = book.admit(one, config)
+    again = book.admit(PromptSeed(stamp_ns=5, prompted=(mask_of(LARGE),)), config)
+    assert again.duplicate_of is first
+    assert book.admit(other, config).duplicate_of is None
+    turned = PromptSeed(stamp_ns=5, prompted=(mask_of(LARGE, size=SIZE[::-1]),))
+    assert book.admit(turned, config).duplicate_of is None
 
 
 def test_one_empty_mask_refuses_the_whole_and_says_which() -> None:
@@ -93,8 +133,11 @@ def test_on_a_picture_that_is_scaled_down_the_mask_comes_out_where_the_prompt_is
         (lambda: boxes(LARGE, stamp_ns=-1), "stamp of a seed must be >= 0"),
         (lambda: boxes(LARGE, ids=(-1,)), "ids of prompts must be >= 1, or 0"),
         (lambda: boxes(LARGE, SMALL, ids=(3, 3)), r"marked once.*\[3\]"),
-        (lambda: boxes(LARGE, ids=(3,), masks=Seed(stamp_ns=0, labels=np.full(SIZE, 3, np.int32))), r"once.*\[3\]"),
-        (lambda: boxes(LARGE, masks=Seed(stamp_ns=5, labels=np.full(SIZE, 3, np.int32))), "one stamp, got 5 and 0"),
+        (lambda: PromptSeed(stamp_ns=0, prompted=(mask_of(LARGE, 3), mask_of(SMALL, 3))), r"once.*\[3\]"),
+        (lambda: PromptedInstance(prompt=Prompt(box=LARGE), name="x" * 65), "name must have at most 64 .*, got 65"),
+        (lambda: PromptedInstance(prompt=Prompt(box=LARGE), name="a\nb"), "name must be a single line .*, got 'a"),
+        (lambda: MaskPrompt(np.zeros(SIZE, bool)), "at least one pixel, got none of 60x40"),
+        (lambda: MaskPrompt(np.ones(SIZE, np.uint8)), "mask must be bool"),
     ],
 )
 def test_contradictions_are_refused(make: Callable[[], PromptSeed], message: str) -> None:
@@ -104,12 +147,10 @@ def test_contradictions_are_refused(make: Callable[[], PromptSeed], message: str
 
 def test_ids_are_promised_at_once_and_never_twice() -> None:
     book, config = IdBook(), Config()
-    whole = np.zeros(SIZE, np.int32)
-    whole[:5, :5] = 255
-    mixed = book.admit(boxes(LARGE, SMALL, masks=Seed(stamp_ns=0, labels=whole, names={255: "lid"})), config)
+    lid = mask_of(Box(0, 0, 5, 5), name="lid")
+    mixed = book.admit(PromptSeed(stamp_ns=0, prompted=(*boxes(LARGE).prompted, lid, *boxes(SMALL).prompted)), config)
     assert mixed.seed.ids == mixed.added == (1, 2, 3)
-    assert [item.instance_id for item in mixed.seed.prompted] == [2, 3]
-    assert mixed.seed.masks.ids == (1,) and mixed.seed.masks.names == {1: "lid"}
+    assert [(item.instance_id, item.name) for item in mixed.seed.prompted] == [(1, ""), (2, "lid"), (3, "")]
     assert book.admit(boxes(LARGE, ids=(9,)), config).seed.ids == (9,)
     assert book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config).seed.ids == (20, 21, 22)
     again = book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config)

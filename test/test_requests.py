@@ -13,107 +13,99 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 
+from maskrnn_ros.limits import MAX_TOKEN  # noqa: E402
+from maskrnn_ros.msg import Prompt as Message  # noqa: E402
 from maskrnn_ros.prompts import Point, Prompt  # noqa: E402
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
+from maskrnn_ros.ros.messages import mask_prompt  # noqa: E402
 from maskrnn_ros.ros.requests import seed_from_request  # noqa: E402
 from maskrnn_ros.srv import AddInstances  # noqa: E402
-from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed  # noqa: E402
-from maskrnn_ros.types import Box, Seed  # noqa: E402
+from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance  # noqa: E402
+from maskrnn_ros.types import Box  # noqa: E402
 
 SIZE = (30, 40)
 ROI = RegionOfInterest(x_offset=2, y_offset=3, width=10, height=5)
 BOX = Box(2, 3, 12, 8)
+DOT = np.zeros(SIZE, bool)
+DOT[1, 1] = True
 
 
-def request(mask: np.ndarray | None = None, **fields: Any) -> AddInstances.Request:
-    message = AddInstances.Request()
-    if mask is not None:
-        fill_image(message.mask, mask.astype(np.uint16), "mono16")
-    for name, value in fields.items():
-        setattr(message, name, value)
-    return message
-
-
-def prompted(**fields: Any) -> tuple[PromptedInstance, ...]:
-    seed, frame = seed_from_request(request(**fields), SIZE)
-    assert isinstance(seed, PromptSeed) and seed.masks is None and frame is None and not seed.distinct
+def prompted(*prompts: Message) -> tuple[PromptedInstance, ...]:
+    seed, frame = seed_from_request(AddInstances.Request(prompts=prompts), SIZE)
+    assert frame is None and not seed.distinct and seed.stamp_ns == 0
     return seed.prompted
 
 
-def test_every_box_without_an_id_is_an_instance_and_all_points_without_one_are_one() -> None:
-    found = prompted(
-        boxes=[ROI, ROI],
-        points_x=[1.5, 4.0],
-        points_y=[2.5, 5.0],
-        point_labels=[1, 0],
-        label_ids=[0, 0],
-        labels=["cup", "can"],
-    )
+def test_each_prompt_is_an_instance_with_its_id_name_box_and_points() -> None:
     points = (Point(x=1.5, y=2.5), Point(x=4.0, y=5.0, on_object=False))
-    assert found == (
+    assert prompted(
+        Message(box=ROI, name="cup"),
+        Message(box=ROI, id=4, x=[3.0], y=[4.0]),
+        Message(x=[1.5, 4.0], y=[2.5, 5.0], positive=[1, 0], name="can"),
+    ) == (
         PromptedInstance(prompt=Prompt(box=BOX), name="cup"),
-        PromptedInstance(prompt=Prompt(box=BOX), name="can"),
-        PromptedInstance(prompt=Prompt(points=points)),
-    )
-
-
-def test_box_and_points_of_one_id_are_one_prompt() -> None:
-    found = prompted(
-        boxes=[ROI],
-        box_ids=[4],
-        points_x=[3.0, 9.0],
-        points_y=[4.0, 9.0],
-        point_ids=[4, 6],
-        label_ids=[6],
-        labels=["x"],
-    )
-    assert found == (
         PromptedInstance(prompt=Prompt(box=BOX, points=(Point(x=3.0, y=4.0),)), instance_id=4),
-        PromptedInstance(prompt=Prompt(points=(Point(x=9.0, y=9.0),)), instance_id=6, name="x"),
+        PromptedInstance(prompt=Prompt(points=points), name="can"),
     )
 
 
-def test_masks_alone_are_a_seed_and_with_boxes_they_go_along() -> None:
-    mask = np.zeros(SIZE)
-    mask[1, 1] = 3
-    alone, _ = seed_from_request(request(mask, label_ids=[3], labels=["nut"]), SIZE)
-    assert isinstance(alone, Seed) and alone.names == {3: "nut"}
-    both, _ = seed_from_request(request(mask, boxes=[ROI], label_ids=[3, 0], labels=["nut", "cup"]), None)
-    assert isinstance(both, PromptSeed) and both.masks is not None
-    assert (both.masks.ids, both.masks.names) == ((3,), {3: "nut"})
-    assert both.prompted == (PromptedInstance(prompt=Prompt(box=BOX), name="cup"),)
+def test_a_mask_is_what_is_not_0_whatever_the_value_and_255_an_id_as_any_other() -> None:
+    message = Message(id=255, name="nut")
+    fill_image(message.mask, DOT.astype(np.uint16) * np.uint16(7), "mono16")
+    for item in prompted(message, mask_prompt(DOT, 3)):
+        assert isinstance(item.prompt, MaskPrompt)
+        np.testing.assert_array_equal(item.prompt.mask, DOT)
+    assert [(item.instance_id, item.name) for item in prompted(message)] == [(255, "nut")]
 
 
 def test_an_image_of_its_own_gives_stamp_and_size() -> None:
-    message = request(boxes=[ROI])
-    fill_image(message.image, np.zeros((10, 20, 3), np.uint8), "rgb8")
-    ns_to_stamp(5, message.image.header.stamp)
-    seed, frame = seed_from_request(message, SIZE)
+    request = AddInstances.Request(prompts=[Message(box=ROI)])
+    fill_image(request.image, np.zeros((10, 20, 3), np.uint8), "rgb8")
+    ns_to_stamp(5, request.image.header.stamp)
+    seed, frame = seed_from_request(request, SIZE)
     assert seed.stamp_ns == 5 and frame is not None and frame.size == (10, 20)
-    message.boxes = [RegionOfInterest(x_offset=20, y_offset=0, width=5, height=5)]
+    request.prompts[0].box = RegionOfInterest(x_offset=20, y_offset=0, width=5, height=5)
     with pytest.raises(ValueError, match="box must overlap the 20x10 image"):
-        seed_from_request(message, SIZE)
+        seed_from_request(request, SIZE)
+    request.prompts = [mask_prompt(DOT)]
+    with pytest.raises(ValueError, match="mask must be 20x10 .width x height. like the image, got 40x30"):
+        seed_from_request(request, SIZE)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "expected a mask, boxes or points, got none of them"),
-        ({"boxes": [ROI], "box_ids": [0, 0]}, "expected one of box_ids for each of 1 boxes, got 2"),
-        ({"box_ids": [1]}, "expected one of box_ids for each of 0 boxes, got 1"),
-        ({"boxes": [RegionOfInterest(width=0, height=4)]}, "a box must hold a pixel, got x 0..0"),
-        ({"boxes": [ROI, ROI], "box_ids": [3, 3]}, r"marked once.*\[3\]"),
-        ({"boxes": [ROI], "box_ids": [-2]}, "ids of prompts must be >= 1, or 0 .*, got -2"),
-        ({"points_x": [1.0]}, "expected one of points_y for each of 1 points_x, got 0"),
-        ({"points_x": [1.0], "points_y": [1.0], "point_labels": [2]}, "point_labels must be 1 .* or 0 .*, got 2"),
-        ({"points_x": [1.0], "points_y": [1.0], "point_labels": [0]}, "needs a box or a point on the object"),
-        ({"points_x": [40.0], "points_y": [1.0]}, r"points must lie inside the 40x30 image, got \(40, 1\)"),
-        ({"points_x": [float("nan")], "points_y": [1.0]}, r"points must lie inside .*, got \(nan, 1\)"),
-        ({"boxes": [ROI], "label_ids": [1]}, "expected one label for each of 1 label_ids, got 0"),
-        ({"boxes": [ROI], "label_ids": [9], "labels": ["a"]}, r"among the ids of the request \[\], got \[9\]"),
-        ({"boxes": [ROI], "label_ids": [0, 0], "labels": ["a", "b"]}, "0 for each of 1 new prompts, got 2"),
+        ({}, "needs a box or a point on the object, got neither"),
+        ({"box": RegionOfInterest(width=0, height=4)}, "a box must hold a pixel, got x 0..0"),
+        ({"box": ROI, "id": -2}, "ids of prompts must be >= 1, or 0 .*, got -2"),
+        ({"box": ROI, "name": "x" * 65}, "name must have at most 64 characters, got 65"),
+        ({"x": [1.0]}, "expected one y for each of 1 x, got 0"),
+        ({"y": [1.0]}, "expected one y for each of 0 x, got 1"),
+        ({"box": ROI, "positive": [1]}, "expected one positive for each of 0 x, got 1"),
+        ({"x": [1.0], "y": [1.0], "positive": [2]}, "positive must be 1 .* or 0 .*, got 2"),
+        ({"x": [1.0], "y": [1.0], "positive": [0]}, "needs a box or a point on the object"),
+        ({"box": ROI, "mask": mask_prompt(DOT).mask}, "expected a mask alone, or a box and points, got both"),
+        ({"x": [1.0], "y": [1.0], "mask": mask_prompt(DOT).mask}, "expected a mask alone"),
+        ({"mask": mask_prompt(~DOT & DOT).mask}, "mask must mark at least one pixel"),
     ],
 )
-def test_what_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_a_prompt_that_makes_no_sense_is_refused_by_its_number(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"prompts\[1\]: .*{message}"):
+        prompted(Message(box=ROI), Message(**fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompts": []}, "expected at least one prompt, got none"),
+        ({"prompts": [Message(box=ROI, id=3), Message(box=ROI, id=3)]}, r"marked once.*\[3\]"),
+        ({"prompts": [Message(x=[40.0], y=[1.0])]}, r"points must lie inside the 40x30 image, got \(40, 1\)"),
+        ({"prompts": [Message(x=[float("nan")], y=[1.0])]}, r"points must lie inside .*, got \(nan, 1\)"),
+        ({"prompts": [mask_prompt(DOT.T)]}, "mask must be 40x30 .width x height. like the image, got 30x40"),
+        ({"token": "x" * (MAX_TOKEN + 1)}, "token must have at most 64 characters, got 65"),
+        ({"token": "a\nb"}, "token must be a single line without control characters"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        seed_from_request(request(**fields), SIZE)
+        seed_from_request(AddInstances.Request(**{"prompts": [Message(box=ROI)], **fields}), SIZE)

@@ -64,9 +64,10 @@ def test_a_polygon_becomes_a_new_instance_on_the_frozen_image(bench, tracker) ->
     assert stamp_to_ns(request.stamp) == world.stamp_ns(0)
     assert request.image.header == sent.header
     np.testing.assert_array_equal(image_to_rgb(request.image), world.image(0))
-    labels = labels_from_image(request.mask)
-    assert request.mask.encoding == "mono16"
-    np.testing.assert_array_equal(labels, np.where(inside(TRIANGLE), 255, 0))  # 255: the tracker gives the id
+    (prompt,) = request.prompts
+    assert (prompt.id, prompt.mask.encoding) == (0, "mono8")  # 0: the tracker gives the id
+    labels = labels_from_image(prompt.mask)
+    np.testing.assert_array_equal(labels, np.where(inside(TRIANGLE), 255, 0))
     x, y = np.array(TRIANGLE).T
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
     assert (labels > 0).sum() == pytest.approx(area, rel=0.01)
@@ -81,7 +82,7 @@ def test_open_vertices_are_closed_when_sent(bench, tracker) -> None:
     bench.corners(*TRIANGLE, width=WIDTH)
     assert bench.trigger("new_instance").message == f"sent {inside(TRIANGLE).sum()} pixels as a new instance"
     bench.wait(lambda: tracker.added)
-    np.testing.assert_array_equal(labels_from_image(tracker.added[0].mask) > 0, inside(TRIANGLE))
+    np.testing.assert_array_equal(labels_from_image(tracker.added[0].prompts[0].mask) > 0, inside(TRIANGLE))
 
 
 def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> None:
@@ -90,8 +91,7 @@ def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> 
     bench.trigger("new_instance")
     bench.wait(lambda: bench.masks and not bench.shown("mask"))
     request = tracker.added[0]
-    foreign = AddInstances.Request()
-    foreign.mask.header.frame_id = "seed_of_another"
+    foreign = AddInstances.Request(token="that of another")
     tracker.result(foreign, SeedResult.STATUS_REJECTED, "not ours")
     tracker.result(request, SeedResult.STATUS_PENDING, "catches up 3 images")
     bench.wait(lambda: bench.text[:1] == ["instance 7: catches up 3 images"])
@@ -148,22 +148,24 @@ def test_what_the_tracker_refuses_is_shown_and_the_drawing_stays(bench, tracker)
 
 def test_a_correction_carries_the_id_by_menu_and_by_service(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
-    tracker.live(bench, i3="", i12="cup")
+    tracker.live(bench, i3="", i255="cup")  # 255 is an id as any other here
     bench.wait(lambda: len(bench.updates[-1].markers[0].menu_entries) == len(ENTRIES) + 4)
     bench.corners(*TRIANGLE, width=WIDTH)
-    bench.choose("Correct instance", "12 cup")
+    bench.choose("Correct instance", "255 cup")
     bench.wait(lambda: bench.masks)
     bench.corners(*TRIANGLE, width=WIDTH)
     refused = bench.trigger("correct_instance")
     assert (refused.success, refused.message) == (
         False,
-        "instance_id must be one of the live instances [3, 12], got 0",
+        "instance_id must be one of the live instances [3, 255], got 0",
     )
     bench.node.set_parameters([Parameter("instance_id", value=3)])
     assert bench.trigger("correct_instance").success
     bench.wait(lambda: len(tracker.added) == 2)
-    for request, instance_id in zip(tracker.added, (12, 3), strict=True):
-        np.testing.assert_array_equal(labels_from_image(request.mask), np.where(inside(TRIANGLE), instance_id, 0))
+    for request, instance_id in zip(tracker.added, (255, 3), strict=True):
+        (prompt,) = request.prompts
+        assert prompt.id == instance_id
+        np.testing.assert_array_equal(labels_from_image(prompt.mask) != 0, inside(TRIANGLE))
 
 
 def test_remove_and_reset_go_to_the_tracker(bench, tracker) -> None:
@@ -216,12 +218,9 @@ def test_without_a_tracker_and_an_image_every_service_says_what_is_missing(name)
             assert bench.shown("mask") or bench.vertices  # nothing is lost
 
 
-def test_instance_255_and_a_frozen_image_without_a_stamp_are_refused(bench, tracker) -> None:
+def test_a_frozen_image_without_a_stamp_is_refused(bench, tracker) -> None:
     bench.image(world.image(0), 0)
-    tracker.live(bench, i255="")
     bench.corners(*TRIANGLE, width=WIDTH)
-    bench.node.set_parameters([Parameter("instance_id", value=255)])
-    assert "instance 255 cannot be corrected" in bench.trigger("correct_instance").message
     assert "stamp of the frozen image must be > 0 ns" in bench.trigger("new_instance").message
     assert tracker.added == []
 

@@ -43,8 +43,9 @@ def test_a_seed_reaches_the_tracker_to_the_pixel_and_can_be_corrected_and_remove
         bench.wait(lambda: ui.seed_of(said["token"])["status"] == "applied")
 
         ((sent, frame),) = taken
-        assert (sent.stamp_ns, sent.names) == (world.stamp_ns(0), {255: "cup"})
-        assert np.array_equal(sent.labels == 255, exact)
+        (item,) = sent.prompted
+        assert (sent.stamp_ns, item.instance_id, item.name) == (world.stamp_ns(0), 0, "cup")
+        assert np.array_equal(item.prompt.mask, exact)
         assert np.array_equal(frame.image, world.image(0))
 
         image(bench, ui, 1)
@@ -56,7 +57,8 @@ def test_a_seed_reaches_the_tracker_to_the_pixel_and_can_be_corrected_and_remove
         status, said = seed(ui, 1, world.labels(1) == 1, target=1)
         assert (status, said["ids"]) == (200, [1])
         bench.wait(lambda: ui.seed_of(said["token"])["status"] == "applied")
-        assert np.array_equal(taken[-1][0].labels, world.labels(1) == 1)
+        (item,) = taken[-1][0].prompted
+        assert item.instance_id == 1 and np.array_equal(item.prompt.mask, world.labels(1) == 1)
         bench.image(2)
         assert np.array_equal(bench.labels, world.labels(2) == 1)
 
@@ -105,12 +107,16 @@ def test_reset_forgets_all() -> None:
         bench.wait(lambda: not ui.state["instances"] and ui.state["status"]["session"] == 2)
 
 
-def test_instance_255_cannot_be_corrected_by_a_mask_that_means_a_new_one() -> None:
+def test_instance_255_is_corrected_as_any_other() -> None:
     with NodeBench(world.exact_or_still_tracker) as bench, SeedUi() as ui:
         looks_at(bench, ui)
         image(bench, ui, 0)
-        status, said = seed(ui, 0, world.labels(0) == 1, target=255)
-        assert status == 400 and "255" in said["error"]
+        for number in (1, 2):
+            status, said = seed(ui, 0, world.labels(0) == number, target=255)
+            assert (status, said["ids"]) == (200, [255])
+            bench.wait(lambda token=said["token"]: ui.seed_of(token)["status"] == "applied")
+        image(bench, ui, 1)
+        assert np.array_equal(bench.labels, np.where(world.labels(1) == 2, 255, 0))
 
 
 def test_compressed_images_are_shown() -> None:
@@ -168,8 +174,8 @@ def test_the_list_follows_the_status_where_no_image_comes() -> None:
 def test_seeds_of_others_are_told_from_ours() -> None:
     seeds = Seeds()
     seeds.sent("ours")
-    for frame_id in ("ours", "camera"):
-        result = SeedResult(status=SeedResult.STATUS_APPLIED, ids=[3])
+    for token, frame_id in (("ours", ""), ("", "ours")):  # of a topic: whatever its frame_id says
+        result = SeedResult(token=token, status=SeedResult.STATUS_APPLIED, ids=[3])
         result.header.frame_id = frame_id
         seeds.on_result(result)
     assert [(seed["ours"], seed["status"], seed["ids"]) for seed in seeds.report()] == [

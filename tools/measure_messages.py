@@ -67,13 +67,13 @@ def measure(folders: list[Path], every: int) -> None:
         for tracks in images:
             begin = time.perf_counter()
             message = instance_mask_array(
-                tracks, Header(), session=1, frame_index=1, frames_skipped=0, encoding=encoding
+                tracks, Header(), run_id="0" * 32, session=1, frame_index=1, frames_skipped=0, encoding=encoding
             )
             encode_s += time.perf_counter() - begin
             sizes.append(len(serialize_message(message)) / 1024)
             begin = time.perf_counter()
             for instance in message.instances if encoding != MaskEncoding.NONE else ():
-                decode(instance.data, instance.height, instance.width, instance.encoding)
+                decode(instance.data, instance.box.height, instance.box.width, instance.encoding)
             decode_s += time.perf_counter() - begin
         print(
             f"| {encoding.name.lower()} | {np.mean(sizes):.1f} | {np.percentile(sizes, 95):.1f} | {max(sizes):.1f} "

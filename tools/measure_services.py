@@ -26,6 +26,7 @@ from std_srvs.srv import SetBool
 from maskrnn_ros.config import Config
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp
+from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.ros.node import TrackerNode
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -85,9 +86,8 @@ def measure(calls: int, rate: float) -> dict[str, list[float]]:
             raise SystemExit("the node did not start")
         node.create_timer(1 / rate, feed)
         for number in range(calls):
-            add = AddInstances.Request()
             mask[0, 0] = number % 2 * 255  # another content, else it is the same seed again
-            fill_image(add.mask, mask, "mono8")
+            add = AddInstances.Request(prompts=[mask_prompt(mask != 0)])
             ids = call(executor, clients["add_instances"], add, spent["add_instances"]).ids
             call(executor, clients["enable"], SetBool.Request(data=True), spent["enable"])
             call(executor, clients["remove_instances"], RemoveInstances.Request(ids=ids), spent["remove_instances"])

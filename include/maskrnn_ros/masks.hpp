@@ -4,9 +4,12 @@
 // who reads recordings without ROS. InstanceMask.msg defines the encodings; maskrnn_ros.masks is the same in Python.
 //
 //   using namespace maskrnn_ros::masks;
-//   const auto mask = decode(cup.data, cup.height, cup.width, cup.encoding);  // row by row, 255 or 0
+//   const auto & box = cup.box;
+//   const auto mask = decode(cup.data, box.height, box.width, cup.encoding);  // row by row, 255 or 0
 //   std::vector<std::uint16_t> labels(image_height * image_width);
-//   paste(mask, cup.height, cup.width, cup.x, cup.y, std::uint16_t(cup.id), labels.data(), image_height, image_width);
+//   paste(
+//     mask, box.height, box.width, box.x_offset, box.y_offset, std::uint16_t(cup.id), labels.data(), image_height,
+//     image_width);
 #ifndef MASKRNN_ROS__MASKS_HPP_
 #define MASKRNN_ROS__MASKS_HPP_
 

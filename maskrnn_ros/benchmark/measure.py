@@ -199,6 +199,8 @@ def _message_maker(config: Config) -> Callable[[Tracks], object] | None:
     header, encoding = Header(), MaskEncoding[config.mask_encoding.upper()]
 
     def message(tracks: Tracks) -> object:
-        return instance_mask_array(tracks, header, session=1, frame_index=0, frames_skipped=0, encoding=encoding)
+        return instance_mask_array(
+            tracks, header, run_id="", session=1, frame_index=0, frames_skipped=0, encoding=encoding
+        )
 
     return message

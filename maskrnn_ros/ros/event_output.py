@@ -20,9 +20,11 @@ class EventOutput:
 
     Args:
         create: Makes a publisher of a type, a name and a queue depth.
+        run_id: Of the node.
     """
 
-    def __init__(self, create: Callable[[Any, str, int], Any]) -> None:
+    def __init__(self, create: Callable[[Any, str, int], Any], run_id: str) -> None:
+        self._run_id = run_id
         self._publisher = create(InstanceEvent, "~/events", _DEPTH)
         self._seen = Seen()
 
@@ -30,5 +32,5 @@ class EventOutput:
         """Publish what changed with this image; the worker calls it for every one."""
         tracks = result.tracks.tracks
         for event in changes(self._seen, result.session, tracks):
-            self._publisher.publish(instance_event(event, result.message.header, result.frame_index))
+            self._publisher.publish(instance_event(event, result.message.header, self._run_id))
         self._seen = Seen.of(result.session, tracks)

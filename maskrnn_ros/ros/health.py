@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros.images import ns_to_stamp
-from maskrnn_ros.ros.inbox import Counts
+from maskrnn_ros.ros.inbox import Inbox
 from maskrnn_ros.ros.worker import Snapshot
 
 
@@ -20,10 +22,12 @@ class Health:
 
     Args:
         device: Where the tracker runs.
+        run_id: Of the node.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, run_id: str) -> None:
         self._device = device
+        self._run_id = run_id
         self._lock = threading.Lock()
         self._seeds: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -39,34 +43,42 @@ class Health:
         """Something was refused: ``kind`` is image, seed, request or internal."""
         with self._lock:
             self._refused[kind] += 1
-            self._last_error = reason
+            self._last_error = text_line(reason)
 
-    def status(self, stamp: Any, *, enabled: bool, counts: Counts, seen: Snapshot, event: str) -> Any:
+    def status(self, stamp: Any, *, inbox: Inbox, seen: Snapshot, event: str) -> Any:
         """A TrackerStatus."""
+        counts, now = inbox.counts, time.monotonic()
         with self._lock:
             message = TrackerStatus(
                 stamp=stamp,
-                enabled=enabled,
-                device=self._device,
+                run_id=self._run_id,
                 session=seen.session,
+                enabled=inbox.enabled,
+                device=self._device,
+                engine=seen.engine,
+                precision=seen.precision,
+                adaptation=seen.adaptation,
+                image_age=_age(inbox.newest_s, now),
+                step_age=_age(seen.published_s, now),
                 received=counts.received,
                 processed=counts.processed,
                 dropped=counts.dropped,
                 rejected=counts.rejected,
                 waiting=counts.waiting,
+                requests_waiting=inbox.requests_waiting,
                 seeds_applied=self._seeds["applied"],
                 seeds_rejected=self._seeds["rejected"],
                 seeds_waiting=seen.seeds_waiting,
+                trainings_waiting=seen.trainings_waiting,
                 ids=list(seen.ids),
                 buffer_frames=seen.buffer_frames,
-                buffer_bytes=seen.buffer_bytes,
                 step_ms_p50=seen.step_ms[0],
                 step_ms_p95=seen.step_ms[1],
                 age_ms_p50=seen.age_ms[0],
                 age_ms_p95=seen.age_ms[1],
-                event=event,
+                event=text_line(event),
                 last_error=self._last_error,
-                details=[KeyValue(key=key, value=value) for key, value in _details(seen).items()],
+                details=[KeyValue(key=key, value=text_line(value)) for key, value in _details(seen).items()],
             )
         ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
         return message
@@ -94,7 +106,15 @@ class Health:
             "requests rejected": refused.get("request", 0),
             "internal errors": refused.get("internal", 0),
             "publishers": publishers,
+            "requests waiting": status.requests_waiting,
+            "trainings waiting": status.trainings_waiting,
+            "run id": status.run_id,
             "session": status.session,
+            "engine": status.engine,
+            "precision": status.precision,
+            "adaptation": status.adaptation,
+            "image age s": round(status.image_age, 1),
+            "step age s": round(status.step_age, 1),
             "step ms p50": round(status.step_ms_p50, 1),
             "step ms p95": round(status.step_ms_p95, 1),
             "age ms p50": round(status.age_ms_p50, 1),
@@ -107,6 +127,11 @@ class Health:
         array = DiagnosticArray(status=[entry])
         array.header.stamp = status.stamp
         return array
+
+
+def _age(then: float | None, now: float) -> float:
+    """Seconds since then; -1 where there was nothing yet."""
+    return -1.0 if then is None else max(0.0, now - then)
 
 
 def _details(seen: Snapshot) -> dict[str, str]:

@@ -61,6 +61,7 @@ class Inbox:
         self._dropped_size = 0
         self._counts = Counts()
         self._working = 0
+        self._newest_s: float | None = None
         self._dropped_at_take = 0
         self._closed = False
 
@@ -76,23 +77,37 @@ class Inbox:
         with self._condition:
             return frozenset(image.stamp_ns for image in self._images)
 
+    @property
+    def requests_waiting(self) -> int:
+        """Requests that the worker has not taken yet."""
+        with self._condition:
+            return len(self._requests)
+
+    @property
+    def newest_s(self) -> float | None:
+        """Monotonic time at which the newest image was received, be it used or not, seconds; None: none yet."""
+        with self._condition:
+            return self._newest_s
+
     def put_image(self, message: Any, stamp_ns: int) -> None:
         """Take an image; those that wait and are not claimed by a seed make room for it."""
         with self._condition:
-            self._count(received=1)
+            self._receive()
             if not self.enabled:
                 self._drop(Arrival(message, stamp_ns, 0.0))
                 return
             for waiting in [w for w in self._images if w.stamp_ns not in self._claims]:
                 self._images.remove(waiting)
                 self._drop(waiting)
-            self._images.append(Arrival(message, stamp_ns, time.monotonic()))
+            assert self._newest_s is not None  # just received
+            self._images.append(Arrival(message, stamp_ns, self._newest_s))
             self._condition.notify()
 
     def refuse_image(self) -> None:
         """Count an image that could not even be queued."""
         with self._condition:
-            self._count(received=1, rejected=1)
+            self._receive()
+            self._count(rejected=1)
 
     def put_request(self, request: Callable[[], None]) -> None:
         """Queue a call for the worker's thread; requests go before images."""
@@ -152,6 +167,10 @@ class Inbox:
             self._count(dropped=len(self._images))
             self._images.clear()
             self._condition.notify_all()
+
+    def _receive(self) -> None:
+        self._newest_s = time.monotonic()
+        self._count(received=1)
 
     def _count(self, **more: int) -> None:
         values = {name: getattr(self._counts, name) + number for name, number in more.items()}

@@ -4,17 +4,38 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 from sensor_msgs.msg import RegionOfInterest
 
 from maskrnn_ros.events import Event
+from maskrnn_ros.limits import text_line
 from maskrnn_ros.masks import MaskEncoding, encode
-from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, SeedResult
-from maskrnn_ros.ros.images import labels_from_image, stamp_to_ns
+from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult
+from maskrnn_ros.ros.images import fill_image, labels_from_image, stamp_to_ns
 from maskrnn_ros.tracking.session import SeedOutcome
-from maskrnn_ros.types import Box, Seed, Track, Tracks
+from maskrnn_ros.types import BoolArray, Box, Seed, Track, Tracks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What a client knows its seed by, given back in every SeedResult of it.
+
+    Args:
+        header: Of the seed: as it came, or, from a service, with the stamp of the image alone.
+        token: Of a request, may be empty.
+    """
+
+    header: Any
+    token: str = ""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Of the image that the seed belongs to, ns; 0 = the next image."""
+        return stamp_to_ns(self.header.stamp)
 
 
 def seed_from_message(message: Any) -> Seed:
@@ -26,10 +47,24 @@ def seed_from_message(message: Any) -> Seed:
     return Seed(stamp_ns=stamp_to_ns(message.header.stamp), labels=labels_from_image(message))
 
 
+def mask_prompt(mask: BoolArray, instance_id: int = 0, name: str = "") -> Any:
+    """A Prompt that says the mask of an instance.
+
+    Args:
+        mask: bool, (H, W), size of the image.
+        instance_id: The instance to add or correct; 0 = a new one.
+        name: Its name; empty leaves the one that it has.
+    """
+    message = Prompt(id=instance_id, name=name)
+    fill_image(message.mask, np.multiply(mask, 255, dtype=np.uint8), "mono8")
+    return message
+
+
 def instance_mask_array(
     tracks: Tracks,
     header: Any,
     *,
+    run_id: str,
     session: int,
     frame_index: int,
     frames_skipped: int,
@@ -41,6 +76,7 @@ def instance_mask_array(
         header=header,
         image_height=height,
         image_width=width,
+        run_id=run_id,
         session=session,
         frame_index=frame_index,
         frames_skipped=frames_skipped,
@@ -50,18 +86,14 @@ def instance_mask_array(
 
 def instance_mask(track: Track, encoding: MaskEncoding) -> Any:
     """An InstanceMask, its mask in the given encoding."""
-    centroid = track.centroid or (math.nan, math.nan)
     velocity = track.velocity or (math.nan, math.nan)
     message = InstanceMask(
         id=track.instance_id,
         label=track.name,
         state=int(track.status),
-        age=track.age,
         frames_unseen=track.frames_unseen,
         score=track.score,
         visibility=track.visibility,
-        centroid_x=centroid[0],
-        centroid_y=centroid[1],
         area=track.area,
         velocity_x=velocity[0],
         velocity_y=velocity[1],
@@ -69,9 +101,9 @@ def instance_mask(track: Track, encoding: MaskEncoding) -> Any:
     )
     if track.box is not None:
         message.box = region_of_interest(track.box)
+    if track.predicted_box is not None:
+        message.predicted_box = region_of_interest(track.predicted_box)
     if track.box is not None and encoding != MaskEncoding.NONE:
-        message.x, message.y = track.box.x0, track.box.y0
-        message.width, message.height = track.box.width, track.box.height
         # rclpy checks every element of what is assigned, but takes an array.array as it is.
         message.data = array.array("B", encode(track.mask, track.probability, encoding))
     return message
@@ -82,25 +114,29 @@ def region_of_interest(box: Box) -> Any:
     return RegionOfInterest(x_offset=box.x0, y_offset=box.y0, width=box.width, height=box.height)
 
 
-def seed_result(outcome: SeedOutcome) -> Any:
-    """A SeedResult; the ticket of the outcome is the header of the seed."""
+def seed_result(outcome: SeedOutcome, run_id: str) -> Any:
+    """A SeedResult; the ticket of the outcome is a ``Ticket``."""
+    ticket = outcome.ticket
+    assert isinstance(ticket, Ticket)
     return SeedResult(
-        header=outcome.ticket,
+        header=ticket.header,
+        token=ticket.token,
         status=int(outcome.status),
-        reason=outcome.reason,
+        reason=text_line(outcome.reason),
         ids=list(outcome.ids),
+        run_id=run_id,
         session=outcome.session,
         frames_used=outcome.frames_used,
         duration=outcome.duration_s,
     )
 
 
-def instance_event(event: Event, header: Any, frame_index: int) -> Any:
+def instance_event(event: Event, header: Any, run_id: str) -> Any:
     """An InstanceEvent; ``header`` is that of the source image."""
     return InstanceEvent(
         header=header,
+        run_id=run_id,
         session=event.session,
-        frame_index=frame_index,
         id=event.instance_id,
         label=event.name,
         before=InstanceEvent.STATE_NONE if event.before is None else int(event.before),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.detections import vision_msgs
@@ -29,7 +31,7 @@ from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Inbox
-from maskrnn_ros.ros.messages import seed_from_message, seed_result
+from maskrnn_ros.ros.messages import Ticket, seed_from_message, seed_result
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
@@ -68,7 +70,8 @@ class TrackerNode(LifecycleNode):
         self._configured = False
         self._next_session = 1
         self._ids = IdBook()
-        self._health = Health("")
+        self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
+        self._health = Health("", self.run_id)
         self._inbox = Inbox(0)
         self._session: Session | None = None
         self._worker: Worker | None = None
@@ -76,7 +79,7 @@ class TrackerNode(LifecycleNode):
         self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._outputs = Outputs(self)
+        self._outputs = Outputs(self, self.run_id)
         self._create_services()
 
     # --- lifecycle ---
@@ -107,7 +110,7 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
-        self._health = Health(str(self._session.device))
+        self._health = Health(str(self._session.device), self.run_id)
         self._inbox = Inbox(self._dropped_bytes(), enabled=self._inbox.enabled)
         self._worker = Worker(
             self._session,
@@ -171,6 +174,8 @@ class TrackerNode(LifecycleNode):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+            assert self._session is not None  # it is what the worker worked on
+            self._session.give_up("the node was deactivated")
 
     def close(self) -> None:
         """End the worker and the node, in whatever state they are."""
@@ -210,19 +215,25 @@ class TrackerNode(LifecycleNode):
     def _reject_seed(self, header: Any, reason: str) -> None:
         self._refuse("seed", f"seed: {reason}")
         self._health.seed(applied=False)
-        result = SeedResult(header=header, status=SeedResult.STATUS_REJECTED, reason=reason)
+        result = SeedResult(
+            header=header, status=SeedResult.STATUS_REJECTED, reason=text_line(reason), run_id=self.run_id
+        )
         self._outputs.seed_result.publish(result)
 
-    def _take_seed(self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None) -> tuple[int, ...]:
-        stamp_ns = stamp_to_ns(header.stamp)
+    def _take_seed(
+        self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None, token: str = ""
+    ) -> Seed | PromptSeed:
+        """Hand a seed to the worker; gives it back with its ids settled."""
+        ticket = Ticket(header=header, token=token)
+        stamp_ns = ticket.stamp_ns
         own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
         admission = self._ids.admit(seed, self._config)  # last of what may refuse: who admits must hand over
-        request = SeedRequest(ticket=header, admission=admission, arrived=time.monotonic(), frame=own)
+        request = SeedRequest(ticket=ticket, admission=admission, arrived=time.monotonic(), frame=own)
         self._inbox.claim(stamp_ns)
         assert self._session is not None and self._inputs is not None  # seeds come while active only
         self._inputs.took(admission.seed)
         self._inbox.put_request(partial(self._session.seed, request))
-        return admission.seed.ids
+        return admission.seed
 
     def _dropped_frame(self, stamp_ns: int) -> Callable[[], Frame] | None:
         """Gives the dropped image of that stamp; it is converted by the worker, if at all."""
@@ -271,16 +282,17 @@ class TrackerNode(LifecycleNode):
             response.success = True
         except ValueError as error:
             self._refuse("request", f"request: {error}")
-            response.success, response.message = False, str(error)
+            response.success, response.message = False, text_line(str(error))
         return response
 
     def _add_instances(self, request: Any, response: Any) -> None:
         assert self._worker is not None
         seed, frame = seed_from_request(request, self._worker.snapshot.size)
-        # The result carries what the client can know it by: the frame_id of its mask, and the stamp of its image.
-        header = Header(frame_id=request.mask.header.frame_id)
+        header = Header()
         ns_to_stamp(seed.stamp_ns, header.stamp)
-        response.ids = list(self._take_seed(header, seed, frame))
+        settled = self._take_seed(header, seed, frame, request.token)
+        assert isinstance(settled, PromptSeed)
+        response.ids = [item.instance_id for item in settled.prompted]
         response.message = "taken; the outcome is said on ~/seed_result"
 
     def _remove_instances(self, request: Any, response: Any) -> None:
@@ -312,10 +324,11 @@ class TrackerNode(LifecycleNode):
         self._outputs.publish(result, self._config)
 
     def _report_seed(self, outcome: SeedOutcome) -> None:
-        self._outputs.seed_result.publish(seed_result(outcome))
+        self._outputs.seed_result.publish(seed_result(outcome, self.run_id))
         if outcome.status == SeedStatus.PENDING:
             return
-        self._inbox.unclaim(stamp_to_ns(outcome.ticket.stamp))  # type: ignore[attr-defined]
+        assert isinstance(outcome.ticket, Ticket)
+        self._inbox.unclaim(outcome.ticket.stamp_ns)
         self._health.seed(applied=outcome.status == SeedStatus.APPLIED)
         if outcome.status == SeedStatus.REJECTED:
             self._refuse("seed", f"seed: {outcome.reason}")
@@ -330,21 +343,21 @@ class TrackerNode(LifecycleNode):
         self._announce(line)
 
     def _announce(self, line: str) -> None:
-        self.get_logger().info(line)
+        self.get_logger().info(text_line(line))
         self._say_status(line)
 
     def _say_status(self, event: str) -> Any:
         status = self._health.status(
             self.get_clock().now().to_msg(),
-            enabled=self._inbox.enabled,
-            counts=self._inbox.counts,
+            inbox=self._inbox,
             seen=self._worker.snapshot if self._worker else Snapshot(),
             event=event,
         )
         self._outputs.status.publish(status)
         return status
 
-    def _refuse(self, kind: str, line: str) -> None:
+    def _refuse(self, kind: str, text: str) -> None:
+        line = text_line(text)
         self._health.refuse(kind, line)
         if kind == "internal":
             self.get_logger().error(f"{line}\n{traceback.format_exc()}", throttle_duration_sec=1.0)

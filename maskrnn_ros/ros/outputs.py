@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -46,9 +47,10 @@ class Outputs:
 
     Args:
         node: A lifecycle node.
+        run_id: Of the node.
     """
 
-    def __init__(self, node: Any) -> None:
+    def __init__(self, node: Any, run_id: str) -> None:
         self._node = node
         self.seed_result = self._create(SeedResult, "~/seed_result")
         self.status = self._create(TrackerStatus, "~/status")
@@ -59,9 +61,13 @@ class Outputs:
             _PerResult(publisher=self._create(Image, "~/overlay"), message=_overlay),
             _PerResult(publisher=self._create(MarkerArray, "~/markers"), message=_markers),
             *self._detections(),
-            _PerResult(publisher=self._create(InstanceMaskArray, "~/instances"), message=_instances, always=True),
+            _PerResult(
+                publisher=self._create(InstanceMaskArray, "~/instances"),
+                message=partial(_instances, run_id),
+                always=True,
+            ),
         ]
-        self._events = EventOutput(node.create_lifecycle_publisher)
+        self._events = EventOutput(node.create_lifecycle_publisher, run_id)
 
     def publish(self, result: Result, config: Config) -> None:
         """Say what was found on an image, each with the header of the image, as far as anybody listens."""
@@ -95,10 +101,11 @@ def _detections(result: Result, config: Config) -> Any:
     return detection_array(result.tracks, result.message.header)
 
 
-def _instances(result: Result, config: Config) -> Any:
+def _instances(run_id: str, result: Result, config: Config) -> Any:
     return instance_mask_array(
         result.tracks,
         result.message.header,
+        run_id=run_id,
         session=result.session,
         frame_index=result.frame_index,
         frames_skipped=result.frames_skipped,

@@ -67,8 +67,9 @@ def locate_all(instances: Any, depth: Any, info: Any, config: LocatorConfig) -> 
                 f"instances: id {instance.id} comes without its mask (encoding NONE): set the tracker's parameter "
                 "mask_encoding to mono8, bits, rle or prob8"
             )
-        mask = decode(instance.data, instance.height, instance.width, instance.encoding)
-        positions.append(locate(mask, instance.x, instance.y, metres, camera, config))
+        box = instance.box
+        mask = decode(instance.data, box.height, box.width, instance.encoding)
+        positions.append(locate(mask, box.x_offset, box.y_offset, metres, camera, config))
     return positions
 
 
@@ -76,6 +77,7 @@ def position_array(instances: Any, positions: Sequence[Position]) -> Any:
     """An InstancePositionArray; its header is that of the InstanceMaskArray."""
     return InstancePositionArray(
         header=instances.header,
+        run_id=instances.run_id,
         session=instances.session,
         instances=[_position(*pair) for pair in zip(instances.instances, positions, strict=True)],
     )

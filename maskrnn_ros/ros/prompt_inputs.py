@@ -20,7 +20,7 @@ from maskrnn_ros.ros.click_point import Frames, project
 from maskrnn_ros.ros.detections import box_and_class, vision_msgs
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.worker import Result
-from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
+from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Box, InstanceStatus, Seed
 
 _DEPTH = 10
@@ -73,12 +73,11 @@ class PromptInputs:
 
     def took(self, seed: Seed | PromptSeed) -> None:
         """A seed waits to be applied, its ids settled: what it marks counts as there."""
-        masks = seed.masks if isinstance(seed, PromptSeed) else seed
-        if masks is not None:
-            # the box is looked for when a detection asks: most masks come without a detector
-            self._pending |= {i: partial(_box_of, masks, i) for i in masks.ids}
+        # boxes are looked for when a detection asks: most masks come without a detector
         if isinstance(seed, PromptSeed):
-            self._pending |= {item.instance_id: partial(_same, item.prompt.box) for item in seed.prompted}
+            self._pending |= {item.instance_id: partial(_box_of, item.prompt) for item in seed.prompted}
+        else:
+            self._pending |= {i: partial(_box_of_id, seed, i) for i in seed.ids}
 
     def forget(self) -> None:
         """A new session: nothing is there."""
@@ -179,12 +178,12 @@ class PromptInputs:
         self._take(header, PromptSeed(stamp_ns=stamp_ns, prompted=prompted, distinct=True))
 
 
-def _box_of(masks: Seed, instance_id: int) -> Box | None:
+def _box_of_id(masks: Seed, instance_id: int) -> Box | None:
     return Box.of_mask(masks.labels == instance_id)
 
 
-def _same(box: Box | None) -> Box | None:
-    return box
+def _box_of(prompt: Prompt | MaskPrompt) -> Box | None:
+    return Box.of_mask(prompt.mask) if isinstance(prompt, MaskPrompt) else prompt.box
 
 
 def _pulled_in(position: float, size: int) -> float:

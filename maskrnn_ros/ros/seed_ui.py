@@ -24,6 +24,7 @@ from maskrnn_ros.prompts import build_prompts
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb, ns_to_stamp
 from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.ros.qos import POLL_S, client_node, reliable
 from maskrnn_ros.ros.seed_ui_watch import STATES, Health, Seeds, instance_rows
 from maskrnn_ros.seed_ui.frames import FrameStore, Held
@@ -60,8 +61,6 @@ _IDLE_S = 5.0
 """Without a request for so long no page is open: nothing is subscribed to that costs."""
 _ANSWER_S = 5.0
 _FOUND_S = 2.0
-_NEW = 255
-"""The value of a mask that is one new instance."""
 
 
 class TrackerLink:
@@ -173,20 +172,11 @@ class TrackerLink:
 
     def seed(self, stamp_ns: int, mask: BoolArray, target: int, name: str) -> dict[str, Any]:
         """See ``server.Link``; the image goes along, so that the tracker need not have processed it."""
-        if target == _NEW:
-            raise ValueError(f"instance {_NEW} cannot be corrected here: a mask of {_NEW} alone is a new instance")
-        value = target or _NEW
-        request = AddInstances.Request()
-        labels = mask.astype(np.uint16) * np.uint16(value)
-        fill_image(request.mask, labels, "mono16")
+        token = uuid.uuid4().hex  # the result has it: so ours is told from that of another client
+        request = AddInstances.Request(token=token, prompts=[mask_prompt(mask, target, name)])
         ns_to_stamp(stamp_ns, request.stamp)
         fill_image(request.image, self.image(stamp_ns), "rgb8")
         ns_to_stamp(stamp_ns, request.image.header.stamp)
-        # the result has the frame_id of the mask: so ours is told from that of another client
-        token = f"seed_{uuid.uuid4().hex}"
-        request.mask.header.frame_id = token
-        if name:
-            request.label_ids, request.labels = [value], [name]
         self._seeds.sent(token)
         try:
             response = self._call("add_instances", request)

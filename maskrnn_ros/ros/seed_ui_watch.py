@@ -185,11 +185,10 @@ class Seeds:
 
     def on_result(self, message: Any) -> None:
         """The tracker says what became of a seed."""
-        frame_id = message.header.frame_id
+        header = message.header
         with self._lock:
-            entry = self._entry(
-                frame_id if frame_id in self._entries else f"{frame_id} {stamp_to_ns(message.header.stamp)}"
-            )
+            # a seed from a topic has no token; its stamp tells it well enough from the last ones
+            entry = self._entry(message.token or f"{header.frame_id} {stamp_to_ns(header.stamp)}")
             entry.update(
                 status=_RESULTS.get(message.status, "pending"),
                 reason=message.reason,

@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import fill_image, stamp_to_ns
 from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.types import BoolArray, UInt8Array
@@ -40,8 +41,6 @@ INTERFACES = (
     Interface(name="tracker/reset", type="std_srvs/Trigger", kind="calls", text="Removes all instances."),
 )
 
-_NEW = 255
-"""What a mask of nothing else marks as one new instance; the tracker gives the id."""
 _KEPT = 16
 """Masks whose end is waited for; a tracker that was restarted tells the end of none."""
 
@@ -106,18 +105,19 @@ class TrackerClient:
             instance_id: The instance to correct; 0 = a new one.
 
         Raises:
-            ValueError: Nobody serves, the image has no stamp, or the id cannot be corrected.
+            ValueError: Nobody serves, or the image has no stamp.
         """
-        if instance_id == _NEW:
-            raise ValueError(f"a mask of {_NEW} alone means a new instance: instance {_NEW} cannot be corrected so")
         if stamp_to_ns(sent.header.stamp) == 0:
             raise ValueError("stamp of the frozen image must be > 0 ns, got 0: the tracker matches seeds by it")
         self._check(self._add)
-        token = f"seed_{uuid.uuid4().hex}"  # the result carries it, so ours is told from another client's
-        request = AddInstances.Request(stamp=sent.header.stamp, image=Image(header=sent.header))
+        token = uuid.uuid4().hex  # the result carries it, so ours is told from another client's
+        request = AddInstances.Request(
+            token=token,
+            stamp=sent.header.stamp,
+            image=Image(header=sent.header),
+            prompts=[mask_prompt(sent.mask, instance_id)],
+        )
         fill_image(request.image, image, "rgb8")
-        fill_image(request.mask, np.where(sent.mask, np.uint16(instance_id or _NEW), np.uint16(0)), "mono16")
-        request.mask.header.frame_id = token
         self._sent[token] = self._asked[token] = sent
         if len(self._sent) > _KEPT:
             self._forget(next(iter(self._sent)))
@@ -176,7 +176,7 @@ class TrackerClient:
             self._on_taken(self._asked.pop(token), tuple(ids))
 
     def _take_result(self, result: Any) -> None:
-        token = result.header.frame_id
+        token = result.token
         if token not in self._sent:
             return  # another client's
         if result.status != SeedResult.STATUS_REJECTED:

@@ -44,13 +44,17 @@ class Result:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The session as others may see it while the worker goes on."""
+    """The session as others may see it while the worker goes on; ``published_s`` is monotonic, None: nothing yet."""
 
     session: int = 0
     ids: tuple[int, ...] = ()
+    engine: str = ""
+    precision: str = ""
+    adaptation: str = ""
+    published_s: float | None = None
     seeds_waiting: int = 0
+    trainings_waiting: int = 0
     buffer_frames: int = 0
-    buffer_bytes: int = 0
     buffer_oldest_ns: int = 0
     newest_ns: int = 0
     size: tuple[int, int] | None = None
@@ -91,6 +95,7 @@ class Worker:
         self._step_ms: deque[float] = deque(maxlen=_WINDOW)
         self._age_ms: deque[float] = deque(maxlen=_WINDOW)
         self._skipped = 0
+        self._published_s: float | None = None
         self.snapshot = self._look()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
@@ -151,7 +156,8 @@ class Worker:
                 )
             )
             self._skipped = 0
-            self._age_ms.append((time.monotonic() - arrival.arrived) * 1e3)
+            self._published_s = time.monotonic()
+            self._age_ms.append((self._published_s - arrival.arrived) * 1e3)
             processed = True
             self._session.took(self._step_ms[-1])
         except ValueError as error:
@@ -165,9 +171,13 @@ class Worker:
         return Snapshot(
             session=session.number,
             ids=tuple(session.states),
+            engine=session.engine,
+            precision=session.precision,
+            adaptation=session.adaptation,
+            published_s=self._published_s,
             seeds_waiting=session.seeds_waiting,
+            trainings_waiting=session.trainings_waiting,
             buffer_frames=len(session.buffer),
-            buffer_bytes=session.buffer.nbytes,
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
             newest_ns=session.newest_ns,
             size=session.size,

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.tracking.prompted import PromptSeed
+from maskrnn_ros.tracking.prompted import MaskPrompt, PromptSeed
 from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray, Seed
 
 
@@ -40,8 +40,8 @@ class Admission:
 class IdBook:
     """Settles ids when a request arrives, so that a service can answer at once.
 
-    A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a mask whose
-    non-zero values are all 255 gets the next free id, and after it so does every prompt of id 0. The same seed (stamp
+    A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a label mask
+    whose non-zero values are all 255 gets the next free id, and so does every prompt of id 0. The same seed (stamp
     and content) twice is applied once, as long as its instances live. An id is live from its admission on; a seed that
     is rejected leaves the book as if it had never come. The book is used by the callbacks and by the worker, hence its
     lock; nothing in it waits.
@@ -211,34 +211,29 @@ def largest_id(config: Config) -> int:
 def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
     """Stamp and content, as a digest: seeds may be many and large."""
     digest = hashlib.blake2b(digest_size=16)
-    masks = seed.masks if isinstance(seed, PromptSeed) else seed
-    if masks is not None:
-        digest.update(masks.labels.astype(np.uint16).tobytes())  # ids fit into 16 bits
-        digest.update(repr((masks.size, sorted(masks.names.items()))).encode())
-    if isinstance(seed, PromptSeed):
-        digest.update(repr((seed.prompted, seed.distinct)).encode())
+    if isinstance(seed, Seed):
+        digest.update(seed.labels.astype(np.uint16).tobytes())  # ids fit into 16 bits
+        digest.update(repr((seed.size, sorted(seed.names.items()))).encode())
+        return seed.stamp_ns, digest.digest()
+    for item in seed.prompted:
+        prompt = item.prompt
+        if isinstance(prompt, MaskPrompt):
+            digest.update(np.packbits(prompt.mask).tobytes())
+        what = prompt.size if isinstance(prompt, MaskPrompt) else prompt
+        digest.update(repr((item.instance_id, item.name, what, seed.distinct)).encode())
     return seed.stamp_ns, digest.digest()
 
 
 def _settled(seed: Seed | PromptSeed, free: Callable[[Collection[int]], Iterator[int]]) -> Seed | PromptSeed:
-    """A mask of nothing but 255 becomes the one instance of the next free id; any other keeps its ids.
+    """A label mask of nothing but 255 becomes the one instance of the next free id; any other keeps its ids.
 
     Args:
         seed: As it came.
         free: Free ids, the next ones first, beside those that the seed itself gives.
     """
-    masks = seed.masks if isinstance(seed, PromptSeed) else seed
-    is_unnumbered = masks is not None and masks.ids == (255,)
-    given = {i for i in seed.ids if i and not (is_unnumbered and i == 255)}
     if isinstance(seed, PromptSeed):
-        given |= {item.instance_id for item in seed.prompted if item.instance_id}
-    following = free(given)
-    if masks is not None and is_unnumbered:
-        masks = _renamed(masks, next(following))
-    if isinstance(seed, PromptSeed):
-        return seed.settled(masks, following)
-    assert masks is not None  # it is the seed
-    return masks
+        return seed.settled(free({i for i in seed.ids if i}))
+    return _renamed(seed, next(free(()))) if seed.ids == (255,) else seed
 
 
 def _renamed(seed: Seed, free: int) -> Seed:

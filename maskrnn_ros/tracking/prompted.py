@@ -1,17 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds that are not labels yet: boxes and points, which become labels when their image is there."""
+"""Seeds that are not labels yet: masks of single objects, boxes and points; they become labels with their image."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterator
 
 import cv2
 import numpy as np
 
+from maskrnn_ros.limits import check_name
 from maskrnn_ros.prompts import Prompt, PromptBackend
 from maskrnn_ros.types import BoolArray, LabelArray, Seed, UInt8Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskPrompt:
+    """The mask of one object, as a prompt that needs no backend.
+
+    Args:
+        mask: bool, (H, W), size of the input image, at least one pixel set.
+
+    Raises:
+        ValueError: It is of another dtype or shape, or empty.
+    """
+
+    mask: BoolArray
+
+    def __post_init__(self) -> None:
+        if self.mask.dtype != np.bool_ or self.mask.ndim != 2:
+            raise ValueError(f"mask must be bool (H, W), got {self.mask.dtype} {self.mask.shape}")
+        if not self.mask.any():
+            raise ValueError(f"mask must mark at least one pixel, got none of {_text(self.size)}")
+
+    def __str__(self) -> str:
+        return "mask"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.mask.shape[0], self.mask.shape[1]
+
+    def check_inside(self, size: tuple[int, int]) -> None:
+        """Refuse a mask that is not of an image of (H, W).
+
+        Raises:
+            ValueError: It is of another size.
+        """
+        if self.size != size:
+            raise ValueError(f"mask must be {_text(size)} (width x height) like the image, got {_text(self.size)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,31 +61,37 @@ class PromptedInstance:
         prompt: What is said of it, pixels of the input image.
         instance_id: Its id; 0 = the next free one.
         name: Its name; empty leaves the one that it has.
+
+    Raises:
+        ValueError: The id is negative, or the name too long.
     """
 
-    prompt: Prompt
+    prompt: Prompt | MaskPrompt
     instance_id: int = 0
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.instance_id < 0:
+            raise ValueError(f"ids of prompts must be >= 1, or 0 for the next free one, got {self.instance_id}")
+        check_name(self.name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptSeed:
-    """Marks instances on one image by prompts, and perhaps others by masks.
+    """Marks instances on one image by prompts.
 
     Args:
         stamp_ns: Time of the image, ns; 0 = the next image.
         prompted: The instances, at least one.
-        masks: What is marked by masks on the same image.
         distinct: Reject it where an instance is there already (``prompts.same_iou``): for what a detector or a
             double click may say twice.
 
     Raises:
-        ValueError: No instance is prompted, an id is negative or marked twice, or the masks are of another image.
+        ValueError: No instance is prompted, or an id is marked twice.
     """
 
     stamp_ns: int
     prompted: tuple[PromptedInstance, ...]
-    masks: Seed | None = None
     distinct: bool = False
 
     def __post_init__(self) -> None:
@@ -54,64 +99,64 @@ class PromptSeed:
             raise ValueError(f"stamp of a seed must be >= 0 ns, got {self.stamp_ns}")
         if not self.prompted:
             raise ValueError("a seed must mark at least one instance, got no prompt")
-        if self.masks is not None and self.masks.stamp_ns != self.stamp_ns:
-            raise ValueError(f"masks and prompts must have one stamp, got {self.masks.stamp_ns} and {self.stamp_ns}")
-        given = [item.instance_id for item in self.prompted if item.instance_id]
-        if min(given, default=1) < 0:
-            raise ValueError(f"ids of prompts must be >= 1, or 0 for the next free one, got {min(given)}")
-        marked = given + list(self.masks.ids if self.masks is not None else ())
-        twice = sorted({i for i in marked if marked.count(i) > 1})
+        counts = Counter(item.instance_id for item in self.prompted if item.instance_id)
+        twice = sorted(i for i, count in counts.items() if count > 1)
         if twice:
-            raise ValueError(f"an id must be marked once, by a mask or by one prompt, got {twice} more than once")
+            raise ValueError(f"an id must be marked once, by one prompt, got {twice} more than once")
 
     @functools.cached_property
     def ids(self) -> tuple[int, ...]:
         """The ids that it marks, ascending; 0 stands for those that are not settled yet."""
-        masked = self.masks.ids if self.masks is not None else ()
-        return tuple(sorted({*masked, *(item.instance_id for item in self.prompted)}))
+        return tuple(sorted({item.instance_id for item in self.prompted}))
 
-    def settled(self, masks: Seed | None, free: Iterator[int]) -> PromptSeed:
-        """The same with the masks' ids settled; prompts without an id get those of ``free``, in their order."""
+    @property
+    def needs_picture(self) -> bool:
+        """Whether something has to be cut out of the image."""
+        return any(isinstance(item.prompt, Prompt) for item in self.prompted)
+
+    def settled(self, free: Iterator[int]) -> PromptSeed:
+        """The same where prompts without an id have those of ``free``, in their order."""
         settled = [
             item if item.instance_id else dataclasses.replace(item, instance_id=next(free)) for item in self.prompted
         ]
-        return dataclasses.replace(self, prompted=tuple(settled), masks=masks)
+        return dataclasses.replace(self, prompted=tuple(settled))
 
     def cut(self, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> Seed:
-        """The labels: masks first, then the prompts' pixels that are not the masks'.
+        """The labels: masks first, then what is cut out by boxes and points of the pixels that are not the masks'.
 
-        Where prompts share pixels the smaller object gets them: it lies on the larger one or in front of it (a cup on
-        a table), and the order in which a detector names its boxes says nothing.
+        Where several of a kind share pixels the smaller object gets them: it lies on the larger one or in front of it
+        (a cup on a table), and the order in which a detector names its boxes says nothing.
 
         Args:
             image: RGB, uint8 (h, w, 3), the image that it was drawn on or that one scaled down.
             size: (H, W) of the input image, whose pixels the prompts are in.
-            backend: Makes masks of prompts.
+            backend: Makes masks of boxes and points.
 
         Raises:
-            ValueError: A prompt lies outside the image or gives no pixel, or the masks are of another size. None of
+            ValueError: A prompt lies outside the image or gives no pixel, or a mask is of another size. None of
                 the others is used then: a seed is applied as a whole or changes nothing.
         """
-        if self.masks is not None and self.masks.size != size:
-            raise ValueError(
-                f"mask must be {_text(size)} (width x height) like the image, got {_text(self.masks.size)}"
-            )
-        labels: LabelArray = np.zeros(size, np.int32) if self.masks is None else self.masks.labels.copy()
-        free = labels == 0
-        found = [(item, _cut(item.prompt, image, size, backend) & free) for item in self.prompted]
-        for item, mask in sorted(found, key=lambda pair: int(pair[1].sum()), reverse=True):
-            labels[mask] = item.instance_id
+        labels: LabelArray = np.zeros(size, np.int32)
+        found = [(item, _cut(item.prompt, image, size, backend)) for item in self.prompted]
+        for kind in (MaskPrompt, Prompt):
+            free = labels == 0
+            mine = [(item, mask & free) for item, mask in found if isinstance(item.prompt, kind)]
+            for item, mask in sorted(mine, key=lambda pair: int(pair[1].sum()), reverse=True):
+                labels[mask] = item.instance_id
         left = np.bincount(labels.ravel(), minlength=max(self.ids) + 1)
         for item, mask in found:
             if not left[item.instance_id]:
                 why = "others have all of its pixels" if mask.any() else "no object was found there"
                 raise ValueError(f"instance {item.instance_id}: {item.prompt} gives an empty mask ({why})")
         names = {item.instance_id: item.name for item in self.prompted if item.name}
-        return Seed(stamp_ns=self.stamp_ns, labels=labels, names={**(self.masks.names if self.masks else {}), **names})
+        return Seed(stamp_ns=self.stamp_ns, labels=labels, names=names)
 
 
-def _cut(prompt: Prompt, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> BoolArray:
+def _cut(prompt: Prompt | MaskPrompt, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> BoolArray:
     """The mask at the size of the input."""
+    if isinstance(prompt, MaskPrompt):
+        prompt.check_inside(size)
+        return prompt.mask
     height, width = image.shape[:2]
     if (height, width) == size:
         return backend(image, prompt)

@@ -21,6 +21,7 @@ from maskrnn_ros.quality import chosen
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
+from maskrnn_ros.tracking.prediction import Prediction
 from maskrnn_ros.tracking.prompted import PromptSeed
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
@@ -41,7 +42,7 @@ class SeedRequest:
     """A seed that was admitted.
 
     Args:
-        ticket: Given back with the outcome; the node puts the seed's header here.
+        ticket: Given back with the outcome; the node puts here what its client knows the seed by.
         admission: The seed, its ids settled.
         arrived: Clock of the session at its arrival, seconds.
         frame: Gives the image that the seed was drawn on, where the client or a drop left one at hand; asked only
@@ -78,6 +79,7 @@ class _Seeding:
         verdict: What it will be told unless the next image goes back in time (see ``Session._doubt``).
         catch_up: Where it catches up.
         twins: Further tickets with the very same seed, which share its outcome.
+        is_over: It has its final outcome: there is never another.
     """
 
     request: SeedRequest
@@ -86,6 +88,7 @@ class _Seeding:
     verdict: tuple[SeedStatus, str] | None = None
     catch_up: CatchUp | None = None
     twins: list[SeedRequest] = dataclasses.field(default_factory=list)
+    is_over: bool = False
 
     @property
     def seed(self) -> Seed | PromptSeed:
@@ -136,7 +139,9 @@ class Session:
         self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
         self._tracker = self._built()
+        self._predict = Prediction()
         self._seedings: list[_Seeding] = []
+        self._told: set[SeedRequest] = set()  # those that were said to be pending
         self._removals: list[tuple[int, tuple[int, ...]]] = []
         self._gone: list[Track] = []
 
@@ -144,6 +149,26 @@ class Session:
     def device(self) -> torch.device:
         """Where the tracker runs."""
         return self._tracker.device
+
+    @property
+    def engine(self) -> str:
+        """What runs the networks: onnxruntime or torch."""
+        return self._tracker.engine
+
+    @property
+    def precision(self) -> str:
+        """Numbers that the networks compute in: float32, float16 or int8."""
+        return self._tracker.precision
+
+    @property
+    def adaptation(self) -> str:
+        """How instances are adapted to their seeds, off where they are not."""
+        return self._tracker.adaptation
+
+    @property
+    def trainings_waiting(self) -> int:
+        """Instances whose adaptation runs or waits in the background."""
+        return sum(state.promise is not None for state in self.states.values())
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -240,7 +265,7 @@ class Session:
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
-        return dataclasses.replace(tracks, tracks=tuple(everyone))
+        return self._predict(dataclasses.replace(tracks, tracks=tuple(everyone)))
 
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
@@ -262,8 +287,12 @@ class Session:
 
     def reset(self, reason: str) -> None:
         """Forget all and begin a new session; whoever asks has cleared the book of ids."""
-        self._reject_all(list(self._seedings), f"the session ended: {reason}")
+        self.give_up(f"the session ended: {reason}")
         self._begin(reason)
+
+    def give_up(self, reason: str) -> None:
+        """End all seeds that wait or catch up: no image comes any more. Instances and buffer stay."""
+        self._reject_all(list(self._seedings), reason)
 
     def expire(self, coming: Collection[int] = ()) -> None:
         """Give up the seeds whose image has not come in time.
@@ -345,6 +374,7 @@ class Session:
         self.buffer.clear()
         self._removals.clear()
         self._gone.clear()
+        self._predict.clear()
         self.number += 1
         self.frame_index = 0
         self._announce(f"session {self.number} begins: {reason}")
@@ -426,7 +456,7 @@ class Session:
         stamp = seeding.seed.stamp_ns
         frame = newest if stamp == 0 else self.buffer.at(stamp)
         own = None
-        if frame is None or isinstance(seeding.seed, PromptSeed):
+        if frame is None or (isinstance(seeding.seed, PromptSeed) and seeding.seed.needs_picture):
             own = self._own_image(seeding, newest.size)
         if frame is None:
             assert own is not None
@@ -511,6 +541,9 @@ class Session:
                 self._reject(seeding, reason)
 
     def _end(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+        if seeding.is_over:  # whoever was told has failed, which ends this attempt: there is one verdict
+            return
+        seeding.is_over = True
         if seeding in self._seedings:
             self._seedings.remove(seeding)
         if status == SeedStatus.REJECTED:
@@ -518,7 +551,14 @@ class Session:
         self._outcome(seeding, status, reason, ids)
 
     def _outcome(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+        """Tell all who sent it; that it is pending once, however often what it waits for changes."""
         for request in (seeding.request, *seeding.twins):
+            if status != SeedStatus.PENDING:
+                self._told.discard(request)
+            elif request in self._told:
+                continue
+            else:
+                self._told.add(request)
             self._report(
                 SeedOutcome(
                     ticket=request.ticket,

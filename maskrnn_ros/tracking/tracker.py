@@ -105,6 +105,18 @@ class Tracker:
         return "onnxruntime" if isinstance(self._trunk, OnnxTrunk) else "torch"
 
     @property
+    def precision(self) -> str:
+        """Numbers that the networks compute in: float32, float16 or int8."""
+        if isinstance(self._trunk, OnnxTrunk):
+            return self._trunk.precision
+        return "float16" if self.config.precision == "float16" else "float32"
+
+    @property
+    def adaptation(self) -> str:
+        """How instances are adapted to their seeds: ``adaptation.mode``, off where they are not."""
+        return self.config.adaptation.mode if self._adapter is not None else "off"
+
+    @property
     def states(self) -> Mapping[int, InstanceState]:
         """States by id, read-only."""
         return MappingProxyType(self._states)
