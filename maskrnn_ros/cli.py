@@ -278,6 +278,8 @@ def _seed(args: argparse.Namespace) -> int:
 def _add_weights(commands: Any) -> None:
     weights = commands.add_parser("weights", help="Make the weight files of this package.")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "Write SHA256SUMS of the weights and graphs that ship: after any of them was made anew."
+    _command(actions, "digests", _weights_digests, text)
     text = "Average two networks of which one was trained on from the other."
     parser = _command(actions, "average", _weights_average, text)
     parser.add_argument("--one", type=Path, required=True, metavar="FILE", help="a network")
@@ -292,6 +294,13 @@ def _add_weights(commands: Any) -> None:
     parser = _command(actions, "convert-lite0", _weights_convert_lite0, text)
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="efficientnet-lite0-57934424.pth")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp32")
+
+
+def _weights_digests(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.digests import write_digests
+
+    print("\n".join(write_digests()))
+    return 0
 
 
 def _weights_convert_lite0(args: argparse.Namespace) -> int:

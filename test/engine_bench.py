@@ -11,6 +11,7 @@ import torch
 import world
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.model.digests import sealed
 from maskrnn_ros.model.engine import Models, load_models
 from maskrnn_ros.model.weights import SHIPPED, TRUNK
 from maskrnn_ros.setting import Value
@@ -76,7 +77,9 @@ class Copies:
 
 
 def copied(folder: Path, graphs: str = "*.onnx") -> Copies:
-    """Copy the shipped weights, and those graphs that a pattern names."""
-    for file in (TRUNK, SHIPPED, *TRUNK.parent.glob(graphs)):
+    """Copy the shipped weights, and those graphs that a pattern names, as ``maskrnn export`` writes them."""
+    for file in (TRUNK, SHIPPED):
         (folder / file.name).write_bytes(file.read_bytes())
+    for file in TRUNK.parent.glob(graphs):
+        (folder / file.name).write_bytes(sealed(file.read_bytes()))
     return Copies(folder / TRUNK.name, folder / SHIPPED.name)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 import world
 from engine_bench import CPU, SHAPES, copied, least_overlap, models, overlap, run, tracker
 
-from maskrnn_ros.model import engine
+from maskrnn_ros.model import digests, engine, graphs, weights
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.engine import OnnxNetwork, OnnxTrunk, load_models
 from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
@@ -53,7 +55,7 @@ def crops(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("graph", "weights"),
+    ("graph", "source"),
     [
         (trunk_graph(TRUNK), TRUNK),
         (trunk_graph(TRUNK, "int8"), TRUNK),
@@ -63,9 +65,9 @@ def crops(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     ],
     ids=lambda path: path.name,
 )
-def test_a_shipped_graph_was_made_from_the_shipped_weights(graph: Path, weights: Path) -> None:
+def test_a_shipped_graph_was_made_from_the_shipped_weights(graph: Path, source: Path) -> None:
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map[DIGEST] == digest_of(weights)
+    assert session.get_modelmeta().custom_metadata_map[DIGEST] == digest_of(source)
 
 
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (90, 160), (31, 47), (16, 16), (1, 1)])
@@ -130,7 +132,7 @@ def test_the_most_similar_are_those_of_torch_exactly(reach: int, n: int, m: int)
 def test_auto_takes_int8_in_onnxruntime_on_a_cpu_that_can() -> None:
     found = models()
     assert found.engine == "onnxruntime" and isinstance(found.trunk, OnnxTrunk)
-    assert found.trunk.precision == "int8"
+    assert found.trunk.precision == found.precision == "int8"
 
 
 def test_auto_takes_float32_where_the_processor_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,15 +187,99 @@ def test_graphs_of_other_weights_are_not_taken(tmp_path: Path, which: str) -> No
 def test_an_int8_graph_that_was_left_behind_leaves_float32(tmp_path: Path) -> None:
     own = copied(tmp_path)
     (tmp_path / "trunk.int8.onnx").write_bytes((tmp_path / "nearest.onnx").read_bytes())
-    found = models(**own.settings)
-    assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == "float32"
+    for name in ("auto", "onnxruntime"):
+        found = models(engine=name, **own.settings)
+        assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == found.precision == "float32"
     assert "trunk.int8.onnx was not made from" in refused(precision="int8", **own.settings)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "nothing", "pipe"])
+@pytest.mark.parametrize("name", ["trunk.int8.onnx", "fast.streams.int8.onnx", "trunk.onnx"])
+def test_a_torn_graph_is_an_error_and_with_auto_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
+) -> None:
+    own = copied(tmp_path)
+    file, precision = tmp_path / name, "int8" if "int8" in name else "float32"
+    torn(file, damage)
+    said = refused(engine="onnxruntime", precision=precision, **own.settings)
+    assert name in said and ("regular file, found a pipe" if damage == "pipe" else "damaged") in said
+    if precision == "int8" and damage != "pipe":
+        assert refused(engine="onnxruntime", **own.settings) == said  # it would have been taken
+    caplog.clear()
+    found = models(precision="auto" if precision == "int8" else precision, **own.settings)
+    assert (found.engine, found.precision) == ("onnxruntime" if precision == "int8" else "torch", "float32")
+    (line,) = [record.getMessage() for record in caplog.records if record.name.startswith("maskrnn_ros")]
+    assert name in line
+
+
+def torn(file: Path, damage: str) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.unlink()
+    if damage == "pipe":
+        os.mkfifo(file)
+    else:
+        file.write_bytes({"cut": data[: len(data) // 2], "bit": data, "nothing": b""}[damage])
+
+
+@pytest.mark.parametrize("name", ["trunk.safetensors", "fast.safetensors", "trunk.onnx", "nearest.onnx"])
+def test_what_ships_is_verified_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for file in TRUNK.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for module in (digests, weights, graphs):
+        monkeypatch.setattr(module, "FOLDER", tmp_path, raising=False)
+    monkeypatch.setattr(digests, "SUMS", tmp_path / "SHA256SUMS")
+    own = {"trunk__weights": str(tmp_path / TRUNK.name), "network__weights": str(tmp_path / SHIPPED.name)}
+    monkeypatch.setattr(engine, "NEAREST", tmp_path / NEAREST.name)
+    assert models(engine="onnxruntime", precision="float32", **own).engine == "onnxruntime"
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (tmp_path / name).write_bytes(data)
+    said = refused(engine="onnxruntime", precision="float32", **own)
+    assert f"{name} is damaged: expected SHA-256" in said
+
+
+def test_all_that_ships_is_listed_as_it_is(tmp_path: Path) -> None:
+    listed = digests.SUMS.read_text().splitlines()
+    for file in (*TRUNK.parent.glob("*.safetensors"), *TRUNK.parent.glob("*.onnx")):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert digests.write_digests(tmp_path) == listed, "run: maskrnn weights digests"
+
+
+def test_weights_of_ones_own_are_verified_and_finite(tmp_path: Path) -> None:
+    own = copied(tmp_path)
+    network = load_network()
+    save_weights(network, own.network, {"made": "here"})
+    assert models(engine="torch", **own.settings).network is not None
+    data = bytearray(own.network.read_bytes())
+    data[-200_000:] = bytes(200_000)
+    own.network.write_bytes(data)
+    assert "are damaged: their tensors are not those that were saved" in refused(engine="torch", **own.settings)
+    for value in (float("nan"), float("inf")):
+        next(network.parameters()).data.view(-1)[0] = value
+        save_weights(network, own.network)
+        assert "1 tensors hold NaN or infinite values, the first is" in refused(engine="torch", **own.settings)
+    own.network.unlink()
+    os.mkfifo(own.network)
+    assert "cannot be read: " in refused(engine="torch", **own.settings)
+
+
+def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: Any, path: str, metadata: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", full)
+    (tmp_path / "net.safetensors").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(load_network(), tmp_path / "net.safetensors")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("net.safetensors", b"old")]
 
 
 def test_a_file_that_is_no_graph_is_refused_in_one_line(tmp_path: Path) -> None:
     own = copied(tmp_path)
     own.trunk.with_suffix(".onnx").write_bytes(b"no graph")
-    assert "trunk.onnx cannot be read" in refused(engine="onnxruntime", precision="float32", **own.settings)
+    assert "trunk.onnx is damaged" in refused(engine="onnxruntime", precision="float32", **own.settings)
 
 
 @pytest.mark.parametrize(

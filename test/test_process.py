@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ros_env  # noqa: F401  (sets the environment that rclpy reads)
@@ -16,6 +18,7 @@ pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
 import numpy as np  # noqa: E402
+import rclpy.logging  # noqa: E402
 import world  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
@@ -23,6 +26,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 
 from maskrnn_ros.msg import SeedResult  # noqa: E402
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
+from maskrnn_ros.ros.logs import library_logs_to  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
@@ -75,6 +79,24 @@ def test_a_bad_parameter_stops_the_start_in_one_line(arguments: list[str], messa
     assert message in errors
     assert "Traceback" not in errors
     assert len([line for line in errors.splitlines() if "[rcl]" not in line]) == 1, errors  # rcl logs one of its own
+
+
+def test_what_the_library_warns_of_is_in_the_log_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, str, str]] = []
+
+    def logger(name: str) -> SimpleNamespace:
+        kinds = ("warning", "error")
+        return SimpleNamespace(**{kind: lambda line, kind=kind: said.append((name, kind, line)) for kind in kinds})
+
+    monkeypatch.setattr(rclpy.logging, "get_logger", logger)
+    log = logging.getLogger("maskrnn_ros.model.engine")
+    log.warning("before")
+    with library_logs_to("tracker"):
+        log.info("of no interest")
+        log.warning("engine %s", "torch")
+        log.error("worse")
+    log.warning("after")
+    assert said == [("tracker", "warning", "engine torch"), ("tracker", "error", "worse")]
 
 
 def test_ctrl_c_while_it_still_imports_ends_it_cleanly() -> None:

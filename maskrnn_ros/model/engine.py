@@ -7,8 +7,8 @@ can; else, and on a GPU, torch. An instance's own head, which is trained while t
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import logging
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +22,13 @@ from torch import Tensor
 from maskrnn_ros.config import Config
 from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
+from maskrnn_ros.model.digests import DamagedError
 from maskrnn_ros.model.graphs import (
     DIGEST,
     NEAREST,
     digest_of,
     encode_graph,
+    read_graph,
     streams_graph,
     trunk_graph,
 )
@@ -34,6 +36,8 @@ from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
 from maskrnn_ros.model.trunk import Trunk, net_of
 from maskrnn_ros.model.weights import load_network, load_trunk, network_file, trunk_file
+
+_LOG = logging.getLogger(__name__)
 
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -75,16 +79,21 @@ class Models:
         trunk: None where nothing needs features.
         network: None where it is off.
         threads: How many instances may be worked on at a time, each on one core.
+        precision: float32, float16 or int8.
     """
 
     engine: str
     trunk: Trunk | None
     network: Network | None
     threads: int = 1
+    precision: str = "float32"
 
 
 def load_models(config: Config, device: torch.device) -> Models:
     """The networks that the config names, frozen, on the engine that it names.
+
+    Where ``auto`` cannot have what it would take, a warning is logged that says why. What is damaged is passed over by
+    ``auto`` alone.
 
     Raises:
         RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
@@ -101,6 +110,7 @@ def load_models(config: Config, device: torch.device) -> Models:
         return _in_onnxruntime(config, device, trunk, network)
     except (ImportError, RuntimeError) as error:
         if config.engine == "auto" and config.precision != "int8":
+            _LOG.warning("engine torch: %s", error)
             return _in_torch(config, trunk, network)
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
@@ -126,7 +136,7 @@ def _in_torch(config: Config, trunk: Trunk, network: FastNet | None) -> Models:
             module.half().to(memory_format=torch.channels_last)
         if module is not None:
             module.compile_with(config.compile)
-    return Models("torch", trunk, network)
+    return Models("torch", trunk, network, precision="float16" if config.precision == "float16" else "float32")
 
 
 def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
@@ -138,13 +148,19 @@ def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network:
     def models(precision: str) -> Models:
         fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
         fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
-        return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1)
+        return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1, precision)
 
     if config.precision != "auto":
         return models(config.precision)
     if device.type == "cpu" and adds_8_bit_products():
-        with contextlib.suppress(RuntimeError):  # no such graphs, or those of older weights
+        try:
             return models("int8")
+        except DamagedError as error:
+            if config.engine == "onnxruntime":
+                raise
+            _LOG.warning("precision float32: %s", error)
+        except RuntimeError as error:  # no such graphs, or those of older weights
+            _LOG.warning("precision float32: %s", error)
     return models("float32")
 
 
@@ -175,9 +191,15 @@ class _Runtime:
 
         Raises:
             ImportError: onnxruntime is not installed.
-            RuntimeError: The file is missing or is no graph, or was made from other weights.
+            DamagedError: The file is no graph, or not as it was written.
+            RuntimeError: It is missing, or was made from other weights.
         """
         import onnxruntime
+
+        try:
+            graph = read_graph(file)
+        except OSError as error:
+            raise RuntimeError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -196,9 +218,9 @@ class _Runtime:
             if name in there
         ]
         try:
-            made = onnxruntime.InferenceSession(str(file), options, providers=providers)
+            made = onnxruntime.InferenceSession(graph, options, providers=providers)
         except Exception as error:  # onnxruntime's own errors have no common base
-            raise RuntimeError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
+            raise DamagedError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
         found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
         if weights is not None and found != digest_of(weights):
             raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")

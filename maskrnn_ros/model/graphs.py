@@ -26,8 +26,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from maskrnn_ros.disk import regular_file, write_bytes
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.compiled import AsModule
+from maskrnn_ros.model.digests import FOLDER, check_seal, read_checked, sealed
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
 from maskrnn_ros.model.trunk import net_of
@@ -37,7 +39,7 @@ NEAREST = LITE0.with_name("nearest.onnx")
 """The graph that compares descriptors; it has no weights."""
 
 DIGEST = "weights_sha256"
-"""Key of the digest in a graph's metadata."""
+"""Key of the weights' digest in a graph's metadata."""
 
 _OPSET = 17
 _SAMPLES = 4
@@ -65,7 +67,20 @@ def digest_of(weights: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
+    return hashlib.sha256(regular_file(weights).read_bytes()).hexdigest()
+
+
+def read_graph(file: Path) -> bytes:
+    """A graph as it was written: one that ships as it is listed, any other by the digest that it carries.
+
+    Raises:
+        DamagedError: It is not.
+        OSError: It cannot be read.
+    """
+    data = read_checked(file)
+    if file.resolve().parent != FOLDER:
+        check_seal(data, f"graph {file}")
+    return data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +187,7 @@ def _export_nearest(out: Path | None) -> Exported:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
     file = placed(NEAREST, out)
-    file.write_bytes(model.SerializeToString(deterministic=True))
+    write_graph(file, model)
 
     def sample(n: int, m: int) -> tuple[dict[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]:
         queries, keys = (torch.randint(-63, 64, (152, count), dtype=torch.int8) for count in (n, m))
@@ -261,7 +276,7 @@ def _written(
 
     model = onnx.load_from_string(graph)
     model.metadata_props.add(key=DIGEST, value=digest_of(weights))
-    file.write_bytes(model.SerializeToString(deterministic=True))
+    write_graph(file, model)
     names = [value.name for value in model.graph.input]
     return compare(
         file,
@@ -307,6 +322,15 @@ def read_session(file: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def write_graph(file: Path, model: Any) -> None:
+    """Write a model of the package onnx with a digest of itself, as a whole.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_bytes(file, sealed(model.SerializeToString(deterministic=True)))
 
 
 def placed(file: Path, out: Path | None) -> Path:

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+
+from maskrnn_ros.model.weights import read_tensors
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, in 0..1, as torchvision has them."""
@@ -58,10 +60,7 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
 
         found: dict[str, Tensor] = vgg16(weights=VGG16_Weights.IMAGENET1K_V1).state_dict()
         return found
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RuntimeError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    found = read_tensors(path)
     for name, shape in shapes().items():
         actual = tuple(found[name].shape) if name in found else "none"
         if actual != shape:

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from maskrnn_ros.disk import regular_file, replacing
 from maskrnn_ros.model.backbone import Lite0
+from maskrnn_ros.model.digests import FOLDER, DamagedError, read_checked
 from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.model.trunk import TrainedTrunk, Trunk
 
-LITE0 = Path(__file__).resolve().parent.parent / "weights" / "efficientnet_lite0.safetensors"
+LITE0 = FOLDER / "efficientnet_lite0.safetensors"
 """The trunk as ImageNet left it: what its training begins with."""
 
 TRUNK = LITE0.with_name("trunk.safetensors")
@@ -23,6 +26,9 @@ TRUNK = LITE0.with_name("trunk.safetensors")
 
 SHIPPED = LITE0.with_name("fast.safetensors")
 """The network's weights that ship with the package, in versions that have some."""
+
+DIGEST = "tensors_sha256"
+"""Key of the tensors' digest in a file's metadata."""
 
 _EPSILON = 1e-3
 """Of the batch normalisation that is folded in."""
@@ -81,14 +87,15 @@ def save_weights(network: nn.Module, path: Path | str, metadata: Mapping[str, st
     Args:
         network: On any device.
         path: File to write; one that is there is replaced.
-        metadata: Kept in the file for people, e.g. how it was trained; loading does not look at it.
+        metadata: Kept in the file for people, e.g. how it was trained.
 
     Raises:
         OSError: The file cannot be written.
     """
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
     try:
-        save_file(tensors, str(path), metadata=dict(metadata or {}))
+        with replacing(path) as made:
+            save_file(tensors, str(made), metadata={**(metadata or {}), DIGEST: _digest_of(tensors)})
     except SafetensorError as error:
         raise OSError(f"weights {path} cannot be written: {' '.join(str(error).split())}") from error
 
@@ -99,10 +106,7 @@ def load_into(module: nn.Module, path: Path | str) -> None:
     Raises:
         RuntimeError: In one line, what is wrong with the file.
     """
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RuntimeError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    found = read_tensors(path)
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     actual = {name: tuple(tensor.shape) for name, tensor in found.items()}
     if actual != expected:
@@ -113,6 +117,42 @@ def load_into(module: nn.Module, path: Path | str) -> None:
             f"expected {expected.get(first, 'none')}, got {actual.get(first, 'none')}"
         )
     module.load_state_dict(found)
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Read a file of weights: those that ship as they are listed, others as they were saved, all of them finite.
+
+    Raises:
+        RuntimeError: In one line, what is wrong with the file.
+    """
+    try:
+        if regular_file(path).resolve().parent == FOLDER:
+            read_checked(path)
+        with safe_open(path, "pt") as file:
+            known = file.metadata() or {}
+            found: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except DamagedError as error:
+        raise DamagedError(f"weights {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise RuntimeError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error
+    if known.get(DIGEST, digest := _digest_of(found)) != digest:
+        raise DamagedError(f"weights {path} are damaged: their tensors are not those that were saved")
+    wild = [name for name, tensor in found.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wild:
+        raise RuntimeError(
+            f"weights {path} are none: {len(wild)} tensors hold NaN or infinite values, the first is {wild[0]}"
+        )
+    return found
+
+
+def _digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def average(one: Path | str, other: Path | str, share: float, out: Path | str) -> None:

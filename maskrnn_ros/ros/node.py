@@ -139,7 +139,8 @@ class TrackerNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the status
         timer = self.create_timer(self._config.status_period, self._on_timer, clock=steady)
         self._handles = [(self.destroy_subscription, seeds), (self.destroy_timer, timer)]
-        self.get_logger().info(f"active on {self._session.device}: images from {self._source.topic}")
+        work = f"{self._session.device}, {self._session.engine} {self._session.precision}"
+        self.get_logger().info(f"active on {work}: images from {self._source.topic}")
         return TransitionCallbackReturn.SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:

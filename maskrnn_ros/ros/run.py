@@ -13,6 +13,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from maskrnn_ros.ros.logs import library_logs_to
+
 
 def run_node(
     name: str,
@@ -37,7 +39,8 @@ def run_node(
         signal.signal(number, lambda *_: stop.set())
     try:
         rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-        return _spin(make(), start, stop)
+        with library_logs_to(name):
+            return _spin(make(), start, stop)
     except (RuntimeError, ValueError) as error:  # of rcl, e.g. a parameter file that cannot be read; or of the node
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from maskrnn_ros.disk import regular_file
 from maskrnn_ros.flow import warp
 from maskrnn_ros.model.network import apply_deltas, deltas_of, scale_boxes
 from maskrnn_ros.model.paper import PaperNet, PaperOutput, PaperParts, start_from_vgg16
@@ -142,7 +143,7 @@ def begin_paper(path: str, device: torch.device) -> PaperNet:
 
 def _names(path: str) -> list[str]:
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(regular_file(path), "pt") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise RuntimeError(f"weights {path} cannot be read: {' '.join(str(error).split())}") from error

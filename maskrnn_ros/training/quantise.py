@@ -34,7 +34,17 @@ from maskrnn_ros.evaluation.metrics import VOID
 from maskrnn_ros.evaluation.readers import FileClip, find_clips
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import Network, load_models
-from maskrnn_ros.model.graphs import Exported, compare, needs, placed, read_session, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import (
+    DIGEST,
+    Exported,
+    compare,
+    needs,
+    placed,
+    read_session,
+    streams_graph,
+    trunk_graph,
+    write_graph,
+)
 from maskrnn_ros.model.network import CROP, HIDDEN, FrameCode
 from maskrnn_ros.model.weights import network_file, trunk_file
 from maskrnn_ros.quality import at_level
@@ -126,8 +136,9 @@ def _write(source: Path, file: Path, feeds: Sequence[Feed], reduce_range: bool) 
         )
         model = onnx.load(made)
     del model.metadata_props[:]
-    model.metadata_props.extend(onnx.load(str(source)).metadata_props)  # the digest of the weights
-    file.write_bytes(model.SerializeToString(deterministic=True))
+    made_from = [entry for entry in onnx.load(str(source)).metadata_props if entry.key == DIGEST]
+    model.metadata_props.extend(made_from)
+    write_graph(file, model)
 
 
 @contextlib.contextmanager
