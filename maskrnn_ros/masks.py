@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskrnn_ros.limits import check_size
 from maskrnn_ros.types import BoolArray, LabelArray, UInt8Array
 
 Data: TypeAlias = "bytes | bytearray | memoryview | array.array[int] | UInt8Array"
@@ -88,10 +89,13 @@ def decode(data: Data, height: int, width: int, encoding: int) -> BoolArray:
         encoding: A ``MaskEncoding`` or its value.
 
     Raises:
-        ValueError: The encoding is NONE or unknown, the length of the data is wrong, or runs do not sum
-            to height * width.
+        ValueError: The encoding is NONE or unknown, the mask is larger than any image may be, the length of the data
+            is wrong, or runs do not sum to height * width.
     """
-    match _known(encoding):
+    known = _known(encoding)
+    if known != MaskEncoding.NONE:
+        check_size(height, width, "mask")  # runs of some bytes may say any size
+    match known:
         case MaskEncoding.NONE:
             raise ValueError("encoding NONE holds no mask to decode")
         case MaskEncoding.MONO8:
@@ -138,14 +142,18 @@ def paste(mask: BoolArray, x: int, y: int, height: int, width: int) -> BoolArray
         ValueError: The crop does not lie inside the image.
     """
     rows, columns = mask.shape
+    _check_inside(rows, columns, x, y, height, width)
+    full = np.zeros((height, width), np.bool_)
+    full[y : y + rows, x : x + columns] = mask
+    return full
+
+
+def _check_inside(rows: int, columns: int, x: int, y: int, height: int, width: int) -> None:
     if x < 0 or y < 0 or x + columns > width or y + rows > height:
         raise ValueError(
             f"crop must lie inside the image, columns 0..{width} and rows 0..{height}, "
             f"got columns {x}..{x + columns} and rows {y}..{y + rows}"
         )
-    full = np.zeros((height, width), np.bool_)
-    full[y : y + rows, x : x + columns] = mask
-    return full
 
 
 def find(message: Any, instance_id: int) -> Any | None:
@@ -189,9 +197,12 @@ def full_mask(message: Any, instance: Any) -> BoolArray:
         ValueError: As in ``mask_of``, or the crop does not lie inside the image.
     """
     size = message.image_height, message.image_width
+    check_size(*size)
     if not instance.area:
         return np.zeros(size, np.bool_)
-    return paste(mask_of(instance), instance.box.x_offset, instance.box.y_offset, *size)
+    box = instance.box
+    _check_inside(box.height, box.width, box.x_offset, box.y_offset, *size)
+    return paste(mask_of(instance), box.x_offset, box.y_offset, *size)
 
 
 def label_image(message: Any) -> LabelArray:
@@ -206,6 +217,7 @@ def label_image(message: Any) -> LabelArray:
     Raises:
         ValueError: As in ``full_mask``.
     """
+    check_size(message.image_height, message.image_width)
     labels: LabelArray = np.zeros((message.image_height, message.image_width), np.int32)
     for instance in message.instances:
         labels[full_mask(message, instance)] = instance.id

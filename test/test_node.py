@@ -460,7 +460,7 @@ BAD_SEEDS = {
     "no pixel": (lambda: seed_message(0 * ONES), "at least one pixel"),
     "another size": (
         lambda: seed_message(np.ones((40, 50), int) * 3),
-        "must be 128x96 (width x height) like the video, got 50x40",
+        "mask must be 128x96 (width x height) like the image, got 50x40",
     ),
     "id below 1": (
         lambda: relabelled(

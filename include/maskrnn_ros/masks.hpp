@@ -25,6 +25,10 @@ namespace maskrnn_ros
 namespace masks
 {
 
+/// Largest mask that is decoded, as in maskrnn_ros/limits.py: runs of some bytes may say any size.
+constexpr std::uint32_t max_pixels = 34000000;
+constexpr std::uint32_t max_side = 16384;
+
 /// How the bytes hold the mask; the values are those of InstanceMask::ENCODING_*.
 enum class Encoding : std::uint8_t
 {
@@ -55,6 +59,16 @@ inline std::uint32_t run_at(const std::uint8_t * data)
 {
   return static_cast<std::uint32_t>(data[0]) | static_cast<std::uint32_t>(data[1]) << 8 |
          static_cast<std::uint32_t>(data[2]) << 16 | static_cast<std::uint32_t>(data[3]) << 24;
+}
+
+inline void check_size(std::uint32_t height, std::uint32_t width)
+{
+  const auto pixels = static_cast<std::uint64_t>(height) * width;
+  if (height > max_side || width > max_side || pixels > max_pixels) {
+    throw MaskError(
+            "mask must have at most " + std::to_string(max_pixels) + " pixels and " + std::to_string(max_side) +
+            " on a side, got " + std::to_string(height) + " x " + std::to_string(width));
+  }
 }
 
 inline void check_plane(std::size_t size, std::uint32_t height, std::uint32_t width, const std::string & name)
@@ -98,6 +112,9 @@ inline void check_runs(const std::uint8_t * data, std::size_t size, std::uint32_
 inline void check(
   const std::uint8_t * data, std::size_t size, std::uint32_t height, std::uint32_t width, std::uint8_t encoding)
 {
+  if (encoding >= static_cast<std::uint8_t>(Encoding::Mono8) && encoding <= static_cast<std::uint8_t>(Encoding::Prob8)) {
+    detail::check_size(height, width);
+  }
   switch (static_cast<Encoding>(encoding)) {
     case Encoding::None:
       throw MaskError("encoding NONE holds no mask to decode");

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskrnn_ros.image_header import check_encoded
+from maskrnn_ros.limits import check_size, quoted
 from maskrnn_ros.types import LabelArray, UInt8Array
 
 NS_PER_S = 1_000_000_000
@@ -304,9 +306,10 @@ def ns_to_stamp(stamp_ns: int, stamp: Any) -> None:
 def _pixels(msg: ImageMessage, known: dict[str, _Format]) -> npt.NDArray[Any]:
     """Pixels of the message as sent, (H, W) or (H, W, channels), contiguous, native; a view if possible."""
     if msg.encoding not in known:
-        raise ValueError(f"encoding must be one of {_names(known)}, got {msg.encoding!r}")
+        raise ValueError(f"encoding must be one of {_names(known)}, got {quoted(msg.encoding)}")
     if msg.height < 1 or msg.width < 1:
         raise ValueError(f"image must have at least 1 x 1 pixel, got height {msg.height}, width {msg.width}")
+    check_size(msg.height, msg.width)
     layout = known[msg.encoding]
     dtype = np.dtype(layout.dtype)
     row_bytes = msg.width * layout.channels * dtype.itemsize
@@ -326,7 +329,9 @@ def _pixels(msg: ImageMessage, known: dict[str, _Format]) -> npt.NDArray[Any]:
 def _decoded(msg: CompressedImageMessage) -> npt.NDArray[Any]:
     """Pixels of the file as OpenCV stores them: grey, BGR or BGRA of 8 or 16 bits."""
     buffer = np.frombuffer(msg.data, np.uint8)
-    refusal = f"cannot decode CompressedImage of format {msg.format!r} with {buffer.size} bytes"
+    refusal = f"cannot decode CompressedImage of format {quoted(msg.format)} with {buffer.size} bytes"
+    if not check_encoded(buffer, "CompressedImage"):
+        raise ValueError(refusal)
     try:
         stored: npt.NDArray[Any] | None = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

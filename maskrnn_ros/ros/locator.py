@@ -24,6 +24,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
 from maskrnn_ros.config import settings
+from maskrnn_ros.limits import text_line
 from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.msg import InstanceMaskArray, InstancePositionArray
 from maskrnn_ros.ros import parameters
@@ -188,7 +189,7 @@ class LocatorNode(Node):
         except Exception as error:  # the stream goes on
             with self._lock:
                 self._errors += 1
-                self._last_error = f"{type(error).__name__}: {error}"
+                self._last_error = text_line(f"{type(error).__name__}: {error}")
             self.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
 
     def _locate(self, instances: Any, depth: Any, info: Any) -> None:
@@ -204,6 +205,7 @@ class LocatorNode(Node):
     # --- called by both ---
 
     def _refuse(self, line: str) -> None:
+        line = text_line(line)
         with self._lock:
             self._refused += 1
             self._last_error = line

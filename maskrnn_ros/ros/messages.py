@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import RegionOfInterest
+from std_msgs.msg import Header
 
 from maskrnn_ros.events import Event
-from maskrnn_ros.limits import text_line
+from maskrnn_ros.limits import MAX_FRAME_ID, check_size, text_line
 from maskrnn_ros.masks import MaskEncoding, encode
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult
 from maskrnn_ros.ros.images import fill_image, labels_from_image, stamp_to_ns
@@ -38,13 +39,43 @@ class Ticket:
         return stamp_to_ns(self.header.stamp)
 
 
-def seed_from_message(message: Any) -> Seed:
+def seed_from_message(message: Any, size: tuple[int, int] | None = None) -> Seed:
     """A seed from a label mask (sensor_msgs/Image).
 
+    Args:
+        message: The message.
+        size: (H, W) of the image that it belongs to; None: not known.
+
     Raises:
-        ValueError: The message contradicts itself, marks nothing, or holds ids out of range.
+        ValueError: The message contradicts itself, marks nothing, is of another size, or holds ids out of range.
     """
+    check_size_of_mask(message, size)
     return Seed(stamp_ns=stamp_to_ns(message.header.stamp), labels=labels_from_image(message))
+
+
+def check_size_of_mask(mask: Any, size: tuple[int, int] | None, what: str = "mask") -> None:
+    """Refuse a mask by the size that it says it has, before it is looked at.
+
+    Args:
+        mask: sensor_msgs/Image.
+        size: (H, W) of the image that it belongs to, None where that is not known.
+        what: What it is, for what is said.
+
+    Raises:
+        ValueError: It is too large, or of another size.
+    """
+    check_size(mask.height, mask.width, what)
+    if size is not None and (mask.height, mask.width) != size:
+        raise ValueError(
+            f"{what} must be {size[1]}x{size[0]} (width x height) like the image, got {mask.width}x{mask.height}"
+        )
+
+
+def bounded(header: Any) -> Any:
+    """A header that may be given back: the same, or with what fits of its frame_id."""
+    if len(header.frame_id) <= MAX_FRAME_ID:
+        return header
+    return Header(stamp=header.stamp, frame_id=header.frame_id[:MAX_FRAME_ID])
 
 
 def mask_prompt(mask: BoolArray, instance_id: int = 0, name: str = "") -> Any:

@@ -23,7 +23,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.limits import text_line
+from maskrnn_ros.limits import MAX_IDS, MAX_WAITING, Rate, check_frame_id, check_number, text_line
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.detections import vision_msgs
@@ -31,7 +31,7 @@ from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Inbox
-from maskrnn_ros.ros.messages import Ticket, seed_from_message, seed_result
+from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
@@ -71,6 +71,7 @@ class TrackerNode(LifecycleNode):
         self._next_session = 1
         self._ids = IdBook()
         self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
+        self._rate = Rate()
         self._health = Health("", self.run_id)
         self._inbox = Inbox(0)
         self._session: Session | None = None
@@ -198,6 +199,7 @@ class TrackerNode(LifecycleNode):
 
     def _on_image(self, message: Any) -> None:
         try:
+            check_frame_id(message.header.frame_id)
             stamp_ns = stamp_to_ns(message.header.stamp)
             if stamp_ns == 0:
                 raise ValueError("stamp must be > 0 ns, got 0: set header.stamp, everything is matched by it")
@@ -209,7 +211,12 @@ class TrackerNode(LifecycleNode):
 
     def _on_seed(self, message: Any) -> None:
         try:
-            self._take_seed(message.header, seed_from_message(message))
+            self._rate.check("seeds and requests")
+            self._check_room()
+            assert self._worker is not None  # seeds come while active only
+            seen = self._worker.snapshot
+            # without instances the stream may change its size
+            self._take_seed(message.header, seed_from_message(message, seen.size if seen.ids else None))
         except ValueError as error:
             self._reject_seed(message.header, str(error))
 
@@ -217,7 +224,7 @@ class TrackerNode(LifecycleNode):
         self._refuse("seed", f"seed: {reason}")
         self._health.seed(applied=False)
         result = SeedResult(
-            header=header, status=SeedResult.STATUS_REJECTED, reason=text_line(reason), run_id=self.run_id
+            header=bounded(header), status=SeedResult.STATUS_REJECTED, reason=text_line(reason), run_id=self.run_id
         )
         self._outputs.seed_result.publish(result)
 
@@ -225,6 +232,8 @@ class TrackerNode(LifecycleNode):
         self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None, token: str = ""
     ) -> Seed | PromptSeed:
         """Hand a seed to the worker; gives it back with its ids settled."""
+        check_frame_id(header.frame_id)
+        self._check_room()
         ticket = Ticket(header=header, token=token)
         stamp_ns = ticket.stamp_ns
         own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
@@ -235,6 +244,12 @@ class TrackerNode(LifecycleNode):
         self._inputs.took(admission.seed)
         self._inbox.put_request(partial(self._session.seed, request))
         return admission.seed
+
+    def _check_room(self) -> None:
+        """Refuse another seed where many wait: each may be as large as an image."""
+        waiting = self._inbox.requests_waiting + (self._worker.snapshot.seeds_waiting if self._worker else 0)
+        if waiting >= MAX_WAITING:
+            raise ValueError(f"expected at most {MAX_WAITING} seeds and requests that wait, got one more")
 
     def _dropped_frame(self, stamp_ns: int) -> Callable[[], Frame] | None:
         """Gives the dropped image of that stamp; it is converted by the worker, if at all."""
@@ -279,6 +294,7 @@ class TrackerNode(LifecycleNode):
         try:
             if self._worker is None:
                 raise ValueError("the node must be active, it is not")
+            self._rate.check("seeds and requests")
             answer(request, response)
             response.success = True
         except ValueError as error:
@@ -288,6 +304,7 @@ class TrackerNode(LifecycleNode):
 
     def _add_instances(self, request: Any, response: Any) -> None:
         assert self._worker is not None
+        self._check_room()
         seed, frame = seed_from_request(request, self._worker.snapshot.size)
         header = Header()
         ns_to_stamp(seed.stamp_ns, header.stamp)
@@ -298,6 +315,7 @@ class TrackerNode(LifecycleNode):
 
     def _remove_instances(self, request: Any, response: Any) -> None:
         stamp_ns = stamp_to_ns(request.stamp)
+        check_number("ids", request.ids, MAX_IDS)
         ids = tuple(sorted(set(request.ids)))
         assert self._session is not None and self._worker is not None
         if stamp_ns > self._worker.snapshot.newest_ns:

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.limits import MAX_PROMPTS, check_number
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.ros.click_point import Frames, project
 from maskrnn_ros.ros.detections import box_and_class, vision_msgs
@@ -88,6 +89,11 @@ class PromptInputs:
     # --- detections ---
 
     def _on_detections(self, message: Any) -> None:
+        try:
+            check_number("detections", message.detections, MAX_PROMPTS)
+        except ValueError as error:
+            self._reject(message.header, str(error))
+            return
         prompts = self._config().prompts
         for detection in message.detections:
             try:

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from maskrnn_ros.limits import check_token
+from maskrnn_ros.limits import MAX_POINTS, MAX_PROMPTS, check_number, check_size, check_token
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
+from maskrnn_ros.ros.messages import check_size_of_mask
 from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Box, Frame
 
@@ -26,6 +27,7 @@ def seed_from_request(request: Any, size: tuple[int, int] | None) -> tuple[Promp
     check_token(request.token)
     if not request.prompts:
         raise ValueError("expected at least one prompt, got none")
+    _check_limits(request, size)
     prompted = tuple(_prompted(number, prompt) for number, prompt in enumerate(request.prompts))
     frame = _embedded_frame(request)
     stamp_ns = stamp_to_ns(request.stamp)
@@ -37,6 +39,23 @@ def seed_from_request(request: Any, size: tuple[int, int] | None) -> tuple[Promp
         for item in prompted:
             item.prompt.check_inside(expected)
     return seed, frame
+
+
+def _check_limits(request: Any, size: tuple[int, int] | None) -> None:
+    """Refuse by lengths and sizes alone what would take long to look at.
+
+    Raises:
+        ValueError: There are too many prompts or points, or an image or a mask is too large or of another size.
+    """
+    check_number("prompts", request.prompts, MAX_PROMPTS)
+    points = sum(max(len(prompt.x), len(prompt.y), len(prompt.positive)) for prompt in request.prompts)
+    check_number("points", range(points), MAX_POINTS)
+    if len(request.image.data):
+        check_size(request.image.height, request.image.width)
+        size = request.image.height, request.image.width
+    for number, prompt in enumerate(request.prompts):
+        if len(prompt.mask.data):
+            check_size_of_mask(prompt.mask, size, f"prompts[{number}]: mask")
 
 
 def _prompted(number: int, message: Any) -> PromptedInstance:
