@@ -25,7 +25,7 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
         ValueError: It is too large.
     """
     try:
-        with Image.open(io.BytesIO(memoryview(data))) as image:
+        with Image.open(io.BytesIO(data)) as image:  # type: ignore[arg-type]
             width, height = image.size
     except Image.DecompressionBombError as error:  # Pillow's own limit, which lies above ours
         raise ValueError(f"{what} must have at most {MAX_PIXELS} pixels: {error}") from error

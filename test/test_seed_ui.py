@@ -209,7 +209,7 @@ PIXELS = world.HEIGHT * world.WIDTH
         ({"target": -1}, "target must be"),
         ({"target": 70000}, "target must be"),
         ({"name": 3}, "name must be"),
-        ({"name": "x" * 101}, "name must be"),
+        ({"name": "x" * 65}, "name must have at most 64 characters, got 65"),
     ],
 )
 def test_a_bad_seed_is_refused_in_words(client: Client, change: dict[str, Any], word: str) -> None:

@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
+from maskrnn_ros.limits import MAX_POINTS, check_name, quoted, text_line
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend
 from maskrnn_ros.seed_ui.guard import HEADERS, Forbidden, check
 from maskrnn_ros.seed_ui.pictures import Scene, mask_of, picture, runs_of
@@ -29,8 +30,6 @@ _WAIT_S = 1.0
 """How long a request for a new picture waits for one."""
 _LARGEST_BODY = 8_000_000
 _IDLE_S = 60.0
-_MOST_POINTS = 1000
-_LONGEST_NAME = 100
 
 
 class Link(Protocol):
@@ -136,13 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._route(is_post)
         except Forbidden as error:
             self.close_connection = True  # what was sent along is not read
-            self._send_json({"error": str(error)}, HTTPStatus.FORBIDDEN)
+            self._send_json({"error": text_line(str(error))}, HTTPStatus.FORBIDDEN)
         except ValueError as error:
-            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            self._send_json({"error": text_line(str(error))}, HTTPStatus.BAD_REQUEST)
         except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError):
             self.close_connection = True  # the page was closed
         except (ConnectionError, TimeoutError) as error:
-            self._send_json({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+            self._send_json({"error": text_line(str(error))}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _route(self, is_post: bool) -> None:
         url = urllib.parse.urlsplit(self.path)
@@ -156,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         routes: dict[str, Callable[[dict[str, Any]], None]] = _POST if is_post else _GET
         route = routes.get(url.path)
         if route is None:
-            self._send_json({"error": f"there is no {url.path}"}, HTTPStatus.NOT_FOUND)
+            self._send_json({"error": f"there is no {quoted(url.path)}"}, HTTPStatus.NOT_FOUND)
         else:
             query = dict(urllib.parse.parse_qsl(url.query))
             route(self, body if is_post else query)  # type: ignore[call-arg, arg-type]
@@ -224,8 +223,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not mask.any():
             raise ValueError("expected a mask of one pixel or more, got an empty one: draw the object first")
         name = body.get("name", "")
-        if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-            raise ValueError(f"name must be a text of at most {_LONGEST_NAME} characters")
+        if not isinstance(name, str):
+            raise ValueError(f"name must be a text, got {type(name).__name__}")
+        check_name(name.strip())
         target = _whole(body, "target", 0, 0, 65535)
         self._send_json(self.server.link.seed(stamp_ns, mask, target, name.strip()))
 
@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         known = {f"/{file.name}": file for file in _PAGE.iterdir() if file.suffix in _TYPES}
         file = known.get("/index.html" if path == "/" else path)
         if file is None:
-            self._send_json({"error": f"there is no {path}"}, HTTPStatus.NOT_FOUND)
+            self._send_json({"error": f"there is no {quoted(path)}"}, HTTPStatus.NOT_FOUND)
         else:
             self._send(file.read_bytes(), f"{_TYPES[file.suffix]}; charset=utf-8")
 
@@ -284,7 +284,7 @@ def _whole(values: dict[str, Any], name: str, default: int | None, low: int, hig
     if isinstance(value, str) and value.isdecimal() and len(value) < 20:
         value = int(value)
     if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number in {low}..{high}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number in {low}..{high}, got {quoted(value)}")
     return value
 
 
@@ -295,8 +295,8 @@ def _stamp(values: dict[str, Any], name: str, default: int | None = None) -> int
 
 def _prompt(body: dict[str, Any]) -> Prompt:
     box, points = body.get("box"), body.get("points", [])
-    if not isinstance(points, list) or len(points) > _MOST_POINTS or not all(_numbers(point, 3) for point in points):
-        raise ValueError(f"points must be at most {_MOST_POINTS} of [x, y, 1 or 0]")
+    if not isinstance(points, list) or len(points) > MAX_POINTS or not all(_numbers(point, 3) for point in points):
+        raise ValueError(f"points must be at most {MAX_POINTS} of [x, y, 1 or 0]")
     if box is not None and not _numbers(box, 4):
         raise ValueError("box must be [x0, y0, x1, y1], or null")
     return Prompt(
