@@ -79,7 +79,7 @@ def play(bench: NodeBench, program: Program, topic: str, already: int) -> None:
 
 
 def test_there_are_as_many_programs_as_tests() -> None:
-    assert set(PROGRAMS) == {"follow", "events", "cutout", "labels"}
+    assert set(PROGRAMS) == {"follow", "mark", "events", "cutout", "labels"}
 
 
 def test_follow(start) -> None:
@@ -91,6 +91,22 @@ def test_follow(start) -> None:
         boxes = [(shape.x + n * shape.dx, shape.y + n * shape.dy, shape.width, shape.height) for n in range(3)]
         states = ("SEEDED", "TRACKING", "TRACKING")
         assert program.lines == [f"{state} {box} score 1.00\n" for state, box in zip(states, boxes, strict=True)]
+
+
+def test_mark(start) -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.image(0)
+        program = start("mark")
+        wait(bench, program, lambda: bench.results)  # the first says that it waits
+        assert not program.lines and bench.results[0].token
+        wait(bench, program, lambda: subscribers(bench, "/tracker/seed_result") > 1)
+        bench.image(1)
+        wait(bench, program, lambda: program.lines)
+        assert program.lines == ["followed as [1]\n"]
+        (cup,) = bench.image(2).instances
+        assert (cup.id, cup.label) == (1, "cup")
+        exact = world.labels(2) == 1
+        assert (exact & (bench.labels == 1)).sum() > 0.8 * exact.sum()
 
 
 def test_events(start) -> None:

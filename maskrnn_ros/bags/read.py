@@ -140,6 +140,18 @@ class BagReader:
         name = compressed if topic not in self.topics and compressed in self.topics else topic
         return self.find(name, IMAGE_TYPE, COMPRESSED_TYPE)
 
+    def difference(self, topic: str) -> str:
+        """Why the messages of a topic must not be read as the type of that name that is installed; empty: they may be.
+
+        Raises:
+            ValueError: The bag has no such topic.
+        """
+        self.find(topic)
+        from maskrnn_ros.bags.definitions import difference  # needs a ROS installation
+
+        found = (difference(connection) for connection in self._reader.connections if connection.topic == topic)
+        return next(filter(None, found), "")
+
     def messages(self, topics: Collection[str] | None = None) -> Iterator[RawMessage]:
         """Messages as they were recorded, of all topics or the named ones.
 

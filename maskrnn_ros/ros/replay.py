@@ -37,7 +37,8 @@ class PlayReport:
 
     Args:
         published: Messages by topic, as published.
-        skipped: Topics of the bag that were left out because this machine lacks their type, with the type.
+        skipped: Topics of the bag that were left out, with the reason: this machine lacks their type, or has
+            another one of that name.
         rejected_seeds: With lockstep: why the tracker rejected seeds, one line each.
         seconds: From the first message to the last.
         late_ms_p95: Without lockstep: how late messages were, milliseconds, 95th percentile.
@@ -210,9 +211,10 @@ class _Player:
         for name in names:
             msgtype = self._reader.topics[name].msgtype
             kind = message_class(msgtype)
-            if kind is None:
-                self._node.get_logger().warning(f"{name} is not played: no Python package for {msgtype}")
-                self._skipped[name] = msgtype
+            why = f"no Python package for {msgtype}" if kind is None else self._reader.difference(name)
+            if why:
+                self._node.get_logger().error(f"{name} is not played: {why}")
+                self._skipped[name] = why
                 continue
             if "std_msgs/Header" in list(kind.get_fields_and_field_types().values())[:1]:
                 self._has_header.add(name)
@@ -246,8 +248,7 @@ class _Player:
     def wait(self, images: str, seeds: str, tracker: str | None, subscribers: int) -> None:
         """Wait for subscribers of images and seeds, in lockstep for the tracker as well."""
         if images not in self._publishers:
-            msgtype = self._skipped[images]
-            raise ValueError(f"{images} cannot be played: no Python package for {msgtype}")
+            raise ValueError(f"{images} cannot be played: {self._skipped[images]}")
         needed = [images]
         if seeds in self._publishers and self._reader.topics[seeds].count:
             needed.append(seeds)

@@ -53,7 +53,8 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/instances",
         type="maskrnn_ros/InstanceMaskArray",
         kind="publishes",
-        text="mask, box, state, velocity of every instance; one message per processed image",
+        text="mask, box, state, velocity of every instance; one message per processed image; the last ones are kept "
+        "for who subscribes later (transient local)",
     ),
     Interface(
         name="~/label_image",
@@ -92,7 +93,7 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/status",
         type="maskrnn_ros/TrackerStatus",
         kind="publishes",
-        text="counts, times, events; received = processed + dropped + rejected + waiting",
+        text="counts, ages, times, events; received = processed + dropped + rejected + waiting; kept likewise",
     ),
     Interface(
         name="/diagnostics",
