@@ -20,7 +20,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest
 from std_srvs.srv import SetBool, Trigger
 
@@ -29,9 +29,10 @@ from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.model.weights import load_trunk
-from maskrnn_ros.msg import InstanceMask, Prompt, SeedResult
+from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult, TrackerStatus
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.messages import mask_prompt, region_of_interest
+from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.types import Box
 
@@ -551,6 +552,66 @@ def test_after_a_cleanup_a_new_session_begins() -> None:
         bench.wait(lambda: bench.images.get_subscription_count() == 1)
         message = bench.image(1)
         assert (message.session, list(message.instances)) == (2, [])
+
+
+def test_all_messages_of_a_run_name_it_and_another_start_is_another_run() -> None:
+    runs = []
+    for _ in range(2):
+        with NodeBench(world.exact_or_still_tracker) as bench:
+            bench.seed(world.labels(0), world.stamp_ns(0))
+            first = bench.image(0)
+            for transition in ("deactivate", "cleanup", "configure", "activate"):
+                assert getattr(bench.node, f"trigger_{transition}")().name == "SUCCESS"
+            bench.wait(lambda: bench.images.get_subscription_count() == 1)  # noqa: B023
+            second = bench.image(1)
+            bench.seed(0 * world.labels(0), 0)  # what cannot be a seed
+            assert (first.run_id, first.session, second.session) == (second.run_id, 1, 2)
+            said = [*bench.statuses, *bench.results]
+            assert {message.run_id for message in said} == {first.run_id}
+            assert {result.status for result in bench.results} >= {
+                SeedResult.STATUS_APPLIED,
+                SeedResult.STATUS_REJECTED,
+            }
+            runs.append(first.run_id)
+    assert len(set(runs)) == 2 and all(runs)
+
+
+def test_a_seed_that_waits_at_deactivation_is_rejected_and_what_is_freed_is_said_to_be_removed() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        events = []
+        bench.client.create_subscription(InstanceEvent, "/tracker/events", events.append, reliable(100))
+        bench.wait(lambda: bench.node.count_subscribers("/tracker/events"))
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        last = bench.image(0)
+        request = add_request(9 * (world.labels(5) == 1), world.stamp_ns(5), token="mine")
+        assert bench.call(AddInstances, "add_instances", request).success
+        assert bench.node.trigger_deactivate().name == "SUCCESS"
+        bench.wait(lambda: len([result for result in bench.results if result.token == "mine"]) == 2)
+        statuses = [result.status for result in bench.results if result.token == "mine"]
+        assert statuses == [SeedResult.STATUS_PENDING, SeedResult.STATUS_REJECTED]
+        assert bench.results[-1].reason == "the node was deactivated"
+        assert bench.node.trigger_cleanup().name == "SUCCESS"
+        removed = InstanceMask.STATE_REMOVED
+        bench.wait(lambda: len([event for event in events if event.after == removed]) == 2)
+        assert [(e.id, e.session, e.header) for e in events[-2:]] == [(i, 1, last.header) for i in (1, 2)]
+        assert bench.node.trigger_configure().name == bench.node.trigger_activate().name == "SUCCESS"
+        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        assert states(bench.image(1)) == []
+        assert len([event for event in events if event.after == removed]) == 2  # not a second time
+
+
+def test_who_subscribes_later_hears_what_was_said_last() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        said = bench.image(1)
+        late = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        heard = []
+        bench.client.create_subscription(InstanceMaskArray, "/tracker/instances", heard.append, late)
+        bench.client.create_subscription(TrackerStatus, "/tracker/status", heard.append, late)
+        bench.wait(lambda: len(heard) >= 2)
+        assert [message for message in heard if isinstance(message, InstanceMaskArray)] == [said]
+        assert [list(message.ids) for message in heard if isinstance(message, TrackerStatus)] == [[1, 2]]
 
 
 def test_deactivation_keeps_the_instances() -> None:

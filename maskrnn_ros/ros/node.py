@@ -154,6 +154,7 @@ class TrackerNode(LifecycleNode):
         if self._session is not None:
             self._session.close()
             self._next_session = self._session.number + 1
+            self._outputs.forget()
         self._session = None
         self._configured = False
         return TransitionCallbackReturn.SUCCESS

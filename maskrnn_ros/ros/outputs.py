@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from visualization_msgs.msg import MarkerArray
 
@@ -25,6 +26,8 @@ from maskrnn_ros.ros.messages import instance_mask_array
 from maskrnn_ros.ros.worker import Result
 
 _DEPTH = 10
+LATCHED = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Who subscribes later with durability TRANSIENT_LOCAL and depth 1 hears at once what was said last."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Outputs:
     def __init__(self, node: Any, run_id: str) -> None:
         self._node = node
         self.seed_result = self._create(SeedResult, "~/seed_result")
-        self.status = self._create(TrackerStatus, "~/status")
+        self.status = self._create(TrackerStatus, "~/status", LATCHED)
         self.diagnostics = self._create(DiagnosticArray, "/diagnostics")
         # Pictures first: who takes the masks for "this image is done" finds the rest there, too.
         self._results = [
@@ -62,12 +65,12 @@ class Outputs:
             _PerResult(publisher=self._create(MarkerArray, "~/markers"), message=_markers),
             *self._detections(),
             _PerResult(
-                publisher=self._create(InstanceMaskArray, "~/instances"),
+                publisher=self._create(InstanceMaskArray, "~/instances", LATCHED),
                 message=partial(_instances, run_id),
                 always=True,
             ),
         ]
-        self._events = EventOutput(node.create_lifecycle_publisher, run_id)
+        self._events = EventOutput(node.create_publisher, run_id)
 
     def publish(self, result: Result, config: Config) -> None:
         """Say what was found on an image, each with the header of the image, as far as anybody listens."""
@@ -76,8 +79,12 @@ class Outputs:
                 output.publisher.publish(output.message(result, config))
         self._events.publish(result)
 
-    def _create(self, kind: Any, topic: str) -> Any:
-        return self._node.create_lifecycle_publisher(kind, topic, _DEPTH)
+    def forget(self) -> None:
+        """Say that all instances are removed: what was configured is freed."""
+        self._events.forget()
+
+    def _create(self, kind: Any, topic: str, qos: Any = _DEPTH) -> Any:
+        return self._node.create_lifecycle_publisher(kind, topic, qos)
 
     def _detections(self) -> list[_PerResult]:
         if vision_msgs is None:
