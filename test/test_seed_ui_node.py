@@ -169,6 +169,8 @@ def test_the_list_follows_the_status_where_no_image_comes() -> None:
     assert rows(TrackerStatus(session=3, ids=[1])) == [(1, "WAITING")]
     assert rows(TrackerStatus(session=1)) == [(1, "TRACKING")]  # the status is late
     assert rows(TrackerStatus(session=2, ids=[1]), None) == [(1, "WAITING")]
+    for session in (1, 2, 3):  # the tracker was started again: its 1 is another object
+        assert rows(TrackerStatus(run_id="another", session=session, ids=[1])) == [(1, "WAITING")]
 
 
 def test_seeds_of_others_are_told_from_ours() -> None:

@@ -14,6 +14,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from maskrnn_ros.camera import camera_of
+from maskrnn_ros.limits import text_line
 from maskrnn_ros.locate import LocatorConfig, Position, locate, unlocated
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.msg import InstanceMask, InstancePosition, InstancePositionArray
@@ -151,7 +152,7 @@ def _position(instance: Any, position: Position) -> Any:
         extent_min=_point(position.extent[0]),
         extent_max=_point(position.extent[1]),
         covariance=position.covariance.ravel().tolist(),
-        reason=position.reason,
+        reason=text_line(position.reason),
     )
 
 

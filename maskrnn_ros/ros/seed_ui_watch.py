@@ -229,16 +229,18 @@ class Seeds:
 def instance_rows(message: Any, status: Any) -> list[dict[str, Any]]:
     """The instances, ascending, as on the newest image.
 
-    The status is said at every event, so it knows first of what was added, removed or reset since that image.
+    The status is said at every event, so it knows first of what was added, removed or reset since that image, and of
+    another run of the tracker, whose ids mean other objects.
 
     Args:
         message: The newest InstanceMaskArray, or None.
         status: The newest TrackerStatus, or None.
     """
     known = {} if message is None else {i.id: _row(i) for i in message.instances if i.state != _REMOVED}
-    if status is None or (message is not None and message.session > status.session):
+    same_run = message is None or status is None or message.run_id == status.run_id
+    if status is None or (message is not None and same_run and message.session > status.session):
         return list(known.values())
-    if message is not None and message.session < status.session:
+    if message is not None and not (same_run and message.session == status.session):
         known = {}
     return [known.get(instance_id) or _waiting(instance_id) for instance_id in status.ids]
 
