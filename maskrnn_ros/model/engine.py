@@ -26,14 +26,17 @@ from maskrnn_ros.model.digests import DamagedError
 from maskrnn_ros.model.graphs import (
     DIGEST,
     NEAREST,
+    SEEN,
     digest_of,
     encode_graph,
     read_graph,
+    step_graph,
     streams_graph,
     trunk_graph,
 )
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
+from maskrnn_ros.model.step import Output, Seen, StepNet
 from maskrnn_ros.model.trunk import Trunk, net_of
 from maskrnn_ros.model.weights import load_network, load_trunk, network_file, trunk_file
 
@@ -162,6 +165,13 @@ def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network:
         except RuntimeError as error:  # no such graphs, or those of older weights
             _LOG.warning("precision float32: %s", error)
     return models("float32")
+
+
+def on_one_core(trunk: Trunk, weights: Path) -> Trunk:
+    """The trunk in ONNX Runtime with one thread, in float32; as it is where that or its graph is not at hand."""
+    with contextlib.suppress(ImportError, RuntimeError):
+        return OnnxTrunk(trunk, _Runtime(torch.device("cpu"), 1), weights, "float32")
+    return trunk
 
 
 def adds_8_bit_products() -> bool:
@@ -331,3 +341,24 @@ class OnnxNetwork:
             hidden = seen.new_zeros(len(seen), HIDDEN, CROP // 2, CROP // 2)
         added, state = (found.to(seen.device) for found in self._streams(seen, moved, hidden))
         return added, state
+
+
+class OnnxStep:
+    """The decoder in ONNX Runtime; what its memory needs stays in torch.
+
+    Args:
+        net: In torch.
+        runtime: Makes the sessions.
+        weights: File that the graph must have been made from.
+        precision: float32 or int8.
+    """
+
+    def __init__(self, net: StepNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
+        self.encoder = net.encoder
+        self.ridge = net.ridge
+        self._look = runtime.session(step_graph(weights, precision), weights)
+
+    def look(self, seen: Seen, coefficients: Tensor) -> Output:
+        """See ``StepNet``."""
+        found = self._look(*(getattr(seen, name) for name in SEEN), coefficients)
+        return Output(*(value.to(coefficients.device) for value in found))

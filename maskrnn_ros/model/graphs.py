@@ -32,8 +32,11 @@ from maskrnn_ros.model.compiled import AsModule
 from maskrnn_ros.model.digests import FOLDER, check_seal, read_checked, sealed
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
+from maskrnn_ros.model.step import COLUMNS, TARGET, Seen, StepNet
+from maskrnn_ros.model.step import CROP as OBJECT_CELLS
+from maskrnn_ros.model.step import HIDDEN as STATE
 from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.model.weights import LITE0, load_network, load_trunk, network_file, trunk_file
+from maskrnn_ros.model.weights import LITE0, load_network, load_step, load_trunk, network_file, trunk_file
 
 NEAREST = LITE0.with_name("nearest.onnx")
 """The graph that compares descriptors; it has no weights."""
@@ -59,6 +62,11 @@ def encode_graph(weights: Path) -> Path:
 def streams_graph(weights: Path, precision: str = "float32") -> Path:
     """Likewise, of the streams."""
     return weights.with_suffix(".streams.int8.onnx" if precision == "int8" else ".streams.onnx")
+
+
+def step_graph(weights: Path, precision: str = "float32") -> Path:
+    """Likewise, of the decoder."""
+    return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
 
 
 def digest_of(weights: Path) -> str:
@@ -153,6 +161,49 @@ def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
     graph = _traced(net.streamed, net, _crops(1), *each, {name: {0: "objects"} for name in (*each[0], *each[1])})
     yield _written(
         graph, placed(streams_graph(weights), out), weights, net.streamed, [_crops(k + 1) for k in range(_SAMPLES)]
+    )
+
+
+def export_step(weights: Path, out: Path | None = None) -> Exported:
+    """The decoder's graph: crops of K objects and coefficients in, see ``step.Seen`` and ``step.Output``."""
+    net = load_step(weights)
+    module = StepGraph(net)
+    names, results = [*SEEN, "coefficients"], ["log_odds", "deltas", "presence", "hidden_out"]
+    free = {name: {0: "objects"} for name in (*names, *results)}
+    graph = _traced(module.forward, module, _seen(2), names, results, free)
+    samples = [_seen(k + 1) for k in range(_SAMPLES)]
+    return _written(graph, placed(step_graph(weights), out), weights, module.forward, samples)
+
+
+SEEN = tuple(field.name for field in dataclasses.fields(Seen))
+"""Inputs of the decoder's graph but for the coefficients, in order."""
+
+
+class StepGraph(nn.Module):
+    """``StepNet.look`` on plain tensors."""
+
+    def __init__(self, net: StepNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Inputs in the order of ``SEEN``, then the coefficients."""
+        found = self.net.look(Seen(*inputs[:-1]), inputs[-1])
+        return found.log_odds, found.deltas, found.presence, found.hidden
+
+
+def _seen(count: int) -> tuple[Tensor, ...]:
+    half, quarter = OBJECT_CELLS // 2, OBJECT_CELLS // 4
+    return (
+        torch.rand(count, 3, 2 * OBJECT_CELLS, 2 * OBJECT_CELLS) * 2 - 1,
+        torch.rand(count, COLUMNS, OBJECT_CELLS, OBJECT_CELLS),
+        torch.randn(count, CHANNELS[1], half, half),
+        torch.randn(count, CHANNELS[2], quarter, quarter),
+        torch.rand(count, 1, OBJECT_CELLS, OBJECT_CELLS),
+        torch.rand(count, 1, OBJECT_CELLS, OBJECT_CELLS),
+        torch.randn(count, 2, half, half) * 3,
+        torch.rand(count, STATE, half, half) * 2 - 1,
+        torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
     )
 
 

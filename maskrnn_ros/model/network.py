@@ -274,7 +274,7 @@ def _conv(entering: int, leaving: int, stride: int = 1, dilation: int = 1) -> nn
 
 def crop(maps: Tensor, rois: Tensor, cells: int, scale: float) -> Tensor:
     """RoIAlign (He et al., ICCV 2017), pixel areas aligned: (N, C, ., .) and K rois to (K, C, cells, cells)."""
-    found: Tensor = roi_align(maps, rois, cells, scale, sampling_ratio=1 if cells == CROP else 2, aligned=True)
+    found: Tensor = roi_align(maps, rois, cells, scale, sampling_ratio=1 if cells >= CROP else 2, aligned=True)
     return found
 
 

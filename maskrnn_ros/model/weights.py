@@ -16,6 +16,7 @@ from maskrnn_ros.disk import regular_file, replacing
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.digests import FOLDER, DamagedError, read_checked
 from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.step import StepNet
 from maskrnn_ros.model.trunk import TrainedTrunk, Trunk
 
 LITE0 = FOLDER / "efficientnet_lite0.safetensors"
@@ -79,6 +80,17 @@ def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu")
     network = FastNet()
     load_into(network, path)
     return network.to(device).eval().requires_grad_(False)
+
+
+def load_step(path: Path | str, device: torch.device | str = "cpu") -> StepNet:
+    """The decoder and what belongs to it with its weights, frozen.
+
+    Raises:
+        RuntimeError: The file is missing or is none, or holds other names or shapes.
+    """
+    step = StepNet()
+    load_into(step, path)
+    return step.to(device).eval().requires_grad_(False)
 
 
 def save_weights(network: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:

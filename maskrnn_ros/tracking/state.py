@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -18,6 +19,9 @@ from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import SeedView
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import BoolArray, InstanceStatus, UInt8Array
+
+if TYPE_CHECKING:
+    from maskrnn_ros.tracking.follow import Known
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,6 +94,7 @@ class InstanceState:
         head: Its adapted head; None while there is none.
         promise: The head that is being trained in the background.
         hidden: What the network remembers of it; None without a network, or where it begins anew.
+        known: What the decoder carries of it; None where there is none.
     """
 
     instance_id: int
@@ -108,6 +113,7 @@ class InstanceState:
     head: Head | None = None
     promise: Future[Head] | None = None
     hidden: Hidden | None = None
+    known: Known | None = None
 
     @property
     def probability(self) -> Tensor:

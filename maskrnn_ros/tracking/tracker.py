@@ -26,6 +26,7 @@ from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
+from maskrnn_ros.tracking.follow import Following, Found
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
@@ -76,6 +77,7 @@ class Tracker:
         threads: int = 1,
         together: bool | None = None,
         make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
+        following: Following | None = None,
     ) -> None:
         self.config = at_level(config, config.quality)  # as often as not it is at its level already
         self.announce = announce
@@ -87,7 +89,8 @@ class Tracker:
         self._device = device
         self._trunk = trunk
         self._network = network
-        is_adapting = trunk is not None and config.adaptation.mode != "off"
+        self._following = following
+        is_adapting = trunk is not None and config.adaptation.mode != "off" and following is None
         self._adapter = Adapter(config.adaptation, trunk) if trunk is not None and is_adapting else None
         self._states: dict[int, InstanceState] = {}
         self._newest: PreparedFrame | None = None
@@ -225,7 +228,28 @@ class Tracker:
             ValueError: The seed's size is not that of the frame.
         """
         _check_size("seed", seed.size, frame.size)
-        return {i: self._first_state(i, seed, frame) for i in seed.ids}
+        states = {i: self._first_state(i, seed, frame) for i in seed.ids}
+        return states if self._following is None else self._begun(states, seed, frame, self._following)
+
+    @torch.no_grad()
+    def _begun(
+        self, states: dict[int, InstanceState], seed: Seed, frame: PreparedFrame, following: Following
+    ) -> dict[int, InstanceState]:
+        """States with what the decoder knows of them; whatever else is marked or followed there is no part of them."""
+        height, width = frame.image.shape[1:]
+        live = torch.zeros(height, width, device=self._device)
+        if self._newest is frame:
+            for i, state in self._states.items():
+                if i not in states:
+                    live = torch.maximum(live, state.probability)
+        shares, around = {}, {}
+        for i in states:
+            rest = (seed.labels != i) & (seed.labels != 0)
+            others = cv2.resize(rest.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+            shares[i] = states[i].probability
+            around[i] = torch.maximum(torch.tensor(others, device=self._device), live) * (1 - shares[i])
+        known = following.begin(frame, shares, around, self.config)
+        return {i: dataclasses.replace(state, known=known[i]) for i, state in states.items()}
 
     @torch.no_grad()
     def carry(
@@ -250,6 +274,10 @@ class Tracker:
         if self._trunk is not None:
             with self.stages.time("backbone"):
                 view.share(self._crew, with_descriptors=self.config.matching.enabled)
+        if self._following is not None:
+            with self.stages.time("heads"):
+                looked = self._following.advance(states, current, flow, self.config)
+                return {i: self._followed(states[i], looked[i], flow, per_second, images) for i in states}
         with self.stages.time("heads"):
             found = estimate(states, view, self.config, self._crew, self._together)
             pairs = {i: (state, found[i]) for i, state in states.items()}
@@ -403,6 +431,24 @@ class Tracker:
             seed_mask=None,
             recent=remember(state, view.frame, patch, self.config) if seen and state.seeds else state.recent,
             hidden=hidden,
+        )
+
+    def _followed(
+        self, state: InstanceState, found: Found, flow: Tensor, per_second: float | None, images: int
+    ) -> InstanceState:
+        unseen = 0 if found.is_seen else state.frames_unseen + images
+        grown = _USUAL_AREA_RATE * (found.area - state.usual_area) if found.is_seen else 0.0
+        return dataclasses.replace(
+            state,
+            patch=found.patch,
+            status=self._status(unseen),
+            age=state.age + images,
+            frames_unseen=unseen,
+            area=found.area,
+            usual_area=state.usual_area + grown,
+            velocity=_velocity(found.patch, flow, per_second) if found.is_seen else None,
+            seed_mask=None,
+            known=found.known,
         )
 
     def _status(self, frames_unseen: int) -> InstanceStatus:

@@ -14,6 +14,7 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="Train the trunk, the network and the flow.")
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_trunk(actions)
+    _add_decoder(actions)
     _add_prepare(actions)
     text = "Stage 1: single frames, whose prior is the truth perturbed."
     _add_network(actions, "still", 2, 1000, text)
@@ -52,8 +53,7 @@ def _add_run(parser: argparse.ArgumentParser, validate_every: int) -> None:
 def _add_trunk(actions: Any) -> None:
     text = "Stage 0: the trunk, so that a head fitted on one frame is right on another."
     parser = _action(actions, "trunk", _trunk, text)
-    parser.add_argument("--davis", type=Path, required=True, metavar="ROOT", help="data set in the layout of DAVIS")
-    _add_stills(parser)
+    _add_data(parser)
     parser.add_argument("--steps", type=int, default=1700, help="steps in all")
     parser.add_argument("--batch", type=int, default=8, help="pairs in a step, over all processes")
     parser.add_argument("--rate", type=float, default=2e-4, help="peak learning rate of the trunk")
@@ -65,9 +65,40 @@ def _trunk(args: argparse.Namespace) -> int:
     from maskrnn_ros.training.trunk import TrunkOptions, train_trunk
 
     set_threads(args.threads)
-    names = ("davis", "out", "held_out", "steps", "batch", "rate", "seed", "resume", "validate_every")
-    print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names}, stills=tuple(args.stills))))
+    names = ("data", "terms", "out", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names})))
     return 0
+
+
+def _add_decoder(actions: Any) -> None:
+    text = "Stage 1: the decoder of the objects, on windows of frames."
+    parser = _action(actions, "decoder", _decoder, text)
+    _add_data(parser)
+    add = parser.add_argument
+    add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
+    add("--init", type=Path, metavar="FILE", help="weights to begin with")
+    add("--steps", type=int, default=2000, help="steps in all")
+    add("--batch", type=int, default=4, help="windows in a step")
+    add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--processes", type=int, default=1, help="that draw windows ahead, with a thread each")
+    add("--device", default="cpu", help="where the network learns: cpu, cuda or cuda:N")
+    _add_run(parser, 200)
+
+
+def _decoder(args: argparse.Namespace) -> int:
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.decoder import DecoderOptions, train_decoder
+
+    set_threads(args.threads)
+    names = ("data", "terms", "out", "trunk", "init", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    values = {name: getattr(args, name) for name in (*names, "processes", "device")}
+    print(train_decoder(DecoderOptions(**values)))
+    return 0
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the sets, see docs/training.md")
+    parser.add_argument("--terms", choices=("research", "permissive"), default="research", help="which of them may be used")
 
 
 def _add_flow(actions: Any) -> None:

@@ -10,6 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 
+SURE = 15.0
+"""Log-odds that cost nothing where they are right."""
+
+
 def balanced_cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
     """Class-balanced cross entropy of MaskRNN (in its re-implementations; HED, Xie and Tu, ICCV 2015).
 
@@ -55,6 +59,51 @@ def box(deltas: Tensor, targets: Tensor, present: Tensor) -> Tensor:
 def presence(log_odds: Tensor, present: Tensor) -> Tensor:
     """Cross entropy of being visible, (K,) each."""
     return functional.binary_cross_entropy_with_logits(log_odds, present, reduction="none")
+
+
+def edge_cross_entropy(log_odds: Tensor, truth: Tensor, known: Tensor) -> Tensor:
+    """Cross entropy in which cells near the object's edge count three times.
+
+    Args:
+        log_odds: float32, (K, n, n).
+        truth: Likewise, share of each cell that is the object, 0..1.
+        known: Likewise, weight of each cell.
+
+    Returns:
+        float32, (K,).
+    """
+    near = (functional.avg_pool2d(truth, 7, 1, 3) - truth).abs() > 0.05
+    weight = (1 + 2 * near.float()) * known
+    loss = functional.binary_cross_entropy_with_logits(log_odds, truth, weight=weight, reduction="none")
+    return loss.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+
+
+def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, which: Tensor) -> Tensor:
+    """Cross entropy of the merged masks of each frame, its objects against each other and a background.
+
+        p_i = exp(l_i) / (1 + sum_j exp(l_j)),   the soft aggregation of STM (Oh et al., ICCV 2019) in log-odds
+
+    Args:
+        log_odds: float32, (K, a, b), of each object in its whole frame.
+        shares: Truth, likewise, 0..1.
+        unknown: Likewise: share of each cell that nobody knows; what other objects, not followed, are is background.
+        which: int64, (K,), the frame of each object.
+
+    Returns:
+        Mean over the frames; cells count by whether they are near an object, so that empty frames are not all.
+    """
+    total = log_odds.new_zeros(())
+    frames = which.unique()
+    for frame in frames:
+        own = which == frame
+        odds, truth = log_odds[own], shares[own]
+        known = (unknown[own][0] < 0.5).float()
+        whole = torch.cat([torch.zeros_like(odds[:1]), odds]).logsumexp(dim=0)
+        loss = whole - (truth * odds).sum(dim=0)
+        near = functional.max_pool2d(truth.sum(dim=0, keepdim=True), 9, 1, 4)[0] > 0
+        weight = known * (0.2 + near.float())
+        total = total + (loss * weight).sum() / weight.sum().clamp(min=1)
+    return total / len(frames)
 
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -23,7 +23,6 @@ from torch.nn import functional
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.metrics import jaccard
-from maskrnn_ros.evaluation.readers import davis_clip, folder_names
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import STRIDE
 from maskrnn_ros.model.matching import describe_batch
@@ -31,16 +30,19 @@ from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.training import losses
-from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, read_pictures
+from maskrnn_ros.training.layers import Scenes
 from maskrnn_ros.training.runs import descend, shares_of, train_steps
-from maskrnn_ros.training.stills import moving_still, read_still, still_paths
-from maskrnn_ros.training.synthesis import copy_paste
+from maskrnn_ros.training.sources import IGNORE, Video, read_material, read_videos
+from maskrnn_ros.training.split import read_split
 
 CROP = (208, 336)
 """(h, w) of the part of both frames that a step sees, pixels."""
 
-_SHARES = {"clip": 0.35, "paste": 0.3, "still": 0.35}
-"""How often a pair is two frames of a clip, of two clips pasted together, of a still made to move."""
+_SHARES = {"clip": 0.3, "layers": 0.7}
+"""How often a pair is two frames of a clip, or of a scene made of layers."""
+
+SIZE = (256, 448)
+"""(h, w) of the frames that parts are cut out of, pixels."""
 
 WEIGHTS = "trunk.safetensors"
 
@@ -70,19 +72,22 @@ class Learner(nn.Module):
         self.trunk = trunk
         self.sharpness = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(self, images: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, shares: Tensor, others: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
         """Masks of each frame of a pair from the other one.
 
         Args:
             images: RGB, uint8, (2 P, 3, h, w): first all first frames, then all second ones.
             shares: Truth, float32, (2 P, h4, w4), 0..1.
+            others: Likewise, of the other objects.
+            known: Likewise, 0 where nobody knows.
 
         Returns:
             Log-odds of the fitted heads, (2 P, h4, w4), and of the matching, (2 P, h8, w8).
         """
         start, maps = self.trunk.start, self.trunk.net(images)
         columns = start.columns(maps)
-        other = start.solve(start.sums(columns, shares.flatten(1))).roll(len(images) // 2, dims=0)
+        sums = start.sums(columns, shares.flatten(1), others.flatten(1), known.flatten(1))
+        other = start.solve(sums).roll(len(images) // 2, dims=0)
         scores = start.scale * (other[:, None] @ columns)[:, 0] + start.shift
         return scores.reshape(shares.shape), self._match(maps, shares)
 
@@ -102,9 +107,8 @@ class TrunkOptions:
     """How to train the trunk.
 
     Args:
-        davis: Root of a data set in the layout of DAVIS.
-        stills: Folders of still images, see ``stills.still_paths``; none leaves them out.
-        held_out: Clips that nothing is made from.
+        data: Folder of all that it is made from, see ``sources``; what ``split`` holds out is left out.
+        terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
         out: Folder for the weights and the log.
         steps: Steps in all.
         batch: Pairs in a step, over all processes.
@@ -114,10 +118,9 @@ class TrunkOptions:
         validate_every: Steps between two validations, each of which writes a checkpoint.
     """
 
-    davis: Path
+    data: Path
     out: Path
-    stills: tuple[Path, ...] = ()
-    held_out: tuple[str, ...] = ()
+    terms: str = "research"
     steps: int = 1700
     batch: int = 8
     rate: float = 2e-4
@@ -135,104 +138,80 @@ class TrunkOptions:
 
     def settings(self) -> dict[str, str]:
         """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        left_out = ("davis", "out", "stills", "steps", "resume", "validate_every")
-        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
-        return {key: str(value) for key, value in {**values, "stills": [path.name for path in self.stills]}.items()}
+        left_out = ("data", "out", "steps", "resume", "validate_every")
+        return {key: str(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
 
 class Pairs:
     """Draws pairs of frames by number; any can be drawn again.
 
     Raises:
-        ValueError: The data cannot be read, or every clip is held out.
+        ValueError: The data cannot be read, or there is no clip.
     """
 
     def __init__(self, options: TrunkOptions) -> None:
-        names = [name for name in folder_names(options.davis, "Annotations") if name not in options.held_out]
-        if not names:
-            raise ValueError(f"{options.davis}: expected a clip that is not held out, found none")
-        self._clips = [read_pictures(davis_clip(options.davis, name), name) for name in names]
-        self._stills = [still_paths(folder) for folder in options.stills]
+        material = read_material(options.data, options.terms, SIZE)
+        self._clips, self._scenes = material.videos, Scenes(material.stills, SIZE)
         self._seed = options.seed
         self._config = dataclasses.replace(Config().adaptation, resize=1.35, rotate=15.0, shift=0.08, cover=0.15)
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (2, h, w, 3) and shares float32 (2, h, w) of one object.
+        """Images uint8 (2, h, w, 3) and planes float32 (2, h, w, 3): an object, the other ones, what is unknown.
 
         Raises:
             ValueError: Hardly any two frames show an object of that size.
         """
         random = np.random.default_rng((self._seed, number))
-        kinds = [kind for kind in _SHARES if kind != "still" or self._stills]
-        chances = np.array([_SHARES[kind] for kind in kinds])
         for _ in range(_TRIES):
-            kind = str(random.choice(kinds, p=chances / chances.sum()))
-            try:
-                pictures = getattr(self, f"_{kind}")(random)
-            except Unsuitable:
+            is_clip = bool(self._clips) and random.random() < _SHARES["clip"]
+            images, labels = self._two(random) if is_clip else self._layered(random)
+            ids = [i for i in np.unique(labels) if 0 < i < IGNORE and (labels == i).sum((1, 2)).min() >= _LEAST]
+            if not ids:
                 continue
-            ids = [i for i in np.unique(pictures.truth) if i and (pictures.truth == i).sum((1, 2)).min() >= _LEAST]
-            if len(pictures.images) < 2 or not ids:
-                continue
-            masks = (pictures.truth == random.choice(ids)).astype(np.float32)
-            views = [self._view(pictures.images[k], masks[k], k, kind, random) for k in (0, 1)]
-            if all(view[1].sum() >= _LEAST for view in views):
+            own = labels == random.choice(ids)
+            planes = np.stack([own, (labels > 0) & (labels < IGNORE) & ~own, labels == IGNORE], axis=-1)
+            views = [self._view(images[k], planes[k].astype(np.float32), random) for k in (0, 1)]
+            if all(view[1][..., 0].sum() >= _LEAST for view in views):
                 return np.stack([view[0] for view in views]), np.stack([view[1] for view in views])
         raise ValueError(f"expected an object of {_LEAST} pixels on two frames, found none in {_TRIES} tries")
 
-    def _two(self, random: np.random.Generator) -> Pictures:
+    def _two(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         clip = self._clips[random.integers(len(self._clips))]
         first = int(random.integers(len(clip.images)))
         last = int(np.clip(first + random.integers(-_MOST_APART, _MOST_APART + 1), 0, len(clip.images) - 1))
-        chosen = [first, last]
-        if not clip.truth[chosen].any(axis=(1, 2)).all():
-            raise Unsuitable(f"{clip.name}: expected an object on frames {first} and {last}, found none")
-        return Pictures(name=clip.name, images=clip.images[chosen], truth=clip.truth[chosen], seeds=())
+        return clip.images[[first, last]], clip.labels[[first, last]]
 
-    _clip = _two
-
-    def _paste(self, random: np.random.Generator) -> Pictures:
-        base = self._two(random)
-        donor = base if random.random() < 0.2 else self._two(random)
-        return copy_paste("pair", base, donor, random, 2)
-
-    def _still(self, random: np.random.Generator) -> Pictures:
-        places = [self._stills[k] for k in random.choice(len(self._stills), 2, p=self._chances())]
-        still, other = (read_still(*paths[random.integers(len(paths))]) for paths in places)
-        return moving_still("pair", still, other, SIZE, random, 2)
-
-    def _chances(self) -> np.ndarray:
-        shares = np.sqrt([len(paths) for paths in self._stills])
-        return np.asarray(shares / shares.sum())
+    def _layered(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        clip = self._scenes.draw(random, [0.0, random.uniform(1, _MOST_APART)])
+        return clip.images, clip.labels
 
     def _view(
-        self, image: np.ndarray, mask: np.ndarray, k: int, kind: str, random: np.random.Generator
+        self, image: np.ndarray, planes: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A part of the frame with the object; changed in most, so that there are more than there are frames."""
-        if random.random() < (0.9 if kind == "still" and k else 0.5):
-            image, mask = augment(image, mask, self._config, random)
-        if kind != "still" and random.random() < 0.5:
-            factor = random.uniform(1.0, 1.3)
+        """A part of the frame with the object; changed in half of them, so that there are more than there are frames."""
+        if random.random() < 0.5:
+            image, planes = augment(image, planes, self._config, random)
+        if random.random() < 0.4:
+            factor = random.uniform(1.0, 1.4)
             size = round(image.shape[1] * factor), round(image.shape[0] * factor)
-            image, mask = cv2.resize(image, size), cv2.resize(mask, size)
-        rows, columns = np.nonzero(mask >= 0.5)
+            image, planes = cv2.resize(image, size), cv2.resize(planes, size)
+        rows, columns = np.nonzero(planes[..., 0] >= 0.5)
         if not rows.size:
-            return image[: CROP[0], : CROP[1]], mask[: CROP[0], : CROP[1]]
+            return image[: CROP[0], : CROP[1]], planes[: CROP[0], : CROP[1]]
         at = random.integers(rows.size)
         corner = [
             int(np.clip(place - random.uniform(0.2, 0.8) * side, 0, whole - side))
-            for place, side, whole in zip((rows[at], columns[at]), CROP, mask.shape, strict=True)
+            for place, side, whole in zip((rows[at], columns[at]), CROP, planes.shape[:2], strict=True)
         ]
         part = slice(corner[0], corner[0] + CROP[0]), slice(corner[1], corner[1] + CROP[1])
-        return image[part], mask[part]
+        return image[part], planes[part]
 
     def step(self, number: int, batch: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
-        """Pairs of a step: images uint8 (2 P, 3, h, w) and shares float32 (2 P, h4, w4)."""
+        """Pairs of a step: images uint8 (2 P, 3, h, w) and planes as those of ``draw``, float32 (2 P, 3, h4, w4)."""
         drawn = [self.draw(number * batch + k) for k in range(rank, batch, world)]
-        images = np.concatenate([[pair[0][k] for pair in drawn] for k in (0, 1)])
-        shares = torch.from_numpy(np.concatenate([[pair[1][k] for pair in drawn] for k in (0, 1)]))
+        images, planes = (np.concatenate([[pair[what][k] for pair in drawn] for k in (0, 1)]) for what in (0, 1))
         tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        return tensor, functional.avg_pool2d(shares[:, None], STRIDE)[:, 0]
+        return tensor, functional.avg_pool2d(torch.from_numpy(planes).permute(0, 3, 1, 2), STRIDE)
 
 
 def train_trunk(options: TrunkOptions) -> Path:
@@ -247,7 +226,7 @@ def train_trunk(options: TrunkOptions) -> Path:
     trunk.net.load_state_dict(load_lite0().state_dict())
     learner = Learner(trunk)
     pairs = Pairs(options)
-    held_out = [read_pictures(davis_clip(options.davis, name), name) for name in options.held_out if rank == 0]
+    held_out = read_videos(options.data, read_split(), SIZE, held_out=True) if rank == 0 else []
     with torch.no_grad():
         first = torch.cat([pairs.step(options.steps + k, options.batch, 0, 1)[0] for k in range(4)])
         trunk.start.head.standardise(trunk.net(first))
@@ -277,27 +256,31 @@ def train_trunk(options: TrunkOptions) -> Path:
     )
 
 
-def loss_of(learner: Learner, images: Tensor, shares: Tensor) -> dict[str, Tensor]:
-    """Losses of a step's pairs: of the fitted heads, of the matching, and their sum."""
-    scores, matched = learner(images, shares)
+def loss_of(learner: Learner, images: Tensor, planes: Tensor) -> dict[str, Tensor]:
+    """Losses of a step's pairs, see ``Pairs.step``: of the fitted heads, of the matching, and their sum."""
+    shares, others, unknown = planes.unbind(1)
+    known = (unknown < 0.5).float()
+    scores, matched = learner(images, shares, others, known)
     coarse = functional.interpolate(shares[:, None], matched.shape[-2:], mode="area")[:, 0]
-    head = (losses.balanced_cross_entropy(scores, shares) + losses.dice(scores, shares)).mean()
+    # where nobody knows, what was said is taken for the truth's: no loss and no gradient
+    sure = torch.where(known > 0, scores, -losses.SURE)
+    head = (losses.balanced_cross_entropy(sure, shares * known) + losses.dice(sure, shares * known)).mean()
     matching = losses.balanced_cross_entropy(matched, coarse).mean()
-    return {"loss": head + 0.5 * matching, "head": head, "matching": matching}
+    return {"loss": head + 0.3 * matching, "head": head, "matching": matching}
 
 
 @torch.no_grad()
-def validate_trunk(trunk: TrainedTrunk, clips: Sequence[Pictures]) -> dict[str, float]:
+def validate_trunk(trunk: TrainedTrunk, clips: Sequence[Video]) -> dict[str, float]:
     """J of the head fitted on the first frame of a clip, on ten later ones, at the cells of stride 4; by clip.
 
-    No time is used, so this is far below the score of the tracker.
+    The largest object of each clip. No time is used, so this is far below the score of the tracker.
     """
     scores = {}
     for clip in clips:
-        instance_id, first = clip.seeds[0]
-        chosen = [first, *np.linspace(first + 1, len(clip.images) - 1, 10).astype(int).tolist()]
+        instance_id = int(np.bincount(clip.labels[0].ravel(), minlength=256)[1:IGNORE].argmax()) + 1
+        chosen = [0, *np.unique(np.linspace(1, len(clip.images) - 1, 10).astype(int)).tolist()]
         images = torch.from_numpy(clip.images[chosen]).permute(0, 3, 1, 2)
-        masks = torch.from_numpy((clip.truth[chosen] == instance_id).astype(np.float32))
+        masks = torch.from_numpy((clip.labels[chosen] == instance_id).astype(np.float32))
         shares = torch.stack([cells_of(mask, STRIDE) for mask in masks])
         maps = trunk.net(images)
         head = trunk.start.fit([map_[:1] for map_ in maps], shares[:1])

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The target model of each object: what its cells have in common, in closed form, from the seed on.
+
+Ridge regression from the columns of a frame to target channels needs two sums, columns times columns and columns times
+targets. They are all that is kept (Bhat et al., ECCV 2020, keep samples and descend): a trusted frame is added to those
+of the recent frames, which fade; the seed keeps its share for ever, so that nothing drifts away from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from maskrnn_ros.model.network import crop
+from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, StepNet, crops_around
+
+SEED_SHARE = 0.3
+"""Weight that the seed keeps beside the recent frames."""
+
+RATE = 0.1
+"""Weight of a new frame among the recent ones."""
+
+_FAR = 0.25
+"""Weight of what lies beyond the seed's crop; object and background of the crop share the rest."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sums:
+    """Of K regressions.
+
+    Args:
+        square: float32, (K, COLUMNS + 1, COLUMNS + 1).
+        target: float32, (K, COLUMNS + 1, TARGET).
+    """
+
+    square: Tensor
+    target: Tensor
+
+    def __getitem__(self, which: Tensor) -> Sums:
+        return Sums(self.square[which], self.target[which])
+
+    def blend(self, other: Sums, share: Tensor | float) -> Sums:
+        """(1 - share) of these and share of the others; a share may be (K,)."""
+        weight = share[:, None, None] if isinstance(share, Tensor) else share
+        return Sums(
+            self.square + weight * (other.square - self.square), self.target + weight * (other.target - self.target)
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Memory:
+    """What is known of K objects: from their seeds, and from recent frames."""
+
+    seed: Sums
+    recent: Sums
+
+    def __getitem__(self, which: Tensor) -> Memory:
+        return Memory(self.seed[which], self.recent[which])
+
+
+def sums_of(net: StepNet, columns: Tensor, share: Tensor, others: Tensor, known: Tensor | None = None) -> Sums:
+    """Sums of K crops; object and background count the same, and of the background the other objects half.
+
+    Args:
+        net: Its encoder says what the target channels are asked for.
+        columns: float32, (K, COLUMNS, n, n).
+        share: Of the object, float32, (K, 1, n, n), 0..1.
+        others: Of the other objects, likewise.
+        known: Weight of each cell, likewise; None: 1.
+    """
+    own, near = share.flatten(1), (others * (1 - share)).flatten(1)
+    rest = (1 - share.flatten(1) - near).clamp(min=0)
+    there = (near.amax(dim=1, keepdim=True) > 0.5).to(own.dtype)
+    weight = torch.zeros_like(own)
+    for part, half in ((own, 0.5), (rest, 0.5 - 0.25 * there), (near, 0.25 * there)):
+        part = part if known is None else part * known.flatten(1)
+        weight = weight + part * (half / part.sum(dim=1, keepdim=True).clamp(min=1))
+    return _summed(columns.flatten(2), weight, net.encoder(share, others).flatten(2))
+
+
+def seed_memory(
+    net: StepNet, columns: Tensor, which: Tensor, boxes: Tensor, share: Tensor, others: Tensor, known: Tensor
+) -> Memory:
+    """From the frames that K objects were marked on.
+
+    Args:
+        net: See ``sums_of``.
+        columns: float32, (N, COLUMNS, h4, w4): of the frames.
+        which: int64, (K,): the frame of each object.
+        boxes: float32, (K, 4): boxes of the masks, pixels.
+        share: float32, (K, h4, w4), 0..1.
+        others: Of the other objects, likewise.
+        known: Weight of each cell, likewise.
+    """
+    crops = crops_around(boxes)
+    rois = torch.cat([which[:, None].to(crops.dtype), crops], dim=1)
+    own = torch.cat([torch.arange(len(crops), device=crops.device)[:, None].to(crops.dtype), crops], dim=1)
+    inside = crop(torch.stack([share, others, known], dim=1), own, CROP, 1 / STRIDE)
+    near = sums_of(net, crop(columns, rois, CROP, 1 / STRIDE), inside[:, :1], inside[:, 1:2], inside[:, 2:])
+    far = _outside(crops, (columns.shape[2], columns.shape[3])) * known * (1 - share)
+    weight = far[:, ::2, ::2].flatten(1)
+    weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
+    asked = net.encoder.beyond()[None, :, None].expand(len(crops), -1, weight.shape[1])
+    beyond = _summed(columns[which][:, :, ::2, ::2].flatten(2), weight, asked)
+    sums = near.blend(beyond, _FAR)
+    return Memory(sums, sums)
+
+
+def remember(memory: Memory, sums: Sums, rate: Tensor) -> Memory:
+    """The same with a new frame in it; its weight among the recent ones is float32, (K,): 0 leaves it out."""
+    return Memory(memory.seed, memory.recent.blend(sums, rate))
+
+
+def coefficients(net: StepNet, memory: Memory) -> Tensor:
+    """Coefficients of K target models, float32, (K, COLUMNS + 1, TARGET)."""
+    sums = memory.recent.blend(memory.seed, SEED_SHARE)
+    size = sums.square.diagonal(dim1=1, dim2=2).mean(dim=1)
+    ridge = (net.ridge.exp() * size + 1e-6)[:, None, None] * torch.eye(COLUMNS + 1, device=size.device)
+    solved: Tensor = torch.linalg.solve(sums.square + ridge, sums.target)
+    return solved
+
+
+def _summed(columns: Tensor, weight: Tensor, asked: Tensor) -> Sums:
+    """columns (K, COLUMNS, m), weight (K, m), asked (K, TARGET, m)."""
+    full = torch.cat([columns, torch.ones_like(columns[:, :1])], dim=1)
+    weighed = full * weight[:, None]
+    return Sums(weighed @ full.mT, weighed @ asked.mT)
+
+
+def _outside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 in the cells that lie outside boxes (K, 4) in pixels, (K, h4, w4)."""
+    x = (torch.arange(size[1], device=boxes.device) + 0.5) * STRIDE
+    y = ((torch.arange(size[0], device=boxes.device) + 0.5) * STRIDE)[:, None]
+    corners = boxes[:, :, None, None]
+    inside = (x >= corners[:, 0]) & (x < corners[:, 2]) & (y >= corners[:, 1]) & (y < corners[:, 3])
+    return (~inside).float()

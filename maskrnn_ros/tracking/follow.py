@@ -1,0 +1,421 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder at work in the tracker: begins objects on their seeds, carries all of them to the next frame at once.
+
+Objects meet in two places only: each is shown where the others' warped masks are, and a frame that enters its memory
+has the others as negatives. What one decides on a frame never depends on what another decides on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.model.head import HeadStart
+from maskrnn_ros.model.memory import RATE, Memory, Sums, coefficients, remember, seed_memory, sums_of
+from maskrnn_ros.model.network import apply_deltas, crop, paste, scale_boxes, scaled
+from maskrnn_ros.model.step import (
+    COLUMNS,
+    CROP,
+    FINE,
+    HIDDEN,
+    STRIDE,
+    TARGET,
+    Carried,
+    Output,
+    Seen,
+    Shared,
+    StepNet,
+    crops_around,
+    place,
+    see,
+)
+from maskrnn_ros.tracking.gate import clip
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.types import Box
+
+_STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
+"""A piece smaller than this share of the largest one, and farther from it than this share of its root, is stray."""
+
+_TRUSTED = 0.8, 0.6, 1.6
+"""Mean probability, least and most of the usual area with which a frame enters the memory, as in training."""
+
+_RIVAL = 0.1
+"""Score in the target model from which a lost object may be somewhere."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Known:
+    """What is known of one object beside its mask (K = 1).
+
+    Args:
+        carried: Mask and hidden state in its crop.
+        memory: Its target model.
+        weights: Coefficients of that, (1, COLUMNS + 1, TARGET).
+    """
+
+    carried: Carried
+    memory: Memory
+    weights: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """One object on a frame.
+
+    Args:
+        patch: Its probability at the pixels of the working image; empty where it is not seen.
+        known: What is carried on.
+        area: Pixels with probability of at least 0.5.
+        is_seen: Whether it is there.
+    """
+
+    patch: Patch
+    known: Known
+    area: int
+    is_seen: bool
+
+
+class Following:
+    """Runs the decoder.
+
+    Args:
+        net: The decoder and what belongs to it, frozen.
+        start: First layer of the heads: the columns come from it.
+    """
+
+    def __init__(self, net: StepNet, start: HeadStart) -> None:
+        self._net = net
+        self._start = start
+
+    def columns(self, frame: PreparedFrame) -> Tensor:
+        """What the target models are linear in, float32 (1, COLUMNS, h4, w4)."""
+        return functional.relu(self._start.head.hidden([map_[None].float() for map_ in frame.features.maps]))
+
+    def begin(
+        self, frame: PreparedFrame, shares: Mapping[int, Tensor], around: Mapping[int, Tensor], config: Config
+    ) -> dict[int, Known]:
+        """Objects as they are marked.
+
+        Args:
+            frame: The frame that they were marked on.
+            shares: Share of each pixel that an object covers, float32 (h, w), by id.
+            around: What other objects cover there, likewise, for the same ids.
+            config: All settings.
+        """
+        if not shares:
+            return {}
+        columns = self.columns(frame)
+        masks, others = (torch.stack(list(part.values())) for part in (shares, around))
+        boxes = torch.cat([_box_of(mask) for mask in masks])
+        which = torch.zeros(len(boxes), dtype=torch.int64, device=masks.device)
+        size = (STRIDE * columns.shape[2] - masks.shape[1], STRIDE * columns.shape[3] - masks.shape[2])
+        padded = functional.pad(torch.stack([masks, others], dim=1), (0, size[1], 0, size[0]))
+        share, rest = functional.avg_pool2d(padded, STRIDE).unbind(1)
+        if config.adaptation.mode == "off":
+            zeros = columns.new_zeros(len(boxes), COLUMNS + 1, COLUMNS + 1)
+            sums = Sums(zeros, zeros[..., :TARGET])
+            memory, weights = Memory(sums, sums), zeros[..., :TARGET]
+        else:
+            memory = seed_memory(self._net, columns, which, boxes, share, rest, torch.ones_like(share))
+            weights = coefficients(self._net, memory)
+        crops = crops_around(boxes)
+        probability = crop(masks[:, None], _rois(crops), FINE, 1.0)
+        hidden = crops.new_zeros(len(crops), HIDDEN, CROP // 2, CROP // 2)
+        carried = Carried(probability, crops, hidden)
+        return {i: _one(carried, memory, weights, k) for k, i in enumerate(shares)}
+
+    def advance(
+        self, states: Mapping[int, InstanceState], frame: PreparedFrame, flow: Tensor, config: Config
+    ) -> dict[int, Found]:
+        """All objects on the next frame.
+
+        Args:
+            states: On the frame before.
+            frame: The frame.
+            flow: Backward flow between the two, float32 (2, h, w), pixels.
+            config: All settings.
+        """
+        knowns = [state.known for state in states.values() if state.known is not None]
+        carried = Carried(*(torch.cat([getattr(known.carried, name) for known in knowns]) for name in _CARRIED))
+        memory = _joined([known.memory for known in knowns])
+        weights = torch.cat([known.weights for known in knowns])
+        shared = self._share(frame, flow)
+        which = torch.zeros(len(knowns), dtype=torch.int64, device=flow.device)
+        warped = config.prior.source == "warped"
+        moved = shared.flow if warped else torch.zeros_like(shared.flow)
+        prior4 = place(carried, moved, which)
+        if config.prior.source == "none":
+            prior4 = torch.zeros_like(prior4)
+        usual = [state.usual_area for state in states.values()]
+        boxes, looked = self._boxes(prior4, carried, shared, weights, usual, config)
+        crops = crops_around(boxes)
+        others = most_of_others(prior4)
+        seen = see(shared if warped else dataclasses.replace(shared, flow=moved), which, crops, carried, others)
+        seen = _switched(seen, shared, which, crops, config)
+        output = self._net.look(seen, weights)
+        return self._decided(states, output, seen, boxes, crops, looked, memory, weights, frame, config)
+
+    def _share(self, frame: PreparedFrame, flow: Tensor) -> Shared:
+        columns = self.columns(frame)
+        down, right = (STRIDE * columns.shape[k + 2] - flow.shape[k + 1] for k in (0, 1))
+        padded = functional.pad(flow[None], (0, right, 0, down), mode="replicate") if down or right else flow[None]
+        features = frame.features
+        return Shared(
+            image=scaled(frame.image[None]),
+            columns=columns,
+            stride8=features.stride8[None].float(),
+            stride16=features.stride16[None].float(),
+            flow=functional.avg_pool2d(padded, STRIDE),
+        )
+
+    def _boxes(
+        self,
+        prior4: Tensor,
+        carried: Carried,
+        shared: Shared,
+        weights: Tensor,
+        usual: Sequence[float],
+        config: Config,
+    ) -> tuple[Tensor, list[bool]]:
+        """Where to look for each object, (K, 4), and whether there is anything to look at."""
+        boxes, looked = [], []
+        for k, prior in enumerate(prior4):
+            box = _cells_box(prior >= 0.5)
+            if box is None:
+                box = self._searched(shared.columns, weights[k], usual[k], config)
+            looked.append(box is not None)
+            boxes.append(carried.boxes[k] if box is None else carried.boxes.new_tensor(box))
+        return torch.stack(boxes), looked
+
+    def _searched(
+        self, columns: Tensor, weights: Tensor, usual: float, config: Config
+    ) -> tuple[float, float, float, float] | None:
+        """Where a lost object may be: the piece of the frame with the highest sum of its score."""
+        score = (weights[:-1, 0] @ columns[0].flatten(1) + weights[-1, 0]).reshape(columns.shape[2:]).cpu().numpy()
+        score = cv2.blur(score, (3, 3))
+        count, pieces, stats, _ = cv2.connectedComponentsWithStats((score > _RIVAL).astype(np.uint8))
+        if count < 2:
+            return None
+        sums = np.bincount(pieces.ravel(), np.clip(score, 0, None).ravel(), minlength=count)
+        best = int(sums[1:].argmax()) + 1
+        if stats[best, cv2.CC_STAT_AREA] * STRIDE * STRIDE < config.presence.return_share * usual:
+            return None
+        x, y, width, height = (float(v) * STRIDE for v in stats[best, :4])
+        least = 0.6 * usual**0.5
+        side = max(width, least), max(height, least)
+        centre = x + width / 2, y + height / 2
+        return centre[0] - side[0] / 2, centre[1] - side[1] / 2, centre[0] + side[0] / 2, centre[1] + side[1] / 2
+
+    def _decided(
+        self,
+        states: Mapping[int, InstanceState],
+        output: Output,
+        seen: Seen,
+        boxes: Tensor,
+        crops: Tensor,
+        looked: Sequence[bool],
+        memory: Memory,
+        weights: Tensor,
+        frame: PreparedFrame,
+        config: Config,
+    ) -> dict[int, Found]:
+        size = (frame.image.shape[1], frame.image.shape[2])
+        probability = output.log_odds.sigmoid()
+        presence = output.presence.sigmoid().tolist()
+        log_odds = output.log_odds
+        if config.gate.enabled and config.network.localization:
+            inside = _gates(output.deltas, boxes, crops, config)
+            log_odds = torch.where(inside > 0, log_odds, -8.0)
+        patches: list[Patch] = []
+        areas, sees = [], []
+        for k, state in enumerate(states.values()):
+            clean = _without_strays(log_odds[k])
+            patch = _patch(clean, crops[k], size) if looked[k] else Patch.nothing(size, crops.device)
+            area = int((patch.values >= 0.5).sum()) if patch.box is not None else 0
+            is_seen = looked[k] and self._is_seen(patch, area, presence[k], state, config)
+            probability[k] = clean.sigmoid() * float(is_seen)
+            patches.append(patch if is_seen else Patch.nothing(size, crops.device))
+            areas.append(area)
+            sees.append(is_seen)
+        carried = Carried(probability[:, None], crops, output.hidden * crops.new_tensor(sees)[:, None, None, None])
+        memory, weights = self._learned(states, carried, seen, areas, sees, memory, weights, config)
+        return {
+            i: Found(patches[k], _one(carried, memory, weights, k), areas[k], sees[k]) for k, i in enumerate(states)
+        }
+
+    def _is_seen(self, patch: Patch, area: int, presence: float, state: InstanceState, config: Config) -> bool:
+        settings = config.presence
+        was_seen = state.frames_unseen == 0
+        share = settings.min_share if was_seen else settings.return_share
+        if area < max(settings.min_pixels, share * state.usual_area):
+            return False
+        mask = patch.values >= 0.5
+        mean = float(patch.values[mask].mean())
+        least = settings.min_probability if was_seen else settings.return_probability
+        return mean >= least and presence >= (settings.threshold if was_seen else max(settings.threshold, 0.5))
+
+    def _learned(
+        self,
+        states: Mapping[int, InstanceState],
+        carried: Carried,
+        seen: Seen,
+        areas: Sequence[int],
+        sees: Sequence[bool],
+        memory: Memory,
+        weights: Tensor,
+        config: Config,
+    ) -> tuple[Memory, Tensor]:
+        """Memories with this frame in them, where it can be trusted."""
+        if config.adaptation.mode == "off":
+            return memory, weights
+        rates = []
+        for k, state in enumerate(states.values()):
+            mask = carried.probability[k] >= 0.5
+            mean = float(carried.probability[k][mask].mean()) if sees[k] and mask.any() else 0.0
+            ratio = areas[k] / max(state.usual_area, 1.0)
+            rates.append(RATE * (mean >= _TRUSTED[0] and _TRUSTED[1] < ratio < _TRUSTED[2]))
+        if not any(rates):
+            return memory, weights
+        share = functional.avg_pool2d(carried.probability, 2)
+        rivals = self._rivals(carried)
+        sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
+        sums = sums_of(self._net, seen.columns, share * (1 - rivals * (rivals > share)), rivals, sure)
+        memory = remember(memory, sums, share.new_tensor(rates))
+        return memory, coefficients(self._net, memory)
+
+    def _rivals(self, carried: Carried) -> Tensor:
+        """What the others are found to cover in each object's crop, (K, 1, CROP, CROP)."""
+        count = len(carried.boxes)
+        found = carried.probability.new_zeros(count, 1, CROP, CROP)
+        for k in range(count):
+            for other in range(count):
+                if other != k and _meet(carried.boxes[k], carried.boxes[other]):
+                    grid = _seen_from(carried.boxes[k : k + 1], carried.boxes[other : other + 1])
+                    seen = functional.grid_sample(carried.probability[other : other + 1], grid, align_corners=False)
+                    found[k] = torch.maximum(found[k], seen[0])
+        return found
+
+
+_CARRIED = ("probability", "boxes", "hidden")
+
+
+def most_of_others(maps: Tensor) -> Tensor:
+    """At every place the most of what the other maps have there, (K, a, b)."""
+    if len(maps) < 2:
+        return torch.zeros_like(maps)
+    best, where = maps.topk(2, dim=0).values, maps.argmax(dim=0)
+    own = torch.arange(len(maps), device=maps.device)[:, None, None]
+    return torch.where(own == where, best[1], best[0])
+
+
+def _switched(seen: Seen, shared: Shared, which: Tensor, crops: Tensor, config: Config) -> Seen:
+    """The same without the parts that are off."""
+    changes: dict[str, Tensor] = {}
+    if config.prior.source == "none":
+        changes["prior"] = torch.zeros_like(seen.prior)
+    elif config.prior.source == "unwarped":
+        rois = torch.cat([which[:, None].to(crops.dtype), crops], dim=1)
+        changes["flow"] = functional.avg_pool2d(crop(shared.flow, rois, CROP, 1 / STRIDE), 2)
+    if not config.network.flow_stream:
+        changes["flow"] = torch.zeros_like(seen.flow)
+    if not config.network.hidden:
+        changes["hidden"] = torch.zeros_like(seen.hidden)
+    return dataclasses.replace(seen, **changes)
+
+
+def _gates(deltas: Tensor, boxes: Tensor, crops: Tensor, config: Config) -> Tensor:
+    """1 inside the enlarged boxes that the localization net predicts (MaskRNN), (K, FINE, FINE)."""
+    corners = scale_boxes(apply_deltas(boxes, deltas), config.gate.enlarge)
+    if config.gate.spans_prior:
+        grown = scale_boxes(boxes, config.gate.enlarge)
+        corners = torch.cat([torch.minimum(corners[:, :2], grown[:, :2]), torch.maximum(corners[:, 2:], grown[:, 2:])], 1)
+    steps = (torch.arange(FINE, device=crops.device) + 0.5) / FINE
+    x, y = (crops[:, k, None] + steps * (crops[:, k + 2] - crops[:, k])[:, None] for k in (0, 1))
+    across = (x >= corners[:, 0:1]) & (x < corners[:, 2:3])
+    down = (y >= corners[:, 1:2]) & (y < corners[:, 3:4])
+    return (down[:, :, None] & across[:, None, :]).float()
+
+
+def _without_strays(log_odds: Tensor) -> Tensor:
+    """Log-odds (n, n) without small pieces far from the largest one."""
+    mask = (log_odds >= 0).to(torch.uint8).cpu().numpy()
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)
+    if count < 3:
+        return log_odds
+    areas = stats[:, cv2.CC_STAT_AREA]
+    largest = int(areas[1:].argmax()) + 1
+    small = [k for k in range(1, count) if k != largest and areas[k] < _STRAY_SHARE * areas[largest]]
+    if not small:
+        return log_odds
+    away = cv2.distanceTransform((pieces != largest).astype(np.uint8), cv2.DIST_L2, 3)
+    reach = _STRAY_REACH * float(areas[largest]) ** 0.5
+    stray = [k for k in small if float(away[pieces == k].min()) > reach]
+    if not stray:
+        return log_odds
+    gone = torch.from_numpy(np.isin(pieces, stray)).to(log_odds.device)
+    return torch.where(gone, -torch.ones_like(log_odds) * 8.0, log_odds)
+
+
+def _patch(log_odds: Tensor, crop_box: Tensor, size: tuple[int, int]) -> Patch:
+    """A crop at the pixels that it covers."""
+    box = clip(crop_box.tolist(), size)
+    if box is None:
+        return Patch.nothing(size, log_odds.device)
+    local = (crop_box - crop_box.new_tensor([box.x0, box.y0, box.x0, box.y0]))[None]
+    return Patch(paste(log_odds[None], local, (box.height, box.width))[0].sigmoid(), box, size)
+
+
+def _one(carried: Carried, memory: Memory, weights: Tensor, k: int) -> Known:
+    which = torch.tensor([k], device=weights.device)
+    return Known(carried[which], memory[which], weights[which])
+
+
+def _joined(memories: Sequence[Memory]) -> Memory:
+    def sums(part: str) -> Sums:
+        every: list[Sums] = [getattr(memory, part) for memory in memories]
+        return Sums(torch.cat([one.square for one in every]), torch.cat([one.target for one in every]))
+
+    return Memory(sums("seed"), sums("recent"))
+
+
+def _cells_box(mask: Tensor) -> tuple[float, float, float, float] | None:
+    columns, rows = mask.any(dim=0).nonzero()[:, 0], mask.any(dim=1).nonzero()[:, 0]
+    if not len(columns):
+        return None
+    x0, y0, x1, y1 = (float(v) * STRIDE for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return x0, y0, x1, y1
+
+
+def _box_of(mask: Tensor) -> Tensor:
+    """Box of what is at least 0.5 in (h, w), or of the most there is, (1, 4)."""
+    inside = mask >= min(0.5, float(mask.max()))
+    columns, rows = inside.any(dim=0).nonzero()[:, 0], inside.any(dim=1).nonzero()[:, 0]
+    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()[None]
+
+
+def _rois(boxes: Tensor) -> Tensor:
+    own = torch.arange(len(boxes), device=boxes.device)[:, None].to(boxes.dtype)
+    return torch.cat([own, boxes], dim=1)
+
+
+def _meet(one: Tensor, other: Tensor) -> bool:
+    return bool((torch.maximum(one[:2], other[:2]) < torch.minimum(one[2:], other[2:])).all())
+
+
+def _seen_from(boxes: Tensor, others: Tensor) -> Tensor:
+    """Cells of crops in the coordinates of other crops, for ``grid_sample``, (K, CROP, CROP, 2)."""
+    steps = (torch.arange(CROP, device=boxes.device) + 0.5) / CROP
+    x, y = (boxes[:, k, None] + steps * (boxes[:, k + 2] - boxes[:, k])[:, None] for k in (0, 1))
+    points = torch.stack([x[:, None, :].expand(-1, CROP, -1), y[:, :, None].expand(-1, -1, CROP)], dim=-1)
+    return (points - others[:, None, None, :2]) / (others[:, 2:] - others[:, :2])[:, None, None] * 2 - 1
+
+
+__all__ = ["Box", "Following", "Found", "Known", "most_of_others"]

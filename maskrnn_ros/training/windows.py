@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows for the training of the decoder: a seed, the frame before, and some frames after it, with all that is frozen.
+
+Trunk and flow do not learn with the decoder; what they say is computed where a window is drawn, in another process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from maskrnn_ros.config import FlowConfig
+from maskrnn_ros.flow import FlowEstimator, build_flow
+from maskrnn_ros.model.step import STRIDE
+from maskrnn_ros.model.engine import on_one_core
+from maskrnn_ros.model.trunk import TrainedTrunk
+from maskrnn_ros.model.weights import load_trunk, trunk_file
+from maskrnn_ros.training.layers import Clip, Scenes
+from maskrnn_ros.training.perturbation import perturb_mask
+from maskrnn_ros.training.sources import IGNORE, Video, read_material
+from maskrnn_ros.types import UInt8Array
+
+SIZE = (256, 448)
+"""(h, w) of all frames, pixels."""
+
+LAYERED, RENDERED = 0.55, 0.15
+"""How often a window is a scene of layers, a rendered one; else it is of a clip."""
+
+FROM_SEED = 0.4
+"""How often the window begins on the frame of the seed."""
+
+_MOST_APART = 40
+"""Frames between seed and window."""
+
+_LEAST = 150
+"""Pixels that an object must have where it is marked."""
+
+_TRIES = 200
+_MOST_OBJECTS = 3
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Windows:
+    """B windows of T + 2 frames: the seed's, the one before, and T that are looked at; K objects in all.
+
+    Args:
+        images: RGB, uint8, (B, T + 2, 3, h, w).
+        columns: float16, (B, T + 2, COLUMNS, h4, w4), see ``step.Shared``.
+        stride8: float16, (B, T + 2, 40, h8, w8).
+        stride16: float16, (B, T + 2, 112, h16, w16).
+        flow: Backward flow, pixels, float16, (B, T + 2, 2, h4, w4); zeros on the first two.
+        labels: uint8, (B, T + 2, h, w), 255 = ``IGNORE``.
+        which: int64, (K,): the window of each object.
+        ids: int64, (K,): its id there.
+        first: Mask on the frame before, as a tracker might have it, uint8, (K, h, w), 0 or 1.
+    """
+
+    images: Tensor
+    columns: Tensor
+    stride8: Tensor
+    stride16: Tensor
+    flow: Tensor
+    labels: Tensor
+    which: Tensor
+    ids: Tensor
+    first: Tensor
+
+    def to(self, device: torch.device) -> Windows:
+        """The same on a device."""
+        moved = {field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)}
+        return Windows(**moved)
+
+
+def join(parts: Sequence[Windows]) -> Windows:
+    """Several of the same length as one."""
+    whole = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(Windows)
+    }
+    begins = np.cumsum([0, *(len(part.images) for part in parts)])
+    whole["which"] = torch.cat([part.which + int(begin) for part, begin in zip(parts, begins, strict=False)])
+    return Windows(**whole)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WindowOptions:
+    """What windows are drawn from.
+
+    Args:
+        data: See ``sources``.
+        terms: Likewise.
+        trunk: Weights of the trunk: shipped, or a file.
+        seed: Of all random numbers.
+    """
+
+    data: Path
+    terms: str = "research"
+    trunk: str = "shipped"
+    seed: int = 0
+
+
+class Draws:
+    """Draws windows by number; any can be drawn again.
+
+    Args:
+        options: What from.
+
+    Raises:
+        ValueError: The data cannot be read.
+        RuntimeError: The trunk cannot be read.
+    """
+
+    def __init__(self, options: WindowOptions) -> None:
+        material = read_material(options.data, options.terms, SIZE)
+        self._scenes = Scenes(material.stills, SIZE)
+        self._videos = {
+            source: [video for video in material.videos if video.is_continuous and video.source == source]
+            for source in ("davis2016_train_288p", "rendered")
+        }
+        self._observer = Observer(options.trunk)
+        self._seed = options.seed
+
+    def draw(self, number: int, length: int) -> Windows:
+        """One window of so many frames that are looked at.
+
+        Raises:
+            ValueError: Hardly any window shows an object.
+        """
+        random = np.random.default_rng((self._seed, number))
+        for _ in range(_TRIES):
+            clip = self._clip(random, length)
+            counts = [np.bincount(clip.labels[k].ravel(), minlength=256)[:IGNORE] for k in (0, 1)]
+            ids = [i for i in range(1, IGNORE) if counts[0][i] >= _LEAST and counts[1][i] >= _LEAST]
+            if ids:
+                chosen = sorted(random.permutation(ids)[:_MOST_OBJECTS].tolist())
+                return self._observer.observe(clip, chosen, random)
+        raise ValueError(f"expected a window with an object of {_LEAST} pixels, found none in {_TRIES} tries")
+
+    def _clip(self, random: np.random.Generator, length: int) -> Clip:
+        kind = random.random()
+        apart = 0 if random.random() < FROM_SEED else int(random.integers(1, _MOST_APART))
+        step = int(random.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
+        times = np.array([0, *(apart + step * np.arange(length + 1))])
+        source = "rendered" if kind < LAYERED + RENDERED and self._videos["rendered"] else "davis2016_train_288p"
+        videos = self._videos[source]
+        if kind < LAYERED or not videos:
+            return self._scenes.draw(random, times.astype(float).tolist())
+        return self._of_video(videos[random.integers(len(videos))], times, random)
+
+    def _of_video(self, video: Video, times: np.ndarray, random: np.random.Generator) -> Clip:
+        """Frames of a clip, forwards or backwards, zoomed and mirrored at random, at times with layers over it."""
+        span = len(video.images) - 1
+        if times[-1] > span:  # as much of the way as there is
+            room = max(0, span - int(times[-1] - times[1]))
+            times = np.array([0, *(min(int(times[1]), room) + times[1:] - times[1])])
+        times = np.minimum(times, span)
+        chosen = int(random.integers(span - times[-1] + 1)) + times
+        if random.random() < 0.3:
+            chosen = span - chosen
+        images, labels = video.images[chosen], video.labels[chosen]
+        if random.random() < 0.5:
+            images, labels = images[:, :, ::-1], labels[:, :, ::-1]
+        if random.random() < 0.5:
+            images, labels = _zoomed(images, labels, random)
+        clip = Clip(images=np.ascontiguousarray(images), labels=np.ascontiguousarray(labels))
+        return self._scenes.draw_over(clip, random, times.astype(float).tolist()) if random.random() < 0.4 else clip
+
+
+def _zoomed(images: UInt8Array, labels: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+    """A part of all frames that holds a pixel of an object of the first one, enlarged."""
+    factor = random.uniform(1.0, 1.8)
+    height, width = labels.shape[1:]
+    rows, columns = round(height / factor), round(width / factor)
+    places = np.argwhere((labels[0] > 0) & (labels[0] < IGNORE))
+    place = places[random.integers(len(places))] if len(places) else np.array([height / 2, width / 2])
+    top = int(np.clip(place[0] - random.uniform(0.3, 0.7) * rows, 0, height - rows))
+    left = int(np.clip(place[1] - random.uniform(0.3, 0.7) * columns, 0, width - columns))
+    part = slice(top, top + rows), slice(left, left + columns)
+    grown = [cv2.resize(image[part], (width, height)) for image in images]
+    marked = [cv2.resize(label[part], (width, height), interpolation=cv2.INTER_NEAREST) for label in labels]
+    return np.stack(grown), np.stack(marked)
+
+
+class Observer:
+    """Computes what trunk and flow say of frames; with ONNX Runtime, on one core four times as fast, where it is there.
+
+    Args:
+        trunk: Weights of the trunk: shipped, or a file; its graph (``maskrnn export``) lies beside it, if there is one.
+    """
+
+    def __init__(self, trunk: str) -> None:
+        found = load_trunk(trunk)
+        assert isinstance(found, TrainedTrunk)  # imagenet's has no columns
+        self._start = found.start
+        self._trunk = on_one_core(found, trunk_file(trunk))
+        self._flow: FlowEstimator = build_flow(FlowConfig(), torch.device("cpu"))
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns, stride 8 and stride 16 of images uint8 (N, 3, h, w), float16."""
+        parts = []
+        for image in images:
+            maps = [map_[None].float() for map_ in self._trunk.features(image).maps]
+            columns = functional.relu(self._start.head.hidden(maps))
+            parts.append([map_[0].half() for map_ in (columns, *maps[1:])])
+        columns, stride8, stride16 = (torch.stack(part) for part in zip(*parts, strict=True))
+        return columns, stride8, stride16
+
+    def flow(self, current: Tensor, previous: Tensor) -> Tensor:
+        """Backward flow between two images uint8 (3, h, w) at the cells of stride 4, float32 (2, h4, w4), pixels."""
+        return functional.avg_pool2d(self._flow(current, previous), STRIDE)
+
+    def observe(self, clip: Clip, ids: Sequence[int], random: np.random.Generator) -> Windows:
+        """Everything about a window."""
+        images = torch.from_numpy(clip.images).permute(0, 3, 1, 2).contiguous()
+        is_same = bool((images[0] == images[1]).all())  # the window begins on the seed's frame
+        found = self.features(images[1:] if is_same else images)
+        columns, stride8, stride16 = (torch.cat([map_[:1], map_]) if is_same else map_ for map_ in found)
+        zero = torch.zeros(2, *columns.shape[-2:])
+        flows = [zero, zero, *(self.flow(images[k], images[k - 1]) for k in range(2, len(images)))]
+        # what an area of unknown owner hides is not followed
+        masks = [clip.labels[1] == i for i in ids]
+        first = [perturb_mask(mask, random, [m for m in masks if m is not mask]) for mask in masks]
+        return Windows(
+            images=images[None],
+            columns=columns[None],
+            stride8=stride8[None],
+            stride16=stride16[None],
+            flow=torch.stack(flows)[None].half(),
+            labels=torch.from_numpy(clip.labels)[None],
+            which=torch.zeros(len(ids), dtype=torch.int64),
+            ids=torch.tensor(list(ids)),
+            first=torch.from_numpy(np.stack(first).astype(np.uint8)),
+        )
+
+
+class _Steps(Dataset[Windows]):
+    """The windows of a step, by its number."""
+
+    def __init__(self, options: WindowOptions, batch: int, steps: int, lengths: tuple[tuple[float, int], ...]) -> None:
+        self._options, self._batch, self._steps, self._lengths = options, batch, steps, lengths
+        self._draws: Draws | None = None
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __getitem__(self, step: int) -> Windows:
+        if self._draws is None:
+            torch.set_num_threads(1)
+            cv2.setNumThreads(1)
+            self._draws = Draws(self._options)
+        length = next(length for until, length in self._lengths if step < until * self._steps)
+        return join([self._draws.draw(step * self._batch + k, length) for k in range(self._batch)])
+
+
+def batches(
+    options: WindowOptions,
+    batch: int,
+    begin: int,
+    steps: int,
+    lengths: tuple[tuple[float, int], ...],
+    processes: int = 1,
+) -> Iterator[Windows]:
+    """The windows of each step from ``begin`` on, drawn ahead in other processes.
+
+    Args:
+        options: What from.
+        batch: Windows in a step.
+        begin: First step.
+        steps: Steps in all.
+        lengths: Until which share of the steps windows are how long.
+        processes: That draw.
+    """
+    loader = DataLoader(
+        _Steps(options, batch, steps, lengths),
+        batch_size=None,
+        sampler=range(begin, steps),
+        num_workers=processes,
+        prefetch_factor=3 if processes else None,
+    )
+    return iter(loader)
