@@ -7,16 +7,14 @@ import dataclasses
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 import world
 from safetensors.torch import load_file
-from test_training_data import write_stills
+from training_bench import HELD_OUT, write_data
 
 from maskrnn_ros.config import TrunkConfig, with_values
-from maskrnn_ros.files import write_labels
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
@@ -27,30 +25,10 @@ from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, tr
 from maskrnn_ros.types import Box, Frame, Seed
 
 
-def davis(root: Path) -> Path:
-    """Two clips of three frames, whose first object is large enough to be followed."""
-    for name in ("a", "b"):
-        for kind in ("JPEGImages", "Annotations"):
-            (root / kind / name).mkdir(parents=True)
-        for number in range(3):
-            picture = cv2.cvtColor(world.image(number), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(root / "JPEGImages" / name / f"{number:05d}.png"), picture)
-            truth = world.labels(number)
-            write_labels(root / "Annotations" / name / f"{number:05d}.png", truth * (truth == 1))
-    return root
-
-
 @pytest.fixture
 def options(tmp_path: Path) -> TrunkOptions:
-    write_stills(tmp_path / "stills")
     return TrunkOptions(
-        davis=davis(tmp_path / "davis"),
-        out=tmp_path / "out",
-        stills=(tmp_path / "stills",),
-        held_out=("b",),
-        steps=2,
-        batch=2,
-        validate_every=1,
+        data=write_data(tmp_path / "data"), out=tmp_path / "out", steps=2, batch=2, validate_every=1
     )
 
 
@@ -111,12 +89,25 @@ def test_the_gradient_goes_through_the_fit_into_the_trunk_and_the_start() -> Non
     trunk.net.load_state_dict(load_lite0().state_dict())
     learner = Learner(trunk)
     images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
-    shares = torch.zeros(2, 16, 16)
-    shares[:, 4:9, 5:12] = 1
-    loss_of(learner, images, shares)["head"].backward()
+    planes = torch.zeros(2, 3, 16, 16)
+    planes[:, 0, 4:9, 5:12] = 1
+    loss_of(learner, images, planes)["head"].backward()
     for value in (trunk.net.stem.weight, trunk.start.head.bias, trunk.start.ridge, trunk.start.scale):
         assert value.grad is not None and value.grad.abs().sum() > 0
     assert learner.sharpness.grad is None, "that is the matching's"
+
+
+def test_what_nobody_knows_weighs_nothing_and_costs_nothing() -> None:
+    learner = Learner(TrainedTrunk(channels=8))
+    images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    planes = torch.zeros(2, 3, 16, 16)
+    planes[:, 0, 4:9, 5:12] = 1
+    planes[:, 2, 12:] = 1
+    before = loss_of(learner, images, planes)["head"]
+    planes[:, 0, 12:] = 1  # whatever stands there
+    assert torch.allclose(loss_of(learner, images, planes)["head"], before, atol=1e-5)
+    planes[:, 2] = 0
+    assert not torch.allclose(loss_of(learner, images, planes)["head"], before, atol=1e-2)
 
 
 def test_pairs_show_the_object_on_both_frames_and_depend_on_their_number_alone(options: TrunkOptions) -> None:
@@ -125,7 +116,7 @@ def test_pairs_show_the_object_on_both_frames_and_depend_on_their_number_alone(o
     for number in (5, 2):
         assert all(np.array_equal(one, other) for one, other in zip(drawn[number], others.draw(number), strict=True))
     assert all(image.shape == (2, *stage.CROP, 3) and image.dtype == np.uint8 for image, _ in drawn)
-    assert min(mask.sum(axis=(1, 2)).min() for _, mask in drawn) >= 150
+    assert min(planes[..., 0].sum(axis=(1, 2)).min() for _, planes in drawn) >= 150
     whole = pairs.step(1, 4, 0, 1)
     parts = [pairs.step(1, 4, rank, 2) for rank in (0, 1)]
     assert torch.equal(whole[0][[0, 2, 4, 6]], parts[0][0]) and torch.equal(whole[0][[1, 3, 5, 7]], parts[1][0])
@@ -152,7 +143,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
     begun = load_lite0().state_dict()
     assert not torch.equal(whole["net.stem.weight"], begun["stem.weight"]), "and the trunk has learned"
     rows = (options.out / "log.csv").read_text().splitlines()
-    assert rows[0] == "step,seconds,loss,head,matching,j,b" and len(rows) == 3
+    assert rows[0] == f"step,seconds,loss,head,matching,j,{HELD_OUT}" and len(rows) == 3
 
 
 def _process(rank: int, options: TrunkOptions) -> None:
@@ -170,8 +161,10 @@ def test_two_processes_train_as_one_does(options: TrunkOptions) -> None:
 
 
 def test_what_cannot_be_trained_on_is_refused(options: TrunkOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="expected a clip that is not held out, found none"):
-        train_trunk(dataclasses.replace(options, held_out=("a", "b")))
+    with pytest.raises(ValueError, match="expected stills in ecssd, pennfudan or objects/stills, found none"):
+        train_trunk(dataclasses.replace(options, data=options.out))
+    with pytest.raises(ValueError, match="terms must be research or permissive, got 'any'"):
+        train_trunk(dataclasses.replace(options, terms="any"))
     with pytest.raises(ValueError, match="steps, batch and validate_every must be >= 1, got 0, 2, 1"):
         dataclasses.replace(options, steps=0)
     with pytest.raises(ValueError, match=r"rate must be in 0\.\.1, got 2"):
