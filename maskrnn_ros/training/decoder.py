@@ -28,7 +28,7 @@ from maskrnn_ros.training.windows import SIZE, Observer, WindowOptions, Windows,
 
 WEIGHTS = "step.safetensors"
 
-LENGTHS = ((0.5, 3), (1.0, 7))
+LENGTHS = ((0.6, 3), (1.0, 6))
 """Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
 
 

@@ -30,7 +30,7 @@ from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.training import losses
-from maskrnn_ros.training.layers import Scenes
+from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_material, read_videos
 from maskrnn_ros.training.split import read_split
@@ -38,8 +38,10 @@ from maskrnn_ros.training.split import read_split
 CROP = (208, 336)
 """(h, w) of the part of both frames that a step sees, pixels."""
 
-_SHARES = {"clip": 0.3, "layers": 0.7}
-"""How often a pair is two frames of a clip, or of a scene made of layers."""
+CLIPS, CONTINUOUS, OVERLAID = 0.6, 0.8, 0.4
+"""How often a pair is of a clip and not of a scene made of layers; of a continuous clip and not of a set of views or of
+sparse frames; with things pasted over it. With fewer pairs of clips (0.3, and 0.35 of them continuous) J of the held
+out clips of DAVIS was 0.676 after 520 steps, against 0.73 after 1,000 of a mix of two thirds of them."""
 
 SIZE = (256, 448)
 """(h, w) of the frames that parts are cut out of, pixels."""
@@ -163,7 +165,7 @@ class Pairs:
         """
         random = np.random.default_rng((self._seed, number))
         for _ in range(_TRIES):
-            is_clip = bool(self._clips) and random.random() < _SHARES["clip"]
+            is_clip = bool(self._clips) and random.random() < CLIPS
             images, labels = self._two(random) if is_clip else self._layered(random)
             ids = [i for i in np.unique(labels) if 0 < i < IGNORE and (labels == i).sum((1, 2)).min() >= _LEAST]
             if not ids:
@@ -176,10 +178,15 @@ class Pairs:
         raise ValueError(f"expected an object of {_LEAST} pixels on two frames, found none in {_TRIES} tries")
 
     def _two(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        clip = self._clips[random.integers(len(self._clips))]
+        wanted = random.random() < CONTINUOUS
+        clips = [clip for clip in self._clips if clip.is_continuous is wanted] or self._clips
+        clip = clips[random.integers(len(clips))]
         first = int(random.integers(len(clip.images)))
         last = int(np.clip(first + random.integers(-_MOST_APART, _MOST_APART + 1), 0, len(clip.images) - 1))
-        return clip.images[[first, last]], clip.labels[[first, last]]
+        found = Clip(images=clip.images[[first, last]], labels=clip.labels[[first, last]])
+        if random.random() < OVERLAID:
+            found = self._scenes.draw_over(found, random, [0.0, abs(last - first)])
+        return found.images, found.labels
 
     def _layered(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         clip = self._scenes.draw(random, [0.0, random.uniform(1, _MOST_APART)])
