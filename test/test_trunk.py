@@ -27,9 +27,7 @@ from maskrnn_ros.types import Box, Frame, Seed
 
 @pytest.fixture
 def options(tmp_path: Path) -> TrunkOptions:
-    return TrunkOptions(
-        data=write_data(tmp_path / "data"), out=tmp_path / "out", steps=2, batch=2, validate_every=1
-    )
+    return TrunkOptions(data=write_data(tmp_path / "data"), out=tmp_path / "out", steps=2, batch=2, validate_every=1)
 
 
 def test_a_head_is_fitted_by_ridge_regression_with_both_classes_alike() -> None:

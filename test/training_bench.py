@@ -17,7 +17,7 @@ TRAINED, HELD_OUT = "bear", "dog-agility"
 
 
 def write_data(root: Path, frames: int = 5, size: int = 1) -> Path:
-    """Two clips, six stills of a bright disk, three of two objects with an unknown rim, a cut-out; returns the folder."""
+    """Two clips, six stills of a disk, three of two objects with an unknown rim, a cut-out; returns the folder."""
     for name in (TRAINED, HELD_OUT):
         for number in range(frames):
             picture = cv2.cvtColor(enlarged(world.image(number), size), cv2.COLOR_RGB2BGR)

@@ -36,9 +36,9 @@ from maskrnn_ros.model.graphs import (
 )
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
-from maskrnn_ros.model.step import Output, Seen, StepNet
+from maskrnn_ros.model.step import Encoder, Output, Seen, StepNet
 from maskrnn_ros.model.trunk import Trunk, net_of
-from maskrnn_ros.model.weights import load_network, load_trunk, network_file, trunk_file
+from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, network_file, trunk_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -73,6 +73,24 @@ class Network(Protocol):
         ...
 
 
+class Step(Protocol):
+    """What a tracker needs of the decoder; ``StepNet`` says what each does."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """What the target model is asked for."""
+        ...
+
+    @property
+    def ridge(self) -> Tensor:
+        """Log of the ridge of the target model."""
+        ...
+
+    def look(self, seen: Seen, coefficients: Tensor) -> Output:
+        """Look at K objects."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Models:
     """The networks of a tracker.
@@ -80,7 +98,8 @@ class Models:
     Args:
         engine: What runs them: torch or onnxruntime.
         trunk: None where nothing needs features.
-        network: None where it is off.
+        network: The two-stream network; None where it is off, or where the weights are those of a decoder.
+        step: The decoder; None likewise.
         threads: How many instances may be worked on at a time, each on one core.
         precision: float32, float16 or int8.
     """
@@ -90,6 +109,7 @@ class Models:
     network: Network | None
     threads: int = 1
     precision: str = "float32"
+    step: Step | None = None
 
 
 def load_models(config: Config, device: torch.device) -> Models:
@@ -102,19 +122,24 @@ def load_models(config: Config, device: torch.device) -> Models:
         RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
             not know the precision or ``compile``.
     """
-    network = load_network(network_file(config.network.weights), device) if config.network.enabled else None
-    needs_features = config.matching.enabled or config.adaptation.mode != "off" or network is not None
+    weights = network_file(config.network.weights)
+    has_step = config.network.enabled and is_step(weights)
+    step = load_step(weights, device) if has_step else None
+    network = load_network(weights, device) if config.network.enabled and not has_step else None
+    needs_features = config.matching.enabled or config.adaptation.mode != "off" or config.network.enabled
     if not needs_features:
         return Models("torch", None, None)
     trunk = load_trunk(config.trunk.weights, device)
+    if step is not None and trunk.start is None:
+        raise RuntimeError(f"network.weights {weights} needs a trained trunk, got trunk.weights imagenet")
     if _wants_torch(config, device):
-        return _in_torch(config, trunk, network)
+        return _in_torch(config, trunk, network, step)
     try:
-        return _in_onnxruntime(config, device, trunk, network)
+        return _in_onnxruntime(config, device, trunk, network, step)
     except (ImportError, RuntimeError) as error:
         if config.engine == "auto" and config.precision != "int8":
             _LOG.warning("engine torch: %s", error)
-            return _in_torch(config, trunk, network)
+            return _in_torch(config, trunk, network, step)
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
 
@@ -133,16 +158,19 @@ def _wants_torch(config: Config, device: torch.device) -> bool:
     return wants or (config.engine == "auto" and config.precision != "int8" and device.type != "cpu")
 
 
-def _in_torch(config: Config, trunk: Trunk, network: FastNet | None) -> Models:
+def _in_torch(config: Config, trunk: Trunk, network: FastNet | None, step: StepNet | None) -> Models:
     for module in (net_of(trunk), network):
         if module is not None and config.precision == "float16":
             module.half().to(memory_format=torch.channels_last)
         if module is not None:
             module.compile_with(config.compile)
-    return Models("torch", trunk, network, precision="float16" if config.precision == "float16" else "float32")
+    precision = "float16" if config.precision == "float16" else "float32"
+    return Models("torch", trunk, network, precision=precision, step=step)
 
 
-def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network: FastNet | None) -> Models:
+def _in_onnxruntime(
+    config: Config, device: torch.device, trunk: Trunk, network: FastNet | None, step: StepNet | None
+) -> Models:
     """In int8 where that is asked for, or else is to be had on a CPU."""
     threads = config.threads or len(cores())
     runtime = _Runtime(device, threads)
@@ -151,7 +179,9 @@ def _in_onnxruntime(config: Config, device: torch.device, trunk: Trunk, network:
     def models(precision: str) -> Models:
         fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
         fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
-        return Models("onnxruntime", fast_trunk, fast_network, threads if device.type == "cpu" else 1, precision)
+        fast_step = step and OnnxStep(step, runtime, network_file(config.network.weights), precision)
+        shared_out = threads if device.type == "cpu" and step is None else 1  # the decoder takes all objects at once
+        return Models("onnxruntime", fast_trunk, fast_network, shared_out, precision, fast_step)
 
     if config.precision != "auto":
         return models(config.precision)

@@ -103,9 +103,7 @@ class HeadStart(nn.Module):
         hidden = functional.relu(self.head.hidden(maps)).flatten(2)
         return torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
 
-    def sums(
-        self, columns: Tensor, shares: Tensor, others: Tensor | None = None, known: Tensor | None = None
-    ) -> Sums:
+    def sums(self, columns: Tensor, shares: Tensor, others: Tensor | None = None, known: Tensor | None = None) -> Sums:
         """What the regression to -1 and 1 needs of N frames, instance and background with the same weight.
 
         Args:
@@ -114,14 +112,17 @@ class HeadStart(nn.Module):
             others: Shares of other instances, likewise; where there are some, they count half of the background.
             known: Weight of each cell, likewise; None: 1.
         """
-        parts = [(shares, 0.5), (1 - shares, 0.5)]
+        half = torch.full_like(shares[:, :1], 0.5)
+        parts = [(shares, half), (1 - shares, half)]
         if others is not None:
             near = others * (1 - shares)
             there = (near.amax(dim=1, keepdim=True) > 0).float()
-            parts[1:] = [(1 - shares - near, 0.5 - 0.25 * there), (near, 0.25 * there)]
+            parts[1:] = [(1 - shares - near, half - 0.25 * there), (near, 0.25 * there)]
         if known is not None:
-            parts = [(part * known, half) for part, half in parts]
-        weight = torch.stack([part / part.sum(dim=1, keepdim=True).clamp(min=1) * half for part, half in parts]).sum(0)
+            parts = [(part * known, share) for part, share in parts]
+        weight = torch.stack([part / part.sum(dim=1, keepdim=True).clamp(min=1) * share for part, share in parts]).sum(
+            0
+        )
         weighed = columns * weight[:, None]
         return Sums(weighed @ columns.mT, (weighed @ (2 * shares - 1)[..., None])[..., 0])
 

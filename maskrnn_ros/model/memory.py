@@ -9,12 +9,28 @@ of the recent frames, which fade; the seed keeps its share for ever, so that not
 from __future__ import annotations
 
 import dataclasses
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from maskrnn_ros.model.network import crop
-from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, StepNet, crops_around
+from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, Encoder, crops_around
+
+
+class Net(Protocol):
+    """What the memory needs of a ``StepNet``, whatever runs its decoder."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Says what the target channels are asked for."""
+        ...
+
+    @property
+    def ridge(self) -> Tensor:
+        """Log of the ridge over the mean square of the columns."""
+        ...
+
 
 SEED_SHARE = 0.3
 """Weight that the seed keeps beside the recent frames."""
@@ -60,7 +76,7 @@ class Memory:
         return Memory(self.seed[which], self.recent[which])
 
 
-def sums_of(net: StepNet, columns: Tensor, share: Tensor, others: Tensor, known: Tensor | None = None) -> Sums:
+def sums_of(net: Net, columns: Tensor, share: Tensor, others: Tensor, known: Tensor | None = None) -> Sums:
     """Sums of K crops; object and background count the same, and of the background the other objects half.
 
     Args:
@@ -81,7 +97,7 @@ def sums_of(net: StepNet, columns: Tensor, share: Tensor, others: Tensor, known:
 
 
 def seed_memory(
-    net: StepNet, columns: Tensor, which: Tensor, boxes: Tensor, share: Tensor, others: Tensor, known: Tensor
+    net: Net, columns: Tensor, which: Tensor, boxes: Tensor, share: Tensor, others: Tensor, known: Tensor
 ) -> Memory:
     """From the frames that K objects were marked on.
 
@@ -113,7 +129,7 @@ def remember(memory: Memory, sums: Sums, rate: Tensor) -> Memory:
     return Memory(memory.seed, memory.recent.blend(sums, rate))
 
 
-def coefficients(net: StepNet, memory: Memory) -> Tensor:
+def coefficients(net: Net, memory: Memory) -> Tensor:
     """Coefficients of K target models, float32, (K, COLUMNS + 1, TARGET)."""
     sums = memory.recent.blend(memory.seed, SEED_SHARE)
     size = sums.square.diagonal(dim1=1, dim2=2).mean(dim=1)
@@ -123,7 +139,7 @@ def coefficients(net: StepNet, memory: Memory) -> Tensor:
 
 
 def _summed(columns: Tensor, weight: Tensor, asked: Tensor) -> Sums:
-    """columns (K, COLUMNS, m), weight (K, m), asked (K, TARGET, m)."""
+    """Columns (K, COLUMNS, m), weight (K, m), asked (K, TARGET, m)."""
     full = torch.cat([columns, torch.ones_like(columns[:, :1])], dim=1)
     weighed = full * weight[:, None]
     return Sums(weighed @ full.mT, weighed @ asked.mT)

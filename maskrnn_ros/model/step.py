@@ -186,12 +186,13 @@ class Decoder(nn.Module):
         self.edge = _conv(12 + 3, 12)
         self.sharp = _conv(12, 1)
         # localization
+        located = nn.Linear(_LOCAL, 5)
         self.localize = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(_DEEP * 16, _LOCAL), nn.ReLU(), nn.Linear(_LOCAL, 5)
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(_DEEP * 16, _LOCAL), nn.ReLU(), located
         )
-        for last in (self.coarse, self.sharp, self.localize[-1]):
+        for last in (self.coarse, self.sharp, located):
             nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.told = nn.Parameter(torch.tensor([2.0, 1.0]))
 
     def forward(self, seen: Seen, target: Tensor) -> Output:
@@ -366,7 +367,9 @@ def _within(share: Tensor) -> Tensor:
         spread = ((profile * (steps - mean).square()).sum(dim=1, keepdim=True) / mass).clamp(min=1e-4).sqrt()
         offset = ((steps - mean) / (2 * spread)).clamp(-2, 2)
         planes.append(
-            offset[:, None, None, :].expand(-1, 1, count, -1) if axis == 3 else offset[:, None, :, None].expand(-1, 1, -1, count)
+            offset[:, None, None, :].expand(-1, 1, count, -1)
+            if axis == 3
+            else offset[:, None, :, None].expand(-1, 1, -1, count)
         )
     return torch.cat(planes, dim=1)
 

@@ -82,6 +82,15 @@ def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu")
     return network.to(device).eval().requires_grad_(False)
 
 
+def is_step(path: Path | str) -> bool:
+    """Whether a file holds a decoder (``step.StepNet``) and no two-stream network; False where it cannot be read."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return any(name.startswith("decoder.") for name in file.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return False
+
+
 def load_step(path: Path | str, device: torch.device | str = "cpu") -> StepNet:
     """The decoder and what belongs to it with its weights, frozen.
 

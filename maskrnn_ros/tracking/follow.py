@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.model.engine import Step
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.memory import RATE, Memory, Sums, coefficients, remember, seed_memory, sums_of
 from maskrnn_ros.model.network import apply_deltas, crop, paste, scale_boxes, scaled
@@ -31,7 +32,6 @@ from maskrnn_ros.model.step import (
     Output,
     Seen,
     Shared,
-    StepNet,
     crops_around,
     place,
     see,
@@ -91,7 +91,7 @@ class Following:
         start: First layer of the heads: the columns come from it.
     """
 
-    def __init__(self, net: StepNet, start: HeadStart) -> None:
+    def __init__(self, net: Step, start: HeadStart) -> None:
         self._net = net
         self._start = start
 
@@ -336,7 +336,9 @@ def _gates(deltas: Tensor, boxes: Tensor, crops: Tensor, config: Config) -> Tens
     corners = scale_boxes(apply_deltas(boxes, deltas), config.gate.enlarge)
     if config.gate.spans_prior:
         grown = scale_boxes(boxes, config.gate.enlarge)
-        corners = torch.cat([torch.minimum(corners[:, :2], grown[:, :2]), torch.maximum(corners[:, 2:], grown[:, 2:])], 1)
+        corners = torch.cat(
+            [torch.minimum(corners[:, :2], grown[:, :2]), torch.maximum(corners[:, 2:], grown[:, 2:])], 1
+        )
     steps = (torch.arange(FINE, device=crops.device) + 0.5) / FINE
     x, y = (crops[:, k, None] + steps * (crops[:, k + 2] - crops[:, k])[:, None] for k in (0, 1))
     across = (x >= corners[:, 0:1]) & (x < corners[:, 2:3])

@@ -79,6 +79,11 @@ def _state(state: InstanceState, size: tuple[int, int], seeds: _Seeds) -> Instan
     hidden = state.hidden
     if hidden is not None:
         hidden = Hidden(hidden.state, hidden.boxes * hidden.boxes.new_tensor([across, down, across, down]))
+    known = state.known
+    if known is not None:  # the target model stays: features hardly change with the size
+        carried = known.carried
+        boxes = carried.boxes * carried.boxes.new_tensor([across, down, across, down])
+        known = dataclasses.replace(known, carried=dataclasses.replace(carried, boxes=boxes))
     return dataclasses.replace(
         state,
         patch=patch,
@@ -87,6 +92,7 @@ def _state(state: InstanceState, size: tuple[int, int], seeds: _Seeds) -> Instan
         seeds=tuple(seeds.view(seed) for seed in state.seeds),
         recent=(),
         hidden=hidden,
+        known=known,
     )
 
 

@@ -399,7 +399,7 @@ class Tracker:
         self, instance_id: int, share: Tensor, others: Tensor | None, frame: PreparedFrame
     ) -> tuple[SeedView, ...]:
         """The earlier seeds of the instance and this one."""
-        if self._trunk is None:
+        if self._trunk is None or self._following is not None:
             return ()
         known = self._states.get(instance_id)
         earlier = [seed for seed in known.seeds if seed.stamp_ns < frame.stamp_ns] if known else []
@@ -470,7 +470,19 @@ def build_tracker(config: Config) -> Tracker:
     _share_out_threads(config, models)
     make_flow = partial(build_flow, device=device)
     flow = make_flow(config.flow)
-    return Tracker(config, flow, device, models.trunk, models.network, threads=models.threads, make_flow=make_flow)
+    following = None
+    if models.step is not None and models.trunk is not None and models.trunk.start is not None:
+        following = Following(models.step, models.trunk.start)
+    return Tracker(
+        config,
+        flow,
+        device,
+        models.trunk,
+        models.network,
+        threads=models.threads,
+        make_flow=make_flow,
+        following=following,
+    )
 
 
 def _share_out_threads(config: Config, models: Models) -> None:

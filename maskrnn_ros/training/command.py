@@ -97,8 +97,12 @@ def _decoder(args: argparse.Namespace) -> int:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the sets, see docs/training.md")
-    parser.add_argument("--terms", choices=("research", "permissive"), default="research", help="which of them may be used")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder of the sets, see docs/training.md"
+    )
+    parser.add_argument(
+        "--terms", choices=("research", "permissive"), default="research", help="which of them may be used"
+    )
 
 
 def _add_flow(actions: Any) -> None:

@@ -73,7 +73,7 @@ class _Motion:
         swing = np.sin(2 * math.pi * time / self._period + self._phase)
         return np.asarray(self._size * swing)
 
-    def about(self, centre: Sequence[float], time: float) -> npt.NDArray[np.float64]:
+    def about(self, centre: Sequence[float] | npt.NDArray[np.float64], time: float) -> npt.NDArray[np.float64]:
         """The affine change at an instant about a centre, (3, 3)."""
         dx, dy, turn, growth, _ = self.at(time)
         change = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), float(turn), math.exp(growth))
@@ -415,7 +415,7 @@ def _limb(size: tuple[int, int], texture: UInt8Array, random: np.random.Generato
     depth = cv2.distanceTransform((canvas > 127).astype(np.uint8), cv2.DIST_L2, 3) / max(1, thick / 2)
     shade = 0.55 + 0.45 * np.clip(depth, 0, 1)
     image = (look * mix + (colour * random.uniform(0.5, 1.05)) * (1 - mix)) * shade[..., None]
-    return _Sprite(np.clip(image, 0, 255).astype(np.uint8), canvas.astype(np.float32) / 255)
+    return _Sprite(np.clip(image, 0, 255).astype(np.uint8), np.asarray(canvas / 255, np.float32))
 
 
 def _emptied(image: UInt8Array, mask: npt.NDArray[np.bool_]) -> UInt8Array:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-
 SURE = 15.0
 """Log-odds that cost nothing where they are right."""
 
@@ -93,7 +92,7 @@ def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, whic
         Mean over the frames; cells count by whether they are near an object, so that empty frames are not all.
     """
     total = log_odds.new_zeros(())
-    frames = which.unique()
+    frames = sorted(set(which.tolist()))
     for frame in frames:
         own = which == frame
         odds, truth = log_odds[own], shares[own]

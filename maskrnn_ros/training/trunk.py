@@ -195,7 +195,7 @@ class Pairs:
     def _view(
         self, image: np.ndarray, planes: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A part of the frame with the object; changed in half of them, so that there are more than there are frames."""
+        """A part of the frame with the object; half of them are changed, so that there are more than frames."""
         if random.random() < 0.5:
             image, planes = augment(image, planes, self._config, random)
         if random.random() < 0.4:

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
-from maskrnn_ros.model.step import STRIDE
 from maskrnn_ros.model.engine import on_one_core
+from maskrnn_ros.model.step import STRIDE
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.training.layers import Clip, Scenes
