@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Through the frames of a window with the decoder: what the tracker does, for many objects at once and with gradients."""
+"""Through the frames of a window with the decoder: what the tracker does, for many objects, with gradients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TRUSTED = 0.8, 0.6, 1.6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dropout:
-    """Chances that a part is off for an object's whole window, so that presets are settings that the network has seen."""
+    """Chances that a part is off for an object in a whole window: presets are settings that the network has seen."""
 
     prior: float = 0.06
     target: float = 0.1

@@ -24,7 +24,7 @@ SPLIT = Path(__file__).with_name("split.json")
 
 _SIDE = 16
 _NEAR = 24
-"""Bits of 256 by which pictures of one scene differ at most: looked at, up to about 20 they are, from 30 on hardly any."""
+"""Bits of 256 by which pictures of one scene differ at most; looked at: up to about 20 they are, from 30 on hardly."""
 
 Hash = npt.NDArray[np.uint8]
 
