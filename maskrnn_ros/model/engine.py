@@ -7,6 +7,7 @@ can; else, and on a GPU, torch. An instance's own head, which is trained while t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import platform
