@@ -17,6 +17,8 @@ from typing import Any
 from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.command import add_benchmark
 from maskrnn_ros.config import Config
+from maskrnn_ros.disk import write_text
+from maskrnn_ros.expected import expected_errors, in_one_line
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.seed_ui.command import add_seed_ui
 from maskrnn_ros.training.command import add_train
@@ -32,8 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
-        print(f"maskrnn {args.command}: {error}", file=sys.stderr)
+    except Exception as error:
+        if not isinstance(error, expected_errors()):
+            raise
+        print(f"maskrnn {args.command}: {in_one_line(error)}", file=sys.stderr)
         return 2
 
 
@@ -63,7 +67,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _say(report: Any, file: Path | None) -> None:
     if file is not None:
-        file.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+        write_text(file, json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
 
 
 def _config(path: Path | None) -> Config:
@@ -270,8 +274,10 @@ def _seed(args: argparse.Namespace) -> int:
 
     try:
         return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic)
-    except (ValueError, OSError) as error:  # 2 is the timeout: what is no seed counts as rejected
-        print(f"maskrnn seed: {error}", file=sys.stderr)
+    except Exception as error:  # 2 is the timeout: what is no seed counts as rejected
+        if not isinstance(error, expected_errors()):
+            raise
+        print(f"maskrnn seed: {in_one_line(error)}", file=sys.stderr)
         return 1
 
 

@@ -37,6 +37,18 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "thing of another kind")
 
 
+def check_plain_name(name: str, what: str) -> None:
+    """Refuse a name that would lead out of the folder in which it is looked for, or written.
+
+    >>> check_plain_name("bmx-trees", "sequence")
+
+    Raises:
+        ValueError: It is empty, has a slash, or is a dot or two.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"expected the plain name of a {what}, got {name!r}")
+
+
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A path beside ``path`` to write to; at the end it takes its place, unless something was raised.
@@ -47,6 +59,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
         OSError: The file cannot be made.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # e.g. /dev/stdout: there is nothing to be replaced
+        yield path
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     made = Path(name)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from maskrnn_ros.disk import check_plain_name
 from maskrnn_ros.types import LabelArray, UInt8Array
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -169,6 +170,7 @@ def davis_sequence(root: Path | str, sequence: str, annotations: str = "Annotati
 
 
 def _sequence_folder(root: Path, kind: str, sequence: str) -> Path:
+    check_plain_name(sequence, "sequence")
     candidates = [root / kind / resolution / sequence for resolution in RESOLUTIONS]
     for folder in candidates:
         if sequence and folder.is_dir():

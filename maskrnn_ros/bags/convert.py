@@ -6,19 +6,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-import shutil
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import yaml
 from PIL import Image
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from tqdm import tqdm
 
+from maskrnn_ros.bags.checksums import add_checksums
 from maskrnn_ros.bags.topics import (
     COMPRESSED_SUFFIX,
     COMPRESSED_TYPE,
@@ -27,6 +29,7 @@ from maskrnn_ros.bags.topics import (
     SEED_TOPIC,
     TRUTH_TOPIC,
 )
+from maskrnn_ros.disk import regular_file
 from maskrnn_ros.files import DavisSequence, davis_sequence, read_frame, read_labels
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data
 from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray
@@ -41,6 +44,11 @@ FRAME_ID = "camera"
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 CODECS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 VOID = 255
+
+_BESIDE = ("", "-wal", "-shm", "-journal")
+"""What SQLite leaves beside a file."""
+_MOST_METADATA = 10_000_000
+"""Bytes of a metadata.yaml; a bag that was split very often has a megabyte."""
 
 _INFINITE = QosTime(9223372036, 854775807)  # what `ros2 bag record` writes for "no deadline"
 RELIABLE = Qos(
@@ -234,16 +242,40 @@ class _Channel:
 
 @contextlib.contextmanager
 def _new_bag(out: Path, storage: StoragePlugin, overwrite: bool) -> Iterator[Writer]:
-    """A writer for a bag that is there as a whole afterwards, or not at all."""
+    """A writer for a bag that is there as a whole afterwards, or not at all; one that is replaced stays until then."""
+    if out.exists() and not overwrite:
+        raise ValueError(f"{out} exists; overwrite replaces it")
     if out.exists():
-        if not overwrite:
-            raise ValueError(f"{out} exists; overwrite replaces it")
-        if not (out / "metadata.yaml").is_file():
-            raise ValueError(f"{out} exists and is no bag (no metadata.yaml); it is not replaced")
-        shutil.rmtree(out)
-    try:
-        with Writer(out, version=METADATA_VERSION, storage_plugin=storage) as writer:
+        files_of_bag(out)  # refuses what is none, before the work
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        made = Path(scratch, out.name)
+        with Writer(made, version=METADATA_VERSION, storage_plugin=storage) as writer:
             yield writer
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        for file in made.glob("*.mcap"):
+            add_checksums(file)
+        if out.exists():
+            for file in files_of_bag(out):
+                file.unlink()
+            out.rmdir()
+        made.replace(out)
+
+
+def files_of_bag(bag: Path) -> list[Path]:
+    """The files of a bag, where there is nothing else in its folder: all that may be deleted with it.
+
+    Raises:
+        ValueError: It is no bag, or something else lies there.
+    """
+    try:
+        known = yaml.safe_load(regular_file(bag / "metadata.yaml", _MOST_METADATA).read_bytes())
+        names = {str(name) for name in known["rosbag2_bagfile_information"]["relative_file_paths"]}
+    except (OSError, yaml.YAMLError, TypeError, KeyError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{bag} exists and is no bag (no metadata.yaml of one); it is not replaced") from error
+    names |= {f"{name}{suffix}" for name in names for suffix in _BESIDE}
+    found = sorted(bag.iterdir())
+    strange = [path for path in found if path.name not in {"metadata.yaml", *names} or not path.is_file()]
+    if strange:
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise ValueError(f"{bag} holds {strange[0].name}{more}, which is none of the bag's files; it is not replaced")
+    return found

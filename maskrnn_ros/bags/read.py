@@ -22,6 +22,7 @@ from maskrnn_ros.bags.topics import (
     SEED_TOPIC,
     TRUTH_TOPIC,
 )
+from maskrnn_ros.disk import regular_file
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.types import Frame, LabelArray
 
@@ -223,8 +224,9 @@ class BagReader:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except ReaderError as error:
-            raise ValueError(f"cannot read {self.path}: {' '.join(str(error).split())}") from error
+        except Exception as error:  # a damaged bag makes rosbags, SQLite and the decompressors raise of all kinds
+            kind = "" if isinstance(error, (ReaderError, ValueError)) else f"{type(error).__name__} "
+            raise ValueError(f"cannot read {self.path}: {kind}{' '.join(str(error).split())}") from error
 
 
 def cdr_stamp(data: bytes) -> int:
@@ -246,9 +248,15 @@ def cdr_stamp(data: bytes) -> int:
 def _check_finished(path: Path) -> None:
     if not path.exists():
         raise ValueError(f"expected a bag, found no {path}")
-    if not path.is_dir() or (path / "metadata.yaml").exists():
+    if not path.is_dir():
+        regular_file(path)
         return
-    if any(file.suffix in (".mcap", ".db3") for file in path.iterdir()):
+    files = [file for file in path.iterdir() if file.suffix in (".mcap", ".db3", ".zstd", ".yaml")]
+    for file in files:
+        regular_file(file)
+    if (path / "metadata.yaml").exists():
+        return
+    if any(file.suffix in (".mcap", ".db3") for file in files):
         cure = f"`ros2 bag reindex {path}` writes it"
         raise ValueError(f"{path} was not finished: metadata.yaml is missing; {cure}")
     raise ValueError(f"expected a bag, found no metadata.yaml in {path}")

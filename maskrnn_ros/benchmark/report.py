@@ -17,6 +17,7 @@ from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
 from maskrnn_ros.benchmark.slopes import Line, lines
+from maskrnn_ros.disk import write_text
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -40,7 +41,7 @@ class Report:
         if file is None:
             return
         content = {"machine": machine(), "slopes": lines_of(self.runs), **dataclasses.asdict(self)}
-        file.write_text(json.dumps(content, indent=2) + "\n")
+        write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def lines_of(runs: Sequence[Run]) -> list[dict[str, Any]]:

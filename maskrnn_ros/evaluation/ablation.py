@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, ablation_rows
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import Evaluation, Figure, notes, show, write_csv
@@ -192,7 +193,7 @@ def write_files(out: Path, found: Ablation) -> list[Path]:
     paths = [out / "ablation.csv", out / "report.html"]
     write_csv(paths[0], rows)
     text = "".join(f'<p class="note">{html.escape(line)}</p>' for line in _notes(found))
-    paths[1].write_text(_PAGE.substitute(notes=text, rows=_rows_html(found), objects=_objects_html(found)))
+    write_text(paths[1], _PAGE.substitute(notes=text, rows=_rows_html(found), objects=_objects_html(found)))
     return paths
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from maskrnn_ros.disk import check_plain_name
 from maskrnn_ros.evaluation.metrics import VOID, Convention
 from maskrnn_ros.files import RESOLUTIONS, davis_sequence, frame_paths, read_frame, read_labels
 from maskrnn_ros.types import LabelArray, UInt8Array
@@ -185,6 +186,8 @@ def find_clips(
         raise ValueError(f"reader must be one of {', '.join(READERS)}, got {reader!r}")
     annotations = annotations or ("Annotations" if reader == "davis" else "GroundTruth")
     read = davis_clip if reader == "davis" else segtrack_clip
+    for name in names:
+        check_plain_name(name, "sequence")  # results are written under it
     chosen = list(names) or (split_names(root, split) if split else folder_names(root, annotations))
     twice = sorted({name for name in chosen if chosen.count(name) > 1})
     if twice:

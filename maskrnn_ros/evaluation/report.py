@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
 from maskrnn_ros.evaluation.plots import age_histogram, curves
 from maskrnn_ros.evaluation.readers import Clip
@@ -106,7 +107,7 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip], task: Ta
         clips="\n".join(sections),
         settings=_table(("", ""), [(key, show(value)) for key, value in {**versions, **task.settings()}.items()]),
     )
-    path.write_text(page)
+    write_text(path, page)
 
 
 def _head(result: Evaluation) -> str:

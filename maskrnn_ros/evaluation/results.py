@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.metrics import Convention, statistics
 from maskrnn_ros.evaluation.temporal import UNSTEADY
 
@@ -352,14 +354,13 @@ def show(value: Figure) -> str:
 
 def write_csv(path: Path, rows: Sequence[dict[str, Figure]]) -> None:
     """Write rows that share their keys; what there is not is an empty field."""
-    with path.open("w", newline="") as file:
+    with io.StringIO(newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+        write_text(path, file.getvalue())
 
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON whole or not at all: a file that is there is complete."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(values, indent=2) + "\n")

@@ -44,6 +44,7 @@ def add_export(commands: Any) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.config import from_flat
+    from maskrnn_ros.disk import write_text
     from maskrnn_ros.model.graphs import Exported, export
 
     trunk, network = args.trunk, args.network
@@ -67,7 +68,7 @@ def _export(args: argparse.Namespace) -> int:
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
     if args.json is not None:
         figures = [{**dataclasses.asdict(one), "file": str(one.file)} for one in made]
-        args.json.write_text(json.dumps({"graphs": figures}, indent=2) + "\n")
+        write_text(args.json, json.dumps({"graphs": figures}, indent=2) + "\n")
     return 0
 
 
