@@ -254,7 +254,12 @@ def _bag_play(args: argparse.Namespace) -> int:
         print(f"{count:6d}  {topic}")
     print(f"{report.seconds:.1f} s, messages late by {report.late_ms_p95:.1f} ms (p95)")
     _say(report, args.json)
-    return 130 if report.interrupted else 0
+    refused = (*report.rejected_images, *report.rejected_seeds)
+    if refused:
+        print(f"the tracker refused {len(refused)} messages, the first: {refused[0]}", file=sys.stderr)
+    if report.held_images:
+        print(f"{report.held_images} images gave no masks: time may have jumped before them", file=sys.stderr)
+    return 130 if report.interrupted else 1 if refused or report.held_images else 0
 
 
 def _add_seed(commands: Any) -> None:

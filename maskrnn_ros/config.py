@@ -266,6 +266,32 @@ class PresenceConfig(Checked):
     )
 
 
+def time_jump_s() -> float:
+    """Field of the setting of that name, which tracker and locator share."""
+    field: float = setting(
+        2.0,
+        "A stamp that is older than the newest by less than this is late: refused, and everything stays as it is. One "
+        "that is further away, back or ahead, may be a jump in time, seconds.",
+        low=0.1,
+        high=600.0,
+        live=True,
+    )
+    return field
+
+
+def time_jump_images() -> int:
+    """Likewise."""
+    field: int = setting(
+        3,
+        "A jump in time is believed when so many messages in a row are of the new time. Until then they are held back, "
+        "then used in order; fewer are refused. 1 believes every stamp.",
+        low=1,
+        high=100,
+        live=True,
+    )
+    return field
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BufferConfig(Checked):
     """Past frames, held for seeds that come late."""
@@ -378,9 +404,11 @@ class Config(Checked):
         high=600.0,
         live=True,
     )
+    time_jump_s: float = time_jump_s()
+    time_jump_images: int = time_jump_images()
     on_time_jump: str = setting(
         "reset",
-        "When a stamp goes back: reset begins a new session; keep goes on with the instances, forgets the buffer.",
+        "When time jumps back: reset begins a new session; keep goes on with the instances, forgets the buffer.",
         choices=("reset", "keep"),
         live=True,
     )

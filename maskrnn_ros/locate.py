@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.camera import DISTORTION, Camera, FloatArray
+from maskrnn_ros.config import time_jump_images, time_jump_s
 from maskrnn_ros.setting import Checked, setting
 from maskrnn_ros.types import BoolArray
 
@@ -33,6 +34,8 @@ class LocatorConfig(Checked):
         low=1,
         high=10000,
     )
+    time_jump_s: float = time_jump_s()
+    time_jump_images: int = time_jump_images()
     reliability: str = setting(
         "auto",
         "QoS of the subscriptions; auto is reliable when all publishers are, else best effort.",

@@ -37,17 +37,28 @@ def write_tree(root, binary):
     return root
 
 
-def write_bag(path, images=(), truths=(), seeds=(), order=None):
+class Recorded(_Channel):
+    """Messages are recorded at even times, in the order in which they are written, whatever their stamps."""
+
+    period_ns = 10**8
+
+    def _write(self, stamp_ns, message):
+        data = self._store.serialize_cdr(message, self._connection.msgtype)
+        self._writer.write(self._connection, 10**9 + self.count * self.period_ns, data)
+        self.count += 1
+
+
+def write_bag(path, images=(), truths=(), seeds=(), channel=_Channel):
     """A bag of (stamp in steps of 0.1 s, labels) messages; images are (stamp, number of the world's frame)."""
     with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
-        pictures = _Channel(writer, IMAGE, IMAGE_TYPE)
-        truth, seed = _Channel(writer, TRUTH, IMAGE_TYPE), _Channel(writer, SEED, IMAGE_TYPE)
+        pictures = channel(writer, IMAGE, IMAGE_TYPE)
+        truth, seed = channel(writer, TRUTH, IMAGE_TYPE), channel(writer, SEED, IMAGE_TYPE)
         for stamp, labels in seeds:
-            seed.write_image(stamp * 10**8, label_image_data(labels, "mono8"), "mono8")
+            seed.write_image(round(stamp * 10**8), label_image_data(labels, "mono8"), "mono8")
         for stamp, number in images:
-            pictures.write_image(stamp * 10**8, world.image(number), "rgb8")
+            pictures.write_image(round(stamp * 10**8), world.image(number), "rgb8")
         for stamp, labels in truths:
-            truth.write_image(stamp * 10**8, label_image_data(labels, "mono8"), "mono8")
+            truth.write_image(round(stamp * 10**8), label_image_data(labels, "mono8"), "mono8")
     return path
 
 
@@ -141,8 +152,12 @@ def some(kind):
             truths[3] = (truths[3][0], box_labels((1, 0)))
         case "small seed":
             seeds = [(1, box_labels((1, 0)))]
-        case "back":
+        case "same again":
             images[4] = (4, 5)
+        case "two truths":
+            truths[4] = truths[3]
+        case "begins again":
+            images = images * 2
         case "empty seed":
             seeds = [(1, np.zeros_like(seeds[0][1]))]
     return {"images": images, "truths": truths, "seeds": seeds}
@@ -161,7 +176,13 @@ def some(kind):
         ("stray seed", [], f"{SEED} in BAG: expected the stamp of an image on {IMAGE}, found 5.500000000 s, the nea"),
         ("small truth", [], f"{TRUTH} for message 3 on {IMAGE} in BAG: expected 128x96 like message 0 on"),
         ("small seed", [], f"{SEED} for message 0 on {IMAGE} in BAG: expected 128x96 like message 0 on"),
-        ("back", [], "expected stamps that rise, found 0.400000000 s after 0.400000000 s (message 4)"),
+        ("same again", [], f"{TRUTH} in BAG: expected the stamp of an image on {IMAGE}, found 0.500000000 s, the near"),
+        ("two truths", [], f"{TRUTH} in BAG: expected one for 0.400000000 s, found more"),
+        (
+            "begins again",
+            [],
+            f"{IMAGE} in BAG: time jumps back from 0.600000000 s to 0.100000000 s (message 6); the tra",
+        ),
         ("empty seed", [], "expected an object in the first annotation"),
         ("unfinished", [], "was not finished: metadata.yaml is missing"),
         ("absent", [], "expected a bag, found no BAG"),
@@ -179,7 +200,7 @@ def some(kind):
 def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys, kind, arguments, text):
     path = tmp_path / "bag"
     if kind != "absent":
-        write_bag(path, **some(kind))
+        write_bag(path, **some(kind), channel=Recorded)
     if kind == "unfinished":
         (path / "metadata.yaml").unlink()
     assert evaluate("--bag", path, *arguments, "--json", tmp_path / "f.json", "--out", tmp_path / "out") == 2
@@ -210,3 +231,36 @@ def test_a_bag_is_scored_offline_where_there_is_no_ros(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("wild", ["late", "ahead", "back", "same again"])
+def test_an_image_that_the_tracker_would_refuse_is_left_out_and_said(tmp_path, capsys, wild):
+    """The scores are those of the bag without it, to the last digit."""
+    numbers = range(FRAMES)
+    images, truths = [(100 + t, t) for t in numbers], [(100 + t, world.labels(t)) for t in numbers]
+    good = write_bag(tmp_path / "a" / "bag", images, truths, [(100, world.labels(0))], Recorded)
+    match wild:
+        case "late":
+            odd, text = (102.5, 2), "50 ms older than the newest, 10300000000 ns, too late"
+        case "ahead":
+            odd, text = (36000, 3), "3589.7 s ahead of the newest, 10300000000 ns; a jump is believed after 3 in a row"
+        case "back":
+            odd, text = (50, 3), "5.3 s older than the newest, 10300000000 ns; a jump is believed after 3 in a row"
+        case "same again":
+            odd, text = (103, 5), "got the same 10300000000 ns again"
+    odd_truth = [] if wild == "same again" else [(odd[0], world.labels(odd[1]))]
+    bad = write_bag(
+        tmp_path / "b" / "bag",
+        [*images[:4], odd, *images[4:]],
+        [*truths, *odd_truth],
+        [(100, world.labels(0))],
+        Recorded,
+    )
+    for name, path in (("good", good), ("bad", bad)):
+        assert evaluate("--bag", path, "--preset", "warp", "--json", tmp_path / f"{name}.json") == 0
+    printed = capsys.readouterr().out
+    assert f"{bad}: 1 of {FRAMES + 1} images are not used, as the tracker refuses them" in printed and text in printed
+    good_figures, bad_figures = figures(tmp_path / "good.json"), figures(tmp_path / "bad.json")
+    for found in (good_figures, bad_figures):
+        found["summary"].pop("fps")
+    assert good_figures == bad_figures and good_figures["summary"]["frames"] == FRAMES - 2

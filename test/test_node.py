@@ -327,9 +327,41 @@ def test_a_stamp_that_goes_back_begins_a_new_session() -> None:
     with NodeBench(world.exact_or_still_tracker) as bench:
         bench.seed(world.labels(4), world.stamp_ns(4))
         bench.image(4)
-        message = bench.image(1)
+        bench.publish_image(4 + 60)  # a jump ahead keeps all
+        for number in (65, 66):
+            bench.publish_image(number)
+        bench.wait(lambda: len(bench.instances) == 4)
+        assert states(bench.instances[-1]) and bench.instances[-1].session == 1
+        for number in (0, 1):
+            bench.publish_image(number)
+        bench.wait(lambda: bench.statuses[-1].waiting == 2)
+        message = bench.image(2)
+        assert [stamp_to_ns(m.header.stamp) for m in bench.instances[-3:]] == [world.stamp_ns(n) for n in (0, 1, 2)]
         assert (message.session, list(message.instances)) == (2, [])
+        assert bench.statuses[-1].rejected == 0
         bench.wait(lambda: any("session 2 begins: time went back" in status.event for status in bench.statuses))
+
+
+def test_one_late_image_and_one_an_hour_ahead_are_refused_warned_of_and_everything_lives(capfd) -> None:
+    hour_ns = 3600 * 10**9
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        for number in (0, 1, 3):
+            bench.image(number)
+        bench.publish_image(2)
+        bench.wait(lambda: bench.statuses[-1].rejected == 1)
+        late = f"image {world.stamp_ns(2)}: stamp {world.stamp_ns(2)} ns is 40 ms older than the newest"
+        assert bench.statuses[-1].last_error.startswith(late)
+        bench.publish(bench.images, world.image(4), "rgb8", world.stamp_ns(4) + hour_ns)
+        bench.wait(lambda: bench.statuses[-1].waiting == 1)
+        assert {v.key: v.value for v in bench.statuses[-1].details}["held_stamps"] == str(world.stamp_ns(4) + hour_ns)
+        message = bench.image(5)
+        np.testing.assert_array_equal(bench.labels, world.labels(5))
+        assert (message.session, [i for i, _ in states(message)]) == (1, [1, 2])
+        status = bench.counts()
+        assert (status.received, status.processed, status.rejected, status.waiting) == (6, 4, 2, 0)
+        assert "3600.04 s ahead of the newest" in status.last_error
+    assert late in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["none", "mono8", "bits", "rle", "prob8"])

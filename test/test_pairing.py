@@ -50,7 +50,7 @@ class Paired:
 
     def counts(self, name):
         source = self.pairing.inputs[name]
-        return source.received, source.matched, source.unmatched, len(source.waiting)
+        return source.received, source.matched, source.unmatched, len(source.waiting) + len(source.order.held)
 
 
 def test_equal_stamps_are_paired_in_the_order_of_the_names(filters):
@@ -83,19 +83,37 @@ def test_what_a_full_queue_lets_go_is_counted(filters):
 def test_pairing_goes_on_after_a_jump_back(filters):
     paired = Paired(filters, queue_size=3)
     for name in NAMES:
-        paired.put(name, 1000, 1033, 1066, 1100)
-    paired.put("depth", 1133, 1166)
+        paired.put(name, 9000, 9033, 9066, 9100)
+    paired.put("depth", 9133, 9166)
     paired.sets.clear()
-    paired.put("depth", 10, 43, tag="new")  # the masks are late, as they are
-    paired.put("info", 10, 43, tag="new")
-    paired.put("masks", 1133, tag="old")
+    paired.put("depth", 10, 43, 76, tag="new")  # the masks are late, as they are
+    paired.put("info", 10, 43, 76, tag="new")
+    paired.put("masks", 9133, tag="old")
     paired.put("masks", 10, 43, tag="new")
     assert paired.stamps() == [[10, 10, 10], [43, 43, 43]], "what came first after the jump is not lost"
     assert {message.tag for messages in paired.sets for message in messages} == {"new"}
-    paired.put("depth", 5)
     for name in NAMES:
-        paired.put(name, 6, 7)
-    assert paired.stamps()[-2:] == [[6, 6, 6], [7, 7, 7]], "and after the next one"
+        paired.put(name, 5000, 5033, 5066)  # ahead
+        paired.put(name, 6, 7, 8)  # and back once more
+    assert paired.stamps()[-3:] == [[6, 6, 6], [7, 7, 7], [8, 8, 8]], "and after the next one"
+
+
+@pytest.mark.parametrize("wild", [67, 3_600_000, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_late_or_wild_stamp_costs_no_pair(filters, name, wild):
+    paired = Paired(filters)
+    late = wild == 67
+    stamps = [5000, 5033, 5100, 5067, 5133] if late else [5000, 5033, 5067, wild, 5100, 5133]
+    for each in NAMES:
+        refused = [paired.pairing.put(each, at(s * MS)) for s in (stamps if each == name else sorted(stamps))]
+        if each != name:
+            continue
+        assert sum(map(len, refused)) == (0 if late else 1), "a late one is paired, a wild one is said"
+    assert sorted(stamps[0] for stamps in paired.stamps()) == [5000, 5033, 5067, 5100, 5133]
+    assert paired.pairing.jumps == 0
+    for each in NAMES:
+        received, matched, unmatched, waiting = paired.counts(each)
+        assert received == matched + unmatched + waiting and matched == 5
 
 
 def test_without_a_new_synchronizer_a_jump_would_stop_it(filters):
@@ -124,7 +142,10 @@ def test_a_stamp_that_is_none_is_refused_before_it_can_block(filters):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 12)), max_size=60),
+    st.lists(
+        st.tuples(st.sampled_from(NAMES), st.sampled_from([*range(1, 13), 3001, 3002, 3003, 9001, 9002, 9003])),
+        max_size=60,
+    ),
     st.sampled_from([None, 0.0025]),
     st.integers(1, 4),
 )
@@ -155,11 +176,4 @@ def test_every_message_is_matched_unmatched_or_waits(kind, events, slop_s, queue
             assert matched == len(paired.sets)
         queues = [dict(queue) for queue in made[-1].queues]
         assert queues == [source.waiting for source in paired.pairing.inputs.values()]
-    assert len(made) == 1 + sum(is_jump(events, i) for i in range(len(events)))
-
-
-def is_jump(events, i):
-    """Whether the stamp is smaller than the one before it on the same topic."""
-    name, stamp = events[i]
-    before = [s for n, s in events[:i] if n == name]
-    return bool(before) and stamp < before[-1]
+    assert len(made) == 1 + sum(source.order.era for source in paired.pairing.inputs.values())

@@ -338,8 +338,10 @@ def test_a_frozen_frame_outlives_the_others_and_a_jump_of_time(monkeypatch: pyte
     assert store.at(29).stamp_ns == 29
     with pytest.raises(ValueError, match="stamp 10 ns is not held"):
         store.at(10)
-    store.put_image(3, b"again")
-    assert store.wait(29, False, 0).stamp_ns == 3
+    for stamp_ns in (3, 4, 6):
+        assert store.wait(29, False, 0) is None
+        store.put_image(stamp_ns, b"again")
+    assert store.wait(29, False, 0).stamp_ns == 6
     with pytest.raises(ValueError, match="not held"):
         store.at(29)
     assert store.at(5).image == b"0123456789"

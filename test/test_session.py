@@ -13,6 +13,7 @@ import torch
 import world
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.timeline import Refusal, StampOrder, TimeRule
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.ids import IdBook
@@ -38,9 +39,26 @@ class Bench:
             self.events.append,
             clock=lambda: self.now,
         )
+        self.order = StampOrder[Frame](TimeRule.of(self.config))
+        self.refused: list[Refusal[Frame]] = []
 
     def image(self, number: int) -> Tracks:
-        return self.session.process(world.frame(number))
+        """An image whose stamp is taken, if need be after others that were held back."""
+        return self.images(number)[-1]
+
+    def images(self, *numbers: int) -> list[Tracks]:
+        """What the images give whose stamps are taken; the others are in ``refused`` or held back."""
+        out = []
+        for number in numbers:
+            ruling = self.order.put(world.stamp_ns(number), world.frame(number))
+            self.refused += ruling.refused
+            out += [self.session.process(entry.item, self.order.era) for entry in ruling.passed]
+        return out
+
+    def jump(self, number: int) -> Tracks:
+        """Time jumps to an image."""
+        self.order.clear()
+        return self.image(number)
 
     def seed(self, seed: Seed, frame: Frame | None = None, ticket: object = None) -> None:
         admission = self.ids.admit(seed, self.config)
@@ -230,8 +248,9 @@ def test_the_same_stamp_again_is_refused_and_changes_nothing() -> None:
     bench = Bench()
     bench.seed(world.seed(0))
     bench.image(0)
+    assert bench.images(0) == [] and "stamp must be newer" in bench.refused[0].reason
     with pytest.raises(ValueError, match="stamp must be newer"):
-        bench.image(0)
+        bench.session.process(world.frame(0))
     assert (bench.session.frame_index, bench.session.number) == (1, 1)
 
 
@@ -270,9 +289,8 @@ def test_removing_what_still_waits_rejects_its_seed() -> None:
 def test_time_that_goes_back_begins_a_new_session() -> None:
     bench = Bench()
     bench.seed(world.seed(0))
-    for number in range(3):
-        bench.image(number)
-    tracks = bench.image(1)
+    bench.images(0, 1, 2)
+    tracks = bench.jump(1)
     assert (bench.session.number, bench.session.frame_index, tracks.tracks) == (2, 1, ())
     assert "session 2 begins: time went back" in bench.events[-1]
     bench.seed(world.seed(1))  # ids are free again
@@ -285,10 +303,9 @@ def test_a_looped_bag_gets_its_seed_again() -> None:
     for _ in range(3):
         bench.now += 100.0
         bench.seed(world.seed(0))
-        for number in range(3):
-            tracks = bench.image(number)
+        for number, tracks in enumerate(bench.images(0, 1, 2)):
             np.testing.assert_array_equal(tracks.labels, world.labels(number))
-    assert bench.session.number == 3
+    assert (bench.session.number, bench.session.frame_index, bench.refused) == (3, 3, [])
 
 
 def test_a_looped_bag_with_an_unnumbered_mask_gets_the_same_id_in_every_session() -> None:
@@ -297,15 +314,15 @@ def test_a_looped_bag_with_an_unnumbered_mask_gets_the_same_id_in_every_session(
     for _ in range(2):
         bench.now += 100.0
         bench.seed(Seed(stamp_ns=world.stamp_ns(0), labels=mask))
-        assert [t.instance_id for t in bench.image(0).tracks] == [1]
-        bench.image(1)
+        first, *_ = bench.images(0, 1, 2)
+        assert [t.instance_id for t in first.tracks] == [1]
 
 
 def test_on_time_jump_keep_goes_on_with_the_instances() -> None:
     bench = Bench(on_time_jump="keep")
     bench.seed(world.seed(5))
     bench.image(5)
-    np.testing.assert_array_equal(bench.image(3).labels, world.labels(3))
+    np.testing.assert_array_equal(bench.jump(3).labels, world.labels(3))
     assert (bench.session.number, bench.session.frame_index, len(bench.session.buffer)) == (1, 2, 1)
 
 
@@ -473,7 +490,7 @@ def test_a_seed_for_the_next_image_survives_a_jump_of_time() -> None:
     bench = Bench()
     bench.image(5)
     bench.seed(dataclasses.replace(world.seed(1), stamp_ns=0))
-    np.testing.assert_array_equal(bench.image(1).labels, world.labels(1))
+    np.testing.assert_array_equal(bench.jump(1).labels, world.labels(1))
     assert bench.session.number == 2 and bench.said()[-1] == SeedStatus.APPLIED
 
 
@@ -481,7 +498,7 @@ def test_a_jump_of_time_does_not_apply_again_what_was_applied() -> None:
     bench = Bench()
     bench.seed(world.seed(3))
     bench.image(3)
-    bench.image(2)
+    bench.jump(2)
     assert bench.said() == [SeedStatus.PENDING, SeedStatus.APPLIED]
     assert bench.image(4).tracks == ()
 
@@ -493,7 +510,7 @@ def test_a_seed_admitted_before_a_jump_and_run_after_it_gets_an_id_of_the_new_se
     mask = np.where(world.labels(1) == 1, 255, 0).astype(np.int32)
     admission = bench.ids.admit(Seed(stamp_ns=world.stamp_ns(1), labels=mask), bench.config)
     assert admission.seed.ids == (3,)
-    bench.image(1)  # the jump clears the book
+    bench.jump(1)  # it clears the book
     bench.session.seed(SeedRequest(ticket=None, admission=admission, arrived=0.0))
     assert bench.last == (SeedStatus.APPLIED, (1,), 0)
     assert (bench.ids.live, tuple(bench.session.states)) == ((1,), (1,))
@@ -506,7 +523,7 @@ def test_what_catches_up_at_a_jump_of_time_is_rejected() -> None:
             bench.image(number)
         bench.seed(world.seed(4))
         assert bench.session.catching_up
-        bench.image(2)
+        bench.jump(2)
         assert (bench.last[0], bench.session.catching_up) == (SeedStatus.REJECTED, False)
 
 
@@ -537,7 +554,7 @@ def test_such_a_seed_belongs_to_the_new_session_when_time_jumps() -> None:
     for number in range(2, 8):
         bench.image(number)
     bench.seed(world.seed(1), frame=world.frame(1))
-    tracks = bench.image(1)
+    tracks = bench.jump(1)
     assert (bench.session.number, bench.last[:2]) == (2, (SeedStatus.APPLIED, (1, 2)))
     np.testing.assert_array_equal(tracks.labels, world.labels(1))
 
@@ -762,5 +779,5 @@ def test_a_new_session_builds_a_new_tracker() -> None:
 
     bench = Bench(build=build)
     bench.image(1)
-    bench.image(0)
+    bench.jump(0)
     assert len(built) == 2

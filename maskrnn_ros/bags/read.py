@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from rosbags.interfaces import QosDurability, QosHistory
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
@@ -37,11 +38,15 @@ class Topic:
         name: Its name in the bag.
         msgtype: Type of its messages, e.g. "sensor_msgs/msg/Image".
         count: How many there are.
+        is_latched: Whether a publisher kept its last messages for who comes later (transient local), as on /tf_static.
+        depth: How many a publisher kept, the largest; 0 where the bag does not say or all are kept.
     """
 
     name: str
     msgtype: str
     count: int
+    is_latched: bool = False
+    depth: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ class BagReader:
             self._reader = Reader(self.path)
             self._reader.open()
         self.topics = {
-            name: Topic(name=name, msgtype=info.msgtype or "several types", count=info.msgcount)
+            name: _topic(name, info.msgtype or "several types", info.msgcount, info.connections)
             for name, info in self._reader.topics.items()
         }
         """The topics by name."""
@@ -197,9 +202,17 @@ class BagReader:
         Raises:
             ValueError: No such topic, or a message without a stamp; the message names it.
         """
+        return (stamp_ns for stamp_ns, _ in self.times(topic))
+
+    def times(self, topic: str) -> Iterator[tuple[int, int]]:
+        """Likewise (stamp, when it was recorded), ns.
+
+        Raises:
+            ValueError: See ``stamps``.
+        """
         for index, raw in enumerate(self.messages([topic])):
             try:
-                yield cdr_stamp(raw.data)
+                yield cdr_stamp(raw.data), raw.log_ns
             except ValueError as error:
                 raise ValueError(f"message {index} on {topic} in {self.path}: {error}") from error
 
@@ -243,6 +256,17 @@ def cdr_stamp(data: bytes) -> int:
     order = "little" if data[1] & 1 else "big"  # of the CDR encapsulation
     seconds = int.from_bytes(data[4:8], order, signed=True)  # type: ignore[arg-type]
     return seconds * NS_PER_S + int.from_bytes(data[8:12], order)  # type: ignore[arg-type]
+
+
+def _topic(name: str, msgtype: str, count: int, connections: Collection[Any]) -> Topic:
+    offers = [offer for connection in connections for offer in connection.ext.offered_qos_profiles]
+    return Topic(
+        name=name,
+        msgtype=msgtype,
+        count=count,
+        is_latched=any(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers),
+        depth=max((offer.depth for offer in offers if offer.history != QosHistory.KEEP_ALL), default=0),
+    )
 
 
 def _check_finished(path: Path) -> None:

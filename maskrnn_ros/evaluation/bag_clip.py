@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +13,11 @@ import numpy as np
 
 from maskrnn_ros.bags.read import BagReader, Topic
 from maskrnn_ros.bags.topics import COMPRESSED_TYPE, IMAGE_TOPIC, IMAGE_TYPE, SEED_TOPIC, TRUTH_TOPIC
+from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.readers import check_size
 from maskrnn_ros.files import binary_as_instance
 from maskrnn_ros.ros.images import NS_PER_S
+from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.types import LabelArray, UInt8Array
 
 T = TypeVar("T")
@@ -28,6 +31,9 @@ class BagClip:
     bag has no seed, the first ground truth is the seed. Later seeds are not used (``notes`` says so). From frame 1 on
     ground truth belongs to the image with its stamp, and every image must have one.
 
+    Images whose stamps the tracker would refuse - late ones, wild ones, the same again - are not part of it, nor is
+    their ground truth (``notes`` says so): stamps are read as the node reads them.
+
     Frames are read one after another and none is held, so bags may be larger than the memory. Going back begins again
     at the start of the bag.
 
@@ -36,9 +42,10 @@ class BagClip:
         image_topic: The images, or what goes before /compressed.
         truth_topic: Their ground truth, label images.
         seed_topic: The seeds; None: ``SEED_TOPIC`` where the bag has it.
+        rule: What a jump in time is; None: that of the settings' defaults.
 
     Raises:
-        ValueError: The bag cannot be read, a topic is absent or empty, or stamps do not match.
+        ValueError: The bag cannot be read, a topic is absent or empty, stamps do not match, or time jumps back.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class BagClip:
         image_topic: str = IMAGE_TOPIC,
         truth_topic: str = TRUTH_TOPIC,
         seed_topic: str | None = None,
+        rule: TimeRule | None = None,
     ) -> None:
         self._bag = BagReader(path)
         try:
@@ -54,11 +62,11 @@ class BagClip:
             self.truths = self._bag.find(truth_topic, IMAGE_TYPE)
             seeds = self._bag.find(seed_topic, IMAGE_TYPE) if seed_topic else self._bag.topics.get(SEED_TOPIC)
             self.seeds = seeds if seeds is not None and seeds.count else self.truths
-            stamps = self._rising_stamps(self.images)
-            places = {stamp: place for place, stamp in enumerate(self._rising_stamps(self.truths))}
-            self._first, self._seed = self._begin(stamps)
-            self._stamps = stamps[self._first :]
-            self._truth_places = self._match(stamps, places)
+            self._left_out: list[tuple[int, str]] = []  # stamp, why
+            shots = self._usable(rule or TimeRule.of(Config()))
+            self._first, self._seed = self._begin([shot.stamp_ns for shot in shots])
+            self._shots = shots[self._first :]
+            self._truth_places = self._match(shots)
         except BaseException:
             self.close()
             raise
@@ -96,12 +104,23 @@ class BagClip:
     @property
     def period_s(self) -> float:
         """Time between two frames by their stamps, the median, seconds; 0 where there is one frame only."""
-        return float(np.median(np.diff(self._stamps))) / NS_PER_S if len(self) > 1 else 0.0
+        return _median_s([shot.stamp_ns for shot in self._shots])
+
+    @property
+    def played_period_s(self) -> float:
+        """Likewise when the bag is played: a player goes by the times at which messages were recorded."""
+        return _median_s([shot.log_ns for shot in self._shots]) or self.period_s
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What of the bag is not used, a line each."""
         lines = []
+        if self._left_out:
+            stamp, reason = self._left_out[0]
+            which = f"{len(self._left_out)} of {self.images.count} images are"
+            lines.append(
+                f"{self.path}: {which} not used, as the tracker refuses them, the first at {stamp} ns: {reason}"
+            )
         if self._first:
             lines.append(f"{self.path}: begins at image {self._first}, that of the first seed")
         if self.seeds is self.truths:
@@ -112,7 +131,7 @@ class BagClip:
 
     def __len__(self) -> int:
         """See ``Clip``."""
-        return len(self._stamps)
+        return len(self._shots)
 
     def stem(self, number: int) -> str:
         """See ``Clip``; the seed's image is 00000."""
@@ -120,15 +139,19 @@ class BagClip:
 
     def place(self, number: int) -> str:
         """See ``Clip``."""
-        return f"message {self._first + number} on {self.images.name} in {self.path}"
+        return f"message {self._shots[number].place} on {self.images.name} in {self.path}"
 
     def stamp_ns(self, number: int) -> int:
         """See ``Clip``."""
-        return self._stamps[number]
+        return self._shots[number].stamp_ns
+
+    def log_ns(self, number: int) -> int:
+        """When the frame was recorded, ns."""
+        return self._shots[number].log_ns
 
     def image(self, number: int) -> UInt8Array:
         """See ``Clip``."""
-        return self._image.at(self._first + number)
+        return self._image.at(self._shots[number].place)
 
     def truth(self, number: int) -> LabelArray:
         """See ``Clip``; that of frame 0 is the seed."""
@@ -144,15 +167,21 @@ class BagClip:
             values.update(np.flatnonzero(np.bincount(labels.ravel())).tolist())
         return frozenset(values)
 
-    def _rising_stamps(self, topic: Topic) -> list[int]:
-        if not topic.count:
-            raise ValueError(f"expected messages on {topic.name} in {self.path}, found none")
-        stamps = list(self._bag.stamps(topic.name))
-        for place, (before, now) in enumerate(zip(stamps, stamps[1:], strict=False), start=1):
-            if now <= before:
-                found = f"{_seconds(now)} after {_seconds(before)} (message {place})"
-                raise ValueError(f"{topic.name} in {self.path}: expected stamps that rise, found {found}")
-        return stamps
+    def _usable(self, rule: TimeRule) -> list[_Shot]:
+        """The images that the tracker takes, in its order."""
+        _check_any(self.images, self.path)
+        order, found = StampOrder[_Shot](rule), list[_Shot]()
+        for place, (stamp_ns, log_ns) in enumerate(self._bag.times(self.images.name)):
+            ruling = order.put(stamp_ns, _Shot(place, stamp_ns, log_ns))
+            self._left_out += [(refusal.stamp_ns, refusal.reason) for refusal in ruling.refused]
+            if ruling.went_back:
+                first = ruling.passed[0].item
+                jump = f"from {_seconds(found[-1].stamp_ns)} to {_seconds(first.stamp_ns)} (message {first.place})"
+                cure = "the tracker begins a new session there: score the parts of the bag one by one"
+                raise ValueError(f"{self.images.name} in {self.path}: time jumps back {jump}; {cure}")
+            found += [entry.item for entry in ruling.passed]
+        self._left_out += [(refusal.stamp_ns, refusal.reason) for refusal in order.drop_held()]
+        return found
 
     def _begin(self, stamps: list[int]) -> tuple[int, LabelArray]:
         """Number of the first seed's image in the bag, and the seed."""
@@ -163,21 +192,45 @@ class BagClip:
         labels = seed.labels if self.seeds is self.truths else binary_as_instance(seed.labels)
         return stamps.index(seed.stamp_ns), labels
 
-    def _match(self, stamps: list[int], places: dict[int, int]) -> list[int]:
+    def _match(self, shots: list[_Shot]) -> list[int]:
         """For each frame the place of its ground truth on the topic; frame 0 needs none."""
-        stray = sorted(places.keys() - set(stamps))
+        _check_any(self.truths, self.path)
+        places: dict[int, int] = {}
+        for place, stamp in enumerate(self._bag.stamps(self.truths.name)):
+            if places.setdefault(stamp, place) != place:
+                raise ValueError(f"{self.truths.name} in {self.path}: expected one for {_seconds(stamp)}, found more")
+        stamps = [shot.stamp_ns for shot in shots]
+        stray = sorted(places.keys() - set(stamps) - {stamp for stamp, _ in self._left_out})
         if stray:
             raise ValueError(self._stray(self.truths, stray[0], stamps))
-        for number, stamp in enumerate(self._stamps[1:], start=1):
-            if stamp not in places:
+        for number, shot in enumerate(self._shots[1:], start=1):
+            if shot.stamp_ns not in places:
                 expected = f"expected one for every image from the seed on, {len(self)}"
                 raise ValueError(f"{self.truths.name} in {self.path}: {expected}, found none for {self.place(number)}")
-        return [places.get(stamp, -1) for stamp in self._stamps]
+        return [places.get(shot.stamp_ns, -1) for shot in self._shots]
 
     def _stray(self, topic: Topic, stamp: int, stamps: list[int]) -> str:
         near = min(stamps, key=lambda other: abs(other - stamp))
         found = f"{_seconds(stamp)}, the nearest is {_seconds(near)}"
         return f"{topic.name} in {self.path}: expected the stamp of an image on {self.images.name}, found {found}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shot:
+    """An image: its place on the topic, its stamp, when it was recorded, ns."""
+
+    place: int
+    stamp_ns: int
+    log_ns: int
+
+
+def _check_any(topic: Topic, path: Path) -> None:
+    if not topic.count:
+        raise ValueError(f"expected messages on {topic.name} in {path}, found none")
+
+
+def _median_s(times_ns: list[int]) -> float:
+    return float(np.median(np.diff(times_ns))) / NS_PER_S if len(times_ns) > 1 else 0.0
 
 
 def _seconds(stamp_ns: int) -> str:

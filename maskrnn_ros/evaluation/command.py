@@ -26,6 +26,7 @@ from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, prediction_paths, prepare_out
 from maskrnn_ros.evaluation.scoring import seed_of
+from maskrnn_ros.timeline import TimeRule
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
 
@@ -162,7 +163,8 @@ def run(options: Options) -> int:
             find_clips(options.root, options.reader, options.annotations, options.sequences, options.split), options
         )
     image_topic, truth_topic = options.image_topic or IMAGE_TOPIC, options.truth_topic or TRUTH_TOPIC
-    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic) as clip:
+    rule = TimeRule.of(options.config)
+    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic, rule) as clip:
         for line in clip.notes:
             print(line)
         return _run([clip], options, clip)

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros.images import ns_to_stamp
-from maskrnn_ros.ros.inbox import Inbox
+from maskrnn_ros.ros.inbox import HELD_STAMPS, REJECTED_STAMPS, SAID_STAMPS, Counts, Inbox
 from maskrnn_ros.ros.worker import Snapshot
 
 
@@ -78,7 +78,7 @@ class Health:
                 age_ms_p95=seen.age_ms[1],
                 event=text_line(event),
                 last_error=self._last_error,
-                details=[KeyValue(key=key, value=text_line(value)) for key, value in _details(seen).items()],
+                details=[KeyValue(key=key, value=text_line(value)) for key, value in _details(seen, counts).items()],
             )
         ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
         return message
@@ -134,7 +134,12 @@ def _age(then: float | None, now: float) -> float:
     return -1.0 if then is None else max(0.0, now - then)
 
 
-def _details(seen: Snapshot) -> dict[str, str]:
+def _details(seen: Snapshot, counts: Counts) -> dict[str, str]:
     """What status says by name: its message is frozen."""
     height, width = seen.working_size or (0, 0)
-    return {"quality": seen.quality, "working_size": f"{width}x{height}"}
+    return {
+        "quality": seen.quality,
+        "working_size": f"{width}x{height}",
+        REJECTED_STAMPS: " ".join(map(str, counts.rejected_stamps)),
+        HELD_STAMPS: " ".join(map(str, counts.held_stamps[-SAID_STAMPS:])),
+    }

@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from maskrnn_ros.image_header import check_encoded
 from maskrnn_ros.limits import check_size, quoted
+from maskrnn_ros.timeline import NS_PER_S as NS_PER_S
 from maskrnn_ros.types import LabelArray, UInt8Array
-
-NS_PER_S = 1_000_000_000
 
 
 class ImageMessage(Protocol):

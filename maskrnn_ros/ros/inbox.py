@@ -7,8 +7,11 @@ import dataclasses
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.timeline import Refusal, Stamped, StampOrder, TimeRule
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,38 +23,65 @@ class Arrival:
         stamp_ns: Its stamp, ns.
         arrived: Monotonic time of its arrival, seconds.
         skipped: Images dropped since the one taken before; known when it is taken.
+        era: Of its stamp, see ``StampOrder``.
+        is_kept: It makes room for no other: it was held back long enough.
     """
 
     message: Any
     stamp_ns: int
     arrived: float
     skipped: int = 0
+    era: int = 0
+    is_kept: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What became of the images; received = processed + dropped + rejected + waiting, in every snapshot."""
+    """What became of the images; received = processed + dropped + rejected + waiting, in every snapshot.
+
+    Args:
+        received: Images that came.
+        processed: That gave masks.
+        dropped: That made room for newer ones.
+        rejected: That could not be used.
+        waiting: That wait, are held back or are worked on.
+        rejected_stamps: Of the last that were rejected, ns.
+        held_stamps: Of those that are held back since time may have jumped, ns.
+    """
 
     received: int = 0
     processed: int = 0
     dropped: int = 0
     rejected: int = 0
     waiting: int = 0
+    rejected_stamps: tuple[int, ...] = ()
+    held_stamps: tuple[int, ...] = ()
+
+
+SAID_STAMPS = 8
+"""So many stamps are named."""
+
+REJECTED_STAMPS, HELD_STAMPS = "rejected_stamps", "held_stamps"
+"""Further figures of TrackerStatus that a player in lockstep reads: stamps in ns, with a space between two."""
 
 
 class Inbox:
     """One slot for images, where the latest wins, and a queue of requests; shared by callbacks and worker.
 
-    An image that a seed waits for is not dropped. Of those that are, the newest are kept as they came within
-    ``dropped_bytes``, since a seed may have been drawn on one of them.
+    What is the latest says the order of stamps, not of arrival. Images that it holds back wait here.
+
+    An image that a seed waits for is not dropped. Of those that are, and of those that come too late, the newest are
+    kept as they came within ``dropped_bytes``, since a seed may have been drawn on one of them.
 
     Args:
         dropped_bytes: Memory for dropped images, bytes.
+        order: Judges stamps; it outlives the inbox as the session does.
         enabled: While not, every image is dropped.
     """
 
-    def __init__(self, dropped_bytes: int, *, enabled: bool = True) -> None:
+    def __init__(self, dropped_bytes: int, order: StampOrder[Arrival] | None = None, *, enabled: bool = True) -> None:
         self.dropped_bytes = dropped_bytes
+        self._order = order or StampOrder[Arrival](TimeRule.of(Config()))
         self.enabled = enabled
         self._condition = threading.Condition()
         self._images: deque[Arrival] = deque()
@@ -60,7 +90,8 @@ class Inbox:
         self._dropped: OrderedDict[int, Any] = OrderedDict()
         self._dropped_size = 0
         self._counts = Counts()
-        self._working = 0
+        self._rejected: deque[int] = deque(maxlen=SAID_STAMPS)
+        self._working: Arrival | None = None
         self._newest_s: float | None = None
         self._dropped_at_take = 0
         self._closed = False
@@ -69,7 +100,12 @@ class Inbox:
     def counts(self) -> Counts:
         """A consistent snapshot."""
         with self._condition:
-            return dataclasses.replace(self._counts, waiting=len(self._images) + self._working)
+            return dataclasses.replace(
+                self._counts,
+                waiting=len(self._images) + (self._working is not None) + len(self._order.held),
+                rejected_stamps=tuple(self._rejected),
+                held_stamps=tuple(entry.stamp_ns for entry in self._order.held),
+            )
 
     @property
     def stamps(self) -> frozenset[int]:
@@ -89,25 +125,51 @@ class Inbox:
         with self._condition:
             return self._newest_s
 
-    def put_image(self, message: Any, stamp_ns: int) -> None:
-        """Take an image; those that wait and are not claimed by a seed make room for it."""
+    @property
+    def held(self) -> frozenset[int]:
+        """Stamps of the images that are held back, since time may have jumped, ns."""
         with self._condition:
-            self._receive()
+            return frozenset(entry.stamp_ns for entry in self._order.held)
+
+    def put_image(self, message: Any, stamp_ns: int) -> tuple[Refusal[Arrival], ...]:
+        """Take an image; those that wait and are not claimed by a seed make room for it.
+
+        Returns:
+            Images whose stamps are refused, this one or others before it; they are counted as rejected.
+        """
+        with self._condition:
+            ruling = self._order.put(stamp_ns, Arrival(message, stamp_ns, self._receive()))
+            for refusal in ruling.refused:
+                self._reject(refusal.stamp_ns)
+                self._keep(refusal.item)
+            self._admit(ruling.passed)
+            self._condition.notify()
+            return ruling.refused
+
+    def forget_time(self) -> tuple[Refusal[Arrival], ...]:
+        """Take any stamp next; gives what was held back, counted as rejected."""
+        with self._condition:
+            refused = self._order.clear()
+            for refusal in refused:
+                self._reject(refusal.stamp_ns)
+            return refused
+
+    def _admit(self, passed: Sequence[Stamped[Arrival]]) -> None:
+        """Queue what goes on; images that were held back go through one and all, in order."""
+        for entry in passed:
             if not self.enabled:
-                self._drop(Arrival(message, stamp_ns, 0.0))
-                return
-            for waiting in [w for w in self._images if w.stamp_ns not in self._claims]:
+                self._drop(entry.item)
+                continue
+            for waiting in [w for w in self._images if w.stamp_ns not in self._claims and not w.is_kept]:
                 self._images.remove(waiting)
                 self._drop(waiting)
-            assert self._newest_s is not None  # just received
-            self._images.append(Arrival(message, stamp_ns, self._newest_s))
-            self._condition.notify()
+            self._images.append(dataclasses.replace(entry.item, era=self._order.era, is_kept=len(passed) > 1))
 
-    def refuse_image(self) -> None:
-        """Count an image that could not even be queued."""
+    def refuse_image(self, stamp_ns: int) -> None:
+        """Count an image that could not even be queued; its stamp is what stands in the message."""
         with self._condition:
             self._receive()
-            self._count(rejected=1)
+            self._reject(stamp_ns)
 
     def put_request(self, request: Callable[[], None]) -> None:
         """Queue a call for the worker's thread; requests go before images."""
@@ -142,17 +204,20 @@ class Inbox:
             if self._requests:
                 return self._requests.popleft()
             if self._images:
-                self._working = 1
+                self._working = self._images.popleft()
                 skipped = self._counts.dropped - self._dropped_at_take
                 self._dropped_at_take = self._counts.dropped
-                return dataclasses.replace(self._images.popleft(), skipped=skipped)
+                return dataclasses.replace(self._working, skipped=skipped)
             return None
 
     def done(self, *, processed: bool) -> None:
         """The image taken was processed, or else rejected."""
         with self._condition:
-            self._working = 0
-            self._count(processed=int(processed), rejected=int(not processed))
+            working, self._working = self._working, None
+            if processed:
+                self._count(processed=1)
+            elif working is not None:
+                self._reject(working.stamp_ns)
 
     @property
     def closed(self) -> bool:
@@ -164,13 +229,18 @@ class Inbox:
         """Take no more images; those that wait count as dropped."""
         with self._condition:
             self._closed = True
-            self._count(dropped=len(self._images))
+            self._count(dropped=len(self._images) + len(self._order.drop_held()))
             self._images.clear()
             self._condition.notify_all()
 
-    def _receive(self) -> None:
+    def _receive(self) -> float:
         self._newest_s = time.monotonic()
         self._count(received=1)
+        return self._newest_s
+
+    def _reject(self, stamp_ns: int) -> None:
+        self._count(rejected=1)
+        self._rejected.append(stamp_ns)
 
     def _count(self, **more: int) -> None:
         values = {name: getattr(self._counts, name) + number for name, number in more.items()}
@@ -178,6 +248,10 @@ class Inbox:
 
     def _drop(self, arrival: Arrival) -> None:
         self._count(dropped=1)
+        self._keep(arrival)
+
+    def _keep(self, arrival: Arrival) -> None:
+        """Keep an image that is not processed, for a seed that was drawn on it."""
         former = self._dropped.pop(arrival.stamp_ns, None)
         self._dropped_size -= len(former.data) if former is not None else 0
         self._dropped[arrival.stamp_ns] = arrival.message

@@ -33,6 +33,7 @@ from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.pairing import Pairing
 from maskrnn_ros.ros.positions import locate_all, marker_array, point_cloud, position_array
 from maskrnn_ros.ros.run import run_node
+from maskrnn_ros.timeline import TimeRule
 
 INTERFACES: tuple[Interface, ...] = (
     Interface(
@@ -154,6 +155,7 @@ class LocatorNode(Node):
             self._worker.put,
             queue_size=self._config.queue_size,
             slop_s=self._config.slop if self._config.sync == "approximate" else None,
+            rule=TimeRule.of(self._config),
         )
         self._sources = {name: self._source(name, kind) for name, kind in _KINDS.items()}
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the diagnostics
@@ -173,11 +175,12 @@ class LocatorNode(Node):
     def _take(self, name: str, message: Any) -> None:
         jumps = self.pairing.jumps
         try:
-            self.pairing.put(name, message)
+            for reason in self.pairing.put(name, message):
+                self._refuse(f"{name}: {reason}")
         except ValueError as error:
             self._refuse(f"{name}: {error}")
         if self.pairing.jumps != jumps:
-            self.get_logger().info(f"{name}: the stamp went back; what waited for its counterpart is forgotten")
+            self.get_logger().info(f"{name}: time went back; what waited for its counterpart is forgotten")
 
     # --- called by the worker ---
 
@@ -247,7 +250,7 @@ class LocatorNode(Node):
             values[f"{name} received"] = source.received
             values[f"{name} matched"] = source.matched
             values[f"{name} unmatched"] = source.unmatched
-            values[f"{name} waiting"] = len(source.waiting)
+            values[f"{name} waiting"] = len(source.waiting) + len(source.order.held)
         return values | {
             "located": self._located,
             "dropped": self._worker.dropped,

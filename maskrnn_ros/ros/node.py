@@ -29,8 +29,8 @@ from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.detections import vision_msgs
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
-from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
-from maskrnn_ros.ros.inbox import Inbox
+from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
+from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
@@ -39,6 +39,7 @@ from maskrnn_ros.ros.run import run_node
 from maskrnn_ros.ros.tracker_interfaces import INTERFACES as INTERFACES
 from maskrnn_ros.ros.worker import Result, Snapshot, Worker
 from maskrnn_ros.srv import AddInstances, RemoveInstances
+from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import PromptSeed
@@ -73,6 +74,7 @@ class TrackerNode(LifecycleNode):
         self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
         self._rate = Rate()
         self._health = Health("", self.run_id)
+        self._order = StampOrder[Arrival](TimeRule.of(self._config))
         self._inbox = Inbox(0)
         self._session: Session | None = None
         self._worker: Worker | None = None
@@ -92,6 +94,7 @@ class TrackerNode(LifecycleNode):
             set_threads(self._config.threads)
             warm_up(self._build(self._config))
             self._ids = IdBook()
+            self._order = StampOrder[Arrival](TimeRule.of(self._config))
             self._session = Session(
                 self._config,
                 self._build,
@@ -112,14 +115,14 @@ class TrackerNode(LifecycleNode):
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
         self._health = Health(str(self._session.device), self.run_id)
-        self._inbox = Inbox(self._dropped_bytes(), enabled=self._inbox.enabled)
+        self._inbox = Inbox(self._dropped_bytes(), self._order, enabled=self._inbox.enabled)
         self._worker = Worker(
             self._session,
             self._inbox,
             convert=self._convert,
             publish=self._publish,
-            reject=partial(self._refuse, "image"),
-            crash=partial(self._refuse, "internal"),
+            reject=partial(self._say_refused, "image"),
+            crash=partial(self._say_refused, "internal"),
         )
         self._inputs = PromptInputs(
             self,
@@ -205,10 +208,16 @@ class TrackerNode(LifecycleNode):
             if stamp_ns == 0:
                 raise ValueError("stamp must be > 0 ns, got 0: set header.stamp, everything is matched by it")
         except ValueError as error:
-            self._inbox.refuse_image()
-            self._refuse("image", f"image: {error}")
+            stamp = message.header.stamp
+            self._inbox.refuse_image(stamp.sec * NS_PER_S + stamp.nanosec)
+            self._say_refused("image", f"image: {error}")
             return
-        self._inbox.put_image(message, stamp_ns)
+        before = self._inbox.counts.held_stamps
+        for refusal in self._inbox.put_image(message, stamp_ns):
+            self._say_refused("image", f"image {refusal.stamp_ns}: {refusal.reason}")
+        held = self._inbox.counts.held_stamps
+        if stamp_ns in held and held != before:
+            self._say_status(f"image {stamp_ns} is held back: time may have jumped")
 
     def _on_seed(self, message: Any) -> None:
         try:
@@ -273,6 +282,7 @@ class TrackerNode(LifecycleNode):
         if self._configured and config != self._config:
             self._config = config
             self._inbox.dropped_bytes = self._dropped_bytes()
+            self._order.rule = TimeRule.of(config)
             assert self._session is not None
             if self._worker is not None:
                 self._inbox.put_request(partial(self._session.configure, config))
@@ -328,6 +338,8 @@ class TrackerNode(LifecycleNode):
 
     def _reset(self, request: Any, response: Any) -> None:
         self._ids.clear()
+        for refusal in self._inbox.forget_time():
+            self._say_refused("image", f"image {refusal.stamp_ns}: {refusal.reason}; then ~/reset was called")
         assert self._session is not None and self._inputs is not None
         self._inputs.forget()
         self._inbox.put_request(partial(self._session.reset, "~/reset was called"))
@@ -375,6 +387,11 @@ class TrackerNode(LifecycleNode):
         )
         self._outputs.status.publish(status)
         return status
+
+    def _say_refused(self, kind: str, line: str) -> None:
+        """Refuse, and say so at once on ~/status: a player in lockstep waits for masks that will not come."""
+        self._refuse(kind, line)
+        self._say_status(line)
 
     def _refuse(self, kind: str, text: str) -> None:
         line = text_line(text)

@@ -4,7 +4,8 @@
 Two things about its Python classes decide how they are used here. They call back under a lock that they do not release
 where something raises, so every stamp is checked before it goes in, and the callback only hands over. And they let go
 of the message with the smallest stamp when a queue is full: after a jump back in time that is each new one, so at a
-jump they are made anew.
+jump they are made anew. What a jump is, and that one late or one wild stamp is none, is said by ``StampOrder``: late
+messages are paired as any other, for their counterparts may wait.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.ros.images import stamp_to_ns
+from maskrnn_ros.timeline import StampOrder, TimeRule
 
 
 @dataclasses.dataclass
 class Input:
-    """What is known of one topic; received = matched + unmatched + len(waiting).
+    """What is known of one topic; received = matched + unmatched + len(waiting) + len(order.held).
 
     Args:
         filter: The message_filters.SimpleFilter through which its messages go.
+        order: Judges its stamps.
         waiting: Messages that the synchronizer holds, by stamp: the same as in its queue.
-        newest_ns: Stamp of the newest message, ns; -1 before the first.
         jumps: Up to which jump in time this topic has come.
     """
 
     filter: Any
+    order: StampOrder[Any]
     waiting: dict[int, Any] = dataclasses.field(default_factory=dict)
-    newest_ns: int = -1
     jumps: int = 0
     received: int = 0
     matched: int = 0
@@ -50,6 +53,7 @@ class Pairing:
         matched: Called with one message of each topic, under the synchronizer's lock: it must not raise.
         queue_size: Messages of a topic that wait.
         slop_s: None for equal stamps, else how far apart they may lie, seconds.
+        rule: What a jump in time is.
     """
 
     def __init__(
@@ -60,25 +64,47 @@ class Pairing:
         *,
         queue_size: int,
         slop_s: float | None = None,
+        rule: TimeRule | None = None,
     ) -> None:
         self._filters, self._matched = filters, matched
         self._queue_size, self._slop_s = queue_size, slop_s
         self.jumps = 0
-        self.inputs = {name: Input(filters.SimpleFilter()) for name in names}
+        rule = rule or TimeRule.of(LocatorConfig())
+        self.inputs = {name: Input(filters.SimpleFilter(), StampOrder(rule)) for name in names}
         self._connect()
 
-    def put(self, name: str, message: Any) -> None:
+    def put(self, name: str, message: Any) -> tuple[str, ...]:
         """Take a message; a match is handed over before this returns.
+
+        Returns:
+            Why messages of this topic are refused, a line each.
 
         Raises:
             ValueError: Its stamp is none.
         """
         stamp_ns = stamp_to_ns(message.header.stamp)
         source = self.inputs[name]
-        if stamp_ns < source.newest_ns:
-            self._jump(source)
-        source.newest_ns = stamp_ns
         source.received += 1
+        ruling = source.order.put(stamp_ns, message, is_known=self._has_jumped_to(stamp_ns, source))
+        if ruling.went_back:
+            self._jump(source)
+        refused = []
+        for refusal in ruling.refused:
+            if source.order.is_near(refusal.stamp_ns):
+                self._feed(source, refusal.stamp_ns, refusal.item)
+            else:
+                source.unmatched += 1
+                refused.append(refusal.reason)
+        for entry in ruling.passed:
+            self._feed(source, entry.stamp_ns, entry.item)
+        return tuple(refused)
+
+    def _has_jumped_to(self, stamp_ns: int, source: Input) -> bool:
+        """Whether another topic has jumped to that time already: the masks come long after their images."""
+        ahead = [other for other in self.inputs.values() if other.jumps > source.jumps]
+        return any(other.order.is_near(stamp_ns) for other in ahead)
+
+    def _feed(self, source: Input, stamp_ns: int, message: Any) -> None:
         source.unmatched += stamp_ns in source.waiting  # the synchronizer, too, keeps the newer of two
         source.waiting[stamp_ns] = message
         while len(source.waiting) > self._queue_size:
@@ -88,7 +114,7 @@ class Pairing:
 
     def explain(self, name: str) -> str:
         """Why messages of a topic wait, by the newest of them: how far the nearest ones of the other topics are."""
-        newest = self.inputs[name].newest_ns
+        newest = self.inputs[name].order.newest_ns or 0
         lines = []
         for other, source in self.inputs.items():
             if other == name:

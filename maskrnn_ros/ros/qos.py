@@ -22,13 +22,13 @@ POLL_S = 0.05
 """Longest single wait in the middleware: what has no event there (a match, Ctrl-C) is seen this late."""
 
 
-def reliable(depth: int) -> QoSProfile:
-    """Reliable, volatile, the last ``depth`` messages."""
+def reliable(depth: int, *, is_latched: bool = False) -> QoSProfile:
+    """Reliable, the last ``depth`` messages; volatile, or latched: kept for who subscribes later."""
     return QoSProfile(
         history=QoSHistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=QoSReliabilityPolicy.RELIABLE,
-        durability=QoSDurabilityPolicy.VOLATILE,
+        durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if is_latched else QoSDurabilityPolicy.VOLATILE,
     )
 
 

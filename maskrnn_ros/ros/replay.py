@@ -19,9 +19,12 @@ from rosgraph_msgs.msg import Clock
 
 from maskrnn_ros.bags.read import BagReader, RawMessage, cdr_stamp
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
-from maskrnn_ros.msg import InstanceMaskArray, SeedResult
+from maskrnn_ros.config import Config
+from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
+from maskrnn_ros.ros.image_news import ImageNews, in_seconds
 from maskrnn_ros.ros.images import NS_PER_S, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_answers, wait_for_subscribers
+from maskrnn_ros.timeline import StampOrder, TimeRule
 
 DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
@@ -40,6 +43,8 @@ class PlayReport:
         skipped: Topics of the bag that were left out, with the reason: this machine lacks their type, or has
             another one of that name.
         rejected_seeds: With lockstep: why the tracker rejected seeds, one line each.
+        rejected_images: With lockstep: why it refused images, likewise.
+        held_images: With lockstep: images that it held back to the end, since time may have jumped before them.
         seconds: From the first message to the last.
         late_ms_p95: Without lockstep: how late messages were, milliseconds, 95th percentile.
         late_ms_max: The same, largest.
@@ -49,6 +54,8 @@ class PlayReport:
     published: Mapping[str, int]
     skipped: Mapping[str, str]
     rejected_seeds: tuple[str, ...]
+    rejected_images: tuple[str, ...]
+    held_images: int
     seconds: float
     late_ms_p95: float
     late_ms_max: float
@@ -74,8 +81,12 @@ def play(
 
     In real time a message goes out when its log time comes, on a clock that never jumps. In lockstep, before
     each image go the other messages whose stamp is not later; after a seed any SeedResult with its stamp is
-    waited for, after an image the InstanceMaskArray with its stamp: no image is dropped, and the result does
-    not depend on the speed of the machine (a seed that is late needs ``catch_up.mode: exact`` for that).
+    waited for, after an image the InstanceMaskArray with its stamp, or the TrackerStatus that says that it was refused
+    or is held back: no image is dropped, and the result does not depend on the speed of the machine (a seed that is
+    late needs ``catch_up.mode: exact`` for that).
+
+    Topics that were latched (transient local) when they were recorded are so again. All are offered reliably, which
+    serves best effort subscriptions, too.
 
     Args:
         bag: Folder of the bag, or a .mcap or .db3 file.
@@ -154,10 +165,6 @@ def message_class(msgtype: str) -> Any:
     return getattr(module, name, None)
 
 
-def _in_seconds(stamp_ns: int) -> str:
-    return f"{stamp_ns // NS_PER_S}.{stamp_ns % NS_PER_S:09d} s"
-
-
 def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float) -> None:
     """Refuse a tracker whose results depend on the speed of the machine.
 
@@ -201,6 +208,7 @@ class _Player:
         self._answers: set[tuple[str, int]] = set()
         self._answer_topics: tuple[str, str] = ("", "")
         self._rejected: list[str] = []
+        self._images = ImageNews()
         self._late_s: list[float] = []
         self._begin_s = self._end_s = 0.0
 
@@ -218,7 +226,9 @@ class _Player:
                 continue
             if "std_msgs/Header" in list(kind.get_fields_and_field_types().values())[:1]:
                 self._has_header.add(name)
-            publisher = self._node.create_publisher(kind, remap.get(name, name), reliable(DEPTH))
+            topic = self._reader.topics[name]
+            qos = reliable(max(DEPTH, topic.depth), is_latched=topic.is_latched)
+            publisher = self._node.create_publisher(kind, remap.get(name, name), qos)
             self._publishers[name] = publisher
             self._counts[publisher.topic_name] = 0
         if publish_clock:
@@ -234,14 +244,19 @@ class _Player:
         # only the stamp is of interest: the masks need not be decoded
         self._node.create_subscription(InstanceMaskArray, instances, self._on_instances, reliable(DEPTH), raw=True)
         self._node.create_subscription(SeedResult, results, self._on_result, reliable(DEPTH))
+        self._node.create_subscription(TrackerStatus, f"{tracker}/status", self._on_status, reliable(DEPTH))
 
     def _on_instances(self, data: bytes) -> None:
         self._answers.add((self._answer_topics[0], cdr_stamp(data)))
 
+    def _on_status(self, message: TrackerStatus) -> None:
+        for line in self._images.hear(message):
+            self._node.get_logger().warning(line)
+
     def _on_result(self, message: SeedResult) -> None:
         self._answers.add((self._answer_topics[1], stamp_to_ns(message.header.stamp)))
         if message.status == SeedResult.STATUS_REJECTED:
-            seed = f"seed at {_in_seconds(stamp_to_ns(message.header.stamp))}"
+            seed = f"seed at {in_seconds(stamp_to_ns(message.header.stamp))}"
             self._rejected.append(f"{seed}: {message.reason}")
             self._node.get_logger().warning(f"{seed} was rejected: {message.reason}")
 
@@ -256,7 +271,10 @@ class _Player:
         wait_for_subscribers(self._executor, [self._publishers[name] for name in needed[1:]], self._timeout_s)
         if tracker is not None:
             topics = self._answer_topics if seeds in needed else self._answer_topics[:1]
-            wait_for_answers(self._node, self._executor, topics, tracker, self._timeout_s)
+            status = f"{tracker}/status"
+            wait_for_answers(self._node, self._executor, (*topics, status), tracker, self._timeout_s)
+            if not spin_until(self._executor, lambda: self._images.has_heard, self._timeout_s):
+                raise TimeoutError(f"no message on {status}; waited {self._timeout_s:g} s")
 
     def play_at_rate(self, rate: float) -> None:
         """Publish every message when its log time comes."""
@@ -274,10 +292,13 @@ class _Player:
         instances, results = self._answer_topics
         others = self._reader.messages([name for name in self._publishers if name != images])
         waiting = next(others, None)
+        order = StampOrder[None](TimeRule.of(Config()))  # one wild stamp does not bring forward what belongs to later
         for image in self._reader.messages([images]):
-            while waiting is not None and self._stamp(waiting) <= self._stamp(image):
+            order.put(self._stamp(image), None)
+            while waiting is not None and self._stamp(waiting) <= (order.newest_ns or 0):
                 self._publish(waiting, results if waiting.topic == seeds else None)
                 waiting = next(others, None)
+            self._images.sends(self._stamp(image))
             self._publish(image, instances)
         while waiting is not None:
             self._publish(waiting, results if waiting.topic == seeds else None)
@@ -300,8 +321,13 @@ class _Player:
         self._counts[publisher.topic_name] += 1
         if answer_topic is not None:
             expected = (answer_topic, self._stamp(message))
-            if not spin_until(self._executor, lambda: expected in self._answers, self._timeout_s):
-                what = f"message on {publisher.topic_name} with stamp {_in_seconds(expected[1])}"
+            is_image = answer_topic == self._answer_topics[0]
+
+            def is_answered() -> bool:
+                return expected in self._answers or (is_image and self._images.is_decided)
+
+            if not spin_until(self._executor, is_answered, self._timeout_s):
+                what = f"message on {publisher.topic_name} with stamp {in_seconds(expected[1])}"
                 raise TimeoutError(f"no answer on {answer_topic} to the {what}; waited {self._timeout_s:g} s")
         self._end_s = time.monotonic()
 
@@ -320,6 +346,8 @@ class _Player:
             published=self._counts,
             skipped=self._skipped,
             rejected_seeds=tuple(self._rejected),
+            rejected_images=tuple(self._images.refused),
+            held_images=len(self._images.held),
             seconds=self._end_s - self._begin_s,
             late_ms_p95=late_ms[int(0.95 * (len(late_ms) - 1))],
             late_ms_max=late_ms[-1],

@@ -122,7 +122,7 @@ class Worker:
                     job()
                 # One step for every image or request, more while the stream leaves time.
                 self._session.catch_up()
-                self._session.expire(coming=self._inbox.stamps)
+                self._session.expire(coming=self._inbox.stamps, held=self._inbox.held)
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
             self.refresh()
@@ -139,11 +139,10 @@ class Worker:
 
     def _image(self, arrival: Arrival) -> None:
         begin = time.monotonic()
-        processed = False
         self._skipped += arrival.skipped
         try:
             image = self._convert(arrival.message)
-            tracks = self._session.process(Frame(stamp_ns=arrival.stamp_ns, image=image))
+            tracks = self._session.process(Frame(stamp_ns=arrival.stamp_ns, image=image), arrival.era)
             self._step_ms.append((time.monotonic() - begin) * 1e3)
             self._publish(
                 Result(
@@ -158,12 +157,15 @@ class Worker:
             self._skipped = 0
             self._published_s = time.monotonic()
             self._age_ms.append((self._published_s - arrival.arrived) * 1e3)
-            processed = True
-            self._session.took(self._step_ms[-1])
         except ValueError as error:
-            self._reject(f"image {arrival.stamp_ns}: {error}")
-        finally:
-            self._inbox.done(processed=processed)
+            self._inbox.done(processed=False)
+            self._reject(f"image {arrival.stamp_ns}: {error}")  # counted before it is said
+        except Exception:
+            self._inbox.done(processed=False)
+            raise
+        else:
+            self._inbox.done(processed=True)
+            self._session.took(self._step_ms[-1])
 
     def _look(self) -> Snapshot:
         session = self._session

@@ -8,6 +8,9 @@ import threading
 import time
 from collections import OrderedDict
 
+from maskrnn_ros.config import Config
+from maskrnn_ros.timeline import StampOrder, TimeRule
+
 _KEEP_BYTES = 128_000_000
 """Of images that wait for their masks."""
 _SHOWN_BYTES = 64_000_000
@@ -45,17 +48,23 @@ class FrameStore:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self._order = StampOrder[bytes](TimeRule.of(Config()))
         self._ring: OrderedDict[int, Held] = OrderedDict()
         self._shown: OrderedDict[int, Held] = OrderedDict()
         self._frozen: OrderedDict[int, Held] = OrderedDict()
 
     def put_image(self, stamp_ns: int, data: bytes) -> None:
-        """Add an image. A stamp that goes back (a bag that begins again) empties the store but for what is frozen."""
+        """Add an image, where its stamp is not refused; a jump back in time empties the store but for what is frozen.
+
+        Nothing is said of what is refused: the tracker says it.
+        """
         with self._changed:
-            if any(held.image is not None and key > stamp_ns for key, held in self._ring.items()):
+            ruling = self._order.put(stamp_ns, data)
+            if ruling.went_back:
                 self._ring.clear()
                 self._shown.clear()
-            self._held(stamp_ns).image = data
+            for entry in ruling.passed:
+                self._held(entry.stamp_ns).image = entry.item
             total = sum(held.nbytes for held in self._ring.values())
             while total > _KEEP_BYTES and len(self._ring) > 1:
                 total -= self._ring.popitem(last=False)[1].nbytes

@@ -132,6 +132,7 @@ class Session:
         self._clock = clock
         self.number = number
         self.frame_index = 0
+        self._era = 0
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
         self._prompts = prompts or build_prompts(config.prompts.backend)
@@ -246,14 +247,18 @@ class Session:
         """End what works in the background; nothing can follow."""
         self._tracker.close()
 
-    def process(self, frame: Frame) -> Tracks:
+    def process(self, frame: Frame, era: int = 0) -> Tracks:
         """Carry all instances to the next image, with the seeds and removals that are due.
 
+        Args:
+            frame: The image.
+            era: Of its stamp (see ``timeline.StampOrder``): where it is another than before, stamps may go back.
+
         Raises:
-            ValueError: The stamp is that of the newest image, or the size is another while instances live; the
-                instances stay as they are.
+            ValueError: The stamp is not newer than that of the newest image, or the size is another while instances
+                live; the instances stay as they are.
         """
-        self._check_time(frame)
+        self._check_time(frame, era)
         self._check_size(frame)
         prepared = self._tracker.prepare(frame)
         self._remove_due(frame.stamp_ns)
@@ -294,16 +299,19 @@ class Session:
         """End all seeds that wait or catch up: no image comes any more. Instances and buffer stay."""
         self._reject_all(list(self._seedings), reason)
 
-    def expire(self, coming: Collection[int] = ()) -> None:
+    def expire(self, coming: Collection[int] = (), held: Collection[int] = ()) -> None:
         """Give up the seeds whose image has not come in time.
 
         Args:
             coming: Stamps of images that have come and are not processed yet.
+            held: Of those that are held back until the next images show whether time has jumped.
         """
         now = self._clock()
         for seeding in [s for s in self._seedings if s.waits and now >= s.deadline_s]:
             stamp = seeding.seed.stamp_ns
-            if seeding.verdict is not None:
+            if held and (seeding.verdict is not None or stamp == 0 or stamp in held):
+                seeding.deadline_s = now + self.config.seed_timeout
+            elif seeding.verdict is not None:
                 self._end(seeding, *seeding.verdict)
             elif self._is_passed(seeding):  # the stream pauses, and the seed needs none of it
                 self._attempt(seeding, self._start)
@@ -326,12 +334,13 @@ class Session:
 
     # --- time ---
 
-    def _check_time(self, frame: Frame) -> None:
+    def _check_time(self, frame: Frame, era: int) -> None:
         newest = self._tracker.newest
+        is_another, self._era = era != self._era, era
         if newest is None or frame.stamp_ns > newest.stamp_ns:
             return
-        if frame.stamp_ns == newest.stamp_ns:
-            raise ValueError(f"stamp must be newer than the last image's, got the same {frame.stamp_ns} ns again")
+        if not is_another:
+            raise ValueError(f"stamp must be newer than the last image's, {newest.stamp_ns} ns, got {frame.stamp_ns}")
         line = f"time went back from {newest.stamp_ns} to {frame.stamp_ns} ns"
         if self.config.on_time_jump == "keep":
             self.buffer.clear()
