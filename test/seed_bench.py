@@ -180,6 +180,7 @@ class FakeTracker:
         self.removed: list = []
         self.resets = 0
         self.refuse = ""
+        self.run_id = "a run"
 
     def subscribe(self, node) -> None:
         self.answer = self._add
@@ -193,11 +194,13 @@ class FakeTracker:
         live = [InstanceMask(id=int(i[1:]), label=name, state=2) for i, name in names.items()]
         gone = InstanceMask(id=99, state=InstanceMask.STATE_REMOVED)
         bench.wait(self.instances.get_subscription_count)
-        self.instances.publish(InstanceMaskArray(instances=[*live, gone]))
+        self.instances.publish(InstanceMaskArray(run_id=self.run_id, instances=[*live, gone]))
         bench.wait(lambda: bench.node._tracker.instances.keys() == {instance.id for instance in live})
 
     def result(self, request, status, reason="", ids=(7,)) -> None:
-        self.results.publish(SeedResult(token=request.token, status=status, reason=reason, ids=list(ids)))
+        self.results.publish(
+            SeedResult(token=request.token, status=status, reason=reason, ids=list(ids), run_id=self.run_id)
+        )
 
     def _add(self, request, response):
         self.added.append(request)

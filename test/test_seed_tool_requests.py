@@ -106,6 +106,22 @@ def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> 
     assert not bench.shown("mask")
 
 
+def test_a_drawing_that_waited_in_a_tracker_that_was_started_again_comes_back(bench, tracker) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners(*TRIANGLE, width=WIDTH)
+    bench.trigger("new_instance")
+    bench.wait(lambda: bench.masks and not bench.shown("mask"))
+    tracker.result(tracker.added[0], SeedResult.STATUS_PENDING, "waits for the next image")
+    bench.wait(lambda: bench.text[:1] == ["instance 7: waits for the next image"])
+    tracker.live(bench, i3="")
+    assert bench.text[:1] == ["instance 7: waits for the next image"]
+    tracker.run_id = "the next run"
+    tracker.live(bench, i4="")
+    bench.wait(lambda: bench.text[:1] == ["rejected: the tracker was started again"])
+    bench.wait(lambda: bench.shown("mask"))
+    np.testing.assert_array_equal(bench.node._drawing.mask, inside(TRIANGLE))
+
+
 def test_a_result_may_overtake_the_service_s_answer(bench, tracker) -> None:
     answer = tracker._add
 

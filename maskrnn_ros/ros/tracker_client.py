@@ -42,7 +42,7 @@ INTERFACES = (
 )
 
 _KEPT = 16
-"""Masks whose end is waited for; a tracker that was restarted tells the end of none."""
+"""Masks whose end is waited for: what becomes of one may be lost on its way."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,6 +88,7 @@ class TrackerClient:
         self._on_taken, self._on_end, self._on_line, self._on_instances = on_taken, on_end, on_line, on_instances
         self._sent: dict[str, Sent] = {}  # until the end of each is known
         self._asked: dict[str, Sent] = {}  # until it is known whether the tracker took it
+        self._runs: dict[str, str] = {}  # the run of the tracker in which it waits, where that was said
         self._name = node.resolve_service_name
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
@@ -168,6 +169,7 @@ class TrackerClient:
 
     def _forget(self, token: str) -> Sent:
         self._asked.pop(token, None)
+        self._runs.pop(token, None)
         return self._sent.pop(token)
 
     def _taken(self, token: str, ids: Any) -> None:
@@ -183,6 +185,7 @@ class TrackerClient:
             self._taken(token, result.ids)
         ids = ", ".join(map(str, result.ids))
         if result.status == SeedResult.STATUS_PENDING:
+            self._runs[token] = result.run_id
             self._on_line(f"instance {ids}: {result.reason}", False)
             return
         applied = result.status == SeedResult.STATUS_APPLIED
@@ -190,6 +193,8 @@ class TrackerClient:
         self._on_end(self._forget(token), applied, line)
 
     def _take_instances(self, message: Any) -> None:
+        for token in [token for token, run_id in self._runs.items() if run_id != message.run_id]:
+            self._on_end(self._forget(token), False, "rejected: the tracker was started again")
         live = {
             instance.id: f"{instance.id} {instance.label}".strip()
             for instance in message.instances
