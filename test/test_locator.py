@@ -361,7 +361,7 @@ def test_the_interfaces_are_those_of_the_node():
         ({"erosion": -1}, "erosion"),
         ({"depth_min": 3.0, "depth_max": 2.0}, "depth_min must be < depth_max, got 3 and 2"),
         ({"sync": "nearest"}, "sync must be one of exact, approximate, got 'nearest'"),
-        ({"slop": 1}, "slop"),
+        ({"slop": "soon"}, "slop"),
     ],
 )
 def test_a_bad_parameter_stops_the_start(parameters, message):
