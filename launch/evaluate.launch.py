@@ -6,6 +6,7 @@
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.substitutions import ExecutableInPackage
 
@@ -29,6 +30,13 @@ PLAYER = DeclareLaunchArgument(
 )
 
 
+def _ended(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    """Launch ends with the evaluation, and with 1 where that failed: Shutdown alone would end with 0."""
+    if event.returncode:
+        raise RuntimeError(f"the evaluation ended with exit status {event.returncode}, see above")
+    return Shutdown(reason="evaluated")
+
+
 def _evaluate(context: LaunchContext) -> list[ExecuteProcess]:
     """The command; a function, since arguments that are empty are left out."""
     given = {name: LaunchConfiguration(name).perform(context) for name in (*ARGUMENTS, "player")}
@@ -36,7 +44,7 @@ def _evaluate(context: LaunchContext) -> list[ExecuteProcess]:
     # it starts and ends the tracker and the player itself: only so it knows when both are ready and done
     maskrnn = ExecutableInPackage(package="maskrnn_ros", executable="maskrnn")
     command = [maskrnn, "evaluate", "--online", *options]
-    return [ExecuteProcess(cmd=command, name="evaluate", output="screen", on_exit=Shutdown(reason="evaluated"))]
+    return [ExecuteProcess(cmd=command, name="evaluate", output="screen", on_exit=_ended)]
 
 
 def generate_launch_description() -> LaunchDescription:

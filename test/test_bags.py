@@ -178,9 +178,9 @@ def test_existing_bag_is_kept_unless_told_otherwise(tmp_path):
     from_davis(tmp_path, "ball", tmp_path / "bag")
     with pytest.raises(ValueError, match="bag exists; overwrite replaces it"):
         from_davis(tmp_path, "ball", tmp_path / "bag", storage="sqlite3")
-    assert (tmp_path / "bag/bag.mcap").exists()
+    assert (tmp_path / "bag/bag_0.mcap").exists()
     from_davis(tmp_path, "ball", tmp_path / "bag", storage="sqlite3", overwrite=True)
-    assert not (tmp_path / "bag/bag.mcap").exists()
+    assert not (tmp_path / "bag/bag_0.mcap").exists()
 
 
 def test_overwrite_takes_bags_only(tmp_path):
@@ -312,7 +312,7 @@ def test_damaged_bag_is_refused_in_one_line(tmp_path, storage, keep):
 
 
 def test_storage_file_is_read_without_its_folder(bag_path):
-    with BagReader(bag_path / "bag.mcap") as bag:
+    with BagReader(bag_path / "bag_0.mcap") as bag:
         assert len(list(bag.frames())) == 5
 
 

@@ -264,3 +264,17 @@ def test_an_image_that_the_tracker_would_refuse_is_left_out_and_said(tmp_path, c
     for found in (good_figures, bad_figures):
         found["summary"].pop("fps")
     assert good_figures == bad_figures and good_figures["summary"]["frames"] == FRAMES - 2
+
+
+class Slow(Recorded):
+    """Recorded from a player at rate 1/4: stamps are 0.1 s apart, what was recorded 0.4 s."""
+
+    period_ns = 4 * 10**8
+
+
+def test_the_period_of_a_played_bag_is_that_of_its_recording(tmp_path):
+    numbers = range(FRAMES)
+    images, truths = [(10 + t, t) for t in numbers], [(10 + t, world.labels(t)) for t in numbers]
+    with BagClip(write_bag(tmp_path / "bag", images, truths, channel=Slow)) as clip:
+        assert clip.period_s == pytest.approx(0.1) and clip.played_period_s == pytest.approx(0.4)
+        assert clip.log_ns(3) - clip.log_ns(0) == 3 * Slow.period_ns

@@ -25,23 +25,57 @@ from maskrnn_ros.files import read_labels
 FRAMES = 16
 FPS = 10.0
 ROS2 = """#!{python}
-import argparse, json, subprocess, sys, time
+# does what `ros2 bag play` of rosbag2 0.26 does: it waits for nobody, but starts paused and has services
+import argparse, sys, time
 parser = argparse.ArgumentParser()
 parser.add_argument("verb", choices=["bag"])
 parser.add_argument("action", choices=["play"])
 parser.add_argument("bag")
-for name in ("--rate", "--delay"):
-    parser.add_argument(name, type=float, required=True)
+parser.add_argument("--rate", type=float, required=True)
 for name in ("--topics", "--remap"):
     parser.add_argument(name, nargs="+", required=True)
 parser.add_argument("--qos-profile-overrides-path", required=True)
-parser.add_argument("--disable-keyboard-controls", action="store_true", required=True)
+for name in ("--disable-keyboard-controls", "--start-paused"):
+    parser.add_argument(name, action="store_true", required=True)
 args = parser.parse_args()
-print(open(args.qos_profile_overrides_path).read(), file=open({log!r}, "w"))
-time.sleep(args.delay)
-play = [sys.executable, "-m", "maskrnn_ros", "bag", "play", args.bag, "--rate", str(args.rate)]
-sys.exit(subprocess.call([*play, "--topics", *args.topics, "--remap", *args.remap, "--subscribers", "2"]))
+import rclpy, yaml
+from std_srvs.srv import Empty
+from sensor_msgs.msg import Image
+from maskrnn_ros.bags.read import BagReader
+from maskrnn_ros.ros.qos import reliable
+offers = yaml.safe_load(open(args.qos_profile_overrides_path))
+print(yaml.safe_dump(offers), file=open({log!r}, "w"))
+if {exit!r}:
+    sys.exit({exit!r})
+rclpy.init(args=["--ros-args", *(word for rule in args.remap for word in ("--remap", rule))])
+node = rclpy.create_node("rosbag2_player")
+publishers = {{name: node.create_publisher(Image, name, reliable(offers[name]["depth"])) for name in args.topics}}
+resumed = []
+node.create_service(Empty, "~/resume", lambda request, response: resumed.append(1) or response)
+while not resumed:
+    rclpy.spin_once(node, timeout_sec=0.1)
+with BagReader(args.bag) as reader:
+    messages = [m for m in reader.messages(args.topics) if m.topic not in {lost!r}]
+begin_s = time.monotonic()
+for message in messages:
+    due_s = begin_s + (message.log_ns - messages[0].log_ns) * 1e-9 / args.rate
+    time.sleep(max(0.0, due_s - time.monotonic()))
+    publishers[message.topic].publish(message.data)
+from rclpy.duration import Duration
+for publisher in publishers.values():
+    publisher.wait_for_all_acked(Duration(seconds=30))
 """
+
+
+def stand_in(folder: Path, lost: tuple[str, ...] = (), exit: int = 0) -> Path:
+    """A folder with the command ros2 and the package rosbag2_interfaces; some topics are lost on their way."""
+    (folder / "rosbag2_interfaces" / "srv").mkdir(parents=True)
+    (folder / "rosbag2_interfaces" / "__init__.py").touch()
+    # Resume has no fields, as Empty
+    (folder / "rosbag2_interfaces" / "srv" / "__init__.py").write_text("from std_srvs.srv import Empty as Resume\n")
+    (folder / "ros2").write_text(ROS2.format(python=sys.executable, log=str(folder / "qos"), lost=lost, exit=exit))
+    (folder / "ros2").chmod(0o755)
+    return folder
 
 
 def needs_ros() -> None:
@@ -57,19 +91,16 @@ def world_bag(path: Path) -> Path:
 def online(bag: Path, out: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "maskrnn_ros", "evaluate", "--bag", str(bag), "--online", "--preset", "warp"]
     command += ["--out", str(out), "--json", f"{out}.json", *arguments]
-    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": path}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize(("player", "rate"), [("maskrnn", 1.0), ("ros2bag", 2.0)])
 def test_the_node_is_scored_by_the_masks_that_it_published(tmp_path: Path, player: str, rate: float) -> None:
     needs_ros()
-    fake = tmp_path / "bin" / "ros2"
-    fake.parent.mkdir()
-    fake.write_text(ROS2.format(python=sys.executable, log=str(tmp_path / "qos")))
-    fake.chmod(0o755)
+    fake = stand_in(tmp_path / "bin")
     bag, out = world_bag(tmp_path / "bag"), tmp_path / "out"
-    done = online(bag, out, "--player", player, "--rate", str(rate), path=str(fake.parent))
+    done = online(bag, out, "--player", player, "--rate", str(rate), path=str(fake))
     assert done.returncode == 0, done.stderr
     found = json.loads(Path(f"{out}.json").read_text())
     figures, streaming, summary = found["online"], found["streaming"], found["summary"]
@@ -93,7 +124,32 @@ def test_the_node_is_scored_by_the_masks_that_it_published(tmp_path: Path, playe
     assert "Histogram of the age" in page and ">online<" in page
     assert "slack 0" in done.stdout and f"online: at rate {rate:g} the node gave" in done.stdout
     if player == "ros2bag":  # it would offer what was recorded otherwise
-        assert (tmp_path / "qos").read_text().count("reliability: reliable") == 2
+        assert (fake / "qos").read_text().count("reliability: reliable") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ({"exit": 3}, "the player ended with exit status 3"),
+        (
+            {"lost": ("/camera/seed_mask",)},
+            "expected the node to follow the seed: the message of its seed did not come",
+        ),
+    ],
+)
+def test_a_run_that_went_wrong_gives_no_online_scores_and_keeps_the_offline_ones(
+    tmp_path: Path, fault: dict, text: str
+) -> None:
+    needs_ros()
+    fake = stand_in(tmp_path / "bin", **fault)
+    bag, out = world_bag(tmp_path / "bag"), tmp_path / "out"
+    done = online(bag, out, "--player", "ros2bag", "--rate", "4", path=str(fake))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("maskrnn evaluate:")]
+    assert text in line and "Traceback" not in done.stderr
+    found = json.loads(Path(f"{out}.json").read_text())
+    assert found["summary"]["j_mean"] > 0.5 and found.get("online") is None
+    assert "online: at rate" not in done.stdout and (out / "report.html").is_file()
 
 
 def world_ids() -> tuple[int, ...]:

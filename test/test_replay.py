@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replay and seed client against a tracker of wood: real topics, one process."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -8,9 +9,13 @@ import threading
 import numpy as np
 import pytest
 import ros_env  # noqa: F401  (sets the environment that rclpy reads)
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 from test_bags import TWO, write_tree
 
 from maskrnn_ros.bags import BagReader, from_davis
+from maskrnn_ros.bags.convert import RELIABLE, _Channel
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.files import write_labels
 
@@ -20,6 +25,7 @@ msg = pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn
 from rcl_interfaces.msg import ParameterType, ParameterValue  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
 from rclpy.executors import ExternalShutdownException  # noqa: E402
+from rclpy.qos import QoSDurabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
@@ -315,3 +321,33 @@ def test_mask_without_an_instance_is_refused_before_the_tracker_is_asked(tmp_pat
     write_labels(tmp_path / "mask.png", np.zeros((4, 4), np.int32))
     with pytest.raises(ValueError, match="must mark at least one pixel"):
         publish_seed(tmp_path / "mask.png", timeout_s=TIMEOUT_S)
+
+
+def test_topics_that_were_latched_are_latched_again(tmp_path):
+    """As stock `ros2 bag play` does: who subscribes to /tf_static in mid-bag gets it."""
+    latched = dataclasses.replace(RELIABLE, durability=QosDurability.TRANSIENT_LOCAL, depth=40)
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        notes = writer.add_connection(
+            "/notes", "std_msgs/msg/String", typestore=store, offered_qos_profiles=[RELIABLE, latched]
+        )
+        images = _Channel(writer, "/camera/image_raw", "sensor_msgs/msg/Image")
+        note = store.types["std_msgs/msg/String"]("kept")
+        writer.write(notes, STAMPS[0], store.serialize_cdr(note, "std_msgs/msg/String"))
+        for stamp in STAMPS:
+            images.write_image(stamp, np.zeros((4, 4, 3), np.uint8), "rgb8")
+    with BagReader(tmp_path / "bag") as reader:
+        assert reader.topics["/notes"].is_latched and reader.topics["/notes"].depth == 40
+        assert not reader.topics["/camera/image_raw"].is_latched
+    offered = {}
+
+    def look(stamp_ns):
+        for topic in ("/notes", "/camera/image_raw"):
+            for info in tracker.node.get_publishers_info_by_topic(topic):
+                offered[topic] = info.qos_profile.durability
+        return True
+
+    with WoodenTracker(on_image=look) as tracker:
+        play(tmp_path / "bag", lockstep=True, timeout_s=TIMEOUT_S)
+    assert offered["/notes"] == QoSDurabilityPolicy.TRANSIENT_LOCAL
+    assert offered["/camera/image_raw"] == QoSDurabilityPolicy.VOLATILE

@@ -221,3 +221,24 @@ def test_two_processes_train_as_one_does(cache, tmp_path):
     two = load_file(tmp_path / "two" / "network.safetensors")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=2e-4, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize(("frames", "length"), [(6, 7), (2, 3)])
+def test_clips_that_are_shorter_than_a_window_are_refused_and_nothing_hangs(tmp_path, frames, length):
+    clip("a", frames=frames).save(tmp_path / "a.safetensors")
+    batches = Batches([([tmp_path / "a.safetensors"], 1.0)], length, 2)
+    with pytest.raises(ValueError, match=f"through {length} frames, found none among 1; the longest has {frames} "):
+        batches.step(0)
+    for enough in (frames, frames + 1):
+        clip("b", frames=length).save(tmp_path / "b.safetensors")
+        both = Batches([([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], 1.0)], length, enough)
+        assert len(both.step(0).truth) == enough, "short ones are passed over"
+
+
+def test_objects_that_are_too_small_to_begin_with_are_refused(tmp_path):
+    tiny = clip("a")
+    truth = torch.zeros_like(tiny.truth)
+    truth[:, :4, :4] = 1
+    dataclasses.replace(tiny, truth=truth).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="an object of 100 pixels or more through 3 frames, found none"):
+        Batches([([tmp_path / "a.safetensors"], 1.0)], 3, 2).step(0)

@@ -249,7 +249,8 @@ def _new_bag(out: Path, storage: StoragePlugin, overwrite: bool) -> Iterator[Wri
         files_of_bag(out)  # refuses what is none, before the work
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        made = Path(scratch, out.name)
+        # the file is named after its folder; `ros2 bag reindex` finds <bag>_0.mcap only
+        made = Path(scratch, f"{out.name}_0")
         with Writer(made, version=METADATA_VERSION, storage_plugin=storage) as writer:
             yield writer
         for file in made.glob("*.mcap"):

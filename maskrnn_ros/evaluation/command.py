@@ -193,14 +193,20 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
     play = _online(bag, task, options) if bag is not None and options.online else None
     prepare_out(task, force=options.force, resume=options.resume)
     result = evaluate(clips, task, options.workers)
+    failure = ""
     if play is not None and result.clips:
         try:
             result = dataclasses.replace(result, clips=(play(result.clips[0]),))
         except KeyboardInterrupt:  # the offline scores are done
             result = dataclasses.replace(result, missing=(f"{result.clips[0].sequence} online",))
+        except RuntimeError as error:  # likewise
+            failure = str(error)
     if result.clips:
         print(table(result))
         _write(result, clips, task, options)
+    if failure:
+        print(f"maskrnn evaluate: no online scores, those above are the offline ones: {failure}", file=sys.stderr)
+        return 1
     return _end(result, options)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from tqdm import tqdm
@@ -32,13 +31,12 @@ from maskrnn_ros.msg import InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data, ns_to_stamp
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
 from maskrnn_ros.ros.qos import reliable
+from maskrnn_ros.ros.stock_player import StockPlayer
 from maskrnn_ros.types import LabelArray, Seed
 
 PLAYERS = ("maskrnn", "ros2bag")
 _DEPTH = 100
 _LAST_TIMEOUT_S = 10.0
-_DELAY_S = 3.0
-"""ros2 bag does not wait for subscribers: they have so long to find it."""
 
 
 def check_online(clip: BagClip, config: Config, player: str) -> None:
@@ -60,6 +58,7 @@ def check_online(clip: BagClip, config: Config, player: str) -> None:
         raise ValueError(
             "--player ros2bag needs the command `ros2 bag`, found none; install rosbag2, or --player maskrnn"
         )
+    _stock_player(clip, "", {clip.images.name: "", clip.seeds.name: ""})
 
 
 def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, player: str = "maskrnn") -> OnlineRun:
@@ -88,16 +87,25 @@ def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, 
         values = to_flat(with_values(config, compressed=clip.is_compressed))
         parameter_file.write(file, values)
         node = node_command(namespace, "--params-file", str(file))
-        play = _player_command(player, clip, collector.remap, rate, Path(scratch))
+        stock = _stock_player(clip, namespace, collector.remap) if player == "ros2bag" else None
+        play = _player_command(stock, clip, collector.remap, rate, Path(scratch))
+
+        def subscribe(node: Any) -> None:
+            collector.subscribe(node)
+            if stock is not None:
+                stock.subscribe(node)
+
         with (
             child_process(node) as process,
-            Listener(process, f"{namespace}/tracker", collector.subscribe) as listener,
+            Listener(process, f"{namespace}/tracker", subscribe) as listener,
             child_process(play, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as playing,
             tqdm(total=len(clip), desc=f"online, rate {rate:g}", unit="frame") as bar,
         ):
 
             def is_over() -> bool:
                 bar.update(collector.played - bar.n)
+                if stock is not None:
+                    stock.check()
                 return playing.poll() is not None
 
             listener.wait_until(is_over, float("inf"))
@@ -108,20 +116,20 @@ def run_online(clip: BagClip, seed: Seed, config: Config, *, rate: float = 1.0, 
     return collector.result(rate)
 
 
-def _player_command(player: str, clip: BagClip, remap: Mapping[str, str], rate: float, scratch: Path) -> list[str]:
+def _stock_player(clip: BagClip, namespace: str, remap: Mapping[str, str]) -> StockPlayer:
+    return StockPlayer(namespace, f"{namespace}/tracker", (remap[clip.images.name], remap[clip.seeds.name]))
+
+
+def _player_command(
+    stock: StockPlayer | None, clip: BagClip, remap: Mapping[str, str], rate: float, scratch: Path
+) -> list[str]:
     rules = [f"{name}:={other}" for name, other in remap.items()]
-    common = [str(clip.path), "--rate", str(rate), "--topics", *remap, "--remap", *rules]
-    if player == "maskrnn":
-        topics = ["--image-topic", clip.images.name, "--seed-topic", clip.seeds.name]
-        both = ["--subscribers", "2"]  # the node, and we
-        return [sys.executable, "-m", "maskrnn_ros", "bag", "play", *common, *topics, *both]
-    # it offers what was recorded, often best effort: large images would be lost on their way to us
-    qos = scratch / "qos.yaml"
-    qos.write_text(
-        yaml.safe_dump({name: {"reliability": "reliable", "history": "keep_last", "depth": 20} for name in remap})
-    )
-    options = ["--delay", str(_DELAY_S), "--disable-keyboard-controls", "--qos-profile-overrides-path", str(qos)]
-    return ["ros2", "bag", "play", *common, *options]
+    common = [str(clip.path), "--rate", str(rate)]
+    if stock is not None:
+        return stock.command(common, rules, list(remap), scratch)
+    topics = ["--topics", *remap, "--remap", *rules, "--image-topic", clip.images.name, "--seed-topic", clip.seeds.name]
+    both = ["--subscribers", "2"]  # the node, and we
+    return [sys.executable, "-m", "maskrnn_ros", "bag", "play", *common, *topics, *both]
 
 
 class _Collector:
@@ -142,6 +150,7 @@ class _Collector:
         self._answers: dict[int, tuple[float, bytes]] = {}
         self._seeding: Any = None
         self._rejected = ""
+        self._is_applied = False
 
     def subscribe(self, node: Any) -> None:
         """See ``Listener``."""
@@ -159,8 +168,8 @@ class _Collector:
         return len(self._arrived_s)
 
     def has_last(self) -> bool:
-        """Whether the last image has its masks."""
-        return len(self._clip) - 1 in self._answers
+        """Whether the last image has its masks, and the seed its verdict."""
+        return len(self._clip) - 1 in self._answers and (self._is_applied or bool(self._rejected))
 
     def _on_image(self, data: bytes) -> None:
         now_s, number = time.monotonic(), self._numbers.get(cdr_stamp(data))
@@ -179,6 +188,7 @@ class _Collector:
         self._seeding = None  # only the first
 
     def _on_seed_result(self, message: Any) -> None:
+        self._is_applied |= message.status == SeedResult.STATUS_APPLIED
         if message.status == SeedResult.STATUS_REJECTED:
             self._rejected = message.reason
 
@@ -191,16 +201,27 @@ class _Collector:
         """What was collected.
 
         Raises:
-            RuntimeError: No image came, or the node rejected the seed.
+            RuntimeError: The first image or the seed did not arrive, or the node rejected the seed: scores would be
+                those of the way to the node.
         """
         if self._rejected:
             raise RuntimeError(f"expected the node to follow the seed, it rejected it: {self._rejected}")
         if not self._arrived_s:
             raise RuntimeError(f"expected images on {self._image_topic}, got none")
+        if 0 not in self._arrived_s:
+            first = min(self._arrived_s)
+            raise RuntimeError(f"the first image did not arrive on {self._image_topic}, the first that came is {first}")
+        if not self._is_applied:
+            sent = (
+                "its seed was sent, and not applied"
+                if self._seeding is None
+                else "the message of its seed did not come"
+            )
+            raise RuntimeError(f"expected the node to follow the seed: {sent}")
         masks = _Masks({number: data for number, (_, data) in self._answers.items()}, self._seed.labels)
         return OnlineRun(
             line=Timeline(
-                period_s=self._clip.period_s / rate,
+                period_s=self._clip.played_period_s / rate,
                 arrived_s=self._arrivals(rate),
                 out_s={number: self._answers[number][0] for number in masks},
             ),
@@ -209,11 +230,11 @@ class _Collector:
         )
 
     def _arrivals(self, rate: float) -> tuple[float, ...]:
-        """When each image came; one that was lost on its way to us by the nearest that was not, and the stamps."""
+        """When each image came; one that was lost on its way to us by the nearest that was not, and the recording."""
         known, found = sorted(self._arrived_s), []
         for number in range(len(self._clip)):
             near = known[max(0, bisect.bisect_right(known, number) - 1)]
-            apart_s = (self._clip.stamp_ns(number) - self._clip.stamp_ns(near)) / NS_PER_S
+            apart_s = (self._clip.log_ns(number) - self._clip.log_ns(near)) / NS_PER_S
             found.append(self._arrived_s[near] + apart_s / rate)
         return tuple(found)
 

@@ -19,6 +19,9 @@ from maskrnn_ros.training.unroll import Window, shares_of
 _SKIPS = (1, 1, 2, 3)
 """Frames from one to the next in a window: faster motion, and objects that have changed more."""
 
+_ATTEMPTS = 10_000
+"""So many draws in vain mean that there is nothing to draw."""
+
 _LEAST = 100
 """Pixels of an object with which a window begins."""
 
@@ -64,7 +67,7 @@ class Batches:
 
     def _draw(self, random: np.random.Generator) -> Draw:
         weights = np.array([weight for _, weight in self._groups])
-        while True:
+        for _ in range(_ATTEMPTS):
             paths, _ = self._groups[random.choice(len(self._groups), p=weights / weights.sum())]
             path = paths[random.integers(len(paths))]
             clip = self._clip(path)
@@ -77,6 +80,13 @@ class Batches:
             start = int(random.integers(first, len(clip) - span + 1))
             if self._area(path, seed, start) >= _LEAST:
                 return Draw(path, seed, tuple(range(start, start + span, skip)), bool(random.random() < 0.5))
+        longest = max(
+            (len(clip) - min(first for _, first, *_ in clip.seeds) for clip in self._clips.values()), default=0
+        )
+        raise ValueError(
+            f"expected clips with an object of {_LEAST} pixels or more through {self._length} frames, found none among "
+            f"{len(self._clips)}; the longest has {longest} from its first object on"
+        )
 
     def _clip(self, path: Path) -> TrainingClip:
         if path not in self._clips:
