@@ -20,6 +20,9 @@ _SLOW = 2
 """A step ahead of up to so many times the one before is none that surprises: streams may be slower than ``jump_s``."""
 
 
+_NO_TIME = "stamp must be > 0 ns, got {}: set header.stamp, everything is matched by it"
+
+
 class TimeSettings(Protocol):
     """Settings that say what a jump is."""
 
@@ -88,6 +91,7 @@ class Ruling(Generic[T]):
 class StampOrder(Generic[T]):
     """Judges the stamps of one stream in the order in which they come.
 
+    * 0 is no time and refused, as are negative ones.
     * A stamp that is newer than the newest one by less than ``jump_s`` goes on. So does a larger step in a stream that
       makes such steps: up to twice the step before.
     * The newest stamp again is refused.
@@ -132,6 +136,8 @@ class StampOrder(Generic[T]):
             is_known: A jump to that time is known otherwise, and needs no more images.
         """
         entry = Stamped(stamp_ns, item)
+        if stamp_ns <= 0:
+            return Ruling(refused=(Refusal(stamp_ns, item, _NO_TIME.format(stamp_ns)),))
         if self.newest_ns is None or 0 < stamp_ns - self.newest_ns < self._reach_ns:
             refused = self._let_go()
             self._pass(entry)

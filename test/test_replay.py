@@ -323,6 +323,37 @@ def test_mask_without_an_instance_is_refused_before_the_tracker_is_asked(tmp_pat
         publish_seed(tmp_path / "mask.png", timeout_s=TIMEOUT_S)
 
 
+def test_tf_static_is_latched_whatever_the_bag_says(tmp_path):
+    """Recorders in Python write no offer; then no listener takes it (rviz, issue 916; rosbag2, issue 1237)."""
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        for name in ("/tf_static", "/robot/tf_static", "/tf"):
+            writer.add_connection(name, "tf2_msgs/msg/TFMessage", typestore=store)
+    with BagReader(tmp_path / "bag") as reader:
+        assert {name: topic.is_latched for name, topic in reader.topics.items()} == {
+            "/tf_static": True,
+            "/robot/tf_static": True,
+            "/tf": False,
+        }
+
+
+def test_messages_of_one_time_are_played_in_their_order(tmp_path):
+    """As recorded with a simulator's clock (rosbag2, issue 2173)."""
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        images = _Channel(writer, "/camera/image_raw", "sensor_msgs/msg/Image")
+        for stamp in STAMPS:
+            images._write = lambda _, message: writer.write(
+                images._connection, STAMPS[0], images._store.serialize_cdr(message, "sensor_msgs/msg/Image")
+            )
+            images.write_image(stamp, np.zeros((4, 4, 3), np.uint8), "rgb8")
+    with BagReader(tmp_path / "bag") as reader:
+        assert list(reader.times("/camera/image_raw")) == [(stamp, STAMPS[0]) for stamp in STAMPS]
+    with WoodenTracker() as tracker:
+        play(tmp_path / "bag", timeout_s=TIMEOUT_S)
+        assert wait_for(lambda: len(tracker.raw) == 5)
+    assert [cdr_stamp(data) for data in tracker.raw] == STAMPS
+
+
 def test_topics_that_were_latched_are_latched_again(tmp_path):
     """As stock `ros2 bag play` does: who subscribes to /tf_static in mid-bag gets it."""
     latched = dataclasses.replace(RELIABLE, durability=QosDurability.TRANSIENT_LOCAL, depth=40)

@@ -159,6 +159,22 @@ def test_with_one_image_every_jump_is_believed_at_once_but_late_ones_stay_late()
     assert (passed, len(refused), back) == ([*s, T0 - HOUR], 1, 1)
 
 
+def test_a_stamp_that_is_no_time_is_refused_and_is_no_jump() -> None:
+    s = stream(4)
+    passed, refused, back, _ = judged([0, *s[:2], 0, -5, 0, *s[2:]])
+    assert (passed, back) == (s, 0)
+    assert len(refused) == 4 and all("stamp must be > 0 ns" in line for line in refused)
+
+
+def test_stamps_that_saw_the_clock_of_two_machines_stay_with_the_newer() -> None:
+    """Frames stamped now by the driver, now by the device, 40 ms apart (usb_cam, issue 278): none goes back."""
+    s = stream(60)
+    stamps = [stamp + (40 * MS if i % 3 == 0 else 0) for i, stamp in enumerate(s)]
+    passed, refused, back, _ = judged(stamps)
+    assert back == 0 and passed == sorted(passed) and len(passed) + len(refused) == 60
+    assert len(refused) <= 20
+
+
 def test_what_is_forgotten_judges_nothing() -> None:
     _, _, _, order = judged([*stream(3), T0 - HOUR])
     assert [refusal.stamp_ns for refusal in order.clear()] == [T0 - HOUR]

@@ -175,15 +175,19 @@ class BagReader:
             for found, log_ns, data in self._reader.messages(connections):
                 yield RawMessage(topic=found.topic, msgtype=found.msgtype, log_ns=log_ns, data=bytes(data))
 
-    def frames(self, topic: str = IMAGE_TOPIC) -> Iterator[Frame]:
+    def frames(self, topic: str = IMAGE_TOPIC, places: Collection[int] | None = None) -> Iterator[Frame]:
         """The images of a topic, raw or compressed (see ``find_images``).
+
+        Args:
+            topic: The topic.
+            places: Numbers of the messages on it that are wanted; the others are not decoded. None: all.
 
         Raises:
             ValueError: No such topic, or an image that cannot be used; the message names it.
         """
         found = self.find_images(topic)
         to_rgb: Any = compressed_to_rgb if found.msgtype == COMPRESSED_TYPE else image_to_rgb
-        return self._converted(found, lambda stamp_ns, msg: Frame(stamp_ns=stamp_ns, image=to_rgb(msg)))
+        return self._converted(found, lambda stamp_ns, msg: Frame(stamp_ns=stamp_ns, image=to_rgb(msg)), places)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
         """The label images of a topic.
@@ -224,8 +228,12 @@ class BagReader:
         """The seed masks; see ``labels``. A mask of only 0 and 255 is left for the tracker to number."""
         return self.labels(topic)
 
-    def _converted(self, topic: Topic, convert: Callable[[int, Any], T]) -> Iterator[T]:
+    def _converted(
+        self, topic: Topic, convert: Callable[[int, Any], T], places: Collection[int] | None = None
+    ) -> Iterator[T]:
         for index, raw in enumerate(self.messages([topic.name])):
+            if places is not None and index not in places:
+                continue
             try:
                 message: Any = self._types.deserialize_cdr(raw.data, raw.msgtype)
                 converted = convert(stamp_to_ns(message.header.stamp), message)
@@ -264,7 +272,8 @@ def _topic(name: str, msgtype: str, count: int, connections: Collection[Any]) ->
         name=name,
         msgtype=msgtype,
         count=count,
-        is_latched=any(offer.durability == QosDurability.TRANSIENT_LOCAL for offer in offers),
+        # recorders in Python and converters leave the offer out; tf2 listeners take no /tf_static that is not latched
+        is_latched=name.endswith("/tf_static") or any(o.durability == QosDurability.TRANSIENT_LOCAL for o in offers),
         depth=max((offer.depth for offer in offers if offer.history != QosHistory.KEEP_ALL), default=0),
     )
 

@@ -70,8 +70,8 @@ class BagClip:
         except BaseException:
             self.close()
             raise
-        topic = self.images.name
-        self._image = _Cursor(lambda: (frame.image for frame in self._bag.frames(topic)))
+        topic, places = self.images.name, frozenset(shot.place for shot in self._shots)
+        self._image = _Cursor(lambda: (frame.image for frame in self._bag.frames(topic, places)))
         self._truth = _Cursor(lambda: (found.labels for found in self._bag.labels(truth_topic)))
 
     def __enter__(self) -> BagClip:
@@ -151,7 +151,7 @@ class BagClip:
 
     def image(self, number: int) -> UInt8Array:
         """See ``Clip``."""
-        return self._image.at(self._shots[number].place)
+        return self._image.at(number)
 
     def truth(self, number: int) -> LabelArray:
         """See ``Clip``; that of frame 0 is the seed."""

@@ -205,8 +205,6 @@ class TrackerNode(LifecycleNode):
         try:
             check_frame_id(message.header.frame_id)
             stamp_ns = stamp_to_ns(message.header.stamp)
-            if stamp_ns == 0:
-                raise ValueError("stamp must be > 0 ns, got 0: set header.stamp, everything is matched by it")
         except ValueError as error:
             stamp = message.header.stamp
             self._inbox.refuse_image(stamp.sec * NS_PER_S + stamp.nanosec)

@@ -57,7 +57,7 @@ class StockPlayer:
         # it offers what was recorded, often best effort: large images would be lost on their way to us
         qos = scratch / "qos.yaml"
         offer = {"reliability": "reliable", "history": "keep_last", "depth": _DEPTH}
-        qos.write_text(yaml.safe_dump({name: offer for name in topics}))
+        qos.write_text(yaml.safe_dump({name: dict(offer) for name in topics}))
         options = ["--start-paused", "--disable-keyboard-controls", "--qos-profile-overrides-path", str(qos)]
         rules = [*rules, f"__ns:={self._namespace}"]
         return ["ros2", "bag", "play", *arguments, *options, "--topics", *topics, "--remap", *rules]

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every flag of the command line is used by a test, and every ``--json`` gives a file that can be read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ros_env  # noqa: F401  (sets the environment that rclpy reads)
+from test_bags import TWO, write_tree
+from test_training import clip
+
+from maskrnn_ros import __version__
+from maskrnn_ros.bags import BagReader, from_davis
+from maskrnn_ros.cli import _parser, main
+from maskrnn_ros.files import write_labels
+
+TESTS = Path(__file__).resolve().parent
+NOT_RUN = {
+    "train trunk": "a data set; its parts are in test_training_data.py",
+    "train decoder": "a data set",
+    "train prepare": "a data set; likewise",
+    "train flow": "a data set; test_flownet.py calls what it calls",
+    "train still --device": "the paper profile; test_paper.py calls what it calls",
+    "train still --autocast": "likewise, on a GPU",
+    "train still --channels-last": "likewise",
+    "train recurrent --device": "likewise",
+    "train recurrent --autocast": "likewise",
+    "train recurrent --channels-last": "likewise",
+    "export --seed": "of the pictures of --calibrate, which takes minutes",
+    "evaluate --tuned": "tracks a dozen times; test_ablation.py calls what it calls",
+    "weights convert-vgg16 --onnx": "a graph of 500 MB",
+    "seed-ui --tracker": "test_seed_ui_node.py makes the node with these options",
+    "seed-ui --image": "likewise",
+}
+"""Flags that no test gives on a command line, and why."""
+
+
+def flags(parser: argparse.ArgumentParser, command: str = "") -> Iterator[tuple[str, str]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, other in action.choices.items():
+                yield from flags(other, f"{command} {name}".strip())
+        elif action.option_strings and "--help" not in action.option_strings:
+            yield command, action.option_strings[-1]
+
+
+def test_every_flag_is_given_by_some_test() -> None:
+    texts = [path.read_text() for path in TESTS.glob("test_*.py")]
+    used = {flag for _, flag in flags(_parser()) if any(f'"{flag}"' in text or f"{flag} " in text for text in texts)}
+    missing = {f"{command} {flag}" for command, flag in flags(_parser()) if flag not in used}
+    assert missing <= {name for name in missing if name in NOT_RUN or name.rpartition(" ")[0] in NOT_RUN}, missing
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [[], ["--compressed", "--storage", "sqlite3", "--fps", "10", "--overwrite"]])
+def test_bag_from_davis_writes_its_figures(tmp_path: Path, more: list[str]) -> None:
+    write_tree(tmp_path, TWO)
+    out, file = tmp_path / "bag", tmp_path / "f.json"
+    topics = ["--image-topic", "/a", "--truth-topic", "/b", "--seed-topic", "/c", "--annotations", "Annotations"]
+    command = [
+        "bag",
+        "from-davis",
+        "--root",
+        str(tmp_path),
+        "--sequence",
+        "ball",
+        "--out",
+        str(out),
+        "--json",
+        str(file),
+    ]
+    assert main([*command, *topics, *more]) == 0
+    found = json.loads(file.read_text())
+    image = "/a/compressed" if more else "/a"
+    assert found == {"path": str(out), "counts": {image: 5, "/b": 5, "/c": 1}, "ids": [1, 2], "label_encoding": "mono8"}
+    with BagReader(out) as bag:
+        assert {name: topic.count for name, topic in bag.topics.items()} == found["counts"]
+
+
+def needs_ros() -> None:
+    pytest.importorskip("rclpy", reason="needs rclpy")
+    pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
+
+
+def test_bag_play_takes_all_its_flags_and_writes_its_figures(tmp_path: Path) -> None:
+    needs_ros()
+    from test_replay import REMAP, WoodenTracker
+
+    write_tree(tmp_path, TWO)
+    from_davis(tmp_path, "ball", tmp_path / "bag", fps=10.0)
+    rules = [f"{name}:={other}" for name, other in REMAP.items()]
+    command = ["bag", "play", str(tmp_path / "bag"), "--json", str(tmp_path / "f.json"), "--remap", *rules]
+    options = [
+        "--lockstep",
+        "--tracker",
+        "/tracker",
+        "--subscribers",
+        "1",
+        "--loops",
+        "2",
+        "--clock",
+        "--timeout",
+        "60",
+    ]
+    topics = [
+        "--image-topic",
+        "/camera/image_raw",
+        "--seed-topic",
+        "/camera/seed_mask",
+        "--topics",
+        "/camera/seed_mask",
+    ]
+    with WoodenTracker() as tracker:
+        assert main([*command, *options, *topics, "--rate", "2"]) == 0
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["published"] == {"/camera/image_raw": 10, "/tracker/seed_mask": 2}
+    assert len([event for event in tracker.events if event[0] == "image"]) == 10
+
+
+def test_seed_takes_all_its_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs_ros()
+    from test_replay import STAMPS, WoodenTracker
+
+    write_labels(tmp_path / "mask.png", TWO[0])
+    topics = ["--topic", "/tracker/seed_mask", "--result-topic", "/tracker/seed_result"]
+    with WoodenTracker() as tracker:
+        command = ["seed", "--mask", str(tmp_path / "mask.png"), *topics, "--stamp", str(STAMPS[1]), "--timeout", "60"]
+        assert main(command) == 0
+    assert tracker.events == [("seed", STAMPS[1])] and capsys.readouterr().out.startswith("applied")
+
+
+@pytest.mark.parametrize("stage", ["still", "recurrent"])
+def test_training_of_the_network_takes_all_its_flags(tmp_path: Path, stage: str) -> None:
+    for name in ("davis_one", "davis_two"):
+        clip(name).save(tmp_path / f"{name}.safetensors")
+    numbers = {"--steps": 2, "--batch": 1, "--validate-every": 1, "--threads": 1, "--seed": 3, "--box-weight": 0.1}
+    shares = {"--rate": 1e-4, "--teacher": 0.2, "--drop-matching": 1.0, "--kinds": "1,0,0", "--loss": "plain+dice"}
+    where = {"--cache": tmp_path, "--out": tmp_path / "out", "--held-out": "two"}
+    options = [str(word) for pair in {**numbers, **shares, **where}.items() for word in pair]
+    assert main(["train", stage, *options]) == 0
+    assert main(["train", stage, *options, "--resume"]) == 0
+    weights = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert weights, "there is something to begin with"
+    options[options.index("--out") + 1] = str(tmp_path / "again")
+    assert main(["train", stage, *options, "--init", str(weights[0])]) == 0
