@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replay and seed client against a tracker of wood: real topics, one process."""
 
-import dataclasses
 import os
 import signal
 import threading
@@ -356,7 +355,7 @@ def test_messages_of_one_time_are_played_in_their_order(tmp_path):
 
 def test_topics_that_were_latched_are_latched_again(tmp_path):
     """As stock `ros2 bag play` does: who subscribes to /tf_static in mid-bag gets it."""
-    latched = dataclasses.replace(RELIABLE, durability=QosDurability.TRANSIENT_LOCAL, depth=40)
+    latched = RELIABLE._replace(durability=QosDurability.TRANSIENT_LOCAL, depth=40)
     store = get_typestore(Stores.ROS2_HUMBLE)
     with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         notes = writer.add_connection(
