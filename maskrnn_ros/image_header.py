@@ -10,6 +10,8 @@ from PIL import Image
 from maskrnn_ros.limits import MAX_PIXELS, check_size
 from maskrnn_ros.types import UInt8Array
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
     """Refuse an encoded image that is too large, by its header alone.
@@ -24,6 +26,8 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
     Raises:
         ValueError: It is too large.
     """
+    if bytes(data[: len(_PNG)]) == _PNG and not _holds_its_chunks(data):
+        return False
     try:
         with Image.open(io.BytesIO(data)) as image:  # type: ignore[arg-type]
             width, height = image.size
@@ -33,3 +37,16 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
         return False
     check_size(height, width, what)
     return True
+
+
+def _holds_its_chunks(data: bytes | UInt8Array) -> bool:
+    """Whether every chunk of a PNG ends within it: OpenCV makes room for what a chunk says, up to four gigabytes."""
+    place = len(_PNG)
+    while place < len(data):
+        head = bytes(data[place : place + 8])
+        place += 12 + int.from_bytes(head[:4], "big")  # length, type, content, checksum
+        if len(head) < 8 or place > len(data):
+            return False
+        if head[4:] == b"IEND":
+            return True
+    return False

@@ -133,6 +133,16 @@ def test_an_encoded_image_is_refused_by_its_header(size: tuple[int, int], monkey
         compressed_to_rgb(message)
 
 
+def test_a_chunk_of_a_png_that_says_more_than_there_is_is_not_made_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data = cv2.imencode(".png", np.zeros((10, 30), np.uint8))
+    assert check_encoded(data) and check_encoded(data.tobytes() + b"and more behind its end")
+    place = data.tobytes().index(b"IDAT") - 4
+    data[place] = 0x7F
+    monkeypatch.setattr(cv2, "imdecode", Untouched(0)._fail)
+    with pytest.raises(ValueError, match="cannot decode CompressedImage"):
+        compressed_to_rgb(SimpleNamespace(format="png", data=data.tobytes()))
+
+
 def test_an_encoded_image_of_a_usual_size_passes_and_what_is_none_is_told() -> None:
     pixels = np.arange(300, dtype=np.uint8).reshape(10, 30)
     for suffix in (".png", ".jpg", ".bmp", ".webp", ".tiff", ".pgm"):
