@@ -19,12 +19,12 @@ import torch  # noqa: E402
 import world  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from rclpy.context import Context  # noqa: E402
-from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus  # noqa: E402
+from maskrnn_ros.ros.guard import GuardedExecutor  # noqa: E402
 from maskrnn_ros.ros.images import fill_image, labels_from_image, ns_to_stamp, stamp_to_ns  # noqa: E402
 from maskrnn_ros.ros.node import TrackerNode  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
@@ -98,7 +98,7 @@ class NodeBench:
         self._context = Context()
         rclpy.init(args=[], context=self._context)
         self.node = TrackerNode(self._build, context=self._context, parameter_overrides=self._overrides)
-        self._spinner = SingleThreadedExecutor(context=self._context)
+        self._spinner = GuardedExecutor(self.node.fault, context=self._context)
         self._spinner.add_node(self.node)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._spin)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import CancelledError, Future
 
 import numpy as np
 import pytest
@@ -18,9 +19,12 @@ from maskrnn_ros.model.head import Head
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.model.weights import load_lite0, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.evidence import find_again
+from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.session import SeedRequest, Session
 from maskrnn_ros.types import Box, Frame, InstanceStatus
 
 MODES = ["off", "blocking", "network"]
@@ -193,6 +197,60 @@ def test_a_corrected_instance_keeps_its_head_until_the_new_one_is_trained() -> N
     tracker.states[1].promise.result(timeout=60)
     tracker.step(world.frame(3))
     assert tracker.states[1].head is not former and tracker.states[1].promise is None
+
+
+def ends_untrained(promise: Future) -> bool:
+    try:
+        return isinstance(promise.exception(timeout=60), Cancelled)
+    except CancelledError:  # before it began
+        return True
+
+
+def test_of_ten_corrections_only_the_newest_is_trained() -> None:
+    tracker = build_tracker(with_values(world.QUICK, adaptation__mode="background", adaptation__steps=100_000))
+    promises = []
+    for number in range(10):
+        tracker.seed(world.seed(number, 1), world.frame(number))
+        promises.append(tracker.states[1].promise)
+    other = tracker.start(world.seed(9, 2), tracker.newest)
+    tracker.adopt(other)
+    assert all(ends_untrained(promise) for promise in promises[:-1])
+    while not promises[-1].running():
+        assert not promises[-1].done()
+    tracker.remove([1])
+    assert ends_untrained(promises[-1])
+    tracker.close()
+    assert ends_untrained(other[2].promise)
+
+
+@pytest.mark.parametrize("why", ["an older image", "rejected"])
+def test_what_a_late_seed_began_to_train_ends_with_it_where_its_states_are_not_taken_in(why: str) -> None:
+    settings = {"adaptation__mode": "background", "adaptation__steps": 100_000, "catch_up__mode": "exact"}
+    config, ids, outcomes = with_values(world.QUICK, **settings), IdBook(), []
+    session = Session(config, build_tracker, ids, outcomes.append)
+
+    def mark(number: int, *instances: int) -> None:
+        admission = ids.admit(world.seed(number, *instances), config)
+        session.seed(SeedRequest(ticket=None, admission=admission, arrived=0.0))
+
+    mark(0, 1)
+    for number in range(5):
+        session.process(world.frame(number))
+    if why == "an older image":
+        mark(4, 1)
+    kept = session.states[1].promise
+    session.interrupted.set()  # it stops half-way
+    mark(2, 1)
+    late = session._seedings[0].catch_up.states[1].promise
+    session.interrupted.clear()
+    if why == "rejected":
+        session.reset("asked for")
+    else:
+        session.catch_up()
+        assert "corrected on a later image" in outcomes[-1].reason
+        assert session.states[1].promise is kept and not kept.done()
+    assert ends_untrained(late)
+    session.close()
 
 
 def test_a_failed_adaptation_is_said_and_the_stream_goes_on() -> None:

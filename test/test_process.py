@@ -30,7 +30,7 @@ from maskrnn_ros.ros.logs import library_logs_to  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m maskrnn_ros.ros` starts the tracker node, as `ros2 run maskrnn_ros tracker` does."""
 
-import os
-import signal
-import sys
+from typing import NoReturn
 
-# rclpy and torch take seconds to import. A Ctrl-C meanwhile ends the process as cleanly as one later, when the node
-# has handlers of its own.
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, lambda *_: os._exit(0))
+from maskrnn_ros.ros.ending import Ending, leave
 
-from maskrnn_ros.ros.node import main  # noqa: E402
+Ending.installed()  # rclpy and torch take seconds to import
+
+from maskrnn_ros.ros import node  # noqa: E402
+
+
+def main() -> NoReturn:
+    """Run the node and end the process."""
+    leave(node.main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -31,7 +31,7 @@ class Health:
         self._lock = threading.Lock()
         self._seeds: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._refused_before = 0
+        self._refused_before: Counter[str] = Counter()
         self._last_error = ""
 
     def seed(self, *, applied: bool) -> None:
@@ -84,13 +84,14 @@ class Health:
         return message
 
     def diagnostics(self, name: str, status: Any, publishers: int) -> Any:
-        """A DiagnosticArray from a TrackerStatus: WARN without a publisher or when something was refused since."""
+        """A DiagnosticArray from a TrackerStatus: ERROR and WARN for what went wrong since the last one."""
         with self._lock:
-            refused = dict(self._refused)
-        total = sum(refused.values())
-        fresh, self._refused_before = total - self._refused_before, total
+            refused = Counter(self._refused)
+        fresh, self._refused_before = refused - self._refused_before, refused
         level, message = DiagnosticStatus.OK, f"following {len(status.ids)} instances"
-        if fresh:
+        if fresh["internal"]:
+            level, message = DiagnosticStatus.ERROR, status.last_error
+        elif fresh:
             level, message = DiagnosticStatus.WARN, status.last_error
         elif not publishers:
             level, message = DiagnosticStatus.WARN, "no publisher on the image topic"
@@ -103,8 +104,8 @@ class Health:
             "seeds applied": status.seeds_applied,
             "seeds rejected": status.seeds_rejected,
             "seeds waiting": status.seeds_waiting,
-            "requests rejected": refused.get("request", 0),
-            "internal errors": refused.get("internal", 0),
+            "requests rejected": refused["request"],
+            "internal errors": refused["internal"],
             "publishers": publishers,
             "requests waiting": status.requests_waiting,
             "trainings waiting": status.trainings_waiting,

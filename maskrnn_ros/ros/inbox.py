@@ -225,10 +225,16 @@ class Inbox:
         with self._condition:
             return self._closed
 
-    def close(self) -> None:
-        """Take no more images; those that wait count as dropped."""
+    def close(self, *, finish: bool = True) -> None:
+        """Take no more images; those that wait count as dropped.
+
+        Args:
+            finish: Requests that wait are still given.
+        """
         with self._condition:
             self._closed = True
+            if not finish:
+                self._requests.clear()
             self._count(dropped=len(self._images) + len(self._order.drop_held()))
             self._images.clear()
             self._condition.notify_all()

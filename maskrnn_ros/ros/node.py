@@ -27,6 +27,7 @@ from maskrnn_ros.limits import MAX_IDS, MAX_WAITING, Rate, check_frame_id, check
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.detections import vision_msgs
+from maskrnn_ros.ros.guard import guard_transitions, transition
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
@@ -50,6 +51,8 @@ from maskrnn_ros.types import Frame, Seed, UInt8Array
 _SHARE_FOR_DROPPED = 0.25
 """Share of ``buffer.megabytes``, on top, for images that were dropped unprocessed."""
 _DEPTH = 10
+_END_S = 1.0
+"""Time for the worker to end the step in hand when the process ends."""
 
 
 class TrackerNode(LifecycleNode):
@@ -81,12 +84,15 @@ class TrackerNode(LifecycleNode):
         self._source: ImageSource | None = None
         self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
+        self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
         self._outputs = Outputs(self, self.run_id)
         self._create_services()
+        guard_transitions(self)
 
     # --- lifecycle ---
 
+    @transition
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and warm up; a device that is absent or a value that makes no sense fails here, in one line."""
         try:
@@ -103,14 +109,15 @@ class TrackerNode(LifecycleNode):
                 announce=self._announce_from_worker,
                 number=self._next_session,
             )
-        except (ValueError, RuntimeError, OSError) as error:
-            self.get_logger().error(f"cannot configure: {error}")
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            self.get_logger().error(f"cannot configure: {error or type(error).__name__}")
             return TransitionCallbackReturn.FAILURE
         self._configured = True
         if vision_msgs is None:
             self.get_logger().info("vision_msgs is not installed: there is no ~/seed_box and no ~/detections")
         return TransitionCallbackReturn.SUCCESS
 
+    @transition
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
@@ -147,11 +154,14 @@ class TrackerNode(LifecycleNode):
         self.get_logger().info(f"active on {work}: images from {self._source.topic}")
         return TransitionCallbackReturn.SUCCESS
 
+    @transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop; instances and buffer stay for the next activation."""
-        self._stop()
+        if not self._stop():
+            return TransitionCallbackReturn.ERROR
         return super().on_deactivate(state)
 
+    @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure loaded."""
         if self._session is not None:
@@ -162,12 +172,22 @@ class TrackerNode(LifecycleNode):
         self._configured = False
         return TransitionCallbackReturn.SUCCESS
 
+    @transition
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """From any state to the end."""
-        self._stop()
+        if not self._stop():
+            return TransitionCallbackReturn.ERROR
         return self.on_cleanup(state)
 
-    def _stop(self) -> None:
+    @transition
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """After a fault in a transition: begin anew, unless the worker holds what there is."""
+        if not self._stop():
+            return TransitionCallbackReturn.FAILURE
+        return self.on_cleanup(state)
+
+    def _stop(self) -> bool:
+        """Stop hearing and working; False where the worker does not end."""
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -178,16 +198,27 @@ class TrackerNode(LifecycleNode):
             destroy(handle)
         self._handles = []
         if self._worker is not None:
-            self._worker.stop()
+            if not self._worker.stop():
+                self.failure = self.failure or f"the worker does not end: {self._worker.doing}"
+                return False
             self._worker = None
             assert self._session is not None  # it is what the worker worked on
             self._session.give_up("the node was deactivated")
+        return True
+
+    @property
+    def is_working(self) -> bool:
+        """Whether the worker's thread runs."""
+        return self._worker is not None and self._worker.is_alive
 
     def close(self) -> None:
-        """End the worker and the node, in whatever state they are."""
-        self._stop()
+        """End the worker and the node, in whatever state they are; a worker that does not end in time is left."""
         if self._session is not None:
-            self._session.close()
+            self._session.close()  # what is trained is not wanted any more
+        if self._worker is not None and not self._worker.stop(finish=False, timeout_s=_END_S):
+            self.get_logger().error(f"the worker does not end and is abandoned: {self._worker.doing}")
+            return
+        self._stop()
         self.destroy_node()
 
     def _create_services(self) -> None:
@@ -273,9 +304,17 @@ class TrackerNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
-            config = parameters.changed(self._config, changes, running=self._configured)
+            self._change(changes)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
+        except Exception as error:
+            self.fault("a parameter", error)
+            reason = text_line(f"internal error: {type(error).__name__}: {error}")
+            return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _change(self, changes: list[Any]) -> None:
+        config = parameters.changed(self._config, changes, running=self._configured)
         parameters.settle(self, changes)
         if self._configured and config != self._config:
             self._config = config
@@ -286,7 +325,6 @@ class TrackerNode(LifecycleNode):
                 self._inbox.put_request(partial(self._session.configure, config))
             else:
                 self._session.configure(config)
-        return SetParametersResult(successful=True)
 
     def _dropped_bytes(self) -> int:
         return round(self._config.buffer.megabytes * 1e6 * _SHARE_FOR_DROPPED)
@@ -309,6 +347,10 @@ class TrackerNode(LifecycleNode):
         except ValueError as error:
             self._refuse("request", f"request: {error}")
             response.success, response.message = False, text_line(str(error))
+        except Exception as error:  # a fault of ours: who asked must hear of it
+            self.fault("a service", error)
+            response.success = False
+            response.message = text_line(f"internal error: {type(error).__name__}: {error}")
         return response
 
     def _add_instances(self, request: Any, response: Any) -> None:
@@ -390,6 +432,14 @@ class TrackerNode(LifecycleNode):
         """Refuse, and say so at once on ~/status: a player in lockstep waits for masks that will not come."""
         self._refuse(kind, line)
         self._say_status(line)
+
+    def fault(self, where: str, error: Exception) -> None:
+        """Say, inside the handler, that our own code failed; the node goes on."""
+        self._refuse("internal", f"internal error in {where}: {type(error).__name__}: {error}")
+
+    def refuse_transition(self, line: str) -> None:
+        """Say that a lifecycle transition was asked for that is not possible."""
+        self._refuse("request", line)
 
     def _refuse(self, kind: str, text: str) -> None:
         line = text_line(text)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from maskrnn_ros.ros.inbox import Arrival, Inbox
+from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.session import Session
 from maskrnn_ros.types import Frame, Tracks, UInt8Array
 
@@ -74,6 +75,7 @@ class Worker:
         publish: Called with every result.
         reject: Called with one line when an image cannot be used; the stream goes on.
         crash: Called with one line, inside the handler, when our own code failed; the stream goes on.
+        clock: Monotonic time, seconds.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Worker:
         publish: Callable[[Result], None],
         reject: Callable[[str], None],
         crash: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._inbox = inbox
@@ -92,6 +95,10 @@ class Worker:
         self._publish = publish
         self._reject = reject
         self._crash = crash
+        self._clock = clock
+        self._job = ""  # what is worked on; nothing while it waits
+        self._alive_s = clock()
+        session.progress = self._progress
         self._step_ms: deque[float] = deque(maxlen=_WINDOW)
         self._age_ms: deque[float] = deque(maxlen=_WINDOW)
         self._skipped = 0
@@ -104,25 +111,62 @@ class Worker:
         self._session.interrupted.clear()
         self._thread.start()
 
-    def stop(self) -> None:
-        """Finish the step that is worked on, carry out the requests that are left, end the thread."""
+    def stop(self, *, finish: bool = True, timeout_s: float | None = None) -> bool:
+        """Finish the step that is worked on, carry out the requests that are left, end the thread.
+
+        Args:
+            finish: False: leave out the requests.
+            timeout_s: How long to wait for it; None: as long as it takes.
+
+        Returns:
+            Whether the thread has ended.
+        """
         self._session.interrupted.set()
-        self._inbox.close()
-        self._thread.join()
+        self._inbox.close(finish=finish)
+        self._thread.join(timeout_s)
+        return not self.is_alive
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def silent_s(self) -> float:
+        """How long there has been no progress with what is worked on, seconds; 0 while there is nothing to do."""
+        return self._clock() - self._alive_s if self._job else 0.0
+
+    @property
+    def doing(self) -> str:
+        """What is worked on, and how long there has been no progress, for people."""
+        return f"{self._job or 'nothing'}, no progress for {self.silent_s:.1f} s"
+
+    def _progress(self) -> None:
+        self._alive_s = self._clock()
+
+    def _begin(self, job: str) -> None:
+        self._progress()
+        self._job = job
 
     def _run(self) -> None:
         while True:
+            self._begin("")
             job = self._inbox.take(self._patience())
             if job is None and self._inbox.closed:
                 return
             try:
                 if isinstance(job, Arrival):
+                    self._begin(f"image {job.stamp_ns}")
                     self._image(job)
                 elif job is not None:
+                    self._begin("a request")
                     job()
+                self._begin("late seeds")
                 # One step for every image or request, more while the stream leaves time.
                 self._session.catch_up()
                 self._session.expire(coming=self._inbox.stamps, held=self._inbox.held)
+            except Cancelled:
+                pass  # the process ends
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
             self.refresh()

@@ -15,7 +15,9 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -65,6 +67,13 @@ class SeedView:
 
 class Cancelled(Exception):
     """Training was stopped because nobody wants its result any more."""
+
+
+class Stop(Protocol):
+    """What says that a training is not wanted any more, asked before every view and every step."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
 
 
 def augment(
@@ -119,9 +128,7 @@ def _cover(image: np.ndarray, share: np.ndarray, centre: np.ndarray, random: np.
     share[rectangle] = 0.0
 
 
-def adapt(
-    seeds: tuple[SeedView, ...], trunk: Trunk, config: AdaptationConfig, stop: threading.Event | None = None
-) -> Head:
+def adapt(seeds: tuple[SeedView, ...], trunk: Trunk, config: AdaptationConfig, stop: Stop | None = None) -> Head:
     """Train the head of one instance; the trunk is not changed. The same arguments give the same head, bit by bit.
 
     Args:
@@ -191,7 +198,7 @@ def _views(
     trunk: Trunk,
     config: AdaptationConfig,
     random: np.random.Generator,
-    stop: threading.Event | None,
+    stop: Stop | None,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """Features (N, C, j, i) of each stride, and shares of the instance and of others (N, j, i) at the head's stride."""
     features: list[Features] = []
@@ -229,9 +236,28 @@ def _balance(truth: Tensor, others: Tensor | None) -> Tensor:
     return weight / weight.mean()
 
 
-def _check(stop: threading.Event | None) -> None:
+def _check(stop: Stop | None) -> None:
     if stop is not None and stop.is_set():
         raise Cancelled
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Stop:
+    """Stops one training, by itself or with all others.
+
+    Args:
+        all_: Set where no training is wanted any more.
+        progress: Called whenever the training asks.
+        this: Set where this one is not wanted any more.
+    """
+
+    all_: threading.Event
+    progress: Callable[[], None] = lambda: None
+    this: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def is_set(self) -> bool:
+        self.progress()
+        return self.all_.is_set() or self.this.is_set()
 
 
 class Adapter:
@@ -247,19 +273,37 @@ class Adapter:
         self._trunk = trunk
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
+        self._stops: weakref.WeakKeyDictionary[Future[Head], _Stop] = weakref.WeakKeyDictionary()
         if config.mode == "background":
             self._trunk = trunk.aside()
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation", initializer=_give_way)
             self._finalizer = weakref.finalize(self, _end, self._pool, self._stop)
 
-    def start(self, seeds: tuple[SeedView, ...]) -> Head | Future[Head]:
-        """The head, or the promise of it."""
+    def start(self, seeds: tuple[SeedView, ...], progress: Callable[[], None] = lambda: None) -> Head | Future[Head]:
+        """The head, or the promise of it.
+
+        Args:
+            seeds: See ``adapt``.
+            progress: Called now and then while the head is trained at once.
+
+        Raises:
+            Cancelled: The head was to be trained at once and the adapter was closed meanwhile.
+        """
         if self._pool is None:
-            return adapt(seeds, self._trunk, self._config)
-        return self._pool.submit(adapt, seeds, self._trunk, self._config, self._stop)
+            return adapt(seeds, self._trunk, self._config, _Stop(self._stop, progress))
+        stop = _Stop(self._stop)
+        promise = self._pool.submit(adapt, seeds, self._trunk, self._config, stop)
+        self._stops[promise] = stop
+        return promise
+
+    def cancel(self, promise: Future[Head]) -> None:
+        """Nobody wants that head any more: what is trained ends at its next step, what waits never begins."""
+        if not promise.cancel() and promise in self._stops:
+            self._stops[promise].this.set()
 
     def close(self) -> None:
-        """Cancel what is trained in the background; Python would wait for it at the end of the process."""
+        """Cancel all that is trained; Python would wait for what is in the background at the end of the process."""
+        self._stop.set()
         if self._pool is not None:
             self._finalizer()
 

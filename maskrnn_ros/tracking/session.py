@@ -18,6 +18,7 @@ import torch
 from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.quality import chosen
+from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
@@ -135,6 +136,7 @@ class Session:
         self._era = 0
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
+        self.progress: Callable[[], None] = lambda: None  # called while something long goes on as it should
         self._prompts = prompts or build_prompts(config.prompts.backend)
         self._tuning = Tuning(config)
         self._delayed = ""  # why settings of the tracker are to change when no seed catches up
@@ -328,8 +330,11 @@ class Session:
             self._attempt(late, self._catch_up)
 
     def _built(self) -> Tracker:
+        self.progress()
         tracker = self._build(self._tuning.settings)
         tracker.announce = self._announce
+        tracker.progress = lambda: self.progress()
+        self.progress()
         return tracker
 
     # --- time ---
@@ -453,6 +458,8 @@ class Session:
             action(seeding)
         except ValueError as error:
             self._reject(seeding, str(error))
+        except Cancelled:
+            self._reject(seeding, "the node ends")
         except Exception as error:
             line = f"internal error: {type(error).__name__}: {error}"
             self._reject(seeding, line)
@@ -508,6 +515,7 @@ class Session:
         whole = to_the_end or self.config.catch_up.mode == "exact"
         while not late.is_done(self._tracker):
             late.step(self._tracker, self.buffer)
+            self.progress()
             if not whole or self.interrupted.is_set():
                 break
         if late.is_done(self._tracker):
@@ -523,6 +531,7 @@ class Session:
         # Stamps decide, not arrivals: what was corrected on a later image stays.
         newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
         self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
+        self._tracker.forget(state for i, state in late.states.items() if i in newer or i in removed)
         self._ids.confirm(seeding.admission)
         reason = f"instances {sorted(newer)} were corrected on a later image, which stays" if newer else ""
         self._end(seeding, SeedStatus.APPLIED, reason, ids=tuple(states))
@@ -557,6 +566,7 @@ class Session:
             self._seedings.remove(seeding)
         if status == SeedStatus.REJECTED:
             self._ids.release(seeding.admission)
+            self._tracker.forget(seeding.catch_up.states.values() if seeding.catch_up else ())
         self._outcome(seeding, status, reason, ids)
 
     def _outcome(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:

@@ -81,6 +81,7 @@ class Tracker:
     ) -> None:
         self.config = at_level(config, config.quality)  # as often as not it is at its level already
         self.announce = announce
+        self.progress: Callable[[], None] = lambda: None  # called while a head is trained at once
         self.stages = Stages()
         self._crew = Crew(threads)
         self._together = together
@@ -196,9 +197,7 @@ class Tracker:
         unknown = doomed - set(self._states)
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
-        for promise in (self._states[i].promise for i in doomed):
-            if promise is not None:
-                promise.cancel()  # if it has not begun: nobody wants it any more
+        self.forget(self._states[i] for i in doomed)
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
@@ -283,8 +282,16 @@ class Tracker:
             pairs = {i: (state, found[i]) for i, state in states.items()}
             return self._crew.map_values(lambda pair: self._carried(*pair, view, per_second, images), pairs)
 
+    def forget(self, states: Iterable[InstanceState]) -> None:
+        """States that nobody will carry on: what is trained for them in the background is cancelled."""
+        for state in states:
+            if state.promise is not None and self._adapter is not None:
+                self._adapter.cancel(state.promise)
+
     def adopt(self, states: Mapping[int, InstanceState]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
+        former = [self._states[i] for i in states if i in self._states]
+        self.forget(state for state in former if state.promise is not states[state.instance_id].promise)
         self._states = dict(sorted({**self._states, **states}.items()))
 
     @torch.no_grad()
@@ -367,7 +374,7 @@ class Tracker:
         others = cv2.resize(rest.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
         beside = torch.tensor(others, device=self._device) if rest.any() else None
         seeds = self._seeds(instance_id, share, beside, frame)
-        head = self._adapter.start(seeds) if self._adapter is not None else None
+        head = self._adapter.start(seeds, self.progress) if self._adapter is not None else None
         known = self._states.get(instance_id)
         return InstanceState(
             instance_id=instance_id,
