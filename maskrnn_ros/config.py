@@ -335,6 +335,27 @@ class PromptsConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchdogConfig(Checked):
+    """When the node says that something is wrong, and when it gives up."""
+
+    image_s: float = setting(
+        3.0,
+        "Without an image, or without masks though images come, for so long /diagnostics says so, seconds; 0: never.",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
+    worker_s: float = setting(
+        30.0,
+        "Without any progress in what is worked on for so long the process ends with status 70, so that it can be "
+        "started anew, seconds; 0: never. Catching up and training count as progress.",
+        low=0.0,
+        high=3600.0,
+        live=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Checked):
     """Settings of the tracker and of the node around it; sections are separated by a dot in parameter names."""
 
@@ -397,6 +418,7 @@ class Config(Checked):
     buffer: BufferConfig = dataclasses.field(default_factory=BufferConfig)
     catch_up: CatchUpConfig = dataclasses.field(default_factory=CatchUpConfig)
     prompts: PromptsConfig = dataclasses.field(default_factory=PromptsConfig)
+    watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
     seed_timeout: float = setting(
         2.0,
         "How long a seed waits for an image that has not come yet, seconds.",
@@ -427,6 +449,12 @@ class Config(Checked):
     label_encoding: str = setting(
         "mono16", "Encoding of ~/label_image; mono8 holds ids up to 255.", choices=("mono8", "mono16")
     )
+    persist_dir: str = setting(
+        "",
+        "Folder in which instances are kept, so that a node of the same name takes them up when it is started again; "
+        "empty: they end with the process.",
+    )
+    persist_period: float = setting(2.0, "Shortest time between two writes into it, seconds.", low=0.1, high=3600.0)
     status_period: float = setting(1.0, "Time between two ~/status messages, seconds.", low=0.05, high=60.0)
     threads: int = setting(
         0,

@@ -168,6 +168,8 @@ def test_training_ends_when_nobody_wants_it_any_more(trunk: Lite0) -> None:
         adapt((seed_view(trunk),), trunk, SETTINGS, stop)
     adapter = Adapter(dataclasses.replace(SETTINGS, mode="background", steps=100_000), trunk)
     promise = adapter.start((seed_view(trunk),))
+    while not promise.running():
+        assert not promise.done()
     del adapter
     assert isinstance(promise.exception(timeout=60), Cancelled)
 

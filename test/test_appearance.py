@@ -256,7 +256,7 @@ def test_what_a_late_seed_began_to_train_ends_with_it_where_its_states_are_not_t
 def test_a_failed_adaptation_is_said_and_the_stream_goes_on() -> None:
     lines: list[str] = []
     tracker = build_tracker(with_values(world.QUICK, adaptation__mode="background"))
-    tracker.announce = lines.append
+    tracker.fault = lines.append
     tracker.seed(world.seed(0, 1), world.frame(0))
     tracker.states[1].promise.result(timeout=60)
 

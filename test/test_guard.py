@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import world
-from node_bench import NodeBench  # skips where ROS is absent, hence first
+from node_bench import Gate, NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
@@ -130,13 +131,33 @@ def test_a_parameter_that_cannot_be_applied_is_answered(monkeypatch: pytest.Monk
 
 def test_a_transition_that_raises_ends_unconfigured_and_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with NodeBench(world.exact_or_still_tracker) as bench:
-        assert change_state(bench, label="deactivate")
-        monkeypatch.setattr(node_module, "ImageSource", Once(node_module.ImageSource, KeyError("no topic")))
-        assert not change_state(bench, label="activate")
-        assert state(bench) == State.PRIMARY_STATE_UNCONFIGURED
-        assert not bench.node.is_working and not bench.node.failure
-        assert change_state(bench, label="configure") and change_state(bench, label="activate")
+        for part in ("PromptInputs", "ImageSource"):  # before and after the worker has started
+            assert change_state(bench, label="deactivate")
+            monkeypatch.setattr(node_module, part, Once(getattr(node_module, part), KeyError("no topic")))
+            assert not change_state(bench, label="activate")
+            assert state(bench) == State.PRIMARY_STATE_UNCONFIGURED
+            assert not bench.node.is_working and not bench.node.failure
+            assert change_state(bench, label="configure") and change_state(bench, label="activate")
         assert_it_tracks(bench, 0)
+
+
+@pytest.mark.parametrize("how", ["a step that never returns", "a thread that ends"])
+def test_a_worker_that_is_of_no_use_ends_in_the_lifecycles_error_state_and_in_a_failure(how: str) -> None:
+    gate = Gate()
+    gate.is_open = True
+    with NodeBench(gate.build, watchdog__worker_s=1.0) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        if how == "a thread that ends":
+            bench.node._inbox.put_request(sys.exit)
+            bench.wait(lambda: "ended unasked" in bench.node.failure)
+        else:
+            gate.is_open = False
+            bench.publish_image(1)
+            bench.wait(lambda: "the worker hangs: image" in bench.node.failure)
+            bench.wait(lambda: state(bench) == State.PRIMARY_STATE_FINALIZED)
+            assert bench.node.is_working  # which makes the exit status of the process
+        gate.open()
 
 
 # --- the process ---

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 
@@ -15,6 +16,9 @@ import world
 from maskrnn_ros.config import with_values
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.worker import Worker
+from maskrnn_ros.tracking import build_tracker
+from maskrnn_ros.tracking.adaptation import Cancelled
+from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedRequest, SeedStatus, Session
 
@@ -121,6 +125,7 @@ class Bench:
         self.changed = threading.Condition()
         self.session = Session(self.config, world.exact_tracker, self.ids, self.note(self.outcomes))
         self.inbox = Inbox(10_000_000)
+        self.now = 0.0
         self.convert = lambda message: world.image(message.number)
         self.worker = Worker(
             self.session,
@@ -129,6 +134,7 @@ class Bench:
             publish=self.note(self.results),
             reject=self.note(self.rejects),
             crash=self.note(self.crashes),
+            clock=lambda: self.now,
         )
         self.worker.start()
 
@@ -225,3 +231,94 @@ def test_requests_that_are_left_at_the_stop_are_carried_out() -> None:
         bench.inbox.put_request(lambda number=number: ran.append(number))
     bench.worker.stop()
     assert ran == list(range(50))
+
+
+# --- the watchdog ---
+
+
+def held(bench: Bench) -> threading.Event:
+    """A request that runs until the event is set."""
+    begun, hold = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert hold.wait(TIMEOUT_S)
+
+    bench.inbox.put_request(wait)
+    assert begun.wait(TIMEOUT_S)
+    return hold
+
+
+def test_a_job_that_never_returns_is_a_fault_and_one_that_waits_for_work_is_none(bench: Bench) -> None:
+    bench.image(0)
+    bench.wait(lambda: bench.inbox.counts.waiting == 0)
+    hold = held(bench)
+    bench.now += 29.0
+    assert (bench.worker.silent_s, bench.worker.fault(30.0)) == (29.0, "")
+    bench.now += 2.0
+    assert bench.worker.fault(30.0) == "the worker hangs: a request, no progress for 31.0 s"
+    assert bench.worker.fault(0.0) == ""
+    assert not bench.worker.stop(timeout_s=0.01) and bench.worker.is_alive
+    hold.set()
+    assert bench.worker.stop()
+    bench.now += 1000.0
+    assert bench.worker.fault(30.0) == ""
+
+
+def test_waiting_for_images_is_no_silence(bench: Bench) -> None:
+    bench.image(0)
+    done = threading.Event()
+    bench.inbox.put_request(done.set)
+    assert done.wait(TIMEOUT_S)
+    while bench.worker.doing != "nothing, no progress for 0.0 s":
+        assert bench.worker.is_alive
+    bench.now += 1000.0
+    assert (bench.worker.silent_s, bench.worker.fault(30.0)) == (0.0, "")
+
+
+def test_a_thread_that_ended_unasked_is_a_fault(bench: Bench) -> None:
+    bench.inbox.put_request(sys.exit)
+    bench.worker._thread.join(TIMEOUT_S)
+    assert bench.worker.fault(0.0) == "the worker's thread has ended unasked"
+
+
+@pytest.mark.parametrize("bench", [{"catch_up__mode": "exact"}], indirect=True)
+def test_an_exact_catch_up_longer_than_the_limit_is_progress(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(8):
+        bench.image(number)
+    silent: list[float] = []
+    real = CatchUp.step
+
+    def slow(late: CatchUp, *arguments: object) -> None:
+        bench.now += 20.0
+        silent.append(bench.worker.silent_s)
+        assert not bench.worker.fault(30.0)
+        real(late, *arguments)
+
+    monkeypatch.setattr(CatchUp, "step", slow)
+    bench.seed(world.seed(1))
+    bench.wait(lambda: bench.said() == [SeedStatus.PENDING, SeedStatus.APPLIED])
+    assert silent == [20.0] * 6
+
+
+def test_training_at_once_is_progress_and_ends_with_the_session() -> None:
+    tracker = build_tracker(with_values(world.QUICK, adaptation__steps=100_000))
+    asked: list[int] = []
+
+    def progress() -> None:
+        asked.append(1)
+        if len(asked) == 20:
+            tracker.close()
+
+    tracker.progress = progress
+    with pytest.raises(Cancelled):
+        tracker.seed(world.seed(0), world.frame(0))
+    assert len(asked) == 20
+
+
+def test_what_is_left_at_the_end_of_the_process_is_not_carried_out(bench: Bench) -> None:
+    hold, ran = held(bench), []
+    bench.inbox.put_request(lambda: ran.append(1))
+    assert not bench.worker.stop(finish=False, timeout_s=0.01)
+    hold.set()
+    assert bench.worker.stop() and not ran

@@ -10,10 +10,12 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros.images import ns_to_stamp
 from maskrnn_ros.ros.inbox import HELD_STAMPS, REJECTED_STAMPS, SAID_STAMPS, Counts, Inbox
+from maskrnn_ros.ros.verdict import Facts, verdict
 from maskrnn_ros.ros.worker import Snapshot
 
 
@@ -31,7 +33,8 @@ class Health:
         self._lock = threading.Lock()
         self._seeds: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._refused_before: Counter[str] = Counter()
+        self._fresh: dict[str, str] = {}  # the newest reason by kind since the last diagnosis
+        self._since_s = time.monotonic()
         self._last_error = ""
 
     def seed(self, *, applied: bool) -> None:
@@ -40,10 +43,10 @@ class Health:
             self._seeds["applied" if applied else "rejected"] += 1
 
     def refuse(self, kind: str, reason: str) -> None:
-        """Something was refused: ``kind`` is image, seed, request or internal."""
+        """Something went wrong: ``kind`` is image, seed, request, background or internal."""
         with self._lock:
             self._refused[kind] += 1
-            self._last_error = text_line(reason)
+            self._last_error = self._fresh[kind] = text_line(reason)
 
     def status(self, stamp: Any, *, inbox: Inbox, seen: Snapshot, event: str) -> Any:
         """A TrackerStatus."""
@@ -83,18 +86,27 @@ class Health:
         ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
         return message
 
-    def diagnostics(self, name: str, status: Any, publishers: int) -> Any:
-        """A DiagnosticArray from a TrackerStatus: ERROR and WARN for what went wrong since the last one."""
+    def diagnostics(self, name: str, status: Any, limits: WatchdogConfig, **known: Any) -> Any:
+        """A DiagnosticArray from a TrackerStatus, with the verdict on all that is known.
+
+        Args:
+            name: Of the entry.
+            status: The TrackerStatus.
+            limits: When something counts as wrong.
+            known: Further ``Facts``: ``publishers`` and so on.
+        """
         with self._lock:
-            refused = Counter(self._refused)
-        fresh, self._refused_before = refused - self._refused_before, refused
-        level, message = DiagnosticStatus.OK, f"following {len(status.ids)} instances"
-        if fresh["internal"]:
-            level, message = DiagnosticStatus.ERROR, status.last_error
-        elif fresh:
-            level, message = DiagnosticStatus.WARN, status.last_error
-        elif not publishers:
-            level, message = DiagnosticStatus.WARN, "no publisher on the image topic"
+            refused, fresh, self._fresh = Counter(self._refused), self._fresh, {}
+        facts = Facts(
+            enabled=status.enabled,
+            active_s=time.monotonic() - self._since_s,
+            image_age_s=status.image_age,
+            step_age_s=status.step_age,
+            instances=len(status.ids),
+            fresh=fresh,
+            **known,
+        )
+        level, message = verdict(facts, limits)
         values = {
             "images received": status.received,
             "images processed": status.processed,
@@ -106,7 +118,10 @@ class Health:
             "seeds waiting": status.seeds_waiting,
             "requests rejected": refused["request"],
             "internal errors": refused["internal"],
-            "publishers": publishers,
+            "failures in the background": refused["background"],
+            "publishers": facts.publishers,
+            "instances lost": facts.lost,
+            "ids left": facts.ids_left,
             "requests waiting": status.requests_waiting,
             "trainings waiting": status.trainings_waiting,
             "run id": status.run_id,
@@ -123,7 +138,7 @@ class Health:
             **{entry.key.replace("_", " "): entry.value for entry in status.details},
             "last error": status.last_error,
         }
-        entry = DiagnosticStatus(level=level, name=name, message=message, hardware_id=self._device)
+        entry = DiagnosticStatus(level=level.value, name=name, message=text_line(message), hardware_id=self._device)
         entry.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         array = DiagnosticArray(status=[entry])
         array.header.stamp = status.stamp

@@ -37,6 +37,7 @@ from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
 from maskrnn_ros.ros.run import run_node
+from maskrnn_ros.ros.store import Store
 from maskrnn_ros.ros.tracker_interfaces import INTERFACES as INTERFACES
 from maskrnn_ros.ros.worker import Result, Snapshot, Worker
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -51,8 +52,12 @@ from maskrnn_ros.types import Frame, Seed, UInt8Array
 _SHARE_FOR_DROPPED = 0.25
 """Share of ``buffer.megabytes``, on top, for images that were dropped unprocessed."""
 _DEPTH = 10
+_POLL_S = 0.2
+_WATCH_S = 0.5
 _END_S = 1.0
 """Time for the worker to end the step in hand when the process ends."""
+_SAVE_S = 0.3
+"""Likewise, to write what is kept."""
 
 
 class TrackerNode(LifecycleNode):
@@ -84,6 +89,7 @@ class TrackerNode(LifecycleNode):
         self._source: ImageSource | None = None
         self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
+        self._store: Store | None = None
         self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
         self._outputs = Outputs(self, self.run_id)
@@ -101,6 +107,7 @@ class TrackerNode(LifecycleNode):
             warm_up(self._build(self._config))
             self._ids = IdBook()
             self._order = StampOrder[Arrival](TimeRule.of(self._config))
+            self._open_store()
             self._session = Session(
                 self._config,
                 self._build,
@@ -108,8 +115,12 @@ class TrackerNode(LifecycleNode):
                 report=self._report_seed,
                 announce=self._announce_from_worker,
                 number=self._next_session,
+                saved=self._store.saved if self._store else None,
+                keep=self._store.put if self._store else None,
             )
+            self._session.fault = partial(self._refuse, "background")
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            self._close_store()
             self.get_logger().error(f"cannot configure: {error or type(error).__name__}")
             return TransitionCallbackReturn.FAILURE
         self._configured = True
@@ -149,7 +160,12 @@ class TrackerNode(LifecycleNode):
         seeds = self.create_subscription(Image, "~/seed_mask", self._on_seed, _DEPTH)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the status
         timer = self.create_timer(self._config.status_period, self._on_timer, clock=steady)
-        self._handles = [(self.destroy_subscription, seeds), (self.destroy_timer, timer)]
+        watch = self.create_timer(_WATCH_S, self._watch, clock=steady)
+        self._handles = [
+            (self.destroy_subscription, seeds),
+            (self.destroy_timer, timer),
+            (self.destroy_timer, watch),
+        ]
         work = f"{self._session.device}, {self._session.engine} {self._session.precision}"
         self.get_logger().info(f"active on {work}: images from {self._source.topic}")
         return TransitionCallbackReturn.SUCCESS
@@ -169,6 +185,7 @@ class TrackerNode(LifecycleNode):
             self._next_session = self._session.number + 1
             self._outputs.forget()
         self._session = None
+        self._close_store()
         self._configured = False
         return TransitionCallbackReturn.SUCCESS
 
@@ -186,6 +203,21 @@ class TrackerNode(LifecycleNode):
             return TransitionCallbackReturn.FAILURE
         return self.on_cleanup(state)
 
+    def _open_store(self) -> None:
+        """With ``persist_dir``: what an earlier process left, whose ids live from now on."""
+        if not self._config.persist_dir:
+            return
+        self._store = Store(self._config, self.get_fully_qualified_name(), partial(self._refuse, "background"))
+        saved = self._store.saved
+        if saved is not None:
+            self._ids.take_up([instance.instance_id for instance in saved.instances], saved.used)
+            self._next_session = max(self._next_session, saved.session + 1)
+
+    def _close_store(self, timeout_s: float | None = None) -> None:
+        if self._store is not None:
+            self._store.close(timeout_s)
+        self._store = None
+
     def _stop(self) -> bool:
         """Stop hearing and working; False where the worker does not end."""
         if self._source is not None:
@@ -198,9 +230,10 @@ class TrackerNode(LifecycleNode):
             destroy(handle)
         self._handles = []
         if self._worker is not None:
-            if not self._worker.stop():
-                self.failure = self.failure or f"the worker does not end: {self._worker.doing}"
-                return False
+            while not self._worker.stop(timeout_s=_POLL_S):
+                self.failure = self.failure or self._worker.fault(self._config.watchdog.worker_s)
+                if self.failure:
+                    return False
             self._worker = None
             assert self._session is not None  # it is what the worker worked on
             self._session.give_up("the node was deactivated")
@@ -219,6 +252,7 @@ class TrackerNode(LifecycleNode):
             self.get_logger().error(f"the worker does not end and is abandoned: {self._worker.doing}")
             return
         self._stop()
+        self._close_store(_SAVE_S)
         self.destroy_node()
 
     def _create_services(self) -> None:
@@ -332,8 +366,27 @@ class TrackerNode(LifecycleNode):
     def _on_timer(self) -> None:
         status = self._say_status("")
         name = f"{self.get_fully_qualified_name()[1:]}: tracker"
-        publishers = self._source.publishers if self._source else 0
-        self._outputs.diagnostics.publish(self._health.diagnostics(name, status, publishers))
+        diagnostics = self._health.diagnostics(
+            name,
+            status,
+            self._config.watchdog,
+            failure=self.failure,
+            silent_s=self._worker.silent_s if self._worker else 0.0,
+            publishers=self._source.publishers if self._source else 0,
+            lost=self._worker.snapshot.lost if self._worker else 0,
+            ids_left=self._ids.left(self._config),
+        )
+        self._outputs.diagnostics.publish(diagnostics)
+
+    def _watch(self) -> None:
+        """End in the lifecycle's error state where the worker is of no use any more; the process ends after that."""
+        if self._worker is None or self.failure:
+            return
+        self.failure = self._worker.fault(self._config.watchdog.worker_s)
+        if self.failure:
+            self.get_logger().fatal(f"{self.failure}: the node ends, so that it can be started anew")
+            self._on_timer()  # the last status and diagnosis say why
+            self.trigger_deactivate()
 
     # --- services: answered at once, carried out by the worker in order of time ---
 

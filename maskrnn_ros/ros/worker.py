@@ -16,7 +16,7 @@ import numpy as np
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.session import Session
-from maskrnn_ros.types import Frame, Tracks, UInt8Array
+from maskrnn_ros.types import Frame, InstanceStatus, Tracks, UInt8Array
 
 _WINDOW = 100
 """Images over which the percentiles of times are taken."""
@@ -53,6 +53,7 @@ class Snapshot:
     precision: str = ""
     adaptation: str = ""
     published_s: float | None = None
+    lost: int = 0
     seeds_waiting: int = 0
     trainings_waiting: int = 0
     buffer_frames: int = 0
@@ -123,7 +124,8 @@ class Worker:
         """
         self._session.interrupted.set()
         self._inbox.close(finish=finish)
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout_s)
         return not self.is_alive
 
     @property
@@ -140,6 +142,16 @@ class Worker:
     def doing(self) -> str:
         """What is worked on, and how long there has been no progress, for people."""
         return f"{self._job or 'nothing'}, no progress for {self.silent_s:.1f} s"
+
+    def fault(self, limit_s: float) -> str:
+        """Why the thread is of no use any more, in one line; empty while it is.
+
+        Args:
+            limit_s: So long it may go without progress, seconds; 0: for ever.
+        """
+        if self._thread.ident is not None and not self.is_alive and not self._inbox.closed:
+            return "the worker's thread has ended unasked"
+        return f"the worker hangs: {self.doing}" if limit_s and self.silent_s > limit_s else ""
 
     def _progress(self) -> None:
         self._alive_s = self._clock()
@@ -221,6 +233,7 @@ class Worker:
             precision=session.precision,
             adaptation=session.adaptation,
             published_s=self._published_s,
+            lost=sum(state.status == InstanceStatus.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,
             trainings_waiting=session.trainings_waiting,
             buffer_frames=len(session.buffer),

@@ -73,6 +73,18 @@ class IdBook:
         with self._lock:
             return frozenset(self._removed)
 
+    @property
+    def used(self) -> frozenset[int]:
+        """Ids that live or were removed in this session."""
+        with self._lock:
+            return frozenset(self._live | self._removed)
+
+    def take_up(self, tracked: Iterable[int], used: Iterable[int]) -> None:
+        """Begin with ids of an earlier process: those that are tracked, and those that may not be given again."""
+        with self._lock:
+            self._tracked = set(tracked)
+            self._removed = set(used) - self._tracked
+
     def admit(self, original: Seed | PromptSeed, config: Config) -> Admission:
         """Settle the ids of a seed.
 

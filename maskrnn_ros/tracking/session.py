@@ -24,6 +24,7 @@ from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
 from maskrnn_ros.tracking.prediction import Prediction
 from maskrnn_ros.tracking.prompted import PromptSeed
+from maskrnn_ros.tracking.saved import Saved, SavedSeed, SeedLog, stamped_before, take_up, without
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.tracking.tuning import Tuning
@@ -79,6 +80,7 @@ class _Seeding:
         deadline_s: When it is given up, where it waits.
         verdict: What it will be told unless the next image goes back in time (see ``Session._doubt``).
         catch_up: Where it catches up.
+        record: What is saved of it, once it has started.
         twins: Further tickets with the very same seed, which share its outcome.
         is_over: It has its final outcome: there is never another.
     """
@@ -88,6 +90,7 @@ class _Seeding:
     deadline_s: float
     verdict: tuple[SeedStatus, str] | None = None
     catch_up: CatchUp | None = None
+    record: SavedSeed | None = None
     twins: list[SeedRequest] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
@@ -112,6 +115,8 @@ class Session:
         clock: Monotonic time, seconds; used for timeouts and durations, never for the order of things.
         number: Of the first session.
         prompts: Makes masks of boxes and points; None: what the config names.
+        saved: Instances to take up at the first image; their ids are in the book.
+        keep: Called with what is to be saved, after every image and every change; None: nothing is.
     """
 
     def __init__(
@@ -124,6 +129,8 @@ class Session:
         clock: Callable[[], float] = time.monotonic,
         number: int = 1,
         prompts: PromptBackend | None = None,
+        saved: Saved | None = None,
+        keep: Callable[[Saved], None] | None = None,
     ) -> None:
         self.config = config
         self._build = build
@@ -136,11 +143,17 @@ class Session:
         self._era = 0
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
+        self.fault = announce  # called with one line when something in the background failed
         self.progress: Callable[[], None] = lambda: None  # called while something long goes on as it should
         self._prompts = prompts or build_prompts(config.prompts.backend)
         self._tuning = Tuning(config)
         self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
+        self._saved = saved
+        self._keep = keep
+        self._spares = False
+        self._log = SeedLog()
+        self._shown: Tracks | None = None
         self._tracker = self._built()
         self._predict = Prediction()
         self._seedings: list[_Seeding] = []
@@ -264,6 +277,7 @@ class Session:
         self._check_size(frame)
         prepared = self._tracker.prepare(frame)
         self._remove_due(frame.stamp_ns)
+        self._take_up(prepared)
         self._tracker.advance(prepared)
         self.buffer.add(prepared)
         self._picture = frame
@@ -272,6 +286,8 @@ class Session:
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
+        self._shown = tracks
+        self._save()
         return self._predict(dataclasses.replace(tracks, tracks=tuple(everyone)))
 
     def seed(self, request: SeedRequest) -> None:
@@ -329,10 +345,35 @@ class Session:
         if late is not None:
             self._attempt(late, self._catch_up)
 
+    # --- over a restart ---
+
+    def _take_up(self, frame: PreparedFrame) -> None:
+        saved, self._saved = self._saved, None
+        if saved is None or not saved.instances:
+            return
+        ids = [instance.instance_id for instance in saved.instances]
+        try:
+            saved = stamped_before(saved, frame.stamp_ns)
+            take_up(self._tracker, saved, frame)
+        except Exception as error:  # whatever it is, the stream goes on without them
+            self._ids.drop(ids)
+            self._tracker = self._built()
+            self._spares = True  # it may have been the wrong camera: what is saved stays until there is something new
+            why = str(error) if isinstance(error, ValueError) else f"internal error: {type(error).__name__}: {error}"
+            self.fault(f"saved instances {ids} are not taken up: {why}")
+            return
+        self._log.take_up(saved)
+        self._announce(f"instances {ids} taken up from session {saved.session}")
+
+    def _save(self) -> None:
+        if self._keep is not None and self._saved is None and not self._spares:
+            self._keep(self._log.saved(self.number, self._shown, self._ids.used))
+
     def _built(self) -> Tracker:
         self.progress()
         tracker = self._build(self._tuning.settings)
         tracker.announce = self._announce
+        tracker.fault = lambda line: self.fault(line)
         tracker.progress = lambda: self.progress()
         self.progress()
         return tracker
@@ -389,9 +430,13 @@ class Session:
         self._removals.clear()
         self._gone.clear()
         self._predict.clear()
+        self._log.clear()
+        self._saved = self._shown = None
+        self._spares = False
         self.number += 1
         self.frame_index = 0
         self._announce(f"session {self.number} begins: {reason}")
+        self._save()
 
     # --- seeds ---
 
@@ -477,7 +522,9 @@ class Session:
         if frame is None:
             assert own is not None
             frame = self._tracker.prepare(own)
-        states = self._tracker.start(self._labelled(seeding.seed, frame, own), frame)
+        labelled = self._labelled(seeding.seed, frame, own)
+        states = self._tracker.start(labelled, frame)
+        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=labelled.labels)
         seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
         if frame is not newest:
             if seeding not in self._seedings:
@@ -532,6 +579,9 @@ class Session:
         newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
         self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
         self._tracker.forget(state for i, state in late.states.items() if i in newer or i in removed)
+        if seeding.record is not None:
+            self._log.add(seeding.record, [i for i in states if i not in newer])
+            self._spares = False
         self._ids.confirm(seeding.admission)
         reason = f"instances {sorted(newer)} were corrected on a later image, which stays" if newer else ""
         self._end(seeding, SeedStatus.APPLIED, reason, ids=tuple(states))
@@ -613,6 +663,10 @@ class Session:
         tracked = {i: self._tracker.states[i] for i in ids if i in self._tracker.states}
         self._tracker.remove(tracked)
         self._gone += [_removed_track(state) for state in tracked.values()]
+        self._log.remove(ids)
+        if self._saved is not None:
+            self._saved = without(self._saved, ids)
+        self._save()
         self._announce(f"instances {sorted(ids)} removed")
 
 

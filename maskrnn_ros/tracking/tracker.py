@@ -81,6 +81,7 @@ class Tracker:
     ) -> None:
         self.config = at_level(config, config.quality)  # as often as not it is at its level already
         self.announce = announce
+        self.fault = announce  # called with one line when something in the background failed
         self.progress: Callable[[], None] = lambda: None  # called while a head is trained at once
         self.stages = Stages()
         self._crew = Crew(threads)
@@ -358,7 +359,7 @@ class Tracker:
             return state
         error = state.promise.exception()
         if error is not None:
-            self.announce(f"instance {state.instance_id}: adaptation failed: {type(error).__name__}: {error}")
+            self.fault(f"instance {state.instance_id}: adaptation failed: {type(error).__name__}: {error}")
             return dataclasses.replace(state, promise=None)
         self.announce(f"instance {state.instance_id}: adapted head in use")
         return dataclasses.replace(state, head=state.promise.result(), promise=None)
