@@ -26,8 +26,6 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
     Raises:
         ValueError: It is too large.
     """
-    if bytes(data[: len(_PNG)]) == _PNG and not _holds_its_chunks(data):
-        return False
     try:
         with Image.open(io.BytesIO(data)) as image:  # type: ignore[arg-type]
             width, height = image.size
@@ -36,7 +34,7 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
     except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow raises for damaged headers
         return False
     check_size(height, width, what)
-    return True
+    return bytes(data[: len(_PNG)]) != _PNG or _holds_its_chunks(data)
 
 
 def _holds_its_chunks(data: bytes | UInt8Array) -> bool:
