@@ -77,14 +77,15 @@ def test_whatever_happens_a_seed_gets_one_verdict(mode: str, jump: str) -> None:
         bench = Bench(catch_up__mode=mode, on_time_jump=jump, buffer__seconds=0.15, seed_timeout=1.0)
         number, sent = 5, 0
         for _ in range(40):
-            match random.choice(["image", "image", "seed", "seed", "jump", "catch up", "wait", "reset", "remove"]):
+            match random.choice([*["image", "seed"] * 2, "late", "jump", "catch up", "wait", "reset", "remove"]):
                 case "image":
                     number += 1
-                    bench.image(number)
+                    bench.images(number)
+                case "late":
+                    bench.images(max(0, number - int(random.integers(1, 8))))
                 case "jump":
                     number = max(0, number - int(random.integers(1, 8)))
-                    if bench.session.newest_ns != world.stamp_ns(number):
-                        bench.image(number)
+                    bench.jump(number)
                 case "seed":
                     sent += 1
                     send(bench, random, max(0, number + int(random.integers(-7, 4))), sent)
