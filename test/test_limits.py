@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from maskrnn_ros import masks
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.image_header import check_encoded
 from maskrnn_ros.limits import (
     MAX_FRAME_ID,
@@ -30,6 +31,9 @@ from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.ros.images import compressed_to_rgb, depth_to_metres, image_to_rgb, labels_from_image
 from maskrnn_ros.ros.messages import seed_from_message
 from maskrnn_ros.ros.requests import seed_from_request
+from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
+from maskrnn_ros.types import Seed
 
 
 class Untouched:
@@ -159,6 +163,24 @@ def test_numbers_and_frame_ids_have_limits() -> None:
     check_frame_id("x" * MAX_FRAME_ID)
     with pytest.raises(ValueError, match="frame_id must have at most 256 characters, got 10000000"):
         check_frame_id("x" * 10_000_000)
+
+
+def test_seeds_that_are_remembered_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(IdBook, "_KNOWN_BYTES", 3 * 4 * 100 * 100)
+    book, config = IdBook(), with_values(Config(), max_instances=1000)
+    for number in range(1, 9):
+        labels = np.zeros((100, 100), np.int32)
+        labels[number, number] = number
+        book.admit(Seed(stamp_ns=number, labels=labels), config)
+        held = sum(known.seed.labels.nbytes for known in book._known.values())
+        assert held == min(number, 3) * labels.nbytes
+    mask = np.ones((200, 200), bool)
+    prompted = (PromptedInstance(prompt=MaskPrompt(mask), instance_id=50), PromptedInstance(prompt=MaskPrompt(mask)))
+    book.admit(PromptSeed(stamp_ns=9, prompted=prompted), config)
+    assert [known.seed.stamp_ns for known in book._known.values()] == [8, 9]
+    labels = np.ones((1000, 1000), np.int32)
+    again = [book.admit(Seed(stamp_ns=10, labels=labels), config) for _ in range(2)]
+    assert len(book._known) == 1 and again[1].duplicate_of is again[0]  # the newest is known, however large
 
 
 def test_requests_come_at_a_rate_with_bursts_of_twice_as_many() -> None:

@@ -48,6 +48,7 @@ class IdBook:
     """
 
     _KNOWN = 256  # seeds that are remembered so as to be known again
+    _KNOWN_BYTES = 64_000_000  # of their masks, but for the newest one's
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,9 +102,15 @@ class IdBook:
             admission = Admission(original=original, seed=seed, added=added, duplicate_of=None, epoch=self._epoch)
             self._pending[admission] = frozenset(seed.ids)
             self._known[key] = admission
-            if len(self._known) > self._KNOWN:
-                self._known.popitem(last=False)
+            self._forget_oldest()
             return admission
+
+    def _forget_oldest(self) -> None:
+        sizes = [_nbytes(known.seed) for known in self._known.values()]
+        total = sum(sizes)
+        while len(self._known) > 1 and (len(self._known) > self._KNOWN or total > self._KNOWN_BYTES):
+            self._known.popitem(last=False)
+            total -= sizes.pop(0)
 
     def is_current(self, admission: Admission) -> bool:
         """Whether the admission is of this session of the book."""
@@ -218,6 +225,12 @@ class IdBook:
 def largest_id(config: Config) -> int:
     """The largest id that ``~/label_image`` can hold."""
     return 255 if config.label_encoding == "mono8" else MAX_INSTANCE_ID
+
+
+def _nbytes(seed: Seed | PromptSeed) -> int:
+    if isinstance(seed, Seed):
+        return seed.labels.nbytes
+    return sum(item.prompt.mask.nbytes for item in seed.prompted if isinstance(item.prompt, MaskPrompt))
 
 
 def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
