@@ -190,11 +190,17 @@ class Mesh:
         return Mesh(self.vertices + np.asarray(offset), self.normals, self.uv, self.triangles)
 
     def write_obj(self, path: Path) -> None:
-        lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in self.vertices]
-        lines += [f"vt {u:.6f} {1.0 - v:.6f}" for u, v in self.uv]
-        lines += [f"vn {x:.5f} {y:.5f} {z:.5f}" for x, y, z in self.normals]
-        lines += ["f " + " ".join(f"{i}/{i}/{i}" for i in triangle) for triangle in self.triangles + 1]
-        path.write_text("\n".join(lines) + "\n", encoding="ascii")
+        def lines(form: str, values: NDArray[Any]) -> str:
+            return form * len(values) % tuple(values.ravel().tolist())
+
+        corners = np.repeat(self.triangles + 1, 3, axis=1)  # point, texture and normal share an index
+        path.write_text(
+            lines("v %.6f %.6f %.6f\n", self.vertices)
+            + lines("vt %.6f %.6f\n", self.uv * (1, -1) + (0, 1))
+            + lines("vn %.5f %.5f %.5f\n", self.normals)
+            + lines("f %d/%d/%d %d/%d/%d %d/%d/%d\n", corners),
+            encoding="ascii",
+        )
 
 
 def merged(meshes: Sequence[Mesh]) -> Mesh:
@@ -348,6 +354,9 @@ class Scene:
     cover: Picture  # of the robot
     light: tuple[float, float, float] = (-0.7, -1.0, 2.3)
     shadow: float = 0.5  # share of the light that a shadow takes
+    steps_per_frame: int = STEPS_PER_FRAME
+    light_map_px: int = 1024
+    exposure_steps: tuple[int, ...] = EXPOSURE_STEPS
     seed: int = 0
 
 
@@ -603,6 +612,9 @@ def quaternion_of_axis(axis: Array) -> list[float]:
 # --------------------------------------------------------------------------------------------------
 
 
+Pose = tuple[Sequence[float], Sequence[float]]  # position and quaternion (x, y, z, w) in the world
+
+
 @dataclass(frozen=True)
 class View:
     """One raw picture of the renderer."""
@@ -676,7 +688,7 @@ class World:
     def __post_init__(self) -> None:
         b = self.bullet
         b.setGravity(0, 0, -9.81)
-        rate_hz = self.fps * STEPS_PER_FRAME
+        rate_hz = self.fps * self.scene.steps_per_frame
         b.setTimeStep(1.0 / rate_hz)
         b.setPhysicsEngineParameter(
             numSolverIterations=100,
@@ -687,7 +699,7 @@ class World:
         self._add_robot()
         for instance_id, thing in enumerate(self.scene.things, start=1):
             self.instance_of_body[self._add_thing(thing)] = instance_id
-        for _ in range(2 * STEPS_PER_FRAME):  # let everything come to rest before the first frame
+        for _ in range(2 * self.scene.steps_per_frame):  # let everything come to rest before the first frame
             self.step(0)
 
     def _path(self, suffix: str) -> Path:
@@ -695,7 +707,7 @@ class World:
 
     def _texture(self, picture: Picture) -> int:
         path = self._path(".png")
-        Image.fromarray(picture).save(path)
+        Image.fromarray(picture).save(path, compress_level=1)
         return int(self.bullet.loadTexture(str(path)))
 
     def _body(
@@ -773,7 +785,7 @@ class World:
     def step(self, tick: int) -> None:
         """Move on by one step of physics, the hand towards its place at `tick` (steps since frame 0)."""
         b = self.bullet
-        x, y, z, yaw = hand_at(self.scene.hand_path, tick / (STEPS_PER_FRAME * max(self.frames - 1, 1)))
+        x, y, z, yaw = hand_at(self.scene.hand_path, tick / (self.scene.steps_per_frame * max(self.frames - 1, 1)))
         b.changeConstraint(self.grip, [x, y, z], b.getQuaternionFromEuler([0, 0, yaw]), maxForce=400)
         b.stepSimulation()
         position, turn = b.getBasePositionAndOrientation(self.hand)
@@ -811,6 +823,10 @@ class World:
         colour = np.asarray(rgba, dtype=np.uint8).reshape(*shape, 4)[..., :3]
         return View(colour, depth_m.astype(np.float32), bodies)
 
+    def poses(self) -> tuple[Pose, ...]:
+        """Where the things are, in the order of their ids."""
+        return tuple(self.bullet.getBasePositionAndOrientation(body) for body in self.instance_of_body)
+
     def labels(self, bodies: NDArray[np.int32]) -> Picture:
         """Instance ids of body ids: 0 for all that is no object."""
         lookup = np.zeros(int(max(bodies.max(), *self.instance_of_body)) + 2, dtype=np.uint8)
@@ -820,9 +836,8 @@ class World:
 
 
 # The renderer's own shadows miss the table, so the light gets a depth map of its own and each pixel asks it.
-LIGHT_MAP_PX = 1024
 SHADOW_BIAS_M = 0.006
-LIGHT_RADIUS_PX = 5.0  # of the map: how soft the edge of a shadow is
+LIGHT_RADIUS = 5.0 / 1024  # of the map's width: how soft the edge of a shadow is
 
 
 def shadow_share(points: Floats, light: Pinhole, light_depth_m: Floats, rng: Rng) -> Floats:
@@ -839,7 +854,7 @@ def shadow_share(points: Floats, light: Pinhole, light_depth_m: Floats, rng: Rng
         is_lit_area = (u >= 0) & (v >= 0) & (u < light.width) & (v < light.height)
     u, v = np.where(is_lit_area, u, 0), np.where(is_lit_area, v, 0)
     angle = rng.random(shape, dtype=np.float32) * np.float32(2 * np.pi)
-    reach = np.sqrt(rng.random(shape, dtype=np.float32)) * np.float32(LIGHT_RADIUS_PX)
+    reach = np.sqrt(rng.random(shape, dtype=np.float32)) * np.float32(LIGHT_RADIUS * light.width)
     shift_u, shift_v = reach * np.cos(angle), reach * np.sin(angle)
     share = np.zeros(shape, dtype=np.float32)
     for sign in (1, -1):
@@ -855,20 +870,29 @@ class Frame:
     labels: Picture  # (H, W)
     depth_mm: NDArray[np.uint16]  # (H, W)
     camera: Pinhole
+    poses: tuple[Pose, ...]  # of the things, in the order of their ids
 
 
-def render(scene: Scene, frames: int, fps: int, width: int, height: int, supersample: int) -> Iterator[Frame]:
+def render(
+    scene: Scene,
+    frames: int,
+    fps: int,
+    width: int,
+    height: int,
+    supersample: int,
+    world_of: Callable[..., World] = World,
+) -> Iterator[Frame]:
     """The frames of a scene, one after the other.
 
-    Colour is the mean of `supersample`**2 samples of each pixel at each of EXPOSURE_STEPS. Labels and depth
-    are the one sample at the pixel's centre in the middle of the exposure, so they are never a mixture; that
+    Colour is the mean of `supersample`**2 samples of each pixel at each of the scene's `exposure_steps`. Labels and
+    depth are the one sample at the pixel's centre in the middle of the exposure, so they are never a mixture; that
     is why `supersample` has to be odd.
     """
     bullet = load_bullet()
     client = bullet.connect(bullet.DIRECT)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            world = World(scene=scene, fps=fps, frames=frames, bullet=bullet, folder=Path(folder))
+            world = world_of(scene=scene, fps=fps, frames=frames, bullet=bullet, folder=Path(folder))
             for index in range(frames):
                 yield _render_frame(world, index, width, height, supersample)
     finally:
@@ -877,21 +901,24 @@ def render(scene: Scene, frames: int, fps: int, width: int, height: int, supersa
 
 def _render_frame(world: World, index: int, width: int, height: int, supersample: int) -> Frame:
     scene = world.scene
+    steps = scene.steps_per_frame
     rng = np.random.default_rng((scene.seed, index))
-    light = Pinhole.looking(np.array(scene.light), np.array([0.0, 0.05, 0.0]), 36.0, LIGHT_MAP_PX, LIGHT_MAP_PX)
+    size = scene.light_map_px
+    light = Pinhole.looking(np.array(scene.light), np.array([0.0, 0.05, 0.0]), 36.0, size, size)
     light_depth_m: Floats | None = None
     total = np.zeros((height, width, 3))
     middle: tuple[View, Pinhole] | None = None
-    first = index * STEPS_PER_FRAME + EXPOSURE_STEPS[0]
-    for tick in range(max(first - STEPS_PER_FRAME + len(EXPOSURE_STEPS), 0), first):
+    poses: tuple[Pose, ...] = ()
+    first = index * steps + scene.exposure_steps[0]
+    for tick in range(max(first - steps + len(scene.exposure_steps), 0), first):
         world.step(tick)
-    for offset in EXPOSURE_STEPS:
-        tick = index * STEPS_PER_FRAME + offset
+    for offset in scene.exposure_steps:
+        tick = index * steps + offset
         world.step(max(tick, 0))
         if light_depth_m is None:  # once for the exposure: in 1/240 s a shadow hardly moves
             light_depth_m = world.look(light).depth_m
-        progress = tick / (STEPS_PER_FRAME * max(world.frames - 1, 1))
-        eye, target = scene.camera.eye_and_target(progress, tick / (STEPS_PER_FRAME * world.fps))
+        progress = tick / (steps * max(world.frames - 1, 1))
+        eye, target = scene.camera.eye_and_target(progress, tick / (steps * world.fps))
         camera = Pinhole.looking(eye, target, scene.camera.vertical_fov_deg, width, height)
         fine = camera.scaled(supersample)
         view = world.look(fine)
@@ -899,13 +926,13 @@ def _render_frame(world: World, index: int, width: int, height: int, supersample
         colour = view.colour * shade[..., None]
         total += colour.reshape(height, supersample, width, supersample, 3).mean(axis=(1, 3))
         if offset == 0:
-            middle = view, camera
-    assert middle is not None  # EXPOSURE_STEPS holds 0
+            middle, poses = (view, camera), world.poses()
+    assert middle is not None  # scene.exposure_steps holds 0
     view, camera = middle
     centre = slice(supersample // 2, None, supersample)
     depth_mm = np.nan_to_num(view.depth_m[centre, centre] * 1000, posinf=0.0).round().astype(np.uint16)
-    image = sensor(total / len(EXPOSURE_STEPS), rng)
-    return Frame(image, world.labels(view.bodies[centre, centre]), depth_mm, camera)
+    image = sensor(total / len(scene.exposure_steps), rng)
+    return Frame(image, world.labels(view.bodies[centre, centre]), depth_mm, camera, poses)
 
 
 def sensor(colour: Array, rng: Rng) -> Picture:
