@@ -36,6 +36,11 @@ MAX_WAITING = 64
 MAX_PER_S = 50
 """Requests in a second, of all clients together; twice as many may come at once."""
 
+MAX_CONNECTIONS = 64
+"""Connections to the seed editor at a time; a page has two or three."""
+MAX_REQUEST_S = 10.0
+"""Seconds in which a request to it has to arrive, and its answer to be taken."""
+
 _MORE = " ({} more)"
 
 

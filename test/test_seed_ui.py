@@ -290,15 +290,6 @@ def test_the_mask_of_an_instance_is_given(client: Client) -> None:
     assert np.array_equal(mask_of(said["runs"], world.HEIGHT, world.WIDTH), world.labels(0) == 2)
 
 
-def test_pictures_are_not_sent_faster_than_the_rate(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    naps: list[float] = []
-    monkeypatch.setattr(server_module.time, "monotonic", lambda: 50.0)
-    monkeypatch.setattr(server_module.time, "sleep", naps.append)
-    for _ in range(4):
-        client.server.pace()
-    assert naps == pytest.approx([0, 0.01, 0.02, 0.03])
-
-
 # --- the frames that are held ---
 
 

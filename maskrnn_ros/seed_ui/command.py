@@ -28,7 +28,7 @@ def add_seed_ui(commands: Any) -> None:
         type=float,
         default=10.0,
         metavar="HZ",
-        help="most pictures a second that are sent, all pages together",
+        help="most images a second that are shown; all pages share each picture",
     )
     parser.set_defaults(run=_seed_ui)
 

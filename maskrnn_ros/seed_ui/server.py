@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The web server of the seed editor: the page, and a small JSON interface to the tracker.
 
-The standard library's server is enough: a page or two, on this machine only, a thread for each connection.
+The standard library's server is enough, on this machine only: the limits that it lacks are in `connections`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,32 @@ import json
 import math
 import socketserver
 import threading
-import time
 import urllib.parse
 from collections.abc import Callable
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Protocol
 
 from maskrnn_ros.limits import MAX_POINTS, check_name, quoted, text_line
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend
+from maskrnn_ros.seed_ui.connections import LimitedServer, TimedHandler
 from maskrnn_ros.seed_ui.guard import HEADERS, Forbidden, check
-from maskrnn_ros.seed_ui.pictures import Scene, mask_of, picture, runs_of
-from maskrnn_ros.types import BoolArray, Box, UInt8Array
+from maskrnn_ros.seed_ui.live import Frames, LivePictures
+from maskrnn_ros.seed_ui.pictures import mask_of, runs_of
+from maskrnn_ros.types import BoolArray, Box
 
 _PAGE = Path(__file__).parent / "page"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _WAIT_S = 1.0
 """How long a request for a new picture waits for one."""
 _LARGEST_BODY = 8_000_000
-_IDLE_S = 60.0
 
 
-class Link(Protocol):
+class _Late(ValueError):
+    """The request did not arrive in time."""
+
+
+class Link(Frames, Protocol):
     """The tracker as the web server sees it. Methods are called from several threads.
 
     A ValueError is a refusal, a ConnectionError says that the tracker is not there; the page shows both.
@@ -44,17 +47,8 @@ class Link(Protocol):
     def state(self) -> dict[str, Any]:
         """What the page shows beside the picture, for JSON."""
 
-    def wait(self, after_ns: int, with_masks: bool, timeout_s: float) -> int | None:
-        """Stamp of the newest frame, once it is another one; None after the timeout."""
-
     def freeze(self, stamp_ns: int) -> None:
         """Keep that frame for drawing."""
-
-    def image(self, stamp_ns: int) -> UInt8Array:
-        """RGB of a frame, uint8 (H, W, 3)."""
-
-    def scene(self, stamp_ns: int) -> Scene | None:
-        """Its instances; None where the tracker has said nothing of that frame."""
 
     def seed(self, stamp_ns: int, mask: BoolArray, target: int, name: str) -> dict[str, Any]:
         """Add (target 0) or correct an instance; returns ``token``, by which ``state`` says what became of it."""
@@ -66,28 +60,24 @@ class Link(Protocol):
         """Forget all instances."""
 
 
-class SeedServer(ThreadingHTTPServer):
+class SeedServer(LimitedServer):
     """Listens on 127.0.0.1.
 
     Args:
         link: The tracker.
         prompts: Makes masks of boxes and points.
         port: 0: any free one; see ``url``.
-        rate: Most pictures a second, over all pages.
+        rate: Most frames a second; each is drawn and encoded once for all pages.
 
     Raises:
         OSError: The port is taken.
     """
 
-    daemon_threads = True
-
     def __init__(self, link: Link, prompts: PromptBackend, port: int = 8765, rate: float = 10.0) -> None:
         self.link = link
         self.prompts = prompts
         self.one_prompt = threading.Lock()  # they take a core each: one after the other
-        self._pace = threading.Lock()
-        self._period_s = 1.0 / rate
-        self._next_s = 0.0
+        self.pictures = LivePictures(link, rate)
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
@@ -103,19 +93,9 @@ class SeedServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://localhost:{self.server_port}"
 
-    def pace(self) -> None:
-        """Wait until the next picture may be sent."""
-        with self._pace:
-            now = time.monotonic()
-            due = max(now, self._next_s)
-            self._next_s = due + self._period_s
-        time.sleep(due - now)
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(TimedHandler):
     server: SeedServer
-    protocol_version = "HTTP/1.1"
-    timeout = _IDLE_S
 
     def do_GET(self) -> None:
         self._answer(is_post=False)
@@ -123,31 +103,33 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(is_post=True)
 
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """A line for every picture would say nothing."""
-
-    def version_string(self) -> str:
-        """Nothing that need be told."""
-        return "maskrnn"
-
     def _answer(self, *, is_post: bool) -> None:
         try:
             self._route(is_post)
         except Forbidden as error:
             self.close_connection = True  # what was sent along is not read
             self._send_json({"error": text_line(str(error))}, HTTPStatus.FORBIDDEN)
+        except _Late as error:
+            self.close_connection = True
+            self._send_json({"error": str(error)}, HTTPStatus.REQUEST_TIMEOUT)
         except ValueError as error:
             self._send_json({"error": text_line(str(error))}, HTTPStatus.BAD_REQUEST)
         except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError):
             self.close_connection = True  # the page was closed
         except (ConnectionError, TimeoutError) as error:
             self._send_json({"error": text_line(str(error))}, HTTPStatus.SERVICE_UNAVAILABLE)
+        except Exception as error:  # a fault of ours: the page hears of it, the connection ends
+            self.server.tell(error)
+            self.close_connection = True
+            text = "a fault of the seed editor; its log tells more"
+            self._send_json({"error": text}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
     def _route(self, is_post: bool) -> None:
         url = urllib.parse.urlsplit(self.path)
         is_api = url.path.startswith("/api/")
         check(self.headers, is_api=is_api, is_post=is_post)
         body = self._body() if is_post else {}
+        self.has_arrived()
         if not is_api:
             self._send_file(url.path)
             return
@@ -166,7 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             raise ValueError(f"Content-Length must lie in 0..{_LARGEST_BODY}, got {length or 'none'}")
         try:
-            found = json.loads(self.rfile.read(int(length)))
+            data = self.rfile.read(int(length))
+        except TimeoutError as error:
+            raise _Late(str(error)) from error
+        try:
+            found = json.loads(data)
         except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"expected JSON: {error}") from error
         if not isinstance(found, dict):
@@ -179,23 +165,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_json(self.server.link.state())
 
     def get_frame(self, query: dict[str, Any]) -> None:
-        link, with_masks = self.server.link, query.get("masks") == "1"
+        pictures, with_masks = self.server.pictures, query.get("masks") == "1"
+        hidden, width = _whole(query, "without", 0, 0, 65535), _whole(query, "width", 0, 0, 10_000)
         if "stamp" in query:
             stamp_ns: int | None = _stamp(query, "stamp")
         else:
-            self.server.pace()
-            stamp_ns = link.wait(_stamp(query, "after", 0), with_masks, _WAIT_S)
+            stamp_ns = pictures.newest(_stamp(query, "after", 0), with_masks, _WAIT_S)
         if stamp_ns is None:
             self._send(b"", "image/jpeg", HTTPStatus.NO_CONTENT)
             return
-        image = link.image(stamp_ns)
-        scene = link.scene(stamp_ns) if with_masks else None
-        hidden = _whole(query, "without", 0, 0, 65535)
-        if scene is not None and hidden:
-            scene = scene.without(hidden)
-        width = _whole(query, "width", 0, 0, 10_000)
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        self._send(picture(image, scene, width), "image/jpeg", extra={"X-Stamp": str(stamp_ns), "X-Size": size})
+        data, size = pictures.jpeg(stamp_ns, with_masks, hidden, width)
+        self._send(data, "image/jpeg", extra={"X-Stamp": str(stamp_ns), "X-Size": size})
 
     def get_mask(self, query: dict[str, Any]) -> None:
         stamp_ns, instance_id = _stamp(query, "stamp"), _whole(query, "id", None, 1, 65535)
