@@ -85,7 +85,7 @@ def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu")
 def is_step(path: Path | str) -> bool:
     """Whether a file holds a decoder (``step.StepNet``) and no two-stream network; False where it cannot be read."""
     try:
-        with safe_open(str(path), "pt") as file:
+        with safe_open(str(regular_file(path)), "pt") as file:
             return any(name.startswith("decoder.") for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError):
         return False
@@ -217,7 +217,7 @@ def convert_lite0(source: Path | str, out: Path | str) -> int:
         OSError: A file cannot be read or written.
     """
     try:
-        original = torch.load(source, map_location="cpu", weights_only=True)
+        original = torch.load(regular_file(source), map_location="cpu", weights_only=True)
         folded = _fold(original)
     except (KeyError, EOFError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(f"{source}: expected the state dict of EfficientNet-Lite0: {error!r}") from error

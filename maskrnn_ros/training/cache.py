@@ -23,6 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from maskrnn_ros.disk import regular_file
+
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 
@@ -107,7 +109,7 @@ class TrainingClip:
             ValueError: It cannot be read or is no such clip.
         """
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(regular_file(path), "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in (*_BY_FRAME, *_BY_SEED)}
                 known = file.metadata()
             seeds = tuple((int(instance_id), int(frame)) for instance_id, frame in json.loads(known["seeds"]))

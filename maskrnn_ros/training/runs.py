@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from maskrnn_ros.disk import regular_file
 from maskrnn_ros.model.weights import save_weights
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
@@ -176,7 +177,7 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
     Raises:
         ValueError: It was made with other settings.
     """
-    with safe_open(path, "pt") as file:
+    with safe_open(regular_file(path), "pt") as file:
         known = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     before, now = json.loads(known["settings"]), dict(settings)
