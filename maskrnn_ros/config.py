@@ -286,7 +286,7 @@ def time_jump_images() -> int:
         "A jump in time is believed when so many messages in a row are of the new time. Until then they are held back, "
         "then used in order; fewer are refused. 1 believes every stamp.",
         low=1,
-        high=100,
+        high=30,
         live=True,
     )
     return field

@@ -41,7 +41,7 @@ def test_ages_count_from_the_newest_image_and_the_newest_step(monkeypatch: pytes
     assert (status(inbox).image_age, status(inbox).step_age) == (2, -1)
     clock.now += 3
     assert (status(inbox, published_s=101.0).image_age, status(inbox, published_s=101.0).step_age) == (5, 4)
-    inbox.refuse_image()  # a camera that sends what cannot be used does send
+    inbox.refuse_image(0)  # a camera that sends what cannot be used does send
     assert status(inbox).image_age == 0
     inbox.enabled = False
     clock.now += 1

@@ -112,6 +112,60 @@ def test_requests_go_first_and_are_still_given_after_closing() -> None:
     assert (counts.received, counts.dropped, counts.rejected, counts.waiting) == (2, 1, 1, 0)
 
 
+def test_a_late_image_takes_no_place_from_a_newer_one_and_is_kept_for_a_seed() -> None:
+    inbox = Inbox(1000)
+    put(inbox, 1, 3)
+    (refusal,) = inbox.put_image(Message(2), 2)
+    assert (refusal.stamp_ns, "too late" in refusal.reason) == (2, True)
+    assert taken(inbox) == (3, 1)
+    assert inbox.dropped_image(2) is not None
+    counts = inbox.counts
+    assert (counts.received, counts.processed, counts.dropped, counts.rejected, counts.waiting) == (3, 1, 1, 1, 0)
+    assert counts.rejected_stamps == (2,)
+
+
+def test_images_that_are_held_back_wait_and_then_all_go_through_in_order() -> None:
+    inbox, far = Inbox(1000), 10**13
+    put(inbox, 1)
+    assert taken(inbox) == (1, 0)
+    put(inbox, far, far + 1)
+    assert (inbox.counts.waiting, inbox.counts.held_stamps, inbox.held) == (2, (far, far + 1), {far, far + 1})
+    assert inbox.take(0) is None and not inbox.stamps
+    put(inbox, far + 2, far + 3, far + 4)  # the third ends the doubt; of those after it the latest wins
+    stamps, skipped = zip(*[taken(inbox) or (0, 0) for _ in range(4)], strict=True)
+    assert (stamps, sum(skipped)) == ((far, far + 1, far + 2, far + 4), 1)
+    assert inbox.take(0) is None and inbox.counts.rejected == 0
+
+
+def test_a_wild_image_is_rejected_by_the_next_one_and_closing_drops_what_is_held() -> None:
+    inbox, far = Inbox(1000), 10**13
+    put(inbox, 1, far)
+    refused = inbox.put_image(Message(2), 2)
+    assert [refusal.stamp_ns for refusal in refused] == [far] and taken(inbox) == (2, 1)
+    put(inbox, far)
+    inbox.close()
+    counts = inbox.counts
+    assert (counts.received, counts.processed, counts.dropped, counts.rejected, counts.waiting) == (4, 1, 2, 1, 0)
+
+
+def test_the_time_may_be_forgotten_and_then_any_stamp_is_taken_as_of_another_era() -> None:
+    inbox = Inbox(1000)
+    put(inbox, 5, 10**13)
+    assert [refusal.stamp_ns for refusal in inbox.forget_time()] == [10**13]
+    put(inbox, 3)
+    job = inbox.take(0)
+    assert isinstance(job, Arrival) and (job.stamp_ns, job.era) == (3, 1)
+
+
+def test_while_disabled_time_goes_on() -> None:
+    inbox = Inbox(1000, enabled=False)
+    put(inbox, 1, 2)
+    inbox.enabled = True
+    assert [refusal.stamp_ns for refusal in inbox.put_image(Message(1), 2)] == [2]
+    put(inbox, 3)
+    assert taken(inbox) == (3, 2)
+
+
 class Bench:
     """A worker whose images are frames of the world, by number."""
 
