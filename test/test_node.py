@@ -632,6 +632,27 @@ def test_a_seed_that_waits_at_deactivation_is_rejected_and_what_is_freed_is_said
         assert len([event for event in events if event.after == removed]) == 2  # not a second time
 
 
+def test_a_seed_behind_a_step_that_does_not_end_is_rejected_when_the_node_is_stopped() -> None:
+    gate = Gate()
+    gate.open()
+    with NodeBench(gate.build) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        while gate.entered.acquire(blocking=False) or gate.permits.acquire(blocking=False):
+            pass
+        gate.is_open = False
+        bench.publish_image(1)
+        assert gate.entered.acquire(timeout=60)
+        request = add_request(world.labels(2), world.stamp_ns(2), token="mine")
+        assert bench.call(AddInstances, "add_instances", request).success
+        bench.node.close()
+        bench.wait(lambda: any(result.token for result in bench.results))
+        gate.open()
+        bench.wait(lambda: not bench.node.is_working)
+        said = [(result.status, result.reason) for result in bench.results if result.token == "mine"]
+        assert said == [(SeedResult.STATUS_REJECTED, "the node was stopped")]
+
+
 def test_who_subscribes_later_hears_what_was_said_last() -> None:
     with NodeBench(world.exact_or_still_tracker) as bench:
         bench.seed(world.labels(0), world.stamp_ns(0))

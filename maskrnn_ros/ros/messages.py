@@ -21,7 +21,7 @@ from maskrnn_ros.tracking.session import SeedOutcome
 from maskrnn_ros.types import BoolArray, Box, Seed, Track, Tracks
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Ticket:
     """What a client knows its seed by, given back in every SeedResult of it.
 

@@ -33,6 +33,7 @@ from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
+from maskrnn_ros.ros.open_seeds import OpenSeeds
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
@@ -92,6 +93,7 @@ class TrackerNode(LifecycleNode):
         self._store: Store | None = None
         self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._open_seeds = OpenSeeds()
         self._outputs = Outputs(self, self.run_id)
         self._create_services()
         guard_transitions(self)
@@ -233,10 +235,12 @@ class TrackerNode(LifecycleNode):
             while not self._worker.stop(timeout_s=_POLL_S):
                 self.failure = self.failure or self._worker.fault(self._config.watchdog.worker_s)
                 if self.failure:
+                    self._end_seeds(self.failure)
                     return False
             self._worker = None
             assert self._session is not None  # it is what the worker worked on
             self._session.give_up("the node was deactivated")
+            self._end_seeds("the node was deactivated")
         return True
 
     @property
@@ -250,6 +254,7 @@ class TrackerNode(LifecycleNode):
             self._session.close()  # what is trained is not wanted any more
         if self._worker is not None and not self._worker.stop(finish=False, timeout_s=_END_S):
             self.get_logger().error(f"the worker does not end and is abandoned: {self._worker.doing}")
+            self._end_seeds("the node was stopped")
             return
         self._stop()
         self._close_store(_SAVE_S)
@@ -294,11 +299,18 @@ class TrackerNode(LifecycleNode):
             self._reject_seed(message.header, str(error))
 
     def _reject_seed(self, header: Any, reason: str) -> None:
+        self._say_rejected(Ticket(header=bounded(header)), (), reason)
+
+    def _end_seeds(self, reason: str) -> None:
+        """Tell whoever still waits for a verdict: what owed it does not work any more."""
+        for ticket, ids in self._open_seeds.close_all().items():
+            self._say_rejected(ticket, ids, reason)
+
+    def _say_rejected(self, ticket: Ticket, ids: Sequence[int], reason: str) -> None:
         self._refuse("seed", f"seed: {reason}")
         self._health.seed(applied=False)
-        result = SeedResult(
-            header=bounded(header), status=SeedResult.STATUS_REJECTED, reason=text_line(reason), run_id=self.run_id
-        )
+        result = SeedResult(header=ticket.header, token=ticket.token, ids=list(ids), run_id=self.run_id)
+        result.status, result.reason = SeedResult.STATUS_REJECTED, text_line(reason)
         self._outputs.seed_result.publish(result)
 
     def _take_seed(
@@ -315,6 +327,7 @@ class TrackerNode(LifecycleNode):
         self._inbox.claim(stamp_ns)
         assert self._session is not None and self._inputs is not None  # seeds come while active only
         self._inputs.took(admission.seed)
+        self._open_seeds.open(ticket, admission.seed.ids)
         self._inbox.put_request(partial(self._session.seed, request))
         return admission.seed
 
@@ -449,11 +462,15 @@ class TrackerNode(LifecycleNode):
         self._outputs.publish(result, self._config)
 
     def _report_seed(self, outcome: SeedOutcome) -> None:
+        ticket = outcome.ticket
+        assert isinstance(ticket, Ticket)
+        is_pending = outcome.status == SeedStatus.PENDING
+        if not (self._open_seeds.is_open(ticket) if is_pending else self._open_seeds.close(ticket)):
+            return  # its client was told meanwhile that nothing comes of it
         self._outputs.seed_result.publish(seed_result(outcome, self.run_id))
-        if outcome.status == SeedStatus.PENDING:
+        if is_pending:
             return
-        assert isinstance(outcome.ticket, Ticket)
-        self._inbox.unclaim(outcome.ticket.stamp_ns)
+        self._inbox.unclaim(ticket.stamp_ns)
         self._health.seed(applied=outcome.status == SeedStatus.APPLIED)
         if outcome.status == SeedStatus.REJECTED:
             self._refuse("seed", f"seed: {outcome.reason}")
