@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskrnn_ros.image_header import check_encoded
 from maskrnn_ros.limits import MAX_NAME, MAX_SIDE, check_size
 from maskrnn_ros.tracking.saved import MAX_SEEDS, Saved, SavedInstance, SavedSeed
 from maskrnn_ros.types import MAX_INSTANCE_ID, Box, UInt8Array
@@ -197,9 +198,15 @@ def _png(picture: npt.NDArray[Any]) -> UInt8Array:
 
 def _picture(data: UInt8Array, size: tuple[int, int], dtype: type, channels: int) -> npt.NDArray[Any]:
     """A PNG whose size is known before it is decoded: some bytes may declare gigabytes."""
-    head = data[:24].tobytes()
-    declared = int.from_bytes(head[20:24], "big"), int.from_bytes(head[16:20], "big")
-    if data.dtype != np.uint8 or head[:8] != b"\x89PNG\r\n\x1a\n" or declared != size:
+    if (
+        data.dtype != np.uint8
+        or data.ndim != 1
+        or data[:8].tobytes() != b"\x89PNG\r\n\x1a\n"
+        or not check_encoded(data)
+    ):
+        raise ValueError(f"expected a PNG, got {data.dtype} {data.shape} that is none")
+    declared = tuple(int.from_bytes(data[at : at + 4].tobytes(), "big") for at in (20, 16))  # of its first chunk
+    if declared != size:
         raise ValueError(f"expected a PNG of {size[1]}x{size[0]}, got {declared[1]}x{declared[0]}")
     picture = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     shape = (*size, channels) if channels > 1 else size

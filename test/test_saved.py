@@ -264,6 +264,12 @@ def bomb(document: dict, arrays: dict) -> None:
     arrays["seed.0.labels"][16:24] = np.frombuffer((30_000).to_bytes(4, "big") * 2, np.uint8)
 
 
+def chunk(document: dict, arrays: dict) -> None:
+    """The second chunk says that it is longer than the picture: OpenCV would make room for it."""
+    picture = arrays["seed.0.image"] = arrays["seed.0.image"].copy()
+    picture[33:37] = np.frombuffer((0x7FFFFFFF).to_bytes(4, "big"), np.uint8)
+
+
 BAD = {
     "empty": b"",
     "no such format": b"\x80\x04K\x01.",
@@ -283,6 +289,7 @@ BAD = {
     "name": signed(lambda document, _: document["instances"][0].update(name="x" * 1_000_000)),
     "size": signed(lambda document, _: document.update(size=[1_000_000, 1_000_000])),
     "bomb": signed(bomb),
+    "chunk": signed(chunk),
     "no picture": signed(lambda _, arrays: arrays.update({"seed.0.image": np.zeros(50, np.uint8)})),
     "picture of floats": signed(lambda _, arrays: arrays.update({"seed.0.image": np.zeros(50, np.float32)})),
 }
