@@ -32,10 +32,10 @@ RUN = PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIXES)" $(if $(SOURCED),LD_LI
       RMW_IMPLEMENTATION="$${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}" \
       ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(if $(filter humble,$(ROS_DISTRO)),ROS_LOCALHOST_ONLY=1)
 
-.PHONY: help venv demo test lint clean check
+.PHONY: help venv demo test test-faults lint clean check
 
 help:  ## say what there is (default)
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
 venv: $(STAMP)  ## set up .venv: dependencies, and this package with its messages, editable
 
@@ -44,6 +44,9 @@ demo: $(STAMP)  ## track the demo clip; look at demo_out/
 
 test: $(STAMP)  ## run the tests; make test ARGS="-k name" runs some
 	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest $(ARGS)
+
+test-faults: $(STAMP)  ## run the long tests of faults: kills under load, workers that hang
+	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest -m faults $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
