@@ -45,7 +45,7 @@ demo: $(STAMP)  ## track the demo clip; look at demo_out/
 test: $(STAMP)  ## run the tests; make test ARGS="-k name" runs some
 	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest $(ARGS)
 
-test-faults: $(STAMP)  ## run the long tests of faults: kills under load, workers that hang
+test-faults: $(STAMP)  ## run the long tests of faults: kills under load, workers that hang, 10,000 fuzzed messages
 	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest -m faults $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy --strict

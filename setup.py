@@ -27,7 +27,7 @@ DEPENDENCIES = [
     "onnxruntime",
     "opencv-python-headless<5",  # 5 changed the type numbers that cv_bridge uses
     "pillow",
-    "rosbags>=0.10",
+    "rosbags>=0.11.9",  # the first seen to check the checksums of mcap files
     "safetensors",
     "torch>=2.1",
     "torchvision>=0.16",
