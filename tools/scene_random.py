@@ -151,7 +151,10 @@ def hide(rng: Rng, thing: Thing, camera: CameraPath, arm: Arm, span: tuple[float
     eye, target = camera.eye_and_target(sum(span) / 2, 0.0)
     centre = np.array([*thing.position, thing.half_height])
     ray = (eye - centre) / np.linalg.norm(eye - centre)
-    before = centre + ray * float(rng.uniform(0.13, 0.26)) - (0, 0, arm.shape.centre_z_m)
+    nearer = 0.08 if arm.is_human else 0.0  # a hand is smaller, and it is its palm that hides
+    before = centre + ray * float(rng.uniform(0.13 + nearer, 0.26 + nearer)) - (0, 0, arm.shape.centre_z_m)
+    if arm.is_human:
+        before[:2] -= 0.08 * arm.shoulder[:2] / np.linalg.norm(arm.shoulder[:2])
     before[2] = max(before[2], arm.grip_height(0.0))
     along = np.cross(target - eye, (0, 0, 1))
     along *= float(rng.uniform(-0.06, 0.06)) / np.linalg.norm(along)
