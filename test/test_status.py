@@ -13,6 +13,7 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 
 from builtin_interfaces.msg import Time
 
+from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import MAX_TEXT
 from maskrnn_ros.ros.health import Health
 from maskrnn_ros.ros.inbox import Inbox
@@ -73,5 +74,5 @@ def test_every_text_is_one_short_line_and_is_said_in_diagnostics_once_as_such() 
     said = status(Inbox(0), health, event="a\nb" + "y" * 1000)
     assert len(said.last_error) <= MAX_TEXT and said.last_error.endswith("more)")
     assert len(said.event) <= MAX_TEXT and said.event.startswith("a by")
-    (entry,) = health.diagnostics("tracker", said, 1).status
+    (entry,) = health.diagnostics("tracker", said, WatchdogConfig(), publishers=1).status
     assert max(len(value.value) for value in entry.values) <= MAX_TEXT and len(entry.message) <= MAX_TEXT
