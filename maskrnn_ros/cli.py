@@ -65,6 +65,11 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
 
 
+def _add_threshold(parser: argparse.ArgumentParser) -> None:
+    text = "read soft masks and probability maps of one object: values of N or more, of 255, are the object"
+    parser.add_argument("--threshold", type=int, metavar="N", help=text)
+
+
 def _say(report: Any, file: Path | None) -> None:
     if file is not None:
         write_text(file, json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
@@ -115,7 +120,9 @@ def _add_track(commands: Any) -> None:
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     parser.add_argument("--fps", type=float, help="frames per second; default that of the video, 24 for a folder")
-    parser.add_argument("--overwrite", action="store_true", help="write into a folder that holds results already")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results that DIR holds")
+    parser.add_argument("--allow-gaps", action="store_true", help="take a damaged video: masks keep their numbers")
+    _add_threshold(parser)
     _add_json(parser)
 
 
@@ -123,8 +130,19 @@ def _track(args: argparse.Namespace) -> int:
     from maskrnn_ros.offline import track_files
 
     report = track_files(
-        args.frames, args.seed_mask, args.out, _config(args.config), fps=args.fps, overwrite=args.overwrite
+        args.frames,
+        args.seed_mask,
+        args.out,
+        _config(args.config),
+        fps=args.fps,
+        overwrite=args.overwrite,
+        allow_gaps=args.allow_gaps,
+        threshold=args.threshold,
     )
+    if report.lost:
+        from maskrnn_ros.video import ranges
+
+        print(f"lost, and without masks: {ranges(list(report.lost))}", file=sys.stderr)
     states = ", ".join(f"{i} {state}" for i, state in report.final_states.items())
     print(f"{report.frames} frames, {report.ms_per_frame:.1f} ms each in the tracker; at the end: {states}")
     print(args.out)
@@ -155,6 +173,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--tuned", action="store_true", help="with --ablate: fine-tuning from the first row on")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
+    _add_threshold(parser)
     add("--convention", choices=("davis2016", "davis2017", "segtrack2"), help="default: by the ids in the annotations")
     add("--streaming", action="store_true", help="play every clip a second time, in real time, and score what was out")
     add("--fps", type=float, metavar="F", help="with --streaming: frames per second; default 24, of a bag its own")
@@ -190,6 +209,7 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--truth-topic", default=TRUTH_TOPIC, help="topic of the ground truth")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seed")
     parser.add_argument("--overwrite", action="store_true", help="replace BAG")
+    _add_threshold(parser)
     _add_json(parser)
 
     parser = _command(actions, "play", _bag_play, "Publish a bag over real topics, where ros2 bag is not installed.")
@@ -218,6 +238,7 @@ def _bag_from_davis(args: argparse.Namespace) -> int:
         args.annotations,
         fps=args.fps,
         compressed=args.compressed,
+        threshold=args.threshold,
         storage=args.storage,
         image_topic=args.image_topic,
         truth_topic=args.truth_topic,
@@ -225,6 +246,9 @@ def _bag_from_davis(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         progress=True,
     )
+    print(f"labels: {report.labels}")
+    for instance_id, start in report.late.items():
+        print(f"object {instance_id} begins on frame {start} and has a seed there")
     print(args.out)
     _say(report, args.json)
     return 0
@@ -272,13 +296,14 @@ def _add_seed(commands: Any) -> None:
     parser.add_argument("--result-topic", default="/tracker/seed_result", help="where the tracker answers")
     parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
+    _add_threshold(parser)
 
 
 def _seed(args: argparse.Namespace) -> int:
     from maskrnn_ros.ros.seed_client import publish_seed  # needs ROS
 
     try:
-        return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic)
+        return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic, args.threshold)
     except Exception as error:  # 2 is the timeout: what is no seed counts as rejected
         if not isinstance(error, expected_errors()):
             raise

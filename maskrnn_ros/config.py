@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from maskrnn_ros.bit_depth import CHOICES as BIT_DEPTHS
 from maskrnn_ros.setting import Checked, Setting, Value, check_replaced, no_setting, setting
 
 T = TypeVar("T", bound=Checked)
@@ -435,6 +436,12 @@ class Config(Checked):
         live=True,
     )
     compressed: bool = setting(False, "Subscribe to <image>/compressed (CompressedImage) instead of Image.")
+    mono16_bits: str = setting(
+        "auto",
+        "Bits that images of 16 bits fill (mono16, rgb16, bayer_*16, files): 8 to 16; auto: the smallest of 8, 10, 12, "
+        "14, 16 that holds the first image, raised when a later one needs more.",
+        choices=BIT_DEPTHS,
+    )
     image_reliability: str = setting(
         "auto",
         "QoS of the image subscription; auto is reliable when all publishers are, else best effort.",

@@ -3,28 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
+import cv2
+from PIL import Image
 from tqdm import tqdm
 
 from maskrnn_ros.config import Config, deterministic
-from maskrnn_ros.files import (
-    VideoWriter,
-    binary_as_instance,
-    frame_paths,
-    iterate_video,
-    read_frame,
-    read_labels,
-    write_labels,
-)
+from maskrnn_ros.frames import FPS, FolderFrames, FrameSource
+from maskrnn_ros.labels import davis_palette, read_labels, write_labels
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, Seed, UInt8Array
+from maskrnn_ros.video import VideoFrames, VideoWriter
 
 OVERLAY_NAME = "overlay.mp4"
 
@@ -38,68 +37,167 @@ class TrackReport:
         ids: Instances of the seed.
         ms_per_frame: Mean time inside the tracker, milliseconds.
         final_states: State of each instance on the last frame, by id.
+        lost: Numbers of the frames that could not be decoded, those of a video.
+        overlay_error: Why there is no overlay video, or not all of it; empty where there is.
     """
 
     frames: int
     ids: tuple[int, ...]
     ms_per_frame: float
     final_states: dict[int, str]
+    lost: tuple[int, ...] = ()
+    overlay_error: str = ""
 
 
 def track_files(
-    frames: Path, seed_mask: Path, out: Path, config: Config, *, fps: float | None = None, overwrite: bool = False
+    frames: Path,
+    seed_mask: Path,
+    out: Path,
+    config: Config,
+    *,
+    fps: float | None = None,
+    overwrite: bool = False,
+    allow_gaps: bool = False,
+    threshold: int | None = None,
 ) -> TrackReport:
     """Track the seed, drawn on the first frame, through a folder of images or a video.
 
-    Adaptation in the background becomes blocking: the result must not depend on the speed of the machine.
+    Adaptation in the background becomes blocking: the result must not depend on the speed of the machine. All that can
+    be known of the frames, their number, sizes and gaps, is checked before anything is written.
 
     Args:
         frames: Folder of images, in the order of their names, or a video file.
-        seed_mask: Indexed or grey image: value = id, 0 = background; only 0 and 255 = one instance.
-        out: Folder for one indexed PNG per frame, named as the frame, and ``overlay.mp4``.
+        seed_mask: Label image: value = id, 0 = background; only 0 and 255 = one instance.
+        out: Folder for one indexed PNG per frame, named as the frame (of a video: by its number), and ``overlay.mp4``.
         config: All settings.
         fps: Frames per second; default that of the video, 24 for a folder.
-        overwrite: Write into a folder that holds results already.
+        overwrite: Replace the results that a folder holds already.
+        allow_gaps: Take a damaged video; the masks of its frames keep their numbers.
+        threshold: For a soft mask of one object, see ``labels.read_labels``.
 
     Raises:
-        ValueError: Nothing to read, a seed of another size, results in the way.
+        ValueError: Nothing to read, frames are lost, a seed of another size, results in the way.
         RuntimeError: The device asked for is not there.
         OSError: A file cannot be read or written.
     """
-    if not overwrite and out.is_dir() and any(out.glob("*.png")):
-        raise ValueError(f"{out} holds results already; give another folder or --overwrite")
-    source, count, video_fps = _open(frames)
-    fps = video_fps if fps is None else fps
+    old = _results_in(out, frames, overwrite)
+    source = open_frames(frames, fps=fps, allow_gaps=allow_gaps, mono16_bits=config.mono16_bits)
     set_threads(config.threads)
-    if fps <= 0:
-        raise ValueError(f"fps must be > 0, got {fps:g}")
     tracker = build_tracker(deterministic(config))
-    labels = binary_as_instance(read_labels(seed_mask))
+    numbers = source.numbers
+    labels = read_labels(seed_mask, threshold)
     seed = IdBook().admit(Seed(stamp_ns=0, labels=labels), config).seed  # the rules of the node
     assert isinstance(seed, Seed)  # labels stay labels
-    out.mkdir(parents=True, exist_ok=True)
-    spent_s, number, states = 0.0, 0, {}
-    with VideoWriter(out / OVERLAY_NAME, fps) as video:
-        for number, (stem, image) in enumerate(tqdm(source, total=count, desc="track", unit="frame"), start=1):
-            frame = Frame(stamp_ns=round(number * 1e9 / fps), image=image)
+    spent_s, states, written = 0.0, {}, 0
+    with _new_folder(out) as is_begun, _Overlay(out / OVERLAY_NAME, source.fps) as overlay:
+        for number in tqdm(numbers, desc="track", unit="frame"):
+            image = source.image(number)
+            frame = Frame(stamp_ns=source.stamp_ns(number), image=image)
             begin = time.perf_counter()
-            if number == 1:
-                tracks = tracker.seed(seed, frame)
-            else:
-                tracks = tracker.step(frame)
+            tracks = tracker.step(frame) if written else tracker.seed(seed, frame)
             spent_s += time.perf_counter() - begin
-            write_labels(out / f"{stem}.png", tracks.labels)
-            video.write(overlay_tracks(image, tracks))
+            if not written:
+                for path in old:  # now that the first frame is done, nothing but the disk can fail
+                    path.unlink()
+            write_labels(out / f"{source.stem(number)}.png", tracks.labels)
+            is_begun.append(True)
+            written += 1
+            overlay.write(overlay_tracks(image, tracks))
             states = {track.instance_id: track.status.name for track in tracks.tracks}
-    if not number:
-        raise ValueError(f"{frames} holds no frame")
-    return TrackReport(frames=number, ids=tuple(states), ms_per_frame=1e3 * spent_s / number, final_states=states)
+    return TrackReport(
+        frames=written,
+        ids=tuple(states),
+        ms_per_frame=1e3 * spent_s / written,
+        final_states=states,
+        lost=source.lost,
+        overlay_error=overlay.error,
+    )
 
 
-def _open(frames: Path) -> tuple[Iterator[tuple[str, UInt8Array]], int | None, float]:
-    """Frames by stem, how many where that is known, and the frame rate."""
+def open_frames(
+    frames: Path, *, fps: float | None = None, allow_gaps: bool = False, mono16_bits: str = "auto"
+) -> FrameSource:
+    """The frames of a folder or a video, see ``FolderFrames.of`` and ``VideoFrames``.
+
+    Raises:
+        ValueError: Nothing to read, several sizes, no frame rate, or frames are lost.
+    """
     if frames.is_dir():
-        paths = frame_paths(frames)
-        return ((path.stem, read_frame(path)) for path in paths), len(paths), 24.0
-    images, fps = iterate_video(frames)
-    return ((f"{number:05d}", image) for number, image in enumerate(images)), None, fps
+        return FolderFrames.of(frames, fps=FPS if fps is None else fps, mono16_bits=mono16_bits)
+    return VideoFrames(frames, fps=fps, allow_gaps=allow_gaps)
+
+
+def _results_in(out: Path, frames: Path, overwrite: bool) -> list[Path]:
+    """Masks and the video of an earlier run, which the new one replaces.
+
+    Raises:
+        ValueError: There are some, and they are not to be replaced; or the frames are in that folder.
+    """
+    if not out.is_dir():
+        return []
+    if frames.resolve() == out.resolve():
+        raise ValueError(f"{out} holds the frames; give another folder for the masks")
+    pictures = sorted(out.glob("*.png"))
+    if pictures and not overwrite:
+        raise ValueError(f"{out} holds results already; give another folder or --overwrite")
+    return [*filter(_is_mask, pictures), *out.glob(OVERLAY_NAME)]
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a PNG is one that ``write_labels`` wrote: other pictures of a folder are left alone."""
+    try:
+        with Image.open(path) as image:
+            if image.mode != "P":
+                return image.mode == "I;16"
+            return image.getpalette() == davis_palette().ravel().tolist()
+    except (OSError, SyntaxError):
+        return False
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[list[bool]]:
+    """The folder of the results; where nothing was begun in it, it is not left behind half made."""
+    is_new, begun = not out.is_dir(), list[bool]()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield begun
+    except BaseException:
+        if is_new and not begun:
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
+
+
+class _Overlay:
+    """The video for people: what goes wrong with it must not cost the masks."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.error = ""
+        self._path, self._fps = path, fps
+        self._video: VideoWriter | None = None
+
+    def __enter__(self) -> _Overlay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._video is not None:
+            self._video.__exit__(kind, error, trace)
+            if not self.error and error is None and not (self._path.is_file() and self._path.stat().st_size):
+                self._fail(f"{self._path} was not written")
+
+    def write(self, picture: UInt8Array) -> None:
+        """Append a picture, unless one failed before."""
+        if self.error:
+            return
+        try:
+            if self._video is None:
+                self._video = VideoWriter(self._path, self._fps)
+            self._video.write(picture)
+        except (ValueError, OSError, cv2.error) as error:
+            self._fail(" ".join(str(error).split()))
+
+    def _fail(self, line: str) -> None:
+        self.error = line
+        print(f"warning: no overlay video, the masks go on: {line}", file=sys.stderr)

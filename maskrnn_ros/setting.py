@@ -112,6 +112,8 @@ class Setting:
         Raises:
             ValueError: Wrong type, out of range, not one of the choices.
         """
+        if kind is str and type(value) is int and str(value) in self.choices:
+            value = str(value)  # as in mono16_bits: 12
         if type(value) is not kind and not (kind is float and type(value) is int):
             got = f"{type(value).__name__} {_short(value)}{self._hint(value, kind)}"
             raise ValueError(f"{name} must be {self._expected(kind)}, got {got}")

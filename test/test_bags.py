@@ -134,8 +134,10 @@ def test_values_become_ids_by_one_rule_for_the_sequence(tmp_path, values, expect
         np.testing.assert_array_equal(labels.labels, map_)
     assert (summary.ids, summary.label_encoding) == (ids, encoding)
     first = next(labels for labels in truth if labels.labels.any())
-    assert [seed.stamp_ns for seed in seeds] == [first.stamp_ns]
+    assert seeds[0].stamp_ns == first.stamp_ns
     np.testing.assert_array_equal(seeds[0].labels, first.labels)
+    late = set(np.unique(truth[-1].labels)) - set(np.unique(first.labels))
+    assert len(seeds) == 1 + bool(late) and set(summary.late) == late
 
 
 def test_frames_without_annotation_have_no_truth(tmp_path):
@@ -191,9 +193,9 @@ def test_overwrite_takes_bags_only(tmp_path):
 
 
 def test_bag_that_fails_half_way_is_not_left_behind(tmp_path):
-    paths = write_tree(tmp_path, TWO)
-    Image.new("RGB", (WIDTH + 1, HEIGHT)).save(paths[3])
-    with pytest.raises(ValueError, match=r"00003\.png must have the size of .*\(24, 37\).* got \(24, 36\)"):
+    write_tree(tmp_path, TWO)
+    write_labels(tmp_path / "Annotations/480p/ball/00003.png", np.pad(TWO[3], ((0, 0), (0, 1))))
+    with pytest.raises(ValueError, match=r"00003\.png must have the size of .*\(24, 36\).* got \(24, 37\)"):
         from_davis(tmp_path, "ball", tmp_path / "bag")
     assert not (tmp_path / "bag").exists()
 
@@ -223,7 +225,7 @@ def test_wrong_settings_are_refused_before_anything_is_written(tmp_path, changes
     ("labels", "suffix", "message"),
     [
         ([box_labels()], ".jpg", "no annotation of ball marks an instance"),
-        ([box_labels((40000, 0))], ".jpg", "ids of ball must be <= 32767, got 40000"),
+        ([box_labels((40000, 0))], ".jpg", r"00000\.png: ids must be <= 32767, got 40000"),
         ([TWO[0]], ".bmp", r"00000\.bmp: a CompressedImage takes \.jpg, \.jpeg, \.png"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_preset_tracks_scores_and_tells(tree, tmp_path, capsys, preset):
     config.write_text("/**: {ros__parameters: {flow: {preset: medium}}}")  # by the flow alone it must be exact
     assert evaluate(tree, "--preset", preset, "--config", config, "--out", out, "--json", file) == 0
     found = figures(file)
-    assert list(found) == ["convention", "summary", "objects", "streaming", "online"]
+    assert list(found) == ["convention", "labels", "summary", "objects", "streaming", "online"]
     assert found["convention"] == "davis2017"
     assert found["streaming"] is None and found["online"] is None
     assert list(found["summary"]) == SUMMARY
@@ -120,6 +120,9 @@ def test_scores_of_written_masks_are_those_of_tracking(binary, tmp_path, capsys)
     assert first["convention"] == "davis2016"
     assert first["summary"]["t_mean"] is not None
     assert second["summary"].pop("fps") is None and first["summary"].pop("fps") > 0
+    text = "labels: 255 is the object: no other value occurs"
+    assert first.pop("labels") == [text]
+    assert second.pop("labels") == [text, "predictions: values are ids, 255 does not occur"]
     assert first == second
     assert "convention davis2016" in capsys.readouterr().out
     assert (tmp_path / "again" / "report.html").is_file()
@@ -149,7 +152,7 @@ def test_mean_of_t_leaves_out_what_the_public_tables_leave_out(tmp_path, capsys)
     root = write_tree(tmp_path / "tree", ("dog", "swan"), binary=True)
     folder = truth_as_predictions(root, tmp_path / "predictions")
     for path in sorted((folder / "dog").iterdir())[::2]:
-        write_labels(path, np.pad(np.ones((60, 30), np.int32), ((0, 36), (0, 98))))
+        write_labels(path, np.pad(np.full((60, 30), 255), ((0, 36), (0, 98))))
     assert evaluate(root, "--predictions", folder, "--json", tmp_path / "f.json") == 0
     found = figures(tmp_path / "f.json")
     dog, swan = found["objects"]
@@ -251,7 +254,7 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--config", "DIR/none.yaml"], "none.yaml"),
         (["--convention", "davis2016", "--predictions", "DIR/short"], "expected a mask for every scored frame"),
         (["--predictions", "DIR/small"], "expected 128x96 like"),
-        (["--predictions", "DIR/extra"], "expected ids 1..2 of the first annotation, found 7"),
+        (["--predictions", "DIR/extra"], "expected ids 1, 2 of the annotations, found 7"),
         (["--predictions", "DIR/colour"], "expected an indexed or grey image of ids, found RGB"),
     ],
 )
@@ -261,7 +264,7 @@ def test_what_is_wrong_is_said_in_one_line(tree, tmp_path, capsys, arguments, te
     (tmp_path / "short" / "two" / "00003.png").unlink()
     write_labels(tmp_path / "small" / "two" / "00003.png", world.labels(3)[:, :-1])
     write_labels(tmp_path / "extra" / "two" / "00003.png", np.full_like(world.labels(3), 7))
-    Image.new("RGB", (128, 96)).save(tmp_path / "colour" / "two" / "00003.png")
+    Image.new("RGB", (128, 96), (9, 8, 7)).save(tmp_path / "colour" / "two" / "00003.png")
     (tmp_path / "no_weights.yaml").write_text("/**: {ros__parameters: {network.weights: none.safetensors}}")
     arguments = [argument.replace("DIR", str(tmp_path)) for argument in arguments]
     assert evaluate(tree, *arguments, "--json", tmp_path / "f.json") == 2

@@ -83,6 +83,9 @@ def test_scores_of_a_bag_are_those_of_its_files_to_the_last_digit(tmp_path, caps
     assert evaluate("--bag", tmp_path / "clip", *common, "--out", tmp_path / "b", "--json", tmp_path / "bag.json") == 0
     files, bag = figures(tmp_path / "files.json"), figures(tmp_path / "bag.json")
     assert files["summary"].pop("fps") > 0 and bag["summary"].pop("fps") > 0
+    assert bag.pop("labels") == ["labels: values are ids, 255 does not occur"]  # the bag was written by the rule
+    text = "255 is the object: no other value occurs" if binary else "values are ids, 255 does not occur"
+    assert files.pop("labels") == [f"labels: {text}"]
     assert bag == files
     assert bag["convention"] == ("davis2016" if binary else "davis2017")
     assert 0.3 < bag["summary"]["j_mean"] < 1, "there is something to compare"
@@ -92,7 +95,7 @@ def test_scores_of_a_bag_are_those_of_its_files_to_the_last_digit(tmp_path, caps
     assert (tmp_path / "b" / "report.html").is_file()
 
 
-def test_it_begins_at_the_image_of_the_first_seed_and_uses_no_other(tmp_path, capsys):
+def test_it_begins_at_the_image_of_the_first_seed_and_later_ones_add_objects(tmp_path, capsys):
     seeds = [(13, world.labels(3, world.TWO[:1])), (15, world.labels(5))]
     numbers = range(FRAMES)
     images, truths = [(10 + t, t) for t in numbers], [(10 + t, world.labels(t)) for t in numbers]
@@ -109,7 +112,7 @@ def test_it_begins_at_the_image_of_the_first_seed_and_uses_no_other(tmp_path, ca
     assert [(row["sequence"], row["id"], row["frames"]) for row in found["objects"]] == [("bag", 1, 2)]
     printed = capsys.readouterr().out
     assert f"{path}: begins at image 3, that of the first seed" in printed
-    assert f"{path}: 2 seeds on {SEED}; only the first is used" in printed
+    assert "bag: object 2 begins at 00002: followed, not scored, davis2017 takes those of the first frame" in printed
 
 
 def test_without_a_seed_the_first_ground_truth_is_the_seed(tmp_path, capsys):

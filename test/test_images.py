@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.ros.images import (
     compressed_to_rgb,
     fill_image,
@@ -41,7 +42,8 @@ WRITERS = {
 GREY = {"mono8", "8UC1"}
 BAYER = {"bayer_rggb8": "RGGB", "bayer_bggr8": "BGGR", "bayer_gbrg8": "GBRG", "bayer_grbg8": "GRBG"}
 YUV = {"yuv422": "UYVY", "yuv422_yuy2": "YUYV", "uyvy": "UYVY", "yuyv": "YUYV"}
-KNOWN = [*WRITERS, "mono16", "16UC1", *BAYER, *YUV]
+WIDE = ["mono16", "16UC1", "rgb16", "bgr16", "16UC3", "rgba16", "bgra16", "16UC4"]
+SAID = ", ".join([*WRITERS, *WIDE, "bayer_*8", "bayer_*16", *YUV])
 CONTAINERS = {
     "bytes": bytes,
     "array": lambda data: array.array("B", data),
@@ -109,8 +111,39 @@ def test_every_16_bit_value_becomes_its_257th(encoding, is_bigendian, padding, c
 
 
 def test_16_bits_are_not_stretched_to_the_range_of_the_image():
-    image = image_to_rgb(message([struct.pack("<2H", 0, 2570)], "16UC1", 2))
+    image = image_to_rgb(message([struct.pack("<2H", 0, 2570)], "16UC1", 2), BitDepth("16"))
     assert image[0, :, 0].tolist() == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixel"),
+    [
+        ("mono16", (4095,)),
+        ("rgb16", (4095, 2048, 1)),
+        ("bgr16", (1, 2048, 4095)),
+        ("16UC3", (1, 2048, 4095)),
+        ("rgba16", (4095, 2048, 1, 9)),
+        ("bgra16", (1, 2048, 4095, 9)),
+        ("16UC4", (1, 2048, 4095, 9)),
+    ],
+)
+@pytest.mark.parametrize("is_bigendian", [0, 1])
+def test_16_bits_have_the_depth_of_the_stream(encoding, pixel, is_bigendian):
+    order = "><"[not is_bigendian]
+    msg = message([struct.pack(f"{order}{2 * len(pixel)}H", *pixel, *[0] * len(pixel))], encoding, 2, 0, is_bigendian)
+    depth = BitDepth()
+    expected = [255, 128, 0] if len(pixel) > 1 else [255] * 3
+    assert image_to_rgb(msg, depth).tolist() == [[expected, [0, 0, 0]]] and depth.bits == 12
+
+
+@pytest.mark.parametrize("encoding", BAYER)
+def test_mosaics_of_16_bits_are_taken(encoding):
+    wide = encoding.removesuffix("8") + "16"
+    eight = np.random.default_rng(0).integers(0, 256, (8, 10), dtype=np.uint8)
+    rows = [row.astype("<u2").tobytes() for row in eight.astype(np.uint16) * 257]
+    np.testing.assert_array_equal(
+        image_to_rgb(message(rows, wide, 10), BitDepth("16")), image_to_rgb(message(eight.tolist(), encoding, 10))
+    )
 
 
 @pytest.mark.parametrize("padding", [0, 3])
@@ -199,8 +232,8 @@ def broken(**changes):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"encoding": "32FC1"}, f"encoding must be one of {', '.join(KNOWN)}, got '32FC1'"),
-        ({"encoding": ""}, f"encoding must be one of {', '.join(KNOWN)}, got ''"),
+        ({"encoding": "32FC1"}, f"encoding must be one of {SAID}, got '32FC1'"),
+        ({"encoding": ""}, f"encoding must be one of {SAID}, got ''"),
         ({"height": 0}, "image must have at least 1 x 1 pixel, got height 0, width 4"),
         ({"width": 0}, "image must have at least 1 x 1 pixel, got height 3, width 0"),
         ({"step": 11}, "step of 4 pixels rgb8 must be >= 12, got 11"),
@@ -416,7 +449,7 @@ def test_filled_image_holds_the_bytes_in_order(encoding, letter, channels, trans
         (
             np.zeros((2, 3), np.uint8),
             "8UC7",
-            f"encoding must be one of {', '.join(KNOWN)}, 32SC1, got '8UC7'",
+            f"encoding must be one of {SAID}, 32SC1, got '8UC7'",
         ),
     ],
 )

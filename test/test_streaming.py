@@ -6,6 +6,7 @@ import dataclasses
 import doctest
 import json
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def frames(count):
 def test_the_newest_frame_is_taken_whenever_the_follower_is_free(seconds, expected, slack0, slack1, dropped):
     time = FakeTime()
     follower = Working(time, seconds)
-    line, masks = play(frames(9), world.seed(0), follower, 1.0, **time.kwargs())
+    line, masks = play(frames(9), {0: world.seed(0)}, follower, 1.0, **time.kwargs())
     assert follower.seen == [world.stamp_ns(t) for t in expected]
     assert list(line.shown(0)) == slack0
     assert list(line.shown(1)) == slack1
@@ -129,14 +130,14 @@ def test_the_newest_frame_is_taken_whenever_the_follower_is_free(seconds, expect
 
 def test_ages_count_from_the_arrival_and_not_from_the_taking():
     time = FakeTime()
-    line, _ = play(frames(5), world.seed(0), Working(time, 2.5), 1.0, **time.kwargs())
+    line, _ = play(frames(5), {0: world.seed(0)}, Working(time, 2.5), 1.0, **time.kwargs())
     # frames 0, 2 and 4 came at 0, 2 and 4 and were out at 2.5, 5 and 7.5
     assert line.ages_ms == (2500.0, 3000.0, 3500.0)
 
 
 def test_a_sleep_that_ends_early_takes_no_frame_before_it_comes():
     time = FakeTime(nap=0.25)
-    line, _ = play(frames(6), world.seed(0), Working(time, 0.125), 1.0, **time.kwargs())
+    line, _ = play(frames(6), {0: world.seed(0)}, Working(time, 0.125), 1.0, **time.kwargs())
     assert line.ages_ms == (125.0,) * 6
     assert line.dropped == 0
 
@@ -149,7 +150,7 @@ def test_the_frame_of_the_seed_is_never_dropped():
         return time.now
 
     follower = Working(time, 0.0)
-    play(frames(9), world.seed(0), follower, 1.0, clock=clock, sleep=time.sleep)
+    play(frames(9), {0: world.seed(0)}, follower, 1.0, clock=clock, sleep=time.sleep)
     assert follower.seen[0] == world.stamp_ns(0)
     assert follower.seen[-1] == world.stamp_ns(8)
 
@@ -157,7 +158,8 @@ def test_the_frame_of_the_seed_is_never_dropped():
 def test_progress_counts_every_frame_dropped_or_not():
     for seconds in (0.5, 2.5, 50.0):
         time, count = FakeTime(), []
-        play(frames(9), world.seed(0), Working(time, seconds), 1.0, advance=lambda: count.append(1), **time.kwargs())  # noqa: B023
+        follower = Working(time, seconds)
+        play(frames(9), {0: world.seed(0)}, follower, 1.0, advance=partial(count.append, 1), **time.kwargs())
         assert len(count) == 9
 
 
@@ -238,7 +240,7 @@ def test_figures_weigh_frames_and_need_every_clip():
 def test_its_masks_are_those_of_the_session_that_the_node_runs():
     config = world.QUICK
     time = FakeTime()
-    _, masks = play(frames(7), world.seed(0), Working(time, 1.75, TrackerFollower(config)), 1.0, **time.kwargs())
+    _, masks = play(frames(7), {0: world.seed(0)}, Working(time, 1.75, TrackerFollower(config)), 1.0, **time.kwargs())
     assert sorted(masks) == [0, 1, 3, 5, 6]
     ids = IdBook()
     session = Session(config, build_tracker, ids, report=lambda outcome: None, clock=lambda: 0.0)
@@ -268,7 +270,7 @@ def test_until_its_head_is_trained_an_object_is_followed_without_one(monkeypatch
             tracker.states[1].promise.result(60)
 
     time.on_sleep = trained_between_3_and_4
-    line, masks = play(frames(7), world.seed(0, 1), Working(time, 0.5, follower), 1.0, **time.kwargs())
+    line, masks = play(frames(7), {0: world.seed(0, 1)}, Working(time, 0.5, follower), 1.0, **time.kwargs())
     heads.append(tracker.states[1].head is not None)
     assert heads == [False, False, False, False, True, True, True]  # after frames 0, 1 ... 6
     assert line.dropped == 0

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import yaml
-from PIL import Image
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -30,9 +30,11 @@ from maskrnn_ros.bags.topics import (
     TRUTH_TOPIC,
 )
 from maskrnn_ros.disk import regular_file
-from maskrnn_ros.files import DavisSequence, davis_sequence, read_frame, read_labels
+from maskrnn_ros.files import DavisSequence, davis_sequence
+from maskrnn_ros.frames import FolderFrames, orientation_of
+from maskrnn_ros.labels import LabelFiles
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data
-from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray
+from maskrnn_ros.types import LabelArray
 
 METADATA_VERSION: Final = 8
 """The newest version of metadata.yaml that Humble reads."""
@@ -43,7 +45,6 @@ START_NS = NS_PER_S
 FRAME_ID = "camera"
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 CODECS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
-VOID = 255
 
 _BESIDE = ("", "-wal", "-shm", "-journal")
 """What SQLite leaves beside a file."""
@@ -73,12 +74,16 @@ class BagSummary:
         counts: Messages by topic.
         ids: Instance ids of the ground truth, ascending.
         label_encoding: Encoding of truth and seed, mono8 or mono16.
+        labels: What the values of the annotations mean.
+        late: Ids that begin on a later frame than the first seed, with the number of that frame.
     """
 
     path: Path
     counts: dict[str, int]
     ids: tuple[int, ...]
     label_encoding: str
+    labels: str
+    late: dict[int, int]
 
 
 def from_davis(
@@ -89,6 +94,7 @@ def from_davis(
     *,
     fps: float = 24.0,
     compressed: bool = False,
+    threshold: int | None = None,
     storage: str = "mcap",
     image_topic: str = IMAGE_TOPIC,
     truth_topic: str = TRUTH_TOPIC,
@@ -96,13 +102,12 @@ def from_davis(
     overwrite: bool = False,
     progress: bool = False,
 ) -> BagSummary:
-    """Write a DAVIS sequence as a bag: images, ground truth and one seed.
+    """Write a DAVIS sequence as a bag: images, ground truth and seeds.
 
     Frame i has the stamp 1 s + i / fps, rounded to whole ns, and is logged at that time. The seed is the
     first annotation that marks anything (as a rule that of frame 0), with the stamp of its frame, and stands
-    before it. Values become ids by one rule for the whole sequence: annotations of only 0 and 255
-    (DAVIS-2016) mark one instance, id 1; otherwise, if nothing exceeds 255, 255 is DAVIS's "void" and becomes
-    0; otherwise the values stand. So truth and seed have the same ids, and no tracker has to guess.
+    before it; objects that begin later have a seed of their own on their first frame. Values become ids by
+    ``labels.LabelRule``, so truth and seeds have the same ids, and no tracker has to guess.
 
     Args:
         root: Folder of the data set, see ``files.davis_sequence``.
@@ -111,7 +116,8 @@ def from_davis(
         annotations: Folder of the label images below ``root``.
         fps: Frames per second.
         compressed: Put the JPEG or PNG files in unchanged, as CompressedImage on ``image_topic``/compressed;
-            otherwise they are decoded to rgb8.
+            otherwise they are decoded to rgb8, those of 16 bits to mono16 or rgb16.
+        threshold: For annotations that are soft masks of one object, see ``labels.read_labels``.
         storage: "mcap" or "sqlite3".
         image_topic: Topic of the images.
         truth_topic: Topic of the ground truth, one label image for each annotated frame.
@@ -124,24 +130,43 @@ def from_davis(
     """
     _check_settings(fps, storage, (image_topic, truth_topic, seed_topic))
     files = davis_sequence(root, sequence, annotations)
-    rule = _LabelRule.of_sequence(files)
+    frames = FolderFrames(files.frames)
+    size, labels = frames.check(), _labels_of(files, threshold)
+    encoding = "mono8" if max(labels.rule.ids) <= 255 else "mono16"
+    starts = labels.starts
     with _new_bag(Path(out), STORAGES[storage], overwrite) as writer:
         image_bag_topic = image_topic + COMPRESSED_SUFFIX * compressed
         images = _Channel(writer, image_bag_topic, COMPRESSED_TYPE if compressed else IMAGE_TYPE)
         truths, seeds = _Channel(writer, truth_topic, IMAGE_TYPE), _Channel(writer, seed_topic, IMAGE_TYPE)
         for index, path in enumerate(tqdm(files.frames, desc=sequence, unit="frame", disable=not progress)):
             stamp_ns = _stamp(index, fps)
-            truth = _truth(files, path, rule)
-            if truth is not None and not seeds.count and truth.any():
-                seeds.write_image(stamp_ns, label_image_data(truth, rule.encoding), rule.encoding)
+            truth = _truth(labels, index, frames, size)
+            new = [i for i, start in starts.items() if start == index]
+            if truth is not None and new:
+                seed = np.where(np.isin(truth, new), truth, 0)
+                seeds.write_image(stamp_ns, label_image_data(seed, encoding), encoding)
             if compressed:
                 images.write_file(stamp_ns, path)
             else:
-                images.write_image(stamp_ns, read_frame(path), "rgb8")
+                images.write_image(stamp_ns, *_pixels(frames, index))
             if truth is not None:
-                truths.write_image(stamp_ns, label_image_data(truth, rule.encoding), rule.encoding)
-    counts = {channel.topic: channel.count for channel in (images, truths, seeds)}
-    return BagSummary(path=Path(out), counts=counts, ids=rule.ids, label_encoding=rule.encoding)
+                truths.write_image(stamp_ns, label_image_data(truth, encoding), encoding)
+    return BagSummary(
+        path=Path(out),
+        counts={channel.topic: channel.count for channel in (images, truths, seeds)},
+        ids=labels.rule.ids,
+        label_encoding=encoding,
+        labels=labels.rule.text,
+        late={i: start for i, start in starts.items() if start > min(starts.values())},
+    )
+
+
+def _pixels(frames: FolderFrames, number: int) -> tuple[npt.NDArray[np.uint8 | np.uint16], str]:
+    """A frame with the depth of its file, and its encoding."""
+    pixels = frames.stored(number)
+    if pixels.dtype == np.uint8:
+        return pixels, "rgb8"
+    return pixels, "rgb16" if pixels.ndim == 3 else "mono16"
 
 
 def _check_settings(fps: float, storage: str, topics: tuple[str, ...]) -> None:
@@ -160,50 +185,19 @@ def _stamp(index: int, fps: float) -> int:
     return START_NS + round(index * NS_PER_S / Fraction(fps))  # a float would lose ns from some hours on
 
 
-@dataclasses.dataclass(frozen=True)
-class _LabelRule:
-    """How the values of a sequence become ids."""
-
-    ids: tuple[int, ...]
-    is_binary: bool
-    has_void: bool
-
-    @staticmethod
-    def of_sequence(files: DavisSequence) -> _LabelRule:
-        # the whole sequence decides: a frame that shows nothing but void looks like DAVIS-2016
-        values = set[int]()
-        for path in files.annotations.values():
-            values.update(np.unique(read_labels(path)).tolist())
-        values.discard(0)
-        if not values:
-            raise ValueError(f"no annotation of {files.name} marks an instance")
-        if max(values) > MAX_INSTANCE_ID:
-            raise ValueError(f"ids of {files.name} must be <= {MAX_INSTANCE_ID}, got {max(values)}")
-        is_binary = values == {VOID}
-        has_void = not is_binary and max(values) == VOID
-        ids = {1} if is_binary else values - {VOID} if has_void else values
-        return _LabelRule(ids=tuple(sorted(ids)), is_binary=is_binary, has_void=has_void)
-
-    @property
-    def encoding(self) -> str:
-        return "mono8" if max(self.ids) <= 255 else "mono16"
-
-    def apply(self, labels: LabelArray) -> LabelArray:
-        if self.is_binary or self.has_void:
-            labels[labels == VOID] = 1 if self.is_binary else 0
-        return labels
-
-
-def _truth(files: DavisSequence, frame: Path, rule: _LabelRule) -> LabelArray | None:
-    path = files.annotations.get(frame.stem)
-    if path is None:
-        return None
-    labels = rule.apply(read_labels(path))
-    with Image.open(frame) as image:  # reads the header only
-        expected = image.height, image.width
-    if labels.shape != expected:
-        raise ValueError(f"{path} must have the size of {frame}, {expected} (H, W), got {labels.shape}")
+def _labels_of(files: DavisSequence, threshold: int | None) -> LabelFiles:
+    labels = LabelFiles([files.annotations.get(path.stem) for path in files.frames], threshold)
+    if not labels.rule.ids:
+        raise ValueError(f"no annotation of {files.name} marks an instance")
     return labels
+
+
+def _truth(labels: LabelFiles, number: int, frames: FolderFrames, size: tuple[int, int]) -> LabelArray | None:
+    truth = labels.ids(number)
+    if truth is not None and truth.shape != size:
+        path, frame = labels.paths[number], frames.place(number)
+        raise ValueError(f"{path} must have the size of {frame}, {size} (H, W), got {truth.shape}")
+    return truth
 
 
 class _Channel:
@@ -227,8 +221,12 @@ class _Channel:
         codec = CODECS.get(path.suffix.lower())
         if codec is None:
             raise ValueError(f"{path}: a CompressedImage takes {', '.join(CODECS)}; write this one decoded")
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        self._write(stamp_ns, self._store.types[COMPRESSED_TYPE](self._header(stamp_ns), codec, data))
+        data = path.read_bytes()
+        if orientation_of(data) != 1:
+            turned = f"EXIF orientation {orientation_of(data)}"
+            raise ValueError(f"{path}: a CompressedImage is never turned, this one has {turned}; write it decoded")
+        content = np.frombuffer(data, np.uint8)
+        self._write(stamp_ns, self._store.types[COMPRESSED_TYPE](self._header(stamp_ns), codec, content))
 
     def _header(self, stamp_ns: int) -> Any:
         stamp = self._store.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, NS_PER_S))

@@ -23,7 +23,9 @@ from maskrnn_ros.bags.topics import (
     SEED_TOPIC,
     TRUTH_TOPIC,
 )
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.disk import regular_file
+from maskrnn_ros.labels import check_labels
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.types import Frame, LabelArray
 
@@ -175,30 +177,38 @@ class BagReader:
             for found, log_ns, data in self._reader.messages(connections):
                 yield RawMessage(topic=found.topic, msgtype=found.msgtype, log_ns=log_ns, data=bytes(data))
 
-    def frames(self, topic: str = IMAGE_TOPIC, places: Collection[int] | None = None) -> Iterator[Frame]:
+    def frames(
+        self, topic: str = IMAGE_TOPIC, places: Collection[int] | None = None, mono16_bits: str = "auto"
+    ) -> Iterator[Frame]:
         """The images of a topic, raw or compressed (see ``find_images``).
 
         Args:
             topic: The topic.
             places: Numbers of the messages on it that are wanted; the others are not decoded. None: all.
+            mono16_bits: How images of 16 bits are read, see ``BitDepth``.
 
         Raises:
             ValueError: No such topic, or an image that cannot be used; the message names it.
         """
         found = self.find_images(topic)
         to_rgb: Any = compressed_to_rgb if found.msgtype == COMPRESSED_TYPE else image_to_rgb
-        return self._converted(found, lambda stamp_ns, msg: Frame(stamp_ns=stamp_ns, image=to_rgb(msg)), places)
+        depth = BitDepth(mono16_bits)
+        return self._converted(found, lambda stamp_ns, msg: Frame(stamp_ns=stamp_ns, image=to_rgb(msg, depth)), places)
 
     def labels(self, topic: str) -> Iterator[StampedLabels]:
         """The label images of a topic.
 
         Raises:
-            ValueError: No such topic, or an image that holds no labels; the message names it.
+            ValueError: No such topic, or an image that holds no labels or is a soft mask; the message names it.
         """
         found = self.find(topic, IMAGE_TYPE)
-        return self._converted(
-            found, lambda stamp_ns, msg: StampedLabels(stamp_ns=stamp_ns, labels=labels_from_image(msg))
-        )
+
+        def convert(stamp_ns: int, message: Any) -> StampedLabels:
+            labels = labels_from_image(message)
+            check_labels(labels)
+            return StampedLabels(stamp_ns=stamp_ns, labels=labels)
+
+        return self._converted(found, convert)
 
     def stamps(self, topic: str) -> Iterator[int]:
         """Stamps of the messages of a topic whose type begins with a Header, ns; pixels are not decoded.

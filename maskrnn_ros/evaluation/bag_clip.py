@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,8 @@ import numpy as np
 from maskrnn_ros.bags.read import BagReader, Topic
 from maskrnn_ros.bags.topics import COMPRESSED_TYPE, IMAGE_TOPIC, IMAGE_TYPE, SEED_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
-from maskrnn_ros.evaluation.readers import check_size
-from maskrnn_ros.files import binary_as_instance
+from maskrnn_ros.frames import check_size
+from maskrnn_ros.labels import LabelRule, binary_as_instance, values_of
 from maskrnn_ros.ros.images import NS_PER_S
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.types import LabelArray, UInt8Array
@@ -28,8 +29,9 @@ class BagClip:
 
     Frame 0 is the image of the first seed, and images before it are not part of it. Its ground truth is that seed: the
     objects that are scored are those that the tracker was told of, and frame 0 is scored by no convention. Where the
-    bag has no seed, the first ground truth is the seed. Later seeds are not used (``notes`` says so). From frame 1 on
-    ground truth belongs to the image with its stamp, and every image must have one.
+    bag has no seed, the first ground truth is the seed. Later seeds are used for ids that no earlier one has, not for
+    corrections (``notes`` says so). From frame 1 on ground truth belongs to the image with its stamp, and every image
+    must have one.
 
     Images whose stamps the tracker would refuse - late ones, wild ones, the same again - are not part of it, nor is
     their ground truth (``notes`` says so): stamps are read as the node reads them.
@@ -43,6 +45,7 @@ class BagClip:
         truth_topic: Their ground truth, label images.
         seed_topic: The seeds; None: ``SEED_TOPIC`` where the bag has it.
         rule: What a jump in time is; None: that of the settings' defaults.
+        mono16_bits: How images of 16 bits are read.
 
     Raises:
         ValueError: The bag cannot be read, a topic is absent or empty, stamps do not match, or time jumps back.
@@ -55,6 +58,7 @@ class BagClip:
         truth_topic: str = TRUTH_TOPIC,
         seed_topic: str | None = None,
         rule: TimeRule | None = None,
+        mono16_bits: str = "auto",
     ) -> None:
         self._bag = BagReader(path)
         try:
@@ -63,6 +67,7 @@ class BagClip:
             seeds = self._bag.find(seed_topic, IMAGE_TYPE) if seed_topic else self._bag.topics.get(SEED_TOPIC)
             self.seeds = seeds if seeds is not None and seeds.count else self.truths
             self._left_out: list[tuple[int, str]] = []  # stamp, why
+            self._size: tuple[int, ...] | None = None
             shots = self._usable(rule or TimeRule.of(Config()))
             self._first, self._seed = self._begin([shot.stamp_ns for shot in shots])
             self._shots = shots[self._first :]
@@ -71,7 +76,7 @@ class BagClip:
             self.close()
             raise
         topic, places = self.images.name, frozenset(shot.place for shot in self._shots)
-        self._image = _Cursor(lambda: (frame.image for frame in self._bag.frames(topic, places)))
+        self._image = _Cursor(lambda: (frame.image for frame in self._bag.frames(topic, places, mono16_bits)))
         self._truth = _Cursor(lambda: (found.labels for found in self._bag.labels(truth_topic)))
 
     def __enter__(self) -> BagClip:
@@ -125,8 +130,8 @@ class BagClip:
             lines.append(f"{self.path}: begins at image {self._first}, that of the first seed")
         if self.seeds is self.truths:
             lines.append(f"{self.path}: no seed; the first ground truth is the seed")
-        elif self.seeds.count > 1:
-            lines.append(f"{self.path}: {self.seeds.count} seeds on {self.seeds.name}; only the first is used")
+        elif unused := self.seeds.count - len(set(self.starts.values())):
+            lines.append(f"{self.path}: {unused} of {self.seeds.count} seeds on {self.seeds.name} mark no new object")
         return tuple(lines)
 
     def __len__(self) -> int:
@@ -151,21 +156,74 @@ class BagClip:
 
     def image(self, number: int) -> UInt8Array:
         """See ``Clip``."""
-        return self._image.at(number)
+        image = self._image.at(number)
+        self._size = self._size or (image.shape[0], image.shape[1])
+        check_size(self.place(number), image.shape[:2], "the images before", self._size)
+        return image
 
     def truth(self, number: int) -> LabelArray:
         """See ``Clip``; that of frame 0 is the seed."""
+        return self.rule.apply(self._found(number))
+
+    def _found(self, number: int) -> LabelArray:
+        """Ground truth as it was recorded; of frame 0 the seed, in which 255 alone is an id already."""
         return self._truth.at(self._truth_places[number]) if number else self._seed
+
+    @functools.cached_property
+    def _values(self) -> tuple[frozenset[int], dict[int, int]]:
+        """All values from frame 1 on, and the first frame of each with the seed's, from one pass over it."""
+        size = self.image(0).shape[:2]
+        values, first = set[int](), dict[int, int]()
+        for number in range(len(self)):
+            labels, name = self._found(number), self.truths.name if number else self.seeds.name
+            check_size(f"{name} for {self.place(number)}", labels.shape, self.place(0), size)
+            for value in values_of(labels):
+                first.setdefault(value, number)
+                if number:
+                    values.add(value)
+        return frozenset(values), first
+
+    @functools.cached_property
+    def rule(self) -> LabelRule:
+        """See ``Clip``."""
+        return LabelRule.of(self._values[0] if self._is_numbered else self.check())
+
+    @functools.cached_property
+    def _later(self) -> dict[int, LabelArray]:
+        """Seeds of new ids by number of their frame, frame 0 among them."""
+        found = {0: self.truth(0)}
+        known = set(values_of(found[0]))
+        if self.seeds is self.truths:
+            for instance_id, number in self._values[1].items():
+                if instance_id in self.rule.ids and instance_id not in known:
+                    labels = self.truth(number)
+                    new = {i for i in values_of(labels) if i in self.rule.ids} - known
+                    found[number] = np.where(np.isin(labels, list(new)), labels, 0).astype(np.int32)
+                    known |= new
+            return found
+        numbers = {self.stamp_ns(number): number for number in range(len(self))}
+        for seed in self._bag.labels(self.seeds.name):
+            number = numbers.get(seed.stamp_ns, 0)
+            labels = binary_as_instance(seed.labels, max(known) + 1)
+            new = set(values_of(labels)) - known
+            if number and new:
+                check_size(self.seeds.name, labels.shape, self.place(0), found[0].shape)
+                found[number] = np.where(np.isin(labels, list(new)), labels, found.get(number, 0)).astype(np.int32)
+                known |= new
+        return found
+
+    @property
+    def starts(self) -> dict[int, int]:
+        """See ``Clip``."""
+        return {i: number for number, labels in self._later.items() for i in values_of(labels) if i}
+
+    def seed(self, number: int) -> LabelArray:
+        """See ``Clip``."""
+        return self._later[number]
 
     def check(self) -> frozenset[int]:
         """See ``Clip``."""
-        size = self.image(0).shape[:2]
-        values: set[int] = set()
-        for number in range(len(self)):
-            labels, name = self.truth(number), self.truths.name if number else self.seeds.name
-            check_size(f"{name} for {self.place(number)}", labels.shape, self.place(0), size)
-            values.update(np.flatnonzero(np.bincount(labels.ravel())).tolist())
-        return frozenset(values)
+        return frozenset(self._values[1])
 
     def _usable(self, rule: TimeRule) -> list[_Shot]:
         """The images that the tracker takes, in its order."""
@@ -190,6 +248,7 @@ class BagClip:
             raise ValueError(self._stray(self.seeds, seed.stamp_ns, stamps))
         # a mask of 0 and 255 means one new instance to the node; of ground truth the convention tells what it means
         labels = seed.labels if self.seeds is self.truths else binary_as_instance(seed.labels)
+        self._is_numbered = labels is not seed.labels  # 255 alone has become an id
         return stamps.index(seed.stamp_ns), labels
 
     def _match(self, shots: list[_Shot]) -> list[int]:

@@ -21,11 +21,11 @@ from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
 from maskrnn_ros.evaluation.paper_follower import check_paper
 from maskrnn_ros.evaluation.presets import ABLATION, PAPER_PRESETS, PRESETS, TUNED, apply_preset, check_network
-from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, objects_of
+from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
-from maskrnn_ros.evaluation.run import Task, evaluate, prediction_paths, prepare_out
-from maskrnn_ros.evaluation.scoring import seed_of
+from maskrnn_ros.evaluation.run import Task, evaluate, predictions_of, prepare_out
+from maskrnn_ros.evaluation.scoring import seeds_of
 from maskrnn_ros.timeline import TimeRule
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
@@ -58,6 +58,7 @@ class Options:
     tuned: bool = False
     config: Config = dataclasses.field(default_factory=Config)
     predictions: Path | None = None
+    threshold: int | None = None
     convention: Convention | None = None
     streaming: bool = False
     fps: float | None = None
@@ -160,11 +161,20 @@ def run(options: Options) -> int:
     if options.bag is None:
         assert options.root is not None
         return _run(
-            find_clips(options.root, options.reader, options.annotations, options.sequences, options.split), options
+            find_clips(
+                options.root,
+                options.reader,
+                options.annotations,
+                options.sequences,
+                options.split,
+                mono16_bits=options.config.mono16_bits,
+                threshold=options.threshold,
+            ),
+            options,
         )
     image_topic, truth_topic = options.image_topic or IMAGE_TOPIC, options.truth_topic or TRUTH_TOPIC
-    rule = TimeRule.of(options.config)
-    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic, rule) as clip:
+    rule, bits = TimeRule.of(options.config), options.config.mono16_bits
+    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic, rule, bits) as clip:
         for line in clip.notes:
             print(line)
         return _run([clip], options, clip)
@@ -180,19 +190,24 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
         config=config,
         source=_source(options),
         predictions=options.predictions,
+        threshold=options.threshold,
         out=options.out,
         pace=_pace(preset, options, bag) if options.streaming else None,
     )
     for clip in clips:
         objects_of(clip.truth(0), task.convention)
         scored_frames(range(len(clip)), task.convention)
-        if task.predictions is not None:
-            prediction_paths(clip, task)
+    labels = label_notes(clips, task.convention)
+    if task.predictions is not None:
+        texts = dict.fromkeys(predictions_of(clip, task).rule.text for clip in clips)
+        labels += [f"predictions: {text}" for text in texts]
     if options.ablate:
-        return _ablate(clips, task, options)
+        status = _ablate(clips, task, options)
+        print(*labels, sep="\n")
+        return status
     play = _online(bag, task, options) if bag is not None and options.online else None
     prepare_out(task, force=options.force, resume=options.resume)
-    result = evaluate(clips, task, options.workers)
+    result = dataclasses.replace(evaluate(clips, task, options.workers), labels=tuple(labels))
     failure = ""
     if play is not None and result.clips:
         try:
@@ -227,7 +242,7 @@ def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult]
     check_online(bag, config, player)
 
     def play(found: ClipResult) -> ClipResult:
-        seed = seed_of(bag.truth(0), task.convention)
+        seed = seeds_of(bag, task.convention)[0]
         played = run_online(bag, seed, config, rate=1.0 if options.rate is None else options.rate, player=player)
         if task.out is not None:
             write_online(bag, task.convention, played, task.out / "online" / bag.name)

@@ -24,7 +24,7 @@ class Follower(Protocol):
     """Follows the objects of one clip."""
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
-        """Begin with the objects of the seed, drawn on the first frame; int32 labels (H, W) of that frame."""
+        """Step to the frame, if it is not the first, and add the seed's objects; int32 labels (H, W) of that frame."""
         ...
 
     def step(self, frame: Frame) -> LabelArray:
@@ -67,8 +67,8 @@ class StaticFollower:
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
         """See ``Follower``."""
-        self._labels = seed.labels
-        return seed.labels
+        self._labels = _added(self._labels, seed) if self._labels.size else seed.labels
+        return self._labels
 
     def step(self, frame: Frame) -> LabelArray:
         """See ``Follower``."""
@@ -94,12 +94,13 @@ class GraphFollower:
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
         """See ``Follower``."""
+        before = self.step(frame) if self._masks else np.zeros_like(seed.labels)
         self._image = self._working(frame)
         height, width = self._image.shape[:2]
         for i in seed.ids:
             share = (seed.labels == i).astype(np.float32)
             self._masks[i] = torch.from_numpy(cv2.resize(share, (width, height), interpolation=cv2.INTER_AREA))
-        return seed.labels
+        return _added(before, seed)
 
     def step(self, frame: Frame) -> LabelArray:
         """See ``Follower``."""
@@ -139,6 +140,11 @@ class GraphFollower:
         found = np.zeros_like(prior)
         found[rows, columns] = (trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)
         return found
+
+
+def _added(labels: LabelArray, seed: Seed) -> LabelArray:
+    """Labels of a frame with the masks of a seed over them."""
+    return np.where(seed.labels != 0, seed.labels, labels).astype(np.int32)
 
 
 def _tensor(image: UInt8Array) -> torch.Tensor:

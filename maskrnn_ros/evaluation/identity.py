@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.evaluation.metrics import VOID, Convention, mask_of, scored_frames
+from maskrnn_ros.evaluation.metrics import Convention, mask_of, scored_frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,16 +45,23 @@ class IdentityEvaluator:
     Args:
         instance_ids: As of ``metrics.Evaluator``.
         convention: See ``metrics.Convention``; in davis2016 there is no other object to be followed.
+        starts: As of ``metrics.Evaluator``.
     """
 
-    def __init__(self, instance_ids: tuple[int, ...], convention: Convention) -> None:
+    def __init__(
+        self, instance_ids: tuple[int, ...], convention: Convention, starts: Mapping[int, int] | None = None
+    ) -> None:
         self._convention = convention
+        self._starts = dict(starts or {})
+        self._number = 0
         self._frames: dict[int, list[tuple[bool, bool, bool]]] = {i: [] for i in instance_ids}
 
     def add(self, prediction: npt.NDArray[Any], truth: npt.NDArray[Any]) -> None:
         """Take the next frame; both are integer labels (H, W) of one shape."""
         for instance_id, frames in self._frames.items():
-            frames.append(self._look(prediction, truth, instance_id))
+            if self._number >= self._starts.get(instance_id, 0):
+                frames.append(self._look(prediction, truth, instance_id))
+        self._number += 1
 
     def results(self) -> dict[int, Identity]:
         """Mistakes by object over the frames added that are scored.
@@ -69,8 +76,6 @@ class IdentityEvaluator:
         predicted, true = (mask_of(labels, instance_id, self._convention) for labels in (prediction, truth))
         absent = not true.any()
         is_other = ~true & (truth != 0)  # nothing in davis2016
-        if self._convention == "davis2017":
-            is_other &= truth != VOID
         followed = int(np.bincount(truth[predicted & is_other]).max(initial=0))
         is_switched = followed > int(np.count_nonzero(predicted & true))
         return is_switched, bool(absent), bool(absent and predicted.any())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import cv2
@@ -22,14 +22,12 @@ from maskrnn_ros.types import BoolArray, UInt8Array
 Convention: TypeAlias = Literal["davis2016", "davis2017", "segtrack2"]
 """How labels become masks, and which frames count.
 
-davis2016: one object, all that is not 0. davis2017: ids, and 255 is void. Both leave out the first frame and the last.
+davis2016: one object, all that is not 0. davis2017: ids. Both leave out the first frame and the last. Void is
+background; ``labels.LabelRule`` says what is void.
 segtrack2 (SegTrack v2): ids; only the seed, the first frame, is left out, and J is the IoU of that data set.
 """
 
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-
-VOID = 255
-"""Label of DAVIS-2017 for pixels that belong to no object; they count as background."""
 
 RADIUS_SHARE = 0.008
 """Tolerance of F as a share of the image's diagonal."""
@@ -195,24 +193,27 @@ class Evaluator:
     {1: (0.5,), 2: (1.0,)}
 
     Args:
-        instance_ids: The objects to score: those of the first annotation, 1 .. n; in davis2016 one id, under which
-            its only object is reported.
+        instance_ids: The objects to score: those of the first annotation; in davis2016 one id, under which its only
+            object is reported.
         convention: See ``Convention``.
+        starts: By id the number of the frame on which an object is marked, where that is not the first: it is scored
+            from the next one on.
 
     Raises:
         ValueError: The ids are empty, not unique, out of range or too many for the convention, or the
             convention is unknown.
     """
 
-    def __init__(self, instance_ids: tuple[int, ...], convention: Convention) -> None:
+    def __init__(
+        self, instance_ids: tuple[int, ...], convention: Convention, starts: Mapping[int, int] | None = None
+    ) -> None:
         if convention not in CONVENTIONS:
             raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
         if not instance_ids or len(set(instance_ids)) < len(instance_ids) or min(instance_ids) < 1:
             raise ValueError(f"instance_ids must be unique and >= 1, at least one, got {instance_ids}")
         if convention == "davis2016" and len(instance_ids) != 1:
             raise ValueError(f"davis2016 scores one object, got ids {instance_ids}")
-        if convention == "davis2017" and VOID in instance_ids:
-            raise ValueError(f"{VOID} is void in davis2017 and no object, got ids {instance_ids}")
+        self._starts = dict(starts or {})
         self._convention = convention
         self._frames = 0
         self._scored: dict[int, list[tuple[float, float]]] = {i: [] for i in instance_ids}
@@ -230,8 +231,8 @@ class Evaluator:
         """
         if prediction.ndim != 2 or prediction.shape != truth.shape:
             raise ValueError(f"labels must be (H, W) of one shape, got {prediction.shape} and {truth.shape}")
-        if self._frames:
-            for instance_id, pairs in self._scored.items():
+        for instance_id, pairs in self._scored.items():
+            if self._frames > self._starts.get(instance_id, 0):
                 pairs.append(self._score(prediction, truth, instance_id))
         self._frames += 1
 
@@ -254,7 +255,7 @@ class Evaluator:
 
 
 def mask_of(labels: npt.NDArray[Any], instance_id: int, convention: Convention) -> BoolArray:
-    """Mask of an object, bool (H, W); void needs no treatment, it equals no id."""
+    """Mask of an object in ids, bool (H, W)."""
     return np.asarray(labels != 0 if convention == "davis2016" else labels == instance_id)
 
 

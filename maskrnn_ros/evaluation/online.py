@@ -10,7 +10,7 @@ from pathlib import Path
 from maskrnn_ros.evaluation.metrics import Convention
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import OnlineResult, StreamingResult
-from maskrnn_ros.evaluation.scoring import score_shown, score_streaming, seed_of
+from maskrnn_ros.evaluation.scoring import score_shown, score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.types import LabelArray
@@ -49,6 +49,6 @@ def score_online(clip: Clip, convention: Convention, run: OnlineRun) -> tuple[St
 def write_online(clip: Clip, convention: Convention, run: OnlineRun, folder: Path) -> None:
     """Write the masks that ``OnlineResult`` scores: ``folder/<stem>.png`` for every frame."""
     folder.mkdir(parents=True, exist_ok=True)
-    seed = seed_of(clip.truth(0), convention).labels
+    seed = seeds_of(clip, convention)[0].labels
     for number, source in enumerate(run.line.held()):
         write_labels(folder / f"{clip.stem(number)}.png", seed if source is None else run.masks[source])

@@ -15,14 +15,14 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.followers import Follower
 from maskrnn_ros.evaluation.metrics import Convention
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import StreamingResult
-from maskrnn_ros.evaluation.scoring import score_streaming, seed_of
+from maskrnn_ros.evaluation.scoring import score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
 from maskrnn_ros.types import Frame, LabelArray, Seed
 
@@ -64,15 +64,15 @@ def stream_clip(
     Raises:
         ValueError: See ``Clip`` and ``Follower``.
     """
-    seed = seed_of(clip.truth(0), convention)
+    seeds = seeds_of(clip, convention)
     frames = [Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number)) for number in range(len(clip))]
-    line, masks = play(frames, seed, follower(), 1 / fps, advance=advance, clock=clock, sleep=sleep)
+    line, masks = play(frames, seeds, follower(), 1 / fps, advance=advance, clock=clock, sleep=sleep)
     return score_streaming(clip, convention, line, masks)
 
 
 def play(
     frames: Sequence[Frame],
-    seed: Seed,
+    seeds: Mapping[int, Seed],
     follower: Follower,
     period_s: float,
     *,
@@ -83,9 +83,9 @@ def play(
     """Play frames to a follower.
 
     Args:
-        frames: The frames; the first comes at once and is never dropped, for the seed is drawn on it.
-        seed: Given with the first frame.
-        follower: Sees the seed, then the newest frame whenever it is free.
+        frames: The frames; the first comes at once.
+        seeds: By number of the frame that it is drawn on, 0 among them; those frames are not dropped.
+        follower: Sees the first seed, then the newest frame whenever it is free.
         period_s: Time between two frames, seconds.
         advance: See ``stream_clip``.
         clock: Likewise.
@@ -103,7 +103,9 @@ def play(
         while (wait_s := arrived_s[done + 1] - clock()) > 0:
             sleep(wait_s)
         newest = bisect.bisect_right(arrived_s, clock()) - 1 if masks else 0
-        masks[newest] = follower.step(frames[newest]) if masks else follower.seed(seed, frames[newest])
+        newest = min((number for number in seeds if done < number < newest), default=newest)
+        seed = seeds.get(newest)
+        masks[newest] = follower.step(frames[newest]) if seed is None else follower.seed(seed, frames[newest])
         out_s[newest] = clock()
         for _ in range(newest - done):
             advance()

@@ -122,12 +122,13 @@ class PaperFollower:
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
         """See ``Follower``."""
+        before = self.step(frame) if self._objects else np.zeros_like(seed.labels)
         self._image = self._working(frame)
         height, width = self._image.shape[:2]
         for i in seed.ids:
             share = cv2.resize((seed.labels == i).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
             self._objects[i] = _Object(torch.from_numpy(share).to(self._device))
-        return seed.labels
+        return np.where(seed.labels != 0, seed.labels, before).astype(np.int32)
 
     def step(self, frame: Frame) -> LabelArray:
         """See ``Follower``."""

@@ -14,12 +14,12 @@ from maskrnn_ros.evaluation.results import ObjectResult
 from maskrnn_ros.overlay import colour
 
 
-def curves(objects: Sequence[ObjectResult], first: int) -> str:
+def curves(objects: Sequence[ObjectResult], last: int) -> str:
     """J and F over time.
 
     Args:
         objects: The objects of a clip, each in its own colour.
-        first: Number of the first frame that is scored.
+        last: Number of the last frame that is scored.
     """
     plot = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = plot.subplots(2, 1, sharex=True)
@@ -27,7 +27,9 @@ def curves(objects: Sequence[ObjectResult], first: int) -> str:
         for scores in objects:
             values = getattr(scores, key)
             tone = tuple(channel / 255 for channel in colour(scores.instance_id))
-            axis.plot(range(first, first + len(values)), values, color=tone, lw=1.8, label=f"{scores.instance_id}")
+            axis.plot(
+                range(last + 1 - len(values), last + 1), values, color=tone, lw=1.8, label=f"{scores.instance_id}"
+            )
         axis.set(ylabel=name, ylim=(-0.02, 1.02))
         _look(axis)
     axes[1].set_xlabel("frame", fontsize=14)

@@ -4,27 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from maskrnn_ros.disk import check_plain_name
-from maskrnn_ros.evaluation.metrics import VOID, Convention
-from maskrnn_ros.files import RESOLUTIONS, davis_sequence, frame_paths, read_frame, read_labels
+from maskrnn_ros.evaluation.metrics import Convention
+from maskrnn_ros.files import RESOLUTIONS, davis_sequence
+from maskrnn_ros.frames import FPS as FPS
+from maskrnn_ros.frames import FolderFrames, frame_paths
+from maskrnn_ros.frames import check_size as check_size
+from maskrnn_ros.labels import VOID, LabelFiles, LabelRule, read_mask, values_of
 from maskrnn_ros.types import LabelArray, UInt8Array
 
 READERS = ("davis", "segtrack")
 
 
-FPS = 24.0
-"""Frames per second of DAVIS and of other folders of images, which do not say."""
-
-
 class Clip(Protocol):
-    """One sequence with ground truth: files, or a bag. Frames are numbered from 0, the seed's."""
+    """One sequence with ground truth: files, or a bag. Frames are numbered from 0, that of the first seed."""
 
     @property
     def name(self) -> str:
@@ -56,15 +56,29 @@ class Clip(Protocol):
         ...
 
     def truth(self, number: int) -> LabelArray:
-        """Ground truth of the frame as it was found, int32 (H, W).
+        """Ground truth of the frame, ids by ``rule``, int32 (H, W).
 
         Raises:
             ValueError: There is no such image.
         """
         ...
 
+    @property
+    def rule(self) -> LabelRule:
+        """What the values of its ground truth mean."""
+        ...
+
+    @property
+    def starts(self) -> Mapping[int, int]:
+        """For each object that is to be followed the number of the frame on which it is marked."""
+        ...
+
+    def seed(self, number: int) -> LabelArray:
+        """The objects that are marked on this frame, ids, int32 (H, W)."""
+        ...
+
     def check(self) -> frozenset[int]:
-        """Read all ground truth; returns every value in it.
+        """Read all ground truth; returns every value in it as it was found.
 
         Raises:
             ValueError: Something cannot be read, or not all has the size of the first frame.
@@ -74,77 +88,118 @@ class Clip(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileClip:
-    """Files of one sequence, see ``Clip``.
+    """Files of one sequence, see ``Clip``; it begins on the first frame whose annotation marks an object.
 
     Args:
         name: Name of the sequence.
-        frames: Its frames, in order.
+        frames: All of its frames, in order.
         truths: For each frame one label image, or one binary mask for each object (``are_masks``).
         are_masks: The truths are masks: not 0 (grey: 128 or more) is the object, and the first object has id 1.
+        mono16_bits: How images of 16 bits are read.
+        threshold: For truths that are soft masks of one object, see ``labels.read_labels``.
     """
 
     name: str
     frames: tuple[Path, ...]
     truths: tuple[tuple[Path, ...], ...]
     are_masks: bool = False
+    mono16_bits: str = "auto"
+    threshold: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: not the source, which holds a lock."""
+        return {key: value for key, value in self.__dict__.items() if key != "source"}
+
+    @functools.cached_property
+    def source(self) -> FolderFrames:
+        """All of its frames."""
+        return FolderFrames(self.frames, mono16_bits=self.mono16_bits, begin=self.begin)
+
+    @functools.cached_property
+    def _labels(self) -> LabelFiles:
+        return LabelFiles([paths[0] for paths in self.truths], self.threshold)
+
+    @functools.cached_property
+    def _all_starts(self) -> Mapping[int, int]:
+        """Likewise by the place of the frame among all."""
+        if not self.are_masks:
+            return self._labels.starts
+        starts: dict[int, int] = {}
+        for place in range(len(self.truths)):
+            for instance_id in values_of(self._merged_masks(place)):
+                starts.setdefault(instance_id, place)
+        return {i: starts[i] for i in sorted(starts) if i}
+
+    @functools.cached_property
+    def begin(self) -> int:
+        """Place of the first annotation that marks an object; 0 where none does."""
+        return min(self._all_starts.values(), default=0)
+
+    @property
+    def rule(self) -> LabelRule:
+        """See ``Clip``."""
+        return LabelRule.of(self._all_starts) if self.are_masks else self._labels.rule
+
+    @property
+    def starts(self) -> Mapping[int, int]:
+        """See ``Clip``: where the annotations show an object first."""
+        return {i: place - self.begin for i, place in self._all_starts.items()}
 
     def __len__(self) -> int:
         """See ``Clip``."""
-        return len(self.frames)
+        return len(self.frames) - self.begin
 
     def stem(self, number: int) -> str:
         """See ``Clip``."""
-        return self.frames[number].stem
+        return self.source.stem(self.begin + number)
 
     def place(self, number: int) -> str:
         """See ``Clip``."""
-        return str(self.frames[number])
+        return self.source.place(self.begin + number)
 
     def stamp_ns(self, number: int) -> int:
         """See ``Clip``."""
-        return round((number + 1) * 1e9 / FPS)
+        return self.source.stamp_ns(self.begin + number)
 
     def image(self, number: int) -> UInt8Array:
         """See ``Clip``."""
-        return read_frame(self.frames[number])
+        return self.source.image(self.begin + number)
 
     def truth(self, number: int) -> LabelArray:
-        """Ground truth of a frame as it is on disk, int32 (H, W); where masks overlap the first object wins.
+        """See ``Clip``; where masks overlap the first object wins.
 
         Raises:
             ValueError: A file is no such image, or masks differ in size.
         """
-        if not self.are_masks:
-            return read_labels(self.truths[number][0])
+        place = self.begin + number
+        labels = self._merged_masks(place) if self.are_masks else self._labels.ids(place)
+        assert labels is not None  # every frame has one
+        return labels
+
+    def seed(self, number: int) -> LabelArray:
+        """See ``Clip``."""
+        new = [i for i, start in self.starts.items() if start == number]
+        labels = self.truth(number)
+        return np.where(np.isin(labels, new), labels, 0).astype(np.int32)
+
+    def _merged_masks(self, place: int) -> LabelArray:
         labels: LabelArray | None = None
-        for instance_id, path in enumerate(self.truths[number], start=1):
-            mask = _read_mask(path)
+        for instance_id, path in enumerate(self.truths[place], start=1):
+            mask = read_mask(path)
             if labels is None:
                 labels = np.zeros(mask.shape, np.int32)
-            check_size(path, (mask.shape[0], mask.shape[1]), self.truths[number][0], labels.shape)
+            check_size(path, mask.shape, self.truths[place][0], labels.shape)
             labels[mask & (labels == 0)] = instance_id
         assert labels is not None
         return labels
 
     def check(self) -> frozenset[int]:
         """See ``Clip``."""
-        height, width = read_frame(self.frames[0]).shape[:2]
-        values: set[int] = set()
-        for number in range(len(self.frames)):
-            labels = self.truth(number)
-            check_size(self.truths[number][0], labels.shape, self.frames[0], (height, width))
-            values.update(np.flatnonzero(np.bincount(labels.ravel())).tolist())
-        return frozenset(values)
-
-
-def check_size(path: Path | str, found: tuple[int, ...], other: Path | str, expected: tuple[int, ...]) -> None:
-    """Refuse an image of another size than it should have.
-
-    Raises:
-        ValueError: The sizes (H, W) differ.
-    """
-    if tuple(found) != tuple(expected):
-        raise ValueError(f"{path}: expected {expected[1]}x{expected[0]} like {other}, found {found[1]}x{found[0]}")
+        size = self.source.check()
+        for number in range(len(self)):
+            check_size(self.truths[self.begin + number][0], self.truth(number).shape, self.frames[0], size)
+        is_binary = self.are_masks or self.rule.threshold is not None
+        return frozenset((0, *self._all_starts)) if is_binary else self._labels.values
 
 
 def default_convention(values: frozenset[int], reader: str) -> Convention:
@@ -155,20 +210,66 @@ def default_convention(values: frozenset[int], reader: str) -> Convention:
 
 
 def objects_of(first_truth: LabelArray, convention: Convention) -> tuple[int, ...]:
-    """Ids that are scored: 1 .. n, n = the largest of the first annotation; in davis2016 the one object.
+    """The objects of the first annotation, by the ids that occur in it; in davis2016 all are the one object.
+
+    Args:
+        first_truth: Ids, int32 (H, W), see ``Clip.truth``.
+        convention: How it is scored.
 
     Raises:
         ValueError: There is no object.
     """
-    ids = first_truth[(first_truth != 0) & ((convention == "davis2016") | (first_truth != VOID))]
-    if not ids.size:
-        void = f", 0 = background, {VOID} = void" if convention == "davis2017" else ", 0 = background"
-        raise ValueError(f"expected an object in the first annotation ({convention}{void}), found none")
-    return (1,) if convention == "davis2016" else tuple(range(1, int(ids.max()) + 1))
+    ids = tuple(i for i in values_of(first_truth) if i)
+    if not ids:
+        raise ValueError(f"expected an object in the first annotation ({convention}, 0 = background), found none")
+    return (1,) if convention == "davis2016" else ids
+
+
+def scored_objects(clip: Clip, convention: Convention) -> dict[int, int]:
+    """The ids that are scored, ascending, with the number of the frame on which each is marked.
+
+    Official scores of DAVIS are over the objects of the first frame: what begins later is followed and not scored.
+    segtrack2 scores it from its mark on, where that is not the last frame.
+
+    Raises:
+        ValueError: There is no object in the first annotation.
+    """
+    first = dict.fromkeys(objects_of(clip.truth(0), convention), 0)
+    if convention != "segtrack2":
+        return first
+    later = {i: start for i, start in clip.starts.items() if 0 < start < len(clip) - 1}
+    return dict(sorted({**later, **first}.items()))
+
+
+def label_notes(clips: Sequence[Clip], convention: Convention) -> list[str]:
+    """What the values of the ground truth mean, and which objects begin later: a line for each thought."""
+    by_rule: dict[str, list[str]] = {}
+    lines = []
+    for clip in clips:
+        by_rule.setdefault(clip.rule.text, []).append(clip.name)
+        if isinstance(clip, FileClip) and clip.begin:
+            lines.append(f"{clip.name}: begins at {clip.stem(0)}, the first annotation that marks an object")
+        scored = scored_objects(clip, convention)
+        for instance_id, start in clip.starts.items() if convention != "davis2016" else ():
+            if start:
+                is_scored = instance_id in scored
+                what = "scored from there" if is_scored else f"not scored, {convention} takes those of the first frame"
+                lines.append(f"{clip.name}: object {instance_id} begins at {clip.stem(start)}: followed, {what}")
+    rules = [f"labels: {text}" for text in by_rule]
+    if len(by_rule) > 1:
+        rules = [f"labels: {text} ({', '.join(names)})" for text, names in by_rule.items()]
+    return [*rules, *lines]
 
 
 def find_clips(
-    root: Path, reader: str = "davis", annotations: str | None = None, names: Sequence[str] = (), split: str = ""
+    root: Path,
+    reader: str = "davis",
+    annotations: str | None = None,
+    names: Sequence[str] = (),
+    split: str = "",
+    *,
+    mono16_bits: str = "auto",
+    threshold: int | None = None,
 ) -> list[FileClip]:
     """The sequences asked for: those named, else those of the split, else all below the annotations.
 
@@ -178,6 +279,8 @@ def find_clips(
         annotations: Folder of the ground truth in it; default ``Annotations``, for SegTrack v2 ``GroundTruth``.
         names: Names of sequences.
         split: File of ``ImageSets``, e.g. "val".
+        mono16_bits: See ``FileClip``.
+        threshold: Likewise.
 
     Raises:
         ValueError: A folder, a file or a frame's ground truth is missing.
@@ -192,7 +295,8 @@ def find_clips(
     twice = sorted({name for name in chosen if chosen.count(name) > 1})
     if twice:
         raise ValueError(f"expected every sequence once, found {twice[0]!r} twice")
-    return [read(root, name, annotations) for name in chosen]
+    clips = [read(root, name, annotations) for name in chosen]
+    return [dataclasses.replace(clip, mono16_bits=mono16_bits, threshold=threshold) for clip in clips]
 
 
 def davis_clip(root: Path, name: str, annotations: str = "Annotations") -> FileClip:
@@ -268,12 +372,3 @@ def folder_names(root: Path, annotations: str) -> list[str]:
     if not names:
         raise ValueError(f"expected a folder for each sequence in {inner}, found none")
     return names
-
-
-def _read_mask(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Mask of a binary image, grey or colour, bool (H, W)."""
-    data = np.frombuffer(path.read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if image is None:
-        raise ValueError(f"{path}: expected a mask, found {data.size} bytes that are no image")
-    return np.asarray(image >= 128 if image.max() > 1 else image > 0)

@@ -11,15 +11,15 @@ from string import Template
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
+from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.plots import age_histogram, curves
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import SLACK_NAMES, ClipResult, Evaluation, Figure, StreamingResult, notes, show
-from maskrnn_ros.evaluation.run import Task, prediction_paths
-from maskrnn_ros.files import read_labels
+from maskrnn_ros.evaluation.run import Task, predictions_of
 from maskrnn_ros.overlay import overlay_labels
 from maskrnn_ros.types import LabelArray, UInt8Array
 
@@ -168,18 +168,18 @@ def _table(head: Iterable[Figure], rows: Iterable[Iterable[Figure]]) -> str:
 
 
 def _section(found: ClipResult, clip: Clip, task: Task) -> str:
-    j = np.mean([scores.j for scores in found.objects], axis=0)
-    f = np.mean([scores.f for scores in found.objects], axis=0)
+    j = _over_objects([scores.j for scores in found.objects])
+    f = _over_objects([scores.f for scores in found.objects])
     numbers = list(scored_frames(range(len(clip)), task.convention))
     fixed = [numbers[i] for i in np.unique(np.linspace(0, len(numbers) - 1, _TIMES).round().astype(int))]
     worst = [numbers[i] for i in worst_frames(j.tolist(), _WORST)]
-    paths = prediction_paths(clip, task)
+    masks = predictions_of(clip, task)
 
     def sheet(chosen: Sequence[int]) -> str:
         tiles = []
         for number in chosen:
             values = f"frame {number}: J {j[number - numbers[0]]:.2f} F {f[number - numbers[0]]:.2f}"
-            tile = _jpeg(picture(clip, number, paths[number], task.convention))
+            tile = _jpeg(picture(clip, number, masks.ids(number), task.convention))
             tiles.append(f'<figure><img alt="{values}" src="{tile}"><figcaption>{values}</figcaption></figure>')
         return f'<div class="sheet">{"".join(tiles)}</div>'
 
@@ -187,9 +187,15 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
     return (
         f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip)} frames. '
         "Tinted: the prediction; white line: the ground truth.</p>"
-        f'<img alt="J and F of {name} over time" src="{curves(found.objects, numbers[0])}">'
+        f'<img alt="J and F of {name} over time" src="{curves(found.objects, numbers[-1])}">'
         f"<h3>Worst frames</h3>{sheet(worst)}<h3>Over time</h3>{sheet(fixed)}"
     )
+
+
+def _over_objects(series: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Mean over the objects that are scored on a frame; those that begin late lack the first values."""
+    longest = max(map(len, series))
+    return np.asarray(np.nanmean([[np.nan] * (longest - len(values)) + list(values) for values in series], axis=0))
 
 
 def worst_frames(values: Sequence[float], count: int) -> list[int]:
@@ -205,24 +211,22 @@ def worst_frames(values: Sequence[float], count: int) -> list[int]:
     return sorted(chosen)
 
 
-def picture(clip: Clip, number: int, path: Path | None, convention: Convention) -> UInt8Array:
+def picture(clip: Clip, number: int, labels: LabelArray | None, convention: Convention) -> UInt8Array:
     """A frame with the masks tinted and the ground truth outlined in white, RGB, uint8 (h, 400, 3).
 
     Args:
         clip: The sequence.
         number: Number of the frame.
-        path: File with its masks; None is a frame without.
+        labels: Its masks, ids, int32 (H, W); None is a frame without.
         convention: As which objects labels count.
 
     Raises:
         ValueError: A file is no such image.
     """
     image, truth = clip.image(number), clip.truth(number)
-    labels: LabelArray = read_labels(path) if path is not None else np.zeros_like(truth)
+    labels = np.zeros_like(truth) if labels is None else labels
     if convention == "davis2016":
         labels, truth = (labels != 0).astype(np.int32), (truth != 0).astype(np.int32)
-    elif convention == "davis2017":
-        truth = np.where(truth == VOID, 0, truth).astype(np.int32)
     size = _WIDTH, max(1, round(image.shape[0] * _WIDTH / image.shape[1]))
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     labels, truth = (cv2.resize(each, size, interpolation=cv2.INTER_NEAREST) for each in (labels, truth))

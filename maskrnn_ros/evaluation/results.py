@@ -169,12 +169,14 @@ class Evaluation:
         title: The row: the preset and what it is marked as.
         clips: What is done, in the order asked for.
         missing: Sequences that are not, after Ctrl-C.
+        labels: What the values of the label images mean, a line for each thought.
     """
 
     convention: Convention
     title: str
     clips: tuple[ClipResult, ...]
     missing: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def objects(self) -> tuple[ObjectResult, ...]:
@@ -227,6 +229,7 @@ class Evaluation:
         """The figures for machines."""
         return {
             "convention": self.convention,
+            "labels": list(self.labels),
             "summary": self.summary(),
             "objects": self.rows(),
             "streaming": self.streaming(),
@@ -315,7 +318,7 @@ def table(result: Evaluation) -> str:
 def notes(result: Evaluation) -> list[str]:
     """What one must know to compare the figures: the convention first."""
     scored = "all frames but the seed" if result.convention == "segtrack2" else "first and last frame not scored"
-    lines = [f"convention {result.convention}: {scored}"]
+    lines = [f"convention {result.convention}: {scored}", *result.labels]
     if result.convention == "segtrack2":
         lines.append(f"J is the IoU: mean over objects above, {show(result.sequence_j_mean())} over sequences")
     if result.without_t:

@@ -20,14 +20,14 @@ from tqdm import tqdm
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
-from maskrnn_ros.evaluation.metrics import VOID, Convention, scored_frames
+from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.paced import Pace, stream_clip
 from maskrnn_ros.evaluation.paper_follower import PaperFollower
 from maskrnn_ros.evaluation.presets import PRESETS
-from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
+from maskrnn_ros.evaluation.readers import Clip, check_size
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
-from maskrnn_ros.evaluation.scoring import ClipScorer, seed_of
-from maskrnn_ros.files import read_labels, write_labels
+from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
+from maskrnn_ros.labels import LabelFiles, values_of, write_labels
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray
 
@@ -47,6 +47,7 @@ class Task:
         config: All settings, those of the preset in them.
         source: Which data set, for people and for ``--resume``.
         predictions: Folder of ``<sequence>/<stem>.png`` to score; None tracks.
+        threshold: For soft masks and probability maps of one object, see ``labels.read_labels``.
         out: Folder for masks and what is done; None keeps neither.
         pace: How each clip is played a second time, in time; None does not. Those masks are scored, not written.
     """
@@ -58,6 +59,7 @@ class Task:
     row: str | None = None
     source: str = ""
     predictions: Path | None = None
+    threshold: int | None = None
     out: Path | None = None
     pace: Pace | None = None
 
@@ -78,7 +80,8 @@ class Task:
         own = {"version": __version__, "convention": self.convention, "preset": self.preset, "profile": self.profile}
         pace = self.pace
         played = {"streaming.fps": pace and pace.fps, "streaming.adaptation": pace and pace.config.adaptation.mode}
-        return {**own, "source": self.source, "predictions": predictions, **played, **to_flat(self.config)}
+        threshold = {"threshold": self.threshold}
+        return {**own, "source": self.source, "predictions": predictions, **threshold, **played, **to_flat(self.config)}
 
 
 def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda: None) -> ClipResult:
@@ -126,13 +129,13 @@ def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]
     folder = task.out / clip.name if task.out else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    seed = seed_of(clip.truth(0), task.convention)
+    seeds = seeds_of(clip, task.convention)
     for number in range(len(clip)):
         frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
         if not number:
-            check_size(f"ground truth of {clip.place(0)}", seed.size, "the image", frame.size)
+            check_size(f"ground truth of {clip.place(0)}", seeds[0].size, "the image", frame.size)
         begin = time.perf_counter()
-        labels = follower.step(frame) if number else follower.seed(seed, frame)
+        labels = follower.seed(seeds[number], frame) if number in seeds else follower.step(frame)
         seconds = time.perf_counter() - begin - (follower.tuning_s if isinstance(follower, PaperFollower) else 0.0)
         if folder:
             write_labels(folder / f"{clip.stem(number)}.png", labels)
@@ -141,19 +144,36 @@ def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]
 
 def _predicted(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, None]]:
     """Labels of every frame from files; frames that are not scored need none."""
-    ids = objects_of(clip.truth(0), task.convention)
-    for number, path in enumerate(prediction_paths(clip, task)):
-        truth = clip.truth(number)
-        if path is None:
+    files = predictions_of(clip, task)
+    known = {0, *clip.starts}
+    for number, path in enumerate(files.paths):
+        truth, labels = clip.truth(number), files.ids(number)
+        if path is None or labels is None:
             yield np.zeros_like(truth), None
             continue
-        labels = read_labels(path)
         check_size(path, labels.shape, f"the ground truth of {clip.place(number)}", truth.shape)
-        if task.convention != "davis2016":
-            extra = set(np.unique(labels).tolist()) - {0, *ids, *({VOID} if task.convention == "davis2017" else ())}
-            if extra:
-                raise ValueError(f"{path}: expected ids 1..{ids[-1]} of the first annotation, found {min(extra)}")
+        extra = [] if task.convention == "davis2016" else sorted(set(values_of(labels)) - known)
+        if extra:
+            expected = ", ".join(map(str, sorted(known - {0})))
+            raise ValueError(f"{path}: expected ids {expected} of the annotations, found {extra[0]}")
         yield labels, None
+
+
+def predictions_of(clip: Clip, task: Task) -> LabelFiles:
+    """The masks of a sequence from files, their values by the rule of the ground truth.
+
+    Raises:
+        ValueError: A scored frame has none, one is no label image, or it is not clear which object the masks are of.
+    """
+    files = LabelFiles(prediction_paths(clip, task), task.threshold)
+    is_one = files.rule.meaning == "object" or files.rule.threshold is not None
+    if is_one and task.convention != "davis2016" and set(clip.starts) != {1}:
+        expected = ", ".join(map(str, clip.starts))
+        place = files.paths[files.starts[1]] if files.starts else clip.name
+        raise ValueError(
+            f"{place}: expected ids {expected} of the annotations, found masks of one object without an id"
+        )
+    return files
 
 
 def prediction_paths(clip: Clip, task: Task) -> list[Path | None]:

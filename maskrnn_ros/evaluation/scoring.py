@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from maskrnn_ros.evaluation.identity import IdentityEvaluator
-from maskrnn_ros.evaluation.metrics import VOID, Convention, Evaluator, mask_of
-from maskrnn_ros.evaluation.readers import Clip, check_size, objects_of
+from maskrnn_ros.evaluation.metrics import Convention, Evaluator, mask_of
+from maskrnn_ros.evaluation.readers import Clip, check_size, scored_objects
 from maskrnn_ros.evaluation.results import ObjectResult, StreamingResult
 from maskrnn_ros.evaluation.streaming import SLACKS, Timeline
 from maskrnn_ros.evaluation.temporal import TemporalStability
@@ -29,11 +29,11 @@ class ClipScorer:
     """
 
     def __init__(self, clip: Clip, convention: Convention) -> None:
-        ids = objects_of(clip.truth(0), convention)
+        starts = scored_objects(clip, convention)
         self._clip = clip
         self._convention = convention
-        self._scores = Evaluator(ids, convention)
-        self._identity = IdentityEvaluator(ids, convention)
+        self._scores = Evaluator(tuple(starts), convention, starts)
+        self._identity = IdentityEvaluator(tuple(starts), convention, starts)
         self._stability = TemporalStability()
         self._frames = 0
 
@@ -71,11 +71,18 @@ class ClipScorer:
         )
 
 
-def seed_of(truth: LabelArray, convention: Convention) -> Seed:
-    """The seed that the first annotation is: int32 (H, W), void left out."""
+def seeds_of(clip: Clip, convention: Convention) -> dict[int, Seed]:
+    """What a follower is told of, by number of the frame: every object on the frame where it is marked.
+
+    In davis2016 that is the one object on the first frame, whatever its ids are.
+
+    Raises:
+        ValueError: There is no object in the first annotation.
+    """
     if convention == "davis2016":
-        return Seed(stamp_ns=0, labels=(truth != 0).astype(np.int32))
-    return Seed(stamp_ns=0, labels=np.where((truth == VOID) & (convention == "davis2017"), 0, truth).astype(np.int32))
+        return {0: Seed(stamp_ns=0, labels=(clip.truth(0) != 0).astype(np.int32))}
+    numbers = sorted({0, *clip.starts.values()})
+    return {number: Seed(stamp_ns=0, labels=clip.seed(number)) for number in numbers}
 
 
 def score_shown(
@@ -92,7 +99,7 @@ def score_shown(
     Raises:
         ValueError: Labels are not of the size of the ground truth.
     """
-    scorer, held = ClipScorer(clip, convention), seed_of(clip.truth(0), convention).labels
+    scorer, held = ClipScorer(clip, convention), seeds_of(clip, convention)[0].labels
     for source in shown:
         scorer.add(held if source is None else masks[source])
     return scorer.objects()

@@ -19,7 +19,8 @@ from maskrnn_ros.bags.convert import from_davis
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, deterministic, to_flat, with_values
 from maskrnn_ros.evaluation.metrics import Evaluator
-from maskrnn_ros.files import DavisSequence, VideoWriter, davis_sequence, read_frame, read_labels, write_labels
+from maskrnn_ros.evaluation.readers import FileClip, davis_clip, objects_of
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
@@ -29,6 +30,7 @@ from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.replay import play
 from maskrnn_ros.types import LabelArray
+from maskrnn_ros.video import VideoWriter
 
 CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
 CLIP_NAME = "tabletop"
@@ -85,7 +87,7 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
         RuntimeError: The node does not start.
         TimeoutError: The node does not answer.
     """
-    files = davis_sequence(root, sequence)
+    clip = davis_clip(root, sequence)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         bag = Path(scratch) / "bag"
@@ -97,13 +99,13 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
             report = play(
                 bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC], timeout_s=_ANSWER_TIMEOUT_S
             )
-            count = len(files.frames)  # the player has seen their stamps, so the last are on their way
+            count = len(clip)  # the player has seen their stamps, so the last are on their way
             if not node.wait_until(lambda: len(collector.labels) >= count, _LAST_TIMEOUT_S):
                 found = len(collector.labels)
                 raise TimeoutError(f"expected {count} messages on {_TRACKER}/instances, got {found}")
             rss_mb = _rss_mb(process.pid)
     predictions = [collector.labels[stamp] for stamp in sorted(collector.labels)]
-    scores = _score(files, predictions)
+    scores = _score(clip, predictions)
     return DemoReport(
         frames=len(predictions),
         scores=scores,
@@ -113,7 +115,7 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
         step_ms_p50=collector.step_ms_p50,
         frames_per_second=len(predictions) / report.seconds,
         rss_mb=rss_mb,
-        files=_write(out, files, predictions),
+        files=_write(out, clip, predictions),
     )
 
 
@@ -151,29 +153,24 @@ class _Collector:
             self.step_ms_p50 = float(message.step_ms_p50)
 
 
-def _truth(files: DavisSequence, frame: Path) -> LabelArray:
-    return read_labels(files.annotations[frame.stem])
-
-
-def _score(files: DavisSequence, predictions: Sequence[LabelArray]) -> dict[int, dict[str, float]]:
-    ids = tuple(int(i) for i in np.unique(_truth(files, files.frames[0])) if i)
-    evaluator = Evaluator(ids, "davis2017")
-    for frame, prediction in zip(files.frames, predictions, strict=True):
-        evaluator.add(prediction, _truth(files, frame))
+def _score(clip: FileClip, predictions: Sequence[LabelArray]) -> dict[int, dict[str, float]]:
+    evaluator = Evaluator(objects_of(clip.truth(0), "davis2017"), "davis2017")
+    for number, prediction in enumerate(predictions):
+        evaluator.add(prediction, clip.truth(number))
     return {
         i: {"j_mean": scores.jaccard_statistics.mean, "f_mean": scores.boundary_f_statistics.mean}
         for i, scores in evaluator.scores().items()
     }
 
 
-def _write(out: Path, files: DavisSequence, predictions: Sequence[LabelArray]) -> tuple[str, ...]:
+def _write(out: Path, clip: FileClip, predictions: Sequence[LabelArray]) -> tuple[str, ...]:
     (out / "masks").mkdir(exist_ok=True)
     shown = set(np.linspace(0, len(predictions) - 1, _SHEET_PICTURES).round().astype(int).tolist())
     pictures = []
     with VideoWriter(out / "overlay.mp4", _FPS) as video:
-        for number, (frame, labels) in enumerate(zip(files.frames, predictions, strict=True)):
-            write_labels(out / "masks" / f"{frame.stem}.png", labels)
-            picture = overlay_labels(read_frame(frame), labels)
+        for number, labels in enumerate(predictions):
+            write_labels(out / "masks" / f"{clip.stem(number)}.png", labels)
+            picture = overlay_labels(clip.image(number), labels)
             video.write(picture)
             if number in shown:
                 pictures.append((f"{number / _FPS:.1f} s", picture))

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import array
 import dataclasses
+import re
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.image_header import check_encoded
 from maskrnn_ros.limits import check_size, quoted
 from maskrnn_ros.timeline import NS_PER_S as NS_PER_S
@@ -94,6 +96,7 @@ _BAYER = {
     "bayer_gbrg8": _Format(np.uint8, 1, cv2.COLOR_BayerGR2RGB),
     "bayer_grbg8": _Format(np.uint8, 1, cv2.COLOR_BayerGB2RGB),
 }
+_BAYER |= {name[:-1] + "16": _Format(np.uint16, 1, known.to_rgb) for name, known in list(_BAYER.items())}
 _YUV422 = {
     "yuv422": _Format(np.uint8, 2, cv2.COLOR_YUV2RGB_UYVY),
     "yuv422_yuy2": _Format(np.uint8, 2, cv2.COLOR_YUV2RGB_YUY2),
@@ -112,6 +115,12 @@ _IMAGES = {
     "8UC1": _Format(np.uint8, 1, cv2.COLOR_GRAY2RGB),
     "mono16": _Format(np.uint16, 1, cv2.COLOR_GRAY2RGB),
     "16UC1": _Format(np.uint16, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": _Format(np.uint16, 3, None),
+    "bgr16": _Format(np.uint16, 3, cv2.COLOR_BGR2RGB),
+    "16UC3": _Format(np.uint16, 3, cv2.COLOR_BGR2RGB),
+    "rgba16": _Format(np.uint16, 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": _Format(np.uint16, 4, cv2.COLOR_BGRA2RGB),
+    "16UC4": _Format(np.uint16, 4, cv2.COLOR_BGRA2RGB),
     **_BAYER,
     **_YUV422,
 }
@@ -126,15 +135,16 @@ _DEPTHS = {"16UC1": _Format(np.uint16, 1, None), "32FC1": _Format(np.float32, 1,
 _LABEL_DTYPES: dict[str, type[np.uint8 | np.uint16]] = {"mono8": np.uint8, "mono16": np.uint16}
 
 
-def image_to_rgb(msg: ImageMessage) -> UInt8Array:
+def image_to_rgb(msg: ImageMessage, depth: BitDepth | None = None) -> UInt8Array:
     """RGB image of a sensor_msgs/Image.
 
-    8UC3 and 8UC4 are read as bgr8 and bgra8, 8UC1 as mono8, 16UC1 as mono16; alpha is dropped. 16 bits
-    become 8 by value / 257, rounded to the nearest (there are no ties), so that 65535 is 255: a fixed scale,
-    without a look at the smallest and largest value. Bayer is interpolated bilinearly, yuv422 is BT.601.
+    8UC3 and 8UC4 are read as bgr8 and bgra8, 8UC1 as mono8, 16UC1, 16UC3 and 16UC4 as mono16, bgr16 and bgra16;
+    alpha is dropped. 16 bits become 8 by the depth that the stream has, see ``BitDepth``; with 16 that is value / 257,
+    rounded to the nearest, so that 65535 is 255. Bayer is interpolated bilinearly, yuv422 is BT.601.
 
     Args:
         msg: The message.
+        depth: Of the stream; None: of this image alone.
 
     Returns:
         uint8, (H, W, 3), C-contiguous; for rgb8 without padded rows a view of ``msg.data``.
@@ -146,10 +156,10 @@ def image_to_rgb(msg: ImageMessage) -> UInt8Array:
     pixels = _pixels(msg, _IMAGES)
     if msg.encoding in _YUV422 and msg.width % 2:
         raise ValueError(f"{msg.encoding} needs an even width, got {msg.width}")
-    return _to_rgb(pixels, msg.encoding)
+    return _to_rgb(pixels, msg.encoding, depth)
 
 
-def compressed_to_rgb(msg: CompressedImageMessage) -> UInt8Array:
+def compressed_to_rgb(msg: CompressedImageMessage, depth: BitDepth | None = None) -> UInt8Array:
     """RGB image of a sensor_msgs/CompressedImage, JPEG or PNG (or what else this OpenCV decodes).
 
     The file's own header says how it is to be decoded, and its pixels are taken as they are stored: 16 bits
@@ -163,6 +173,7 @@ def compressed_to_rgb(msg: CompressedImageMessage) -> UInt8Array:
 
     Args:
         msg: The message.
+        depth: As of ``image_to_rgb``.
 
     Returns:
         uint8, (H, W, 3), C-contiguous.
@@ -174,14 +185,16 @@ def compressed_to_rgb(msg: CompressedImageMessage) -> UInt8Array:
     encoding, _, codec = msg.format.partition(";")
     if stored.ndim == 2:
         is_mosaic = encoding in _BAYER and codec and "compressed mono" not in codec
-        return _to_rgb(stored, encoding if is_mosaic else "mono8")
+        return _to_rgb(stored, encoding if is_mosaic else "mono8", depth)
     is_color = encoding.startswith(("rgb", "bgr"))
     is_rgb = is_color and codec and "compressed bgr" not in codec
-    return _to_rgb(stored, {3: "rgb8", 4: "rgba8"}[stored.shape[2]] if is_rgb else f"8UC{stored.shape[2]}")
+    return _to_rgb(stored, {3: "rgb8", 4: "rgba8"}[stored.shape[2]] if is_rgb else f"8UC{stored.shape[2]}", depth)
 
 
 def labels_from_image(msg: ImageMessage) -> LabelArray:
     """Label map of a seed mask or ground truth image: the values are ids, not grey levels.
+
+    Whether it is one is for ``labels.check_labels`` to say.
 
     Args:
         msg: sensor_msgs/Image in mono8, 8UC1, mono16, 16UC1 or 32SC1. Negative ids of 32SC1 are passed on:
@@ -343,16 +356,16 @@ def _decoded(msg: CompressedImageMessage) -> npt.NDArray[Any]:
     return stored
 
 
-def _to_rgb(pixels: npt.NDArray[Any], encoding: str) -> UInt8Array:
+def _to_rgb(pixels: npt.NDArray[Any], encoding: str, depth: BitDepth | None) -> UInt8Array:
     """RGB of pixels in the layout of an encoding, of 8 or 16 bits."""
     if encoding in _BAYER and min(pixels.shape) < 3:
         # OpenCV would return black
         raise ValueError(f"{encoding} needs at least 3 x 3 pixels, got {pixels.shape[0]} x {pixels.shape[1]}")
-    if pixels.dtype == np.uint16:
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    pixels = (depth or BitDepth()).to_8(pixels)
     code = _IMAGES[encoding].to_rgb
     return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
 def _names(known: dict[str, Any]) -> str:
-    return ", ".join(known)
+    """The encodings, mosaics in short: what was got must not be cut off in a status."""
+    return ", ".join(dict.fromkeys(re.sub("bayer_[a-z]+", "bayer_*", name) for name in known))

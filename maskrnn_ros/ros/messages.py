@@ -13,6 +13,7 @@ from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
 from maskrnn_ros.events import Event
+from maskrnn_ros.labels import check_labels
 from maskrnn_ros.limits import MAX_FRAME_ID, check_size, text_line
 from maskrnn_ros.masks import MaskEncoding, encode
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult
@@ -47,10 +48,13 @@ def seed_from_message(message: Any, size: tuple[int, int] | None = None) -> Seed
         size: (H, W) of the image that it belongs to; None: not known.
 
     Raises:
-        ValueError: The message contradicts itself, marks nothing, is of another size, or holds ids out of range.
+        ValueError: The message contradicts itself, marks nothing, is a soft mask or of another size, or has ids out of
+            range.
     """
     check_size_of_mask(message, size)
-    return Seed(stamp_ns=stamp_to_ns(message.header.stamp), labels=labels_from_image(message))
+    labels = labels_from_image(message)
+    check_labels(labels)
+    return Seed(stamp_ns=stamp_to_ns(message.header.stamp), labels=labels)
 
 
 def check_size_of_mask(mask: Any, size: tuple[int, int] | None, what: str = "mask") -> None:

@@ -22,6 +22,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool, Trigger
 
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.config import Config
 from maskrnn_ros.limits import MAX_IDS, MAX_WAITING, Rate, check_frame_id, check_number, text_line
 from maskrnn_ros.msg import SeedResult
@@ -78,6 +79,8 @@ class TrackerNode(LifecycleNode):
         self._build = build
         self._config = Config()
         self._configured = False
+        self._depth = BitDepth()
+        self._depth_session = 0
         self._next_session = 1
         self._ids = IdBook()
         self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
@@ -105,6 +108,7 @@ class TrackerNode(LifecycleNode):
         """Load and warm up; a device that is absent or a value that makes no sense fails here, in one line."""
         try:
             self._config = parameters.read(self)
+            self._depth = BitDepth(self._config.mono16_bits, self.get_logger().warning)
             set_threads(self._config.threads)
             warm_up(self._build(self._config))
             self._ids = IdBook()
@@ -342,12 +346,14 @@ class TrackerNode(LifecycleNode):
         message = self._inbox.dropped_image(stamp_ns)
         if message is None:
             return None
-        convert = self._convert
-        return lambda: Frame(stamp_ns=stamp_ns, image=convert(message))
+        return lambda: Frame(stamp_ns=stamp_ns, image=self._convert(message))
 
-    @property
-    def _convert(self) -> Callable[[Any], UInt8Array]:
-        return compressed_to_rgb if self._config.compressed else image_to_rgb
+    def _convert(self, message: Any) -> UInt8Array:
+        assert self._session is not None
+        if self._session.number != self._depth_session:  # a new video, perhaps of another camera
+            self._depth_session = self._session.number
+            self._depth.reset()
+        return (compressed_to_rgb if self._config.compressed else image_to_rgb)(message, self._depth)
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:
@@ -422,7 +428,7 @@ class TrackerNode(LifecycleNode):
     def _add_instances(self, request: Any, response: Any) -> None:
         assert self._worker is not None
         self._check_room()
-        seed, frame = seed_from_request(request, self._worker.snapshot.size)
+        seed, frame = seed_from_request(request, self._worker.snapshot.size, self._depth)
         header = Header()
         ns_to_stamp(seed.stamp_ns, header.stamp)
         settled = self._take_seed(header, seed, frame, request.token)

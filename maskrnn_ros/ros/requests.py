@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from maskrnn_ros.bit_depth import BitDepth
+from maskrnn_ros.labels import check_labels
 from maskrnn_ros.limits import MAX_POINTS, MAX_PROMPTS, check_number, check_size, check_token
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
@@ -14,12 +16,15 @@ from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSe
 from maskrnn_ros.types import Box, Frame
 
 
-def seed_from_request(request: Any, size: tuple[int, int] | None) -> tuple[PromptSeed, Frame | None]:
+def seed_from_request(
+    request: Any, size: tuple[int, int] | None, depth: BitDepth | None = None
+) -> tuple[PromptSeed, Frame | None]:
     """The seed that an AddInstances request describes, and the image that it brings along.
 
     Args:
         request: AddInstances.Request.
         size: (H, W) of the stream, None where it is not known yet.
+        depth: Of the stream's 16-bit images.
 
     Raises:
         ValueError: The request contradicts itself or asks for what is not there.
@@ -29,7 +34,7 @@ def seed_from_request(request: Any, size: tuple[int, int] | None) -> tuple[Promp
         raise ValueError("expected at least one prompt, got none")
     _check_limits(request, size)
     prompted = tuple(_prompted(number, prompt) for number, prompt in enumerate(request.prompts))
-    frame = _embedded_frame(request)
+    frame = _embedded_frame(request, depth)
     stamp_ns = stamp_to_ns(request.stamp)
     if frame is not None and stamp_ns == 0:
         stamp_ns = frame.stamp_ns
@@ -72,7 +77,9 @@ def _prompt(message: Any) -> Prompt | MaskPrompt:
         return Prompt(box=box, points=points)
     if points or box is not None:
         raise ValueError("expected a mask alone, or a box and points, got both")
-    return MaskPrompt(labels_from_image(message.mask) != 0)
+    labels = labels_from_image(message.mask)
+    check_labels(labels)
+    return MaskPrompt(labels != 0)
 
 
 def _box(region: Any) -> Box | None:
@@ -107,11 +114,11 @@ def _check_count(values: Sequence[Any], count: int, name: str) -> None:
         raise ValueError(f"expected one {name} for each of {count} x, got {len(values)}")
 
 
-def _embedded_frame(request: Any) -> Frame | None:
+def _embedded_frame(request: Any, depth: BitDepth | None) -> Frame | None:
     if not len(request.image.data):
         return None
     stamp_ns = stamp_to_ns(request.stamp)
-    frame = Frame(stamp_ns=stamp_to_ns(request.image.header.stamp), image=image_to_rgb(request.image))
+    frame = Frame(stamp_ns=stamp_to_ns(request.image.header.stamp), image=image_to_rgb(request.image, depth))
     if stamp_ns not in (0, frame.stamp_ns):
         raise ValueError(f"stamp must be 0 or that of the embedded image {frame.stamp_ns} ns, got {stamp_ns} ns")
     return frame

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sensor_msgs.msg import Image
 
-from maskrnn_ros.files import read_labels
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros.images import fill_image, label_image_data, ns_to_stamp
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_answers, wait_for_subscribers
@@ -24,6 +24,7 @@ def publish_seed(
     stamp_ns: int = 0,
     timeout_s: float = 10.0,
     result_topic: str = "/tracker/seed_result",
+    threshold: int | None = None,
 ) -> int:
     """Publish a label image as a seed, wait for its result, and print that.
 
@@ -33,6 +34,7 @@ def publish_seed(
         stamp_ns: Stamp of the image that the mask was drawn on, ns; 0 = the next image.
         timeout_s: Longest wait for the tracker, and then for its result, seconds.
         result_topic: Where the tracker answers.
+        threshold: For a soft mask of one object, see ``labels.read_labels``.
 
     Returns:
         0 where the seed was applied, 1 where it was rejected, 2 where the time ran out.
@@ -42,7 +44,7 @@ def publish_seed(
         OSError: The file cannot be read.
     """
     # checked here: the mistake is named before a tracker is waited for
-    seed = Seed(stamp_ns=stamp_ns, labels=read_labels(mask_path))
+    seed = Seed(stamp_ns=stamp_ns, labels=read_labels(mask_path, threshold))
     message = _message(seed)
     final: list[SeedResult] = []
 

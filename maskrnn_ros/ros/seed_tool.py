@@ -24,6 +24,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import InteractiveMarkerFeedback, MarkerArray
 
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.drawing import Drawing
 from maskrnn_ros.prompts import build_prompts
 from maskrnn_ros.ros import tracker_client
@@ -133,7 +134,9 @@ class SeedTool(Node):
         )
         self._server = MarkerServer(self, "~/seed/", self._on_feedback)
         compressed = bool(self.get_parameter("compressed").value)
-        self._convert: Callable[[Any], UInt8Array] = compressed_to_rgb if compressed else image_to_rgb
+        self._convert: Callable[[Any], UInt8Array] = partial(
+            compressed_to_rgb if compressed else image_to_rgb, depth=BitDepth()
+        )
         self._source = ImageSource(self, compressed=compressed, reliability=reliability, callback=self._on_image)
         self.create_subscription(Point, "click", lambda point: self._guard(lambda: self._click(point.x, point.y)), 10)
         for entry in ENTRIES:

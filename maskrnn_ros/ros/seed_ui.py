@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
 from maskrnn_ros.bags.read import cdr_stamp
+from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.prompts import build_prompts
@@ -76,6 +77,7 @@ class TrackerLink:
     def __init__(self, node: Any, executor: Any, tracker: str, image_topic: str = "") -> None:
         self._node, self._executor, self._tracker = node, executor, tracker
         self._frames = FrameStore()
+        self._depth = BitDepth()
         self._health = Health(node, tracker, image_topic)
         self._seeds = Seeds()
         self._touched_s = float("-inf")
@@ -220,8 +222,8 @@ class TrackerLink:
     def _rgb(self, held: Held) -> UInt8Array:
         assert held.image is not None  # FrameStore gives no other
         if self._health.subscribed_compressed:
-            return compressed_to_rgb(deserialize_message(held.image, CompressedImage))
-        return image_to_rgb(deserialize_message(held.image, Image))
+            return compressed_to_rgb(deserialize_message(held.image, CompressedImage), self._depth)
+        return image_to_rgb(deserialize_message(held.image, Image), self._depth)
 
 
 def _scene(message: Any) -> Scene:

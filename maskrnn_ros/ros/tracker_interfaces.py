@@ -10,8 +10,8 @@ INTERFACES: tuple[Interface, ...] = (
         name="image",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="rgb8, bgr8, rgba8, bgra8, mono8, mono16, 8UC1, 8UC3, 8UC4, 16UC1, bayer_\\*8, yuv422, yuv422_yuy2; with "
-        "`compressed` CompressedImage on `image/compressed` instead",
+        text="rgb, bgr, rgba, bgra, mono and bayer_\\* of 8 and 16 bits, 8UC and 16UC of 1, 3, 4 channels, yuv422, "
+        "yuv422_yuy2; with `compressed` CompressedImage on `image/compressed` instead",
     ),
     Interface(
         name="~/seed_mask",

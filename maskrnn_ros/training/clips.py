@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import AdaptationConfig, Config
-from maskrnn_ros.evaluation.metrics import VOID
 from maskrnn_ros.evaluation.readers import Clip
-from maskrnn_ros.files import binary_as_instance
 from maskrnn_ros.flow import FlowEstimator
+from maskrnn_ros.labels import VOID
 from maskrnn_ros.model.backbone import Features, cells_of, pixels_of
 from maskrnn_ros.model.matching import STRIDE as MATCHING_STRIDE
 from maskrnn_ros.model.matching import Reference, describe, match
@@ -74,8 +73,7 @@ def read_pictures(clip: Clip, name: str, size: tuple[int, int] = SIZE) -> Pictur
     """
     images, truth = [], []
     for number in range(len(clip)):
-        labels = binary_as_instance(clip.truth(number))
-        labels = np.where(labels == VOID, 0, labels)
+        labels = clip.truth(number)
         if labels.max() >= VOID:
             raise ValueError(f"{clip.place(number)}: expected ids up to {VOID - 1}, found {labels.max()}")
         images.append(fit_image(clip.image(number), size))

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.evaluation.readers import Clip, find_clips
-from maskrnn_ros.files import binary_as_instance
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.training.clips import Unsuitable, fit_image, fit_labels
 from maskrnn_ros.training.perturbation import perturb_mask
@@ -150,6 +149,4 @@ class Windows:
         begin = int(random.integers(len(clip) - self._frames + 1))
         numbers = range(begin, begin + self._frames)
         images = np.stack([fit_image(clip.image(number), self._size) for number in numbers])
-        labels = [binary_as_instance(clip.truth(number)) for number in numbers]
-        kept = [fit_labels(np.where(found == 255, 0, found), self._size) for found in labels]
-        return images, np.stack(kept)
+        return images, np.stack([fit_labels(clip.truth(number), self._size) for number in numbers])

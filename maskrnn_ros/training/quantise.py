@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.evaluation.metrics import VOID
 from maskrnn_ros.evaluation.readers import FileClip, find_clips
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import Network, load_models
@@ -231,9 +230,8 @@ def _shown(clips: Sequence[FileClip], seed: int, trunk: str, network: str) -> tu
 
 
 def _followed(tracker: Tracker, clip: FileClip) -> Iterator[int]:
-    """The steps of the tracker on a clip; in masks of 0 and 255 there is one object."""
-    truth = clip.truth(0)
-    labels = (truth != 0).astype(np.int32) if truth.max() == VOID else truth
+    """The steps of the tracker on a clip."""
+    labels = clip.truth(0)
     if not labels.any():
         return
     tracker.seed(Seed(stamp_ns=clip.stamp_ns(0), labels=labels), Frame(stamp_ns=clip.stamp_ns(0), image=clip.image(0)))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrnn_ros.files import binary_as_instance, frame_paths, read_frame, read_labels
+from maskrnn_ros.labels import read_soft_mask
 from maskrnn_ros.training.clips import fit_image, fit_labels
 from maskrnn_ros.training.split import Split, both_hashes, read_split
 from maskrnn_ros.types import UInt8Array
@@ -81,10 +82,11 @@ class StillFile:
             ValueError: A file cannot be read, or the sizes differ.
         """
         image = read_frame(self.image)
-        raw = read_labels(self.mask)
+        is_soft = self.source.endswith("cutouts")
+        raw = read_soft_mask(self.mask) if is_soft else read_labels(self.mask)
         if raw.shape != image.shape[:2]:
             raise ValueError(f"{self.mask}: expected the size of {self.image}, {image.shape[:2]}, found {raw.shape}")
-        if self.source.endswith("cutouts"):
+        if is_soft:
             alpha = raw.astype(np.uint8)
             return Still(source=self.source, image=image, labels=(alpha >= 128).astype(np.uint8), alpha=alpha)
         return Still(source=self.source, image=image, labels=training_labels(raw, self.source))
