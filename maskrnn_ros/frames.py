@@ -20,6 +20,8 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from maskrnn_ros.bit_depth import BitDepth, scale_to_8
+from maskrnn_ros.disk import regular_file
+from maskrnn_ros.image_header import check_encoded, read_encoded
 from maskrnn_ros.types import UInt8Array
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -238,7 +240,8 @@ def _turned(pixels: npt.NDArray[np.uint8 | np.uint16], orientation: int) -> npt.
 
 def _header_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image as its header and its EXIF orientation tell."""
-    data = path.read_bytes()
+    data = regular_file(path).read_bytes()
+    check_encoded(data, str(path))
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
@@ -249,7 +252,7 @@ def _header_size(path: Path) -> tuple[int, int]:
 
 def _decoded(path: Path) -> npt.NDArray[np.uint8 | np.uint16]:
     """Pixels, upright: uint8 (H, W, 3) RGB, or uint16 (H, W) or (H, W, 3) RGB."""
-    data = path.read_bytes()
+    data = read_encoded(path)
     buffer = np.frombuffer(data, np.uint8)
     deep = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(buffer, deep | cv2.IMREAD_COLOR) if buffer.size else None

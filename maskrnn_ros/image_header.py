@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from PIL import Image
 
+from maskrnn_ros.disk import regular_file
 from maskrnn_ros.limits import MAX_PIXELS, check_size
 from maskrnn_ros.types import UInt8Array
 
@@ -35,6 +37,19 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
         return False
     check_size(height, width, what)
     return bytes(data[: len(_PNG)]) != _PNG or _holds_its_chunks(data)
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of an image file that may be decoded.
+
+    Raises:
+        ValueError: It is no image, or too large.
+        OSError: It cannot be read, or is no regular file.
+    """
+    data = regular_file(path).read_bytes()
+    if not check_encoded(data, str(path)):
+        raise ValueError(f"{path}: expected an image, found {len(data)} bytes that are none")
+    return data
 
 
 def _holds_its_chunks(data: bytes | UInt8Array) -> bool:

@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from maskrnn_ros.disk import regular_file, replacing
+from maskrnn_ros.image_header import check_encoded, read_encoded
 from maskrnn_ros.types import MAX_INSTANCE_ID, BoolArray, LabelArray, UInt8Array
 
 VOID = 255
@@ -88,7 +90,7 @@ def read_mask(path: Path | str) -> BoolArray:
         ValueError: The file is no image.
         OSError: The file cannot be read.
     """
-    data = np.frombuffer(Path(path).read_bytes(), np.uint8)
+    data = np.frombuffer(read_encoded(Path(path)), np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
     if image is None:
         raise ValueError(f"{path}: expected a mask, found {data.size} bytes that are no image")
@@ -174,7 +176,8 @@ def _pieces(exact: npt.NDArray[np.generic], among: BoolArray, values: Sequence[i
 
 def _decoded(path: Path) -> tuple[LabelArray, bool]:
     """Values as they are stored, upright, and whether the format keeps values only roughly."""
-    data = path.read_bytes()
+    data = regular_file(path).read_bytes()
+    check_encoded(data, str(path))  # Pillow says of what is none what is wrong with it
     try:
         with Image.open(io.BytesIO(data)) as image:
             is_lossy = image.format in ("JPEG", "MPO")
@@ -243,7 +246,8 @@ def write_labels(path: Path | str, labels: npt.NDArray[np.integer]) -> None:
     image = Image.fromarray(labels.astype(np.uint8 if high <= 255 else np.uint16))
     if high <= 255:
         image.putpalette(davis_palette().tobytes())
-    image.save(path)
+    with replacing(path) as made:
+        image.save(made, format="PNG")
 
 
 @functools.cache

@@ -235,6 +235,7 @@ class VideoWriter:
         if len(codec) != 4:
             raise ValueError(f"codec must have four characters, got {codec!r}")
         self._path, self._fps, self._codec = Path(path), fps, codec
+        self._part = self._path.with_name(f".{self._path.stem}.part{self._path.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
@@ -244,8 +245,20 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        if error is not None and isinstance(error, Exception):  # after Ctrl-C there is the video so far
+            self._part.unlink(missing_ok=True)
+            return
+        whole = cv2.VideoCapture(str(self._part.absolute()))
+        is_whole = whole.isOpened()
+        whole.release()
+        if not is_whole:  # OpenCV tells nobody that the disk is full
+            self._part.unlink(missing_ok=True)
+            raise OSError(f"cannot write {self._path}: what was written is no video; is the disk full?")
+        self._part.replace(self._path)
 
     def write(self, image: UInt8Array) -> None:
         """Append a frame; the codecs need even sizes, so an odd last row or column is left out.
@@ -271,7 +284,7 @@ class VideoWriter:
 
     def _open(self, height: int, width: int) -> cv2.VideoWriter:
         fourcc = cv2.VideoWriter.fourcc(*self._codec)
-        writer = cv2.VideoWriter(str(self._path.absolute()), fourcc, self._fps, (width, height))
+        writer = cv2.VideoWriter(str(self._part.absolute()), fourcc, self._fps, (width, height))
         if not writer.isOpened():
             if not self._path.parent.is_dir():
                 raise OSError(f"cannot write {self._path}: there is no folder {self._path.parent}")

@@ -69,12 +69,13 @@ class Chance:
         return min(int(self.among(NUMBERS)), high) if self.is_wrong() else right
 
     def bytes(self, count: int) -> array.array[int]:
-        kind = self.among(("noise", "few", "zero", "ones"))
+        kind = self.among(("noise", "few", "zero", "ones", "halves", "halves"))
         values = {
             "noise": self.random.integers(0, 256, count, np.uint8),
             "few": self.random.integers(0, 4, count, np.uint8),
             "zero": np.zeros(count, np.uint8),
             "ones": np.full(count, 255, np.uint8),
+            "halves": np.repeat(np.array([0, 1], np.uint8), (count // 2, count - count // 2)),
         }
         return array.array("B", values[kind].tobytes())
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 
 from maskrnn_ros import masks
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.frames import read_frame
 from maskrnn_ros.image_header import check_encoded
+from maskrnn_ros.labels import read_labels, read_mask, write_labels
 from maskrnn_ros.limits import (
     MAX_FRAME_ID,
     MAX_PIXELS,
@@ -34,6 +38,7 @@ from maskrnn_ros.ros.requests import seed_from_request
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Seed
+from maskrnn_ros.video import VideoWriter
 
 
 class Untouched:
@@ -135,6 +140,58 @@ def test_an_encoded_image_is_refused_by_its_header(size: tuple[int, int], monkey
     message = SimpleNamespace(format="png", data=png(*size))
     with pytest.raises(ValueError, match=f"CompressedImage must have at most {MAX_PIXELS} pixels"):
         compressed_to_rgb(message)
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (6000, 6000)])
+def test_a_file_is_refused_by_its_header(
+    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "00000.png").write_bytes(png(*size))
+    os.mkfifo(tmp_path / "pipe.png")
+    monkeypatch.setattr(cv2, "imdecode", Untouched(0)._fail)
+    for read in (read_frame, read_labels, read_mask):
+        with pytest.raises(ValueError, match=f"00000.png must have at most {MAX_PIXELS} pixels"):
+            read(tmp_path / "00000.png")
+        with pytest.raises(OSError, match="expected a regular file, found a pipe"):
+            read(tmp_path / "pipe.png")
+
+
+def test_masks_and_videos_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.ones((20, 30), np.int32)
+    write_labels(tmp_path / "00000.png", labels)
+    before = (tmp_path / "00000.png").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.Image.save", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_labels(tmp_path / "00000.png", labels + 1)
+    assert (tmp_path / "00000.png").read_bytes() == before
+    frame = np.zeros((20, 30, 3), np.uint8)
+    with VideoWriter(tmp_path / "whole.mp4", 10.0) as video:
+        video.write(frame)
+    with pytest.raises(OSError, match="torn.mp4: what was written is no video; is the disk full"):
+        with VideoWriter(tmp_path / "torn.mp4", 10.0) as video:
+            video.write(frame)
+            _emptied_at_release(video)
+    with pytest.raises(ValueError, match="stop"), VideoWriter(tmp_path / "stopped.mp4", 10.0) as video:
+        video.write(frame)
+        raise ValueError("stop")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.png", "whole.mp4"]
+
+
+def _emptied_at_release(video: VideoWriter) -> None:
+    """As on a full disk: nothing of the file arrives, and OpenCV says nothing."""
+    writer, part = video._writer, video._part
+    assert writer is not None
+
+    def release() -> None:
+        writer.release()
+        part.write_bytes(b"")
+
+    video._writer = SimpleNamespace(release=release)  # type: ignore[assignment]
 
 
 def test_a_chunk_of_a_png_that_says_more_than_there_is_is_not_made_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
