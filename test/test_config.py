@@ -70,6 +70,12 @@ def test_an_integer_will_do_for_every_double_and_becomes_one() -> None:
     assert type(BufferConfig(seconds=3).seconds) is float
 
 
+def test_a_number_will_do_where_the_words_are_numbers() -> None:
+    assert from_flat({"mono16_bits": 12}) == from_flat({"mono16_bits": "12"})
+    with pytest.raises(ValueError, match="mono16_bits must be one of auto, 8, 9"):
+        from_flat({"mono16_bits": 7})
+
+
 def test_what_was_replaced_is_refused_with_the_name_of_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
         setting.Replaced(name="gate.size", by="gate.enlarge"),

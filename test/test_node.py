@@ -734,3 +734,25 @@ def test_a_named_absent_device_fails_configure_and_leaves_the_node_unconfigured(
         assert bench.node.trigger_configure().name == "FAILURE"
         assert set_parameter(bench, "device", "cpu")[0]
         assert bench.node.trigger_configure().name == "SUCCESS"
+
+
+def test_a_soft_mask_is_no_seed() -> None:
+    soft = cv2.GaussianBlur(np.where(world.labels(0) == 1, 255, 0).astype(np.uint8), (0, 0), 1.5)
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        result = bench.seed(soft.astype(np.int32), 0)
+    assert result.status == SeedResult.STATUS_REJECTED
+    assert "many values along edges: not a label image" in result.reason
+
+
+def test_images_of_16_bits_have_the_depth_that_the_camera_fills() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        node = bench.node
+        deep = np.zeros((world.HEIGHT, world.WIDTH), np.uint16)
+        deep[0, 0] = 4095
+        for stamp_ns in (world.stamp_ns(0), world.stamp_ns(1)):
+            message = Image()
+            fill_image(message, deep, "mono16")
+            ns_to_stamp(stamp_ns, message.header.stamp)
+            bench.images.publish(message)
+            bench.wait(lambda at=stamp_ns: any(stamp_to_ns(m.header.stamp) == at for m in bench.instances))
+        assert node._depth.bits == 12
