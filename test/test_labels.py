@@ -316,3 +316,10 @@ def test_ids_out_of_range_are_named_with_their_file(tmp_path):
     write_labels(tmp_path / "a.png", np.array([[40000]]))
     with pytest.raises(ValueError, match=r"a\.png: ids must be <= 32767, got 40000"):
         _ = LabelFiles([tmp_path / "a.png"]).rule
+
+
+def test_transparency_of_a_palette_does_not_matter(tmp_path):
+    image = Image.fromarray(IDS.astype(np.uint8))
+    image.putpalette(davis_palette().tobytes())
+    image.save(tmp_path / "a.png", transparency=0)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), IDS)
