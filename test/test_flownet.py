@@ -13,7 +13,7 @@ import torch
 import world
 from safetensors.torch import load_file, save_file
 from test_training_data import write_stills
-from test_trunk import davis
+from training_bench import davis
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import FlowNetFlow, build_flow

@@ -64,3 +64,15 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
 
 def enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
     return np.repeat(np.repeat(picture, factor, axis=0), factor, axis=1)
+
+
+def davis(root: Path) -> Path:
+    """Two clips of three frames, a and b, whose first object is large enough to be followed."""
+    for name in ("a", "b"):
+        for number in range(3):
+            picture = cv2.cvtColor(world.image(number), cv2.COLOR_RGB2BGR)
+            write_picture(root / "JPEGImages" / name / f"{number:05d}.png", picture)
+            truth = world.labels(number)
+            (root / "Annotations" / name).mkdir(parents=True, exist_ok=True)
+            write_labels(root / "Annotations" / name / f"{number:05d}.png", truth * (truth == 1))
+    return root

@@ -387,7 +387,8 @@ class OnnxStep:
     def __init__(self, net: StepNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
         self.encoder = net.encoder
         self.ridge = net.ridge
-        self._look = runtime.session(step_graph(weights, precision), weights)
+        wanted = step_graph(weights, precision)  # of those that ship there is none in int8
+        self._look = runtime.session(wanted if wanted.is_file() else step_graph(weights), weights)
 
     def look(self, seen: Seen, coefficients: Tensor) -> Output:
         """See ``StepNet``."""

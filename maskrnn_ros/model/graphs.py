@@ -2,6 +2,7 @@
 """ONNX graphs of the networks: where they lie, and how they are made (``maskrnn export``).
 
     trunk.onnx          uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
+    decoder.onnx        crops of K objects, their target models  -> log-odds, box deltas, presence, hidden states
     fast.encode.onnx    features, two magnitudes of the flow     -> code and flow code of the frame
     fast.streams.onnx   K crops, hidden states                   -> log-odds, hidden states
     nearest.onnx        descriptors                              -> the most similar ones (``similarity``)
@@ -36,7 +37,7 @@ from maskrnn_ros.model.step import COLUMNS, TARGET, Seen, StepNet
 from maskrnn_ros.model.step import CROP as OBJECT_CELLS
 from maskrnn_ros.model.step import HIDDEN as STATE
 from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.model.weights import LITE0, load_network, load_step, load_trunk, network_file, trunk_file
+from maskrnn_ros.model.weights import LITE0, is_step, load_network, load_step, load_trunk, network_file, trunk_file
 
 NEAREST = LITE0.with_name("nearest.onnx")
 """The graph that compares descriptors; it has no weights."""
@@ -150,6 +151,9 @@ def _export_trunk(setting: str, out: Path | None) -> Iterator[Exported]:
 
 def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
     weights = network_file(setting)
+    if is_step(weights):
+        yield export_step(weights, out)
+        return
     net = load_network(weights)
     names = [f"stride{stride}" for stride in STRIDES]
     free = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}

@@ -45,7 +45,7 @@ from maskrnn_ros.model.graphs import (
     write_graph,
 )
 from maskrnn_ros.model.network import CROP, HIDDEN, FrameCode
-from maskrnn_ros.model.weights import network_file, trunk_file
+from maskrnn_ros.model.weights import is_step, network_file, trunk_file
 from maskrnn_ros.quality import at_level
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
@@ -98,7 +98,7 @@ def quantise(
         feeds = _images(clips, calibration.seed)
         made = trunk_graph(weights, "int8")
         yield _quantised(trunk_graph(weights), made, out, feeds[:-_CHECKED], feeds[-_CHECKED:], bits=8)
-    if network is not None:
+    if network is not None and not is_step(network_file(network)):  # the decoder runs in float32
         weights = network_file(network)
         feeds, checked = _shown(clips, calibration.seed, trunk or "shipped", network)
         made = streams_graph(weights, "int8")

@@ -189,7 +189,7 @@ def _zoomed(images: UInt8Array, labels: UInt8Array, random: np.random.Generator)
 
 
 class Observer:
-    """Computes what trunk and flow say of frames; with ONNX Runtime, on one core four times as fast, where it is there.
+    """Computes what trunk and flow say of frames; with ONNX Runtime, which is faster on one core, where it is there.
 
     Args:
         trunk: Weights of the trunk: shipped, or a file; its graph (``maskrnn export``) lies beside it, if there is one.
