@@ -101,7 +101,7 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     assert evaluate(tree, "--ablate", "--config", quick, "--out", out, "--json", file) == 0
     printed = capsys.readouterr().out
     found = figures(file)
-    assert list(found) == ["convention", "summary", "objects", "streaming", "online", "ablation"]
+    assert list(found) == ["convention", "labels", "summary", "objects", "streaming", "online", "ablation"]
     rows = {row["row"]: row for row in found["ablation"]}
     assert list(rows) == ROWS
     for name in MISSING:
