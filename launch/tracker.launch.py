@@ -19,7 +19,6 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 IN_RVIZ = (
     "/tracker/overlay",
-    "/tracker/label_image",
     "/tracker/markers",
     "/rviz_seed_tool/markers",
     "/rviz_seed_tool/seed/update",

@@ -21,6 +21,7 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile  # noqa: E402
+from rviz_scene import RvizScene  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerUpdate, MarkerArray  # noqa: E402
@@ -48,6 +49,7 @@ class SeedBench:
         self._subscribe = subscribe
         self._overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self._compressed = bool(parameters.get("compressed", False))
+        self.scene = RvizScene()
         self.updates: list[Any] = []
         self.arrays: list[Any] = []
         self.pictures: list[Any] = []
@@ -61,11 +63,11 @@ class SeedBench:
         kind, topic = (CompressedImage, "/image/compressed") if self._compressed else (Image, "/image")
         self.images = self.client.create_publisher(kind, topic, reliable(20))
         # as interactive_markers 2.5.4 and rqt_image_view ask for it
-        self.client.create_subscription(InteractiveMarkerUpdate, f"{TOOL}/seed/update", self.updates.append, 100)
+        self.client.create_subscription(InteractiveMarkerUpdate, f"{TOOL}/seed/update", self._take_update, 100)
         self.feedback = self.client.create_publisher(InteractiveMarkerFeedback, f"{TOOL}/seed/feedback", 100)
         self.clicks = self.client.create_publisher(Point, "/click", 1000)
         latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.client.create_subscription(MarkerArray, f"{TOOL}/markers", self.arrays.append, latched)
+        self.client.create_subscription(MarkerArray, f"{TOOL}/markers", self._take_array, latched)
         self.client.create_subscription(Image, f"{TOOL}/image", self.pictures.append, reliable(5))
         self.client.create_subscription(Image, f"{TOOL}/seed_mask", self.masks.append, reliable(5))
         self._context = Context()
@@ -80,7 +82,16 @@ class SeedBench:
             self.wait(publisher.get_subscription_count)
         self.wait(self.node._server._update.get_subscription_count)
         self.wait(self.node._masks.get_subscription_count)
+        self.refresh()
         return self
+
+    def _take_update(self, update: Any) -> None:
+        self.updates.append(update)
+        self.scene.take_update(update)
+
+    def _take_array(self, array: Any) -> None:
+        self.arrays.append(array)
+        self.scene.take_array(array)
 
     def _spin(self) -> None:
         while not self._stopped.is_set():
@@ -117,11 +128,28 @@ class SeedBench:
         response = self.call(GetInteractiveMarkers, "seed/get_interactive_markers", GetInteractiveMarkers.Request())
         return response.markers[0], response.sequence_number
 
+    def refresh(self) -> None:
+        """Let RViz2 have what the service gives."""
+        self.scene.take_all(
+            self.call(GetInteractiveMarkers, "seed/get_interactive_markers", GetInteractiveMarkers.Request())
+        )
+
+    @property
+    def frozen(self) -> Any:
+        """The InteractiveMarker of the image, as RViz2 has it."""
+        return self.scene.interactive["image"]
+
     def press(self, x: float, y: float, valid: bool = True) -> None:
         """Click on the point (x, y) of the plane: all that RViz2 sends for it, in its order."""
+        if self.scene.number != self.node._server.sequence_number:
+            self.refresh()
+        # who drags from the image beyond its edge is still on it
+        name, control = self.scene.focus(x, y) or ("image", self.frozen.controls[0].name)
+        if not name:
+            return  # a mere marker has swallowed it
         kind = InteractiveMarkerFeedback
         for event in (kind.POSE_UPDATE, kind.MOUSE_DOWN, kind.BUTTON_CLICK, kind.POSE_UPDATE, kind.MOUSE_UP):
-            message = kind(client_id="/rviz", marker_name="image", control_name="image", event_type=event)
+            message = kind(client_id="/rviz", marker_name=name, control_name=control, event_type=event)
             message.header.frame_id = "maskrnn_image"
             message.mouse_point_valid = valid
             message.mouse_point.x, message.mouse_point.y, message.mouse_point.z = x, y, 123.0
@@ -136,11 +164,13 @@ class SeedBench:
 
     def choose(self, *titles: str) -> None:
         """Choose the menu entry with that path of titles."""
-        entries = self.marker()[0].menu_entries
+        self.refresh()
+        entries = self.frozen.menu_entries
         parent = 0
         for title in titles:
             (parent,) = (entry.id for entry in entries if (entry.parent_id, entry.title) == (parent, title))
-        message = InteractiveMarkerFeedback(marker_name="image", control_name="image", menu_entry_id=parent)
+        control = self.frozen.controls[0].name
+        message = InteractiveMarkerFeedback(marker_name="image", control_name=control, menu_entry_id=parent)
         message.event_type = InteractiveMarkerFeedback.MENU_SELECT
         self.feedback.publish(message)
 
@@ -158,8 +188,8 @@ class SeedBench:
         return future.result()
 
     def shown(self, namespace: str) -> list[Any]:
-        """The markers of a namespace in the newest MarkerArray."""
-        return [marker for marker in self.arrays[-1].markers if marker.ns == namespace] if self.arrays else []
+        """The markers of a namespace that RViz2 shows."""
+        return self.scene.shown(namespace)
 
     @property
     def vertices(self) -> list[Any]:

@@ -234,6 +234,7 @@ def check_markers(message, found):
         low, high = xyz(instance.extent_min), xyz(instance.extent_max)
         assert np.allclose(xyz(box.pose.position) - xyz(box.scale) / 2, low)
         assert np.allclose(xyz(box.pose.position) + xyz(box.scale) / 2, high)
+        assert 0 < text.scale.x < text.scale.z  # a space is no wider than a letter is high
         assert (box.pose.orientation.w, text.pose.orientation.w) == (1.0, 1.0)
         rgb = np.array([box.color.r, box.color.g, box.color.b])
         assert np.allclose(rgb * 255, colour(instance.id), atol=0.01)

@@ -18,6 +18,7 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 import torch
 import world
 from geometry_msgs.msg import Point, PointStamped
+from rviz_scene import DEPTH_RESOLUTION, text_width
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
@@ -246,7 +247,9 @@ def test_markers_outline_the_mask_in_the_plane_of_the_image(bench: Bench) -> Non
     clear, outline, label = arrays[-1].markers
     assert clear.action == Marker.DELETEALL
     assert (outline.type, label.type, label.text) == (Marker.LINE_LIST, Marker.TEXT_VIEW_FACING, "3")
+    assert text_width(label) < 0.5 and label.scale.x > 0
     for marker in (outline, label):
+        assert marker.pose.position.z > 10 * DEPTH_RESOLUTION  # seen from anywhere before the picture
         assert (marker.header.frame_id, marker.header.stamp) == (FRAME, message.header.stamp)
         assert (marker.id, marker.color.a, marker.pose.orientation.w) == (3, 1.0, 1.0)
     corners = {to_pixel(point.x, point.y, WIDTH) for point in outline.points}

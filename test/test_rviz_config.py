@@ -54,6 +54,13 @@ def test_the_image_lies_in_the_fixed_frame_and_in_view() -> None:
     assert MANAGER["Tools"][0]["Class"] == "rviz_default_plugins/Interact"  # the first is active at the start
 
 
+def test_no_panel_takes_the_picture_s_place_and_no_display_needs_what_may_be_missing() -> None:
+    assert [panel["Name"] for panel in CONFIG["Panels"]] == ["Displays"]  # Time's row is as wide as the window
+    window = CONFIG["Window Geometry"]
+    assert (window["Hide Left Dock"], window["Hide Right Dock"]) == (False, False)
+    assert not any(display.get("Normalize Range") for display in DISPLAYS.values())
+
+
 def test_the_launch_file_offers_the_seeding_tool() -> None:
     pytest.importorskip("launch_ros", reason="needs launch_ros")
     spec = importlib.util.spec_from_file_location("tracker_launch", LAUNCH)

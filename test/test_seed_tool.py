@@ -15,6 +15,7 @@ from seed_bench import TOOL, FakeTracker, connected  # skips where ROS is absent
 
 from geometry_msgs.msg import Point
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rviz_scene import DEPTH_RESOLUTION, text_width
 from visualization_msgs.msg import (
     InteractiveMarkerControl,
     InteractiveMarkerFeedback,
@@ -76,7 +77,7 @@ def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
     picture[:48, :64], picture[:48, 64:] = (250, 0, 0), (0, 250, 0)
     picture[48:, :64], picture[48:, 64:] = (0, 0, 250), (250, 250, 0)
     sent = bench.image(picture, 5_000_000_123)
-    bench.wait(lambda: bench.updates and bench.updates[-1].markers[0].controls[0].markers[0].texture_resource)
+    bench.wait(lambda: bench.updates and bench.frozen.controls[0].markers[0].texture_resource)
     update = bench.updates[-1]
     (marker,) = update.markers
     assert (update.type, list(update.poses), list(update.erases)) == (InteractiveMarkerUpdate.UPDATE, [], [])
@@ -84,7 +85,7 @@ def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
     assert (marker.header.frame_id, stamp_to_ns(marker.header.stamp)) == ("maskrnn_image", 0)
     assert (marker.pose.orientation.w, marker.pose.position) == (1.0, Point())
     (control,) = marker.controls
-    assert (control.name, control.interaction_mode) == ("image", InteractiveMarkerControl.BUTTON)
+    assert (control.name, control.interaction_mode) == ("image 5.000000123", InteractiveMarkerControl.BUTTON)
     assert (control.always_visible, control.orientation_mode) == (True, InteractiveMarkerControl.INHERIT)
     (quad,) = control.markers
     assert (quad.type, quad.action, quad.header.frame_id) == (Marker.TRIANGLE_LIST, Marker.ADD, "")
@@ -133,8 +134,8 @@ def test_updates_are_numbered_without_a_gap_and_the_service_gives_the_latest(ben
 
 def test_the_menu_has_a_submenu_entry_for_every_live_instance(bench, tracker) -> None:
     tracker.live(bench, i3="", i12="cup")
-    bench.wait(lambda: len(bench.updates[-1].markers[0].menu_entries) == len(ENTRIES) + 4)
-    entries = bench.updates[-1].markers[0].menu_entries
+    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
+    entries = bench.frozen.menu_entries
     ids = [entry.id for entry in entries]
     assert len(set(ids)) == len(ids) and 0 not in ids
     for entry in entries:
@@ -193,13 +194,13 @@ def test_the_first_image_is_frozen_and_later_ones_wait_for_freeze(bench) -> None
     bench.image(world.image(0), world.stamp_ns(0))
     bench.image(world.image(1), world.stamp_ns(1))
     resource = "embedded://frozen_{}_{:09d}"
-    bench.wait(lambda: bench.updates[-1].markers[0].controls[0].markers[0].texture_resource)
-    shown = bench.updates[-1].markers[0].controls[0].markers[0].texture_resource
+    bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource)
+    shown = bench.frozen.controls[0].markers[0].texture_resource
     assert shown == resource.format(*divmod(world.stamp_ns(0), 10**9))
     bench.corners((5, 5), width=WIDTH)
     bench.choose("Freeze newest")
     wanted = resource.format(*divmod(world.stamp_ns(1), 10**9))
-    bench.wait(lambda: bench.updates[-1].markers[0].controls[0].markers[0].texture_resource == wanted)
+    bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource == wanted)
     bench.wait(lambda: not bench.vertices)
 
 
@@ -222,9 +223,9 @@ def test_clicks_beside_the_image_and_on_strange_markers_do_nothing(bench) -> Non
     bench.press(1.01, -0.5)
     bench.wait(lambda: bench.text[:1] == ["vertex must lie in the 128x96 image, got (129.3, 64.0)"])
     assert bench.vertices == []
-    bench.feedback.publish(
-        InteractiveMarkerFeedback(marker_name="image", event_type=InteractiveMarkerFeedback.MENU_SELECT)
-    )
+    strange = InteractiveMarkerFeedback(marker_name="image", event_type=InteractiveMarkerFeedback.MENU_SELECT)
+    strange.control_name = bench.frozen.controls[0].name
+    bench.feedback.publish(strange)
     bench.wait(lambda: bench.text[:1] == ["menu_entry_id must be one of the menu's, got 0"])
 
 
@@ -240,17 +241,21 @@ def test_the_drawing_is_shown_in_the_frame_of_the_image(bench) -> None:
     bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
     bench.wait(lambda: bench.shown("line"))
     latest = bench.arrays[-1].markers
-    assert latest[0].action == Marker.DELETEALL
     assert len({(marker.ns, marker.id) for marker in latest}) == len(latest)
-    for marker in latest:
-        assert (marker.header.frame_id, marker.pose.orientation.w) == ("maskrnn_image", 1.0)
-        assert stamp_to_ns(marker.header.stamp) == 0
+    for marker in (*latest, bench.scene.interactive["drawing"]):
+        assert (marker.header.frame_id, stamp_to_ns(marker.header.stamp)) == ("maskrnn_image", 0)
+        assert marker.pose.orientation.w == 1.0
     (line,), (dots,) = bench.shown("line"), bench.shown("vertices")
-    assert (line.type, dots.type) == (Marker.LINE_STRIP, Marker.SPHERE_LIST)
+    assert (line.type, dots.type) == (Marker.LINE_LIST, Marker.SPHERE_LIST)
+    corners = [(0.25, -0.25), (0.75, -0.25), (0.75, -0.5)]
+    assert [(p.x, p.y) for p in dots.points] == corners
+    assert [(p.x, p.y) for p in line.points] == [corners[0], corners[1], corners[1], corners[2]]
     for marker in (line, dots):
-        assert [(p.x, p.y) for p in marker.points] == [(0.25, -0.25), (0.75, -0.25), (0.75, -0.5)]
-        assert all(p.z > 0 for p in marker.points) and marker.scale.x > 0 and marker.color.a == 1.0
-    assert bench.text[-1].startswith("3 corners")
+        assert all(p.z > DEPTH_RESOLUTION for p in marker.points) and marker.scale.x > 0 and marker.color.a == 1.0
+        assert marker.header.frame_id == "" and marker.pose.orientation.w == 1.0
+    assert dots.points[0].z - line.points[0].z > DEPTH_RESOLUTION
+    assert all(text_width(marker) < 1.1 for marker in bench.shown("text"))  # of a picture that is 1 wide
+    bench.wait(lambda: bench.text[-1].startswith("3 corners"))
     assert all(marker.pose.position.y > 0 for marker in bench.shown("text"))  # above the image, not on it
     refused = bench.trigger("rectangle")  # the last two are on one column
     assert (refused.success, refused.message) == (False, "the rectangle holds no pixel")
@@ -272,10 +277,73 @@ def test_the_outline_of_a_rectangle_is_its_border(bench) -> None:
         ((left, top), (left, bottom)),
         ((right, top), (right, bottom)),
     }
-    assert bench.text[-1].startswith(f"{64 * 32} pixels marked")
+    bench.wait(lambda: bench.text[-1].startswith(f"{64 * 32} pixels marked"))
 
 
-def test_who_subscribes_late_gets_the_drawing(bench) -> None:
+def test_what_was_drawn_is_gone_when_it_is_undone_and_when_another_image_is_frozen(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 64), width=WIDTH)
+    for _ in range(2):
+        assert bench.trigger("undo").success
+    bench.wait(lambda: not bench.vertices and not bench.shown("line"))
+    bench.corners((32, 32), (96, 64), width=WIDTH)
+    bench.choose("Rectangle")
+    bench.wait(lambda: bench.shown("mask") and not bench.vertices)
+    assert bench.trigger("freeze").success
+    bench.wait(lambda: not bench.shown("mask"))
+    assert list(bench.scene.interactive) == ["image"]
+
+
+def test_the_text_of_before_is_taken_away(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.press(0.5, -0.25, valid=False)  # refused: two lines
+    bench.wait(lambda: len(bench.text) == 2)
+    bench.corners((5, 5), width=WIDTH)
+    bench.wait(lambda: len(bench.text) == 1)
+    assert bench.text == ["1 corner; right-click: close polygon, rectangle, cut out"]
+
+
+def test_a_click_on_what_is_drawn_counts_and_has_the_menu(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
+    bench.wait(lambda: len(bench.vertices) == 3)
+    for place in ((0.25, -0.25), (0.5, -0.25)):  # on the first corner, on the line
+        assert bench.scene.focus(*place) == ("drawing", bench.frozen.controls[0].name)
+        before = len(bench.vertices)
+        bench.press(*place)
+        bench.wait(lambda before=before: len(bench.vertices) == before + 1)
+    assert bench.scene.interactive["drawing"].menu_entries == bench.frozen.menu_entries
+
+
+def test_what_is_meant_for_an_earlier_image_is_refused(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((5, 5), width=WIDTH)
+    earlier = bench.frozen.controls[0].name
+    bench.image(world.image(1), world.stamp_ns(1))
+    assert bench.trigger("freeze").success
+    bench.wait(lambda: bench.frozen.controls[0].name != earlier)
+    for event in (InteractiveMarkerFeedback.BUTTON_CLICK, InteractiveMarkerFeedback.MENU_SELECT):
+        late = InteractiveMarkerFeedback(marker_name="image", control_name=earlier, event_type=event, menu_entry_id=1)
+        late.mouse_point_valid = True
+        late.mouse_point.x, late.mouse_point.y = 0.5, -0.25
+        bench.feedback.publish(late)
+        bench.wait(lambda: "earlier image" in bench.text[0])
+        bench.corners((9, 9), width=WIDTH)  # the answer to it takes the place of the refusal
+    assert len(bench.vertices) == 2
+
+
+def test_the_picture_is_sent_anew_only_when_something_of_it_changes(bench, tracker) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource)
+    before = [u.seq_num for u in bench.updates if any(m.name == "image" for m in u.markers)]
+    bench.corners((32, 32), (96, 64), width=WIDTH)
+    bench.choose("Rectangle")
+    bench.wait(lambda: bench.shown("mask"))
+    assert [u.seq_num for u in bench.updates if any(m.name == "image" for m in u.markers)] == before
+    assert len(bench.updates) >= len(before) + 3
+
+
+def test_who_subscribes_late_gets_the_text(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     bench.corners((5, 5), width=WIDTH)
     late: list = []

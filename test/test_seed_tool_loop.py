@@ -75,7 +75,7 @@ def test_freeze_correct_remove_and_reset_with_the_real_tracker() -> None:
         tool.choose("New instance")
         tool.wait(lambda: tool.text[:1] == ["instance 2 is tracked"])
         tracker.image(1)
-        tool.wait(lambda: len([e for e in tool.updates[-1].markers[0].menu_entries if e.parent_id]) == 4)
+        tool.wait(lambda: len([e for e in tool.frozen.menu_entries if e.parent_id]) == 4)
         tool.wait(lambda: stamp_to_ns(tool.node._newest.header.stamp) == world.stamp_ns(1))
         tool.choose("Freeze newest")
         tool.wait(lambda: np.array_equal(tool.node._drawing.image, world.image(1)))

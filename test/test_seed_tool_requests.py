@@ -102,8 +102,7 @@ def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> 
     bench.trigger("new_instance")
     bench.wait(lambda: len(bench.masks) == 2)
     tracker.result(tracker.added[1], SeedResult.STATUS_APPLIED)
-    bench.wait(lambda: bench.text[:1] == ["instance 7 is tracked"])
-    assert not bench.shown("mask")
+    bench.wait(lambda: bench.text[:1] == ["instance 7 is tracked"] and not bench.shown("mask"))
 
 
 def test_a_drawing_that_waited_in_a_tracker_that_was_started_again_comes_back(bench, tracker) -> None:
@@ -165,7 +164,7 @@ def test_what_the_tracker_refuses_is_shown_and_the_drawing_stays(bench, tracker)
 def test_a_correction_carries_the_id_by_menu_and_by_service(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     tracker.live(bench, i3="", i255="cup")  # 255 is an id as any other here
-    bench.wait(lambda: len(bench.updates[-1].markers[0].menu_entries) == len(ENTRIES) + 4)
+    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
     bench.corners(*TRIANGLE, width=WIDTH)
     bench.choose("Correct instance", "255 cup")
     bench.wait(lambda: bench.masks)
@@ -187,7 +186,7 @@ def test_a_correction_carries_the_id_by_menu_and_by_service(bench, tracker) -> N
 def test_remove_and_reset_go_to_the_tracker(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     tracker.live(bench, i3="", i12="cup")
-    bench.wait(lambda: len(bench.updates[-1].markers[0].menu_entries) == len(ENTRIES) + 4)
+    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
     bench.choose("Remove instance", "3")
     bench.wait(lambda: bench.text[:1] == ["removed 3"])
     bench.node.set_parameters([Parameter("instance_id", value=12)])
@@ -199,7 +198,7 @@ def test_remove_and_reset_go_to_the_tracker(bench, tracker) -> None:
     bench.corners((5, 5), width=WIDTH)
     bench.choose("Reset the tracker")
     bench.wait(lambda: tracker.resets == 1 and bench.text[:1] == ["the tracker is reset"])
-    assert bench.vertices == []
+    bench.wait(lambda: bench.vertices == [])
 
 
 def test_grabcut_cuts_the_object_out_of_the_box(bench, tracker) -> None:

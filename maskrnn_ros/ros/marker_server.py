@@ -25,35 +25,45 @@ _DEPTH = 100
 
 
 class MarkerServer:
-    """Serves one interactive marker to RViz2's InteractiveMarkers display.
+    """Serves interactive markers to RViz2's InteractiveMarkers display.
 
     Args:
         node: The rclpy node.
         prefix: Of its topics and its service, ending in a slash; without that slash it is the display's property
             "Interactive Markers Namespace".
-        on_feedback: Called with the InteractiveMarkerFeedback that is about our marker.
+        on_feedback: Called with the InteractiveMarkerFeedback that is about one of them.
     """
 
     def __init__(self, node: Any, prefix: str, on_feedback: Callable[[Any], None]) -> None:
         self.sequence_number = 0
-        self._marker: Any = None
+        self._markers: dict[str, Any] = {}
         self._on_feedback = on_feedback
         self._update = node.create_publisher(InteractiveMarkerUpdate, f"{prefix}update", reliable(_DEPTH))
         node.create_subscription(InteractiveMarkerFeedback, f"{prefix}feedback", self._take, reliable(_DEPTH))
         node.create_service(GetInteractiveMarkers, f"{prefix}get_interactive_markers", self._answer)
 
     def show(self, marker: Any) -> None:
-        """Put an InteractiveMarker in the place of the one before; the name must stay."""
-        self._marker = marker
+        """Put an InteractiveMarker in the place of the one with its name; RViz2 loads its texture anew each time."""
+        if self._markers.get(marker.name) == marker:
+            return
+        self._markers[marker.name] = marker
+        self._publish(markers=[marker])
+
+    def erase(self, name: str) -> None:
+        """Take one away, if it is there."""
+        if self._markers.pop(name, None) is not None:
+            self._publish(erases=[name])
+
+    def _publish(self, **what: Any) -> None:
         self.sequence_number += 1
         kind = InteractiveMarkerUpdate.UPDATE
-        self._update.publish(InteractiveMarkerUpdate(seq_num=self.sequence_number, type=kind, markers=[marker]))
+        self._update.publish(InteractiveMarkerUpdate(seq_num=self.sequence_number, type=kind, **what))
 
     def _answer(self, request: Any, response: Any) -> Any:
         response.sequence_number = self.sequence_number
-        response.markers = [] if self._marker is None else [self._marker]
+        response.markers = list(self._markers.values())
         return response
 
     def _take(self, feedback: Any) -> None:
-        if self._marker is not None and feedback.marker_name == self._marker.name:
+        if feedback.marker_name in self._markers:
             self._on_feedback(feedback)

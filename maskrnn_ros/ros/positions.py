@@ -20,6 +20,7 @@ from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.msg import InstanceMask, InstancePosition, InstancePositionArray
 from maskrnn_ros.overlay import colour
 from maskrnn_ros.ros.images import depth_to_metres
+from maskrnn_ros.ros.markers import text_scale
 
 _UNSEEN = {
     InstanceMask.STATE_OCCLUDED: "OCCLUDED",
@@ -174,7 +175,7 @@ def _box(header: Any, instance: Any) -> Any:
 def _text(header: Any, instance: Any) -> Any:
     """Above the box: y points down."""
     marker = Marker(header=header, ns="labels", id=instance.id, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD)
-    marker.scale.z = max(float(_TEXT_SHARE * _sides(instance).max()), _SMALLEST_M)
+    marker.scale = text_scale(max(float(_TEXT_SHARE * _sides(instance).max()), _SMALLEST_M))
     middle = _middle(instance)
     marker.pose.position = _point((middle[0], instance.extent_min.y - marker.scale.z, middle[2]))
     marker.pose.orientation.w = 1.0

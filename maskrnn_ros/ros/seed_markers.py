@@ -24,14 +24,17 @@ from visualization_msgs.msg import (
 from maskrnn_ros.drawing import Drawing
 from maskrnn_ros.overlay import overlay_labels, write_text
 from maskrnn_ros.ros.image_plane import FRAME, to_plane
+from maskrnn_ros.ros.markers import text_scale
 from maskrnn_ros.ros.seed_menu import menu
 from maskrnn_ros.types import BoolArray, UInt8Array
 
 NAME = "image"
-"""Of the interactive marker and of its control."""
+"""Of the interactive marker of the frozen image."""
+DRAWING = "drawing"
+"""Of that of the drawing over it."""
 _QUALITY = 95
-_LAYER = 0.1
-"""Distance in z between what lies over each other; 24 bits of depth up to OGRE's far plane, 100 km, resolve 6 mm."""
+_LAYER = 0.02
+"""Distance in z between what lies over each other: RViz2 tells 0.004 apart, and seen from the side all is in place."""
 _TEXT = 0.03
 _COLUMNS = 64
 """Characters of that height that are about as long as the image is wide."""
@@ -56,6 +59,15 @@ def jpeg(image: UInt8Array) -> Any:
     return array.array("B", data.tobytes())
 
 
+def control_name(header: Any) -> str:
+    """Of all controls over a frozen image: what RViz2 sends back tells which image it showed.
+
+    Args:
+        header: Of the image; None before the first.
+    """
+    return NAME if header is None else f"{NAME} {header.stamp.sec}.{header.stamp.nanosec:09d}"
+
+
 def image_marker(
     size: tuple[int, int] | None, texture: Any, header: Any, instances: Mapping[int, str]
 ) -> InteractiveMarker:
@@ -67,16 +79,34 @@ def image_marker(
         header: Of the frozen image.
         instances: Titles of the live instances by id, for the menu.
     """
-    marker = InteractiveMarker(name=NAME, scale=1.0, menu_entries=menu(instances))
+    return _interactive(NAME, header, instances, [_quad(size, texture, header)])
+
+
+def drawing_marker(drawing: Drawing, header: Any, instances: Mapping[int, str]) -> InteractiveMarker:
+    """The InteractiveMarker of the drawing: mask outline, lines and vertices.
+
+    It has the menu of the image: RViz2 gives a click to what lies uppermost under the mouse, and a mere marker would
+    swallow it.
+
+    Args:
+        drawing: What is drawn.
+        header: Of the frozen image.
+        instances: Titles of the live instances by id, for the menu.
+    """
+    return _interactive(DRAWING, header, instances, _drawn(drawing))
+
+
+def _interactive(name: str, header: Any, instances: Mapping[int, str], markers: list[Marker]) -> InteractiveMarker:
+    marker = InteractiveMarker(name=name, scale=1.0, menu_entries=menu(instances))
     # The stamp stays 0: rviz (14.3.1, interactive_marker.cpp) then gives mouse points in this very frame, whatever
     # its fixed frame is. The description stays empty, for it would be written over the image.
     marker.header.frame_id = FRAME
     marker.pose.orientation.w = 1.0
     control = InteractiveMarkerControl(
-        name=NAME,
+        name=control_name(header),
         interaction_mode=InteractiveMarkerControl.BUTTON,  # a click is one BUTTON_CLICK, and moves nothing
         always_visible=True,  # with the other tools of RViz2, too
-        markers=[_quad(size, texture, header)],
+        markers=markers,
     )
     control.orientation.w = 1.0
     marker.controls = [control]
@@ -106,34 +136,36 @@ def _quad(size: tuple[int, int] | None, texture: Any, header: Any) -> Marker:
     return quad
 
 
-def drawing_markers(drawing: Drawing | None, lines: Sequence[str]) -> MarkerArray:
-    """The MarkerArray of the drawing: mask outline, open line, vertices, and text above the image.
+def _drawn(drawing: Drawing) -> list[Marker]:
+    width = drawing.image.shape[1]
+    markers = []
+    if drawing.mask is not None:
+        outline = [_point(c, r, width, 1) for c, r in outline_segments(drawing.mask).reshape(-1, 2).tolist()]
+        markers.append(_lines("mask", Marker.LINE_LIST, outline, 0.003, _GREEN))
+    if len(drawing.vertices) > 1:
+        # pieces, for a strip gets thin at its corners
+        pairs = zip(drawing.vertices[:-1], drawing.vertices[1:], strict=True)
+        path = [_point(c, r, width, 2) for pair in pairs for c, r in pair]
+        markers.append(_lines("line", Marker.LINE_LIST, path, 0.002, _YELLOW))
+    if drawing.vertices:
+        dots = [_point(c, r, width, 3) for c, r in drawing.vertices]
+        markers.append(_lines("vertices", Marker.SPHERE_LIST, dots, 0.008, _YELLOW))
+    return markers
 
-    Nothing is filled: RViz2 gives a click to what lies uppermost under the mouse (rviz 14.3.1, interaction_tool.cpp),
-    so a filled polygon would keep clicks and the menu from the image.
+
+def text_markers(lines: Sequence[str]) -> MarkerArray:
+    """The MarkerArray of the text above the image.
 
     Args:
-        drawing: What is drawn; None before the first image.
         lines: The text, topmost line first.
     """
-    markers = [Marker(ns="clear", action=Marker.DELETEALL)]
-    if drawing is not None:
-        width = drawing.image.shape[1]
-        if drawing.mask is not None:
-            outline = [_point(c, r, width, 1) for c, r in outline_segments(drawing.mask).reshape(-1, 2).tolist()]
-            markers.append(_lines("mask", Marker.LINE_LIST, outline, 0.003, _GREEN))
-        if len(drawing.vertices) > 1:
-            path = [_point(c, r, width, 2) for c, r in drawing.vertices]
-            markers.append(_lines("line", Marker.LINE_STRIP, path, 0.002, _YELLOW))
-        if drawing.vertices:
-            dots = [_point(c, r, width, 3) for c, r in drawing.vertices]
-            markers.append(_lines("vertices", Marker.SPHERE_LIST, dots, 0.008, _YELLOW))
+    markers = [Marker(action=Marker.DELETEALL)]  # RViz2 deletes all there is only where no namespace is named
     top = 0.5 * _TEXT
     for number, line in enumerate(reversed([line for line in lines if line])):
         folded = textwrap.wrap(line, _COLUMNS)
         height = _TEXT * len(folded)
         text = Marker(ns="text", id=number, type=Marker.TEXT_VIEW_FACING, color=_WHITE, text="\n".join(folded))
-        text.scale.z = _TEXT
+        text.scale = text_scale(_TEXT)
         text.pose.position.x, text.pose.position.y, text.pose.position.z = 0.5, top + 0.5 * height, _LAYER
         top += height + 0.3 * _TEXT
         markers.append(text)
@@ -181,6 +213,7 @@ def _runs(padded: BoolArray) -> npt.NDArray[np.int64]:
 def _lines(namespace: str, kind: int, points: list[Point], size: float, color: ColorRGBA) -> Marker:
     marker = Marker(ns=namespace, type=kind, action=Marker.ADD, color=color, points=points)
     marker.scale.x = marker.scale.y = marker.scale.z = size  # of lines only x counts: their width
+    marker.pose.orientation.w = 1.0
     return marker
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node ``rviz_seed_tool``: freezes an image in RViz2, takes clicks on it, and sends the mask to the tracker.
 
-It is driven by clicks and by the menu in RViz2, by the clicks of rqt_image_view, and by services. Not yet seen in
-RViz2 itself: it follows RViz2's sources, and its tests play RViz2's part.
+It is driven by clicks and by the menu in RViz2, by the clicks of rqt_image_view, and by services. Its tests play
+RViz2's part as it was seen in rviz2 14.1.5.
 
 Callbacks work at once, GrabCut's fraction of a second included: nothing else is to be done meanwhile, and of the
 images only the newest is held. What the tracker is asked is never waited for.
@@ -35,7 +35,15 @@ from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.marker_server import MarkerServer
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.run import run_node
-from maskrnn_ros.ros.seed_markers import drawing_markers, image_marker, jpeg, painted
+from maskrnn_ros.ros.seed_markers import (
+    DRAWING,
+    control_name,
+    drawing_marker,
+    image_marker,
+    jpeg,
+    painted,
+    text_markers,
+)
 from maskrnn_ros.ros.seed_menu import ENTRIES, Entry, chosen
 from maskrnn_ros.ros.tracker_client import Sent, TrackerClient, labels_message
 from maskrnn_ros.types import UInt8Array
@@ -63,10 +71,10 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/seed/update",
         type="visualization_msgs/InteractiveMarkerUpdate",
         kind="publishes",
-        text="The frozen image, for RViz2's InteractiveMarkers display.",
+        text="The frozen image and the drawing, for RViz2's InteractiveMarkers display.",
     ),
     Interface(
-        name="~/markers", type="visualization_msgs/MarkerArray", kind="publishes", text="The drawing, and what to do."
+        name="~/markers", type="visualization_msgs/MarkerArray", kind="publishes", text="What to do, and the answers."
     ),
     Interface(
         name="~/image",
@@ -84,7 +92,7 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/seed/get_interactive_markers",
         type="visualization_msgs/GetInteractiveMarkers",
         kind="serves",
-        text="The frozen image, for RViz2.",
+        text="The frozen image and the drawing, for RViz2.",
     ),
     *(
         Interface(name=f"~/{entry.name}", type="std_srvs/Trigger", kind="serves", text=f"As the menu: {entry.text}.")
@@ -130,7 +138,7 @@ class SeedTool(Node):
             on_taken=self._on_taken,
             on_end=self._on_end,
             on_line=self._say,
-            on_instances=self._show_image,
+            on_instances=self._show_menus,
         )
         self._server = MarkerServer(self, "~/seed/", self._on_feedback)
         compressed = bool(self.get_parameter("compressed").value)
@@ -252,17 +260,24 @@ class SeedTool(Node):
         if feedback.event_type == InteractiveMarkerFeedback.BUTTON_CLICK:
             self._guard(lambda: self._click_in_plane(feedback))
         elif feedback.event_type == InteractiveMarkerFeedback.MENU_SELECT:
-            self._guard(lambda: self._select(feedback.menu_entry_id))
+            self._guard(lambda: self._select(feedback))
+
+    def _check_shown(self, feedback: Any) -> None:
+        """RViz2 may show an earlier image than the frozen one; what is meant for that is not taken."""
+        if feedback.control_name != control_name(self._header):
+            raise ValueError("that was for an earlier image than the frozen one: look again, then click or choose")
 
     def _click_in_plane(self, feedback: Any) -> str:
         if not feedback.mouse_point_valid:
             raise ValueError("RViz2 does not know where on the image that click was: click again")
+        self._check_shown(feedback)
         # z is not looked at: seen from far above, it is as coarse as RViz2's depth image
         width = self._drawn.image.shape[1]
         return self._click(*to_pixel(feedback.mouse_point.x, feedback.mouse_point.y, width))
 
-    def _select(self, menu_entry_id: int) -> str:
-        entry, instance_id = chosen(menu_entry_id)
+    def _select(self, feedback: Any) -> str:
+        self._check_shown(feedback)
+        entry, instance_id = chosen(feedback.menu_entry_id)
         return self._do(entry, instance_id)
 
     def _on_trigger(self, entry: Entry, request: Any, response: Any) -> Any:
@@ -305,7 +320,8 @@ class SeedTool(Node):
         if self._drawing is None:
             return f"waiting for images on {self._source.topic}"
         if self._drawing.vertices:
-            return f"{len(self._drawing.vertices)} corners; right-click: close polygon, rectangle, cut out"
+            count = len(self._drawing.vertices)
+            return f"{count} corner{'s' * (count > 1)}; right-click: close polygon, rectangle, cut out"
         if self._drawing.mask is not None:
             return f"{int(self._drawing.mask.sum())} pixels marked; right-click: new or correct instance"
         return "click the corners of an object; right-click for the menu"
@@ -322,8 +338,16 @@ class SeedTool(Node):
         size = None if self._drawing is None else self._drawing.image.shape[:2]
         self._server.show(image_marker(size, self._texture, self._header, self._tracker.instances))
 
+    def _show_menus(self) -> None:
+        self._show_image()
+        self._show_drawing()
+
     def _show_drawing(self) -> None:
-        self._markers.publish(drawing_markers(self._drawing, (self._answer, self._hint)))
+        self._markers.publish(text_markers((self._answer, self._hint)))
+        if self._drawing is None or self._drawing.is_empty:
+            self._server.erase(DRAWING)
+        else:
+            self._server.show(drawing_marker(self._drawing, self._header, self._tracker.instances))
         self._show_picture()
 
     def _show_picture(self) -> None:
