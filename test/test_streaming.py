@@ -94,6 +94,12 @@ class WorldClip:
     def truth(self, number):
         return world.labels(number, self.shapes)
 
+    seed = truth
+
+    @property
+    def starts(self):
+        return {shape.instance_id: 0 for shape in self.shapes}
+
     def check(self):
         return frozenset({0, *(shape.instance_id for shape in self.shapes)})
 
