@@ -70,6 +70,11 @@ def working_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
     >>> working_size((480, 854), 448)
     (252, 448)
+
+    Raises:
+        ValueError: ``longest`` is not settled yet: 0 leaves it to the level, see ``at_level``.
     """
+    if longest < 1:
+        raise ValueError(f"longest must be >= 1, got {longest}: the level of quality is to be applied first")
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
