@@ -1,0 +1,399 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checks of ``gpu_check.py``: each yields cases, and a case returns a row of figures or raises."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from gpu_bench import AT_ONCE, QUICK, Bench, Case, Row, Skipped, compared, follow
+
+from maskrnn_ros.benchmark.measure import all_tracking
+from maskrnn_ros.benchmark.report import machine
+from maskrnn_ros.benchmark.scene import Scene
+from maskrnn_ros.config import FlowConfig, settings
+from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.files import davis_sequence, read_labels
+from maskrnn_ros.flow import build_flow
+from maskrnn_ros.model.weights import save_weights
+from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.stages import Stages
+from maskrnn_ros.types import Frame, Seed
+
+
+def check_machine(bench: Bench) -> Iterator[Case]:
+    """What this is."""
+    yield "machine", lambda: _machine(bench)
+
+
+def _machine(bench: Bench) -> Row:
+    found = {**machine(), "date": datetime.date.today().isoformat(), "device": bench.device}
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+        found["commit"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with contextlib.suppress(ImportError):
+        import onnxruntime
+
+        found["onnxruntime"] = f"{onnxruntime.__version__} {' '.join(onnxruntime.get_available_providers())}"
+    if bench.device.startswith("cuda"):
+        card = torch.cuda.get_device_properties(bench.device)
+        found |= {
+            "card MB": card.total_memory / 1e6,
+            "CUDA": torch.version.cuda,
+            "cuDNN": torch.backends.cudnn.version(),
+        }
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            found["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    return found
+
+
+def check_precision(bench: Bench) -> Iterator[Case]:
+    """Masks of the device beside those of the CPU, in all precisions of torch."""
+    choices = next(known.choices for name, _, known in settings() if name == "precision")
+    for clip in bench.clips:
+        for precision in ("float32", "float16", "bfloat16"):
+            case = f"{precision}, {clip.name}"
+            if precision in choices:
+                yield case, partial(compared, bench, clip, bench.config(precision=precision))
+            elif clip == bench.clips[0]:
+                yield case, partial(_skip, f"precision has no {precision}")
+
+
+def _skip(why: str) -> Row:
+    raise Skipped(why)
+
+
+def check_times(bench: Bench) -> Iterator[Case]:
+    """Times per frame in the steady state, by objects and size; with flownet, and at the largest with RAFT."""
+    raft = {"flow__backend": "raft", "flow__weights": bench.raft_weights("small")}
+    for width, height in bench.extent.sizes:
+        for objects in bench.extent.objects:
+            scene = f"{objects} objects, {width}x{height}"
+            yield f"flownet, {scene}", partial(steady, bench, (width, height, objects), {"flow__backend": "flownet"})
+    for objects in bench.extent.objects:
+        width, height = bench.extent.sizes[-1]
+        yield f"raft, {objects} objects, {width}x{height}", partial(steady, bench, (width, height, objects), raft)
+
+
+def steady(bench: Bench, scene: tuple[int, int, int], changes: Row) -> Row:
+    """Times of a scene (w, h, objects), by stage, and the memory that it takes."""
+    drawn = Scene(*scene)
+    images = [drawn.image(number) for number in range(6)]
+    images += images[-2:0:-1]  # to and fro
+    tracker = build_tracker(bench.config(**{**changes, **AT_ONCE}))
+    tracker.seed(Seed(stamp_ns=1, labels=drawn.labels(0)), Frame(stamp_ns=1, image=images[0]))
+    steps = _steps(tracker, images)
+    for _ in range(5):
+        next(steps)
+    bench.wait()
+    bench.forget_memory()
+    ms, lost = [], 0
+    for _ in range(bench.extent.steps):
+        begin = time.perf_counter()
+        tracks = next(steps)
+        bench.wait()
+        ms.append((time.perf_counter() - begin) * 1e3)
+        lost += not all_tracking(tracks, scene[2])
+    memory = bench.memory()
+    tracker.stages, stages = Waiting(bench), list[Row]()
+    for _ in range(min(5, bench.extent.steps)):
+        tracker.stages.take()
+        next(steps)
+        stages.append(tracker.stages.take())
+    tracker.close()
+    by_stage = {f"{name} ms": float(np.median([one[name] for one in stages])) for name in stages[0]}
+    p50, p95 = np.percentile(ms, (50, 95)).tolist()
+    return {"ms": p50, "p95 ms": p95, **by_stage, **memory, "frames not TRACKING": lost}
+
+
+def _steps(tracker: Tracker, images: list[np.ndarray]) -> Iterator[Any]:
+    number = 0
+    while True:
+        number += 1
+        stamp = 1 + number * 41_666_667
+        yield tracker.step(Frame(stamp_ns=stamp, image=images[number % len(images)]))
+
+
+class Waiting(Stages):
+    """Stages that wait for the device, so that each has its own time; together they take longer than without."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    @contextlib.contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        """See ``Stages``."""
+        self._bench.wait()
+        with super().time(stage):
+            yield
+            self._bench.wait()
+
+
+def check_copies(bench: Bench) -> Iterator[Case]:
+    """What goes between host and device while a frame is worked on."""
+    for objects in bench.extent.objects[:2]:
+        yield f"{objects} objects", partial(copies, bench, objects)
+
+
+def copies(bench: Bench, objects: int) -> Row:
+    """Transfers of one step, by torch's profiler."""
+    drawn = Scene(*bench.extent.sizes[0], objects)
+    tracker = build_tracker(bench.config(flow__backend="flownet", **AT_ONCE))
+    tracker.seed(Seed(stamp_ns=1, labels=drawn.labels(0)), Frame(stamp_ns=1, image=drawn.image(0)))
+    steps = _steps(tracker, [drawn.image(number) for number in (0, 1, 2, 1)])
+    for _ in range(3):
+        next(steps)
+    bench.wait()
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if bench.device.startswith("cuda"):
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=kinds) as profile:
+        next(steps)
+        bench.wait()
+    tracker.close()
+    file = bench.work / f"trace-{objects}.json"
+    profile.export_chrome_trace(str(file))
+    return transfers(json.loads(file.read_text()))
+
+
+SMALL_BYTES = 64
+"""At most so much is a number that is read, or a few of them."""
+
+
+def transfers(trace: Row) -> Row:
+    """Copies and kernels of a trace in Chrome's format; small ones are single numbers.
+
+    >>> transfers({"traceEvents": [{"name": "Memcpy DtoH (Device -> Pageable)", "args": {"bytes": 4}}]})["numbers down"]
+    1
+    """
+    found = {"up": 0, "down": 0, "numbers up": 0, "numbers down": 0, "up bytes": 0, "down bytes": 0, "kernels": 0}
+    for event in trace["traceEvents"]:
+        name, size = event.get("name", ""), event.get("args", {}).get("bytes", 0)
+        found["kernels"] += event.get("cat") == "kernel"
+        for kind, way in (("Memcpy HtoD", "up"), ("Memcpy DtoH", "down")):
+            if name.startswith(kind):
+                found[way if size > SMALL_BYTES else f"numbers {way}"] += 1
+                found[f"{way} bytes"] += size
+    return found
+
+
+def check_flow(bench: Bench) -> Iterator[Case]:
+    """The backends: ms for a pair of images, and J&F of the masks with those that have weights."""
+    raft = {"backend": "raft"}
+    backends: dict[str, Row] = {
+        "dis": {"backend": "dis"},
+        "flownet": {"backend": "flownet"},
+        "raft, small": {**raft, "weights": bench.raft_weights("small")},
+        "raft, large": {**raft, "raft": "large", "weights": bench.raft_weights("large")},
+    }
+    for name, values in backends.items():
+        yield name, partial(flow_times, bench, values)
+    for name, values in backends.items():
+        if "weights" not in values or (name == "raft, small" and bench.raft is not None):
+            changes = {f"flow__{key}": value for key, value in values.items()}
+            for clip in bench.clips:
+                yield (
+                    f"{name}, {clip.name}",
+                    lambda clip=clip, changes=changes: follow(bench, clip, bench.config(**changes))[0],
+                )
+
+
+def flow_times(bench: Bench, values: Row) -> Row:
+    """Time of a pair, images on the device, by size."""
+    device, clip = torch.device(bench.device), bench.clips[0]
+    estimator = build_flow(FlowConfig(**values), device)
+    row: Row = {"weights": "random" if Path(values.get("weights", "")).name.startswith("random") else "own"}
+    for size in bench.extent.flow_sizes:
+        images = [torch.from_numpy(cv2.resize(clip.image(k), size)).permute(2, 0, 1).to(device) for k in (1, 0)]
+        ms = []
+        for _ in range(3 + bench.extent.steps):
+            begin = time.perf_counter()
+            estimator(images[0], images[1].clone())  # another image each time: DIS remembers the newest
+            bench.wait()
+            ms.append((time.perf_counter() - begin) * 1e3)
+        row[f"{size[0]}x{size[1]} ms"] = float(np.median(ms[3:]))
+    return row
+
+
+def check_commands(bench: Bench) -> Iterator[Case]:
+    """``maskrnn track`` and ``maskrnn evaluate`` with the device."""
+    yield "track", partial(_track, bench)
+    yield "evaluate", partial(_evaluate, bench)
+
+
+def _parameters(bench: Bench) -> str:
+    lines = [f"    {name}: {value}" for name, value in {"device": bench.device, **bench.extent.values}.items()]
+    file = bench.work / "device.yaml"
+    file.write_text("\n".join(["/**:", "  ros__parameters:", *lines]) + "\n")
+    return str(file)
+
+
+def _command(*arguments: object) -> float:
+    from maskrnn_ros.cli import main as maskrnn
+
+    begin = time.perf_counter()
+    status = maskrnn([str(argument) for argument in arguments])
+    if status:
+        raise RuntimeError(f"maskrnn {arguments[0]} ended with {status}")
+    return time.perf_counter() - begin
+
+
+def _track(bench: Bench) -> Row:
+    clip, out = bench.clips[0], bench.work / "tracked"
+    files = davis_sequence(bench.root, clip.name)
+    seed = files.annotations[files.frames[0].stem]
+    config = _parameters(bench)
+    seconds = _command(
+        "track", "--frames", files.frames[0].parent, "--seed-mask", seed, "--out", out, "--config", config
+    )
+    last = read_labels(out / f"{files.frames[-1].stem}.png")
+    return {"s": seconds, "objects on the last frame": len(np.unique(last)) - 1}
+
+
+def _evaluate(bench: Bench) -> Row:
+    out = bench.work / "evaluated"
+    seconds = _command("evaluate", "--root", bench.root, "--config", _parameters(bench), "--out", out, "--force")
+    with (out / "per_object.csv").open(newline="") as file:
+        j = [float(row["j_mean"]) for row in csv.DictReader(file)]
+    return {"s": seconds, "objects": len(j), "J": float(np.mean(j))}
+
+
+def check_paper(bench: Bench) -> Iterator[Case]:
+    """The paper profile from random weights: time and memory; J is that of nothing that was trained."""
+    if bench.extent is QUICK:
+        _narrow()
+    from maskrnn_ros.model.paper import PaperNet
+
+    file = bench.work / "paper.safetensors"
+    torch.manual_seed(0)
+    save_weights(PaperNet(), file)
+    yield "stage 1", partial(_train_paper, bench, file, 1)
+    yield "stage 2, 7 frames", partial(_train_paper, bench, file, 7)
+    yield f"{bench.extent.tuning} iterations, then frames", partial(_follow_paper, bench, file)
+    file.unlink()
+
+
+def _narrow() -> None:
+    """Of every layer an eighth or less: in a quick run the path counts, not the figures."""
+    from maskrnn_ros.model import paper
+
+    class Small(paper.Localization):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.layers = torch.nn.Sequential(torch.nn.Linear(16 * 49, 32), torch.nn.ReLU())
+            self.deltas = torch.nn.Linear(32, 4)
+
+    paper.BLOCKS = ((8, 8), (12, 12), (16, 16, 16), (16, 16, 16), (16, 16, 16))
+    paper.Localization = Small
+
+
+def _train_paper(bench: Bench, weights: Path, length: int) -> Row:
+    from maskrnn_ros.training.paper import PaperOptions, train_paper
+
+    bench.forget_memory()
+    begin, out = time.perf_counter(), bench.work / "trained"
+    steps, is_cuda = bench.extent.training, bench.device.startswith("cuda")
+    options = PaperOptions(
+        out=out,
+        steps=steps,
+        length=length,
+        davis=bench.root,
+        size=bench.extent.paper,
+        init=str(weights),
+        device=bench.device,
+        autocast=is_cuda,
+        channels_last=is_cuda,
+    )
+    train_paper(options)
+    with (out / "log.csv").open(newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    shutil.rmtree(out)
+    if not np.isfinite(float(row["loss"])):
+        raise ValueError(f"expected a finite loss, got {row['loss']}")
+    # from the first step on, without what was set up before it
+    s = {"s a step": float(row["seconds"]) / steps, "s with weights and files": time.perf_counter() - begin}
+    return {**s, "loss": float(row["loss"]), **bench.memory()}
+
+
+def _follow_paper(bench: Bench, weights: Path) -> Row:
+    from maskrnn_ros.evaluation.paper_follower import PaperFollower
+
+    clip = bench.clips[0]
+    values = {"adaptation__steps": bench.extent.tuning, "adaptation__rate": 1e-5, "network__weights": str(weights)}
+    config = bench.config(working_size=max(bench.extent.paper), adaptation__cover=0.0, **values)
+    bench.forget_memory()
+    follower, truth = PaperFollower(config), (clip.truth(0) == 1).astype(np.int32)
+    follower.seed(Seed(stamp_ns=1, labels=truth), Frame(stamp_ns=1, image=clip.image(0)))
+    tuning_s, ms = 0.0, []
+    for number in range(1, min(6, len(clip))):
+        begin = time.perf_counter()
+        labels = follower.step(Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number)))
+        tuning_s += follower.tuning_s
+        ms.append((time.perf_counter() - begin - follower.tuning_s) * 1e3)
+    j = jaccard(labels == 1, clip.truth(number) == 1)
+    return {"fine-tuning s": tuning_s, "ms": float(np.median(ms)), "J of the last": j, **bench.memory()}
+
+
+def check_onnxruntime(bench: Bench) -> Iterator[Case]:
+    """``engine: onnxruntime`` with the providers that are there."""
+    for provider in ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"):
+        if provider.startswith("CPU") is not bench.device.startswith("cuda"):
+            yield provider, partial(_with_onnxruntime, bench, provider)
+
+
+def _with_onnxruntime(bench: Bench, provider: str) -> Row:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise Skipped(f"no onnxruntime: {error}") from error
+    there = onnxruntime.get_available_providers()
+    if provider not in there:
+        raise Skipped(f"onnxruntime {onnxruntime.__version__} has {', '.join(there)}")
+    only = [provider, "CPUExecutionProvider"]
+    known, onnxruntime.get_available_providers = onnxruntime.get_available_providers, lambda: only
+    try:
+        return compared(bench, bench.clips[0], bench.config(engine="onnxruntime", precision="float32"))
+    finally:
+        onnxruntime.get_available_providers = known
+
+
+def check_compile(bench: Bench) -> Iterator[Case]:
+    """``torch.compile``, and CUDA graphs; on a CPU without making code, which takes minutes there."""
+    real = torch.compile
+    if bench.device == "cpu":
+        torch.compile = lambda function, mode: real(function, backend="eager")
+    choices = next((known.choices for name, _, known in settings() if name == "compile"), ())
+    for mode in ("default", "reduce-overhead"):
+        if mode in choices:
+            yield mode, partial(compared, bench, bench.clips[0], bench.config(compile=mode))
+            half = bench.config(compile=mode, precision="float16")
+            yield f"{mode}, float16", partial(compared, bench, bench.clips[0], half)
+    torch.compile = real
+
+
+CHECKS: dict[str, Callable[[Bench], Iterator[Case]]] = {
+    "machine": check_machine,
+    "precision": check_precision,
+    "times": check_times,
+    "copies": check_copies,
+    "flow": check_flow,
+    "commands": check_commands,
+    "paper": check_paper,
+    "onnxruntime": check_onnxruntime,
+    "compile": check_compile,
+}
+"""In the order of what is worth most; where the time is up, the rest is left out."""
