@@ -57,6 +57,7 @@ def _add_trunk(actions: Any) -> None:
     parser.add_argument("--steps", type=int, default=1700, help="steps in all")
     parser.add_argument("--batch", type=int, default=8, help="pairs in a step, over all processes")
     parser.add_argument("--rate", type=float, default=2e-4, help="peak learning rate of the trunk")
+    _add_pace(parser, 0)
     _add_run(parser, 100)
 
 
@@ -66,6 +67,7 @@ def _trunk(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     names = ("data", "terms", "out", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    names += ("minutes", "processes", "device")
     print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names})))
     return 0
 
@@ -80,8 +82,7 @@ def _add_decoder(actions: Any) -> None:
     add("--steps", type=int, default=2000, help="steps in all")
     add("--batch", type=int, default=4, help="windows in a step")
     add("--rate", type=float, default=1e-3, help="peak learning rate")
-    add("--processes", type=int, default=1, help="that draw windows ahead, with a thread each")
-    add("--device", default="cpu", help="where the network learns: cpu, cuda or cuda:N")
+    _add_pace(parser, 1)
     _add_run(parser, 200)
 
 
@@ -91,9 +92,19 @@ def _decoder(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     names = ("data", "terms", "out", "trunk", "init", "steps", "batch", "rate", "seed", "resume", "validate_every")
-    values = {name: getattr(args, name) for name in (*names, "processes", "device")}
+    values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device")}
     print(train_decoder(DecoderOptions(**values)))
     return 0
+
+
+def _add_pace(parser: argparse.ArgumentParser, processes: int) -> None:
+    add = parser.add_argument
+    text = "time in all, in place of --steps; what was spent before --resume counts"
+    add("--minutes", type=float, metavar="M", help=text)
+    add(
+        "--processes", type=int, default=processes, help="that draw what a step sees ahead, with a thread each; 0: none"
+    )
+    add("--device", default="cpu", help="where it learns: cpu, cuda or cuda:N")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

@@ -19,12 +19,13 @@ from torch.nn import functional
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.step import STRIDE, StepNet
 from maskrnn_ros.model.weights import load_step
+from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
-from maskrnn_ros.training.runs import descend, train_steps
+from maskrnn_ros.training.runs import Schedule, check_minutes, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_videos
 from maskrnn_ros.training.split import read_split
-from maskrnn_ros.training.windows import SIZE, Observer, WindowOptions, Windows, batches
+from maskrnn_ros.training.windows import SIZE, Frozen, Observer, WindowOptions, Windows, batches
 
 WEIGHTS = "step.safetensors"
 
@@ -43,6 +44,7 @@ class DecoderOptions:
         trunk: Weights of the trunk: shipped, or a file.
         init: Weights to begin with; None: random ones.
         steps: Steps in all.
+        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
         batch: Windows in a step.
         rate: Peak learning rate.
         seed: Of all random numbers.
@@ -59,6 +61,7 @@ class DecoderOptions:
     trunk: str = "shipped"
     init: Path | None = None
     steps: int = 2000
+    minutes: float | None = None
     batch: int = 4
     rate: float = 1e-3
     seed: int = 0
@@ -73,12 +76,13 @@ class DecoderOptions:
             raise ValueError(
                 f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
             )
+        check_minutes(self.minutes)
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
 
     def settings(self) -> dict[str, str]:
         """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        left_out = ("data", "out", "steps", "resume", "validate_every", "processes", "device", "init")
+        left_out = ("data", "out", "steps", "minutes", "resume", "validate_every", "processes", "device", "init")
         values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
         return {key: str(value) for key, value in {**values, "trunk": Path(self.trunk).name}.items()}
 
@@ -90,19 +94,24 @@ def train_decoder(options: DecoderOptions) -> Path:
         ValueError: The data cannot be read, or the checkpoint does not fit.
     """
     torch.manual_seed(options.seed)
-    device = torch.device(options.device)
+    device = choose_device(options.device)
     net = (StepNet() if options.init is None else load_step(options.init)).to(device).requires_grad_(True).train()
-    source = WindowOptions(data=options.data, terms=options.terms, trunk=options.trunk, seed=options.seed)
+    frozen = Frozen(options.trunk, device) if computes_features(device) else None
+    source = WindowOptions(
+        data=options.data, terms=options.terms, trunk=options.trunk, seed=options.seed, has_features=frozen is None
+    )
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
     held_out = read_videos(options.data, read_split(), SIZE, held_out=True)
     observer = Observer(options.trunk)
     windows: Iterator[Windows] | None = None
+    schedule = Schedule(options.steps, options.minutes, options.validate_every)
 
     def take(step: int) -> dict[str, float]:
         nonlocal windows
         if windows is None:
-            windows = batches(source, options.batch, step, options.steps, options.lengths, options.processes)
+            windows = batches(source, options.batch, step, schedule, options.lengths, options.processes)
         window = next(windows).to(device)
+        window = window if frozen is None else frozen.fill(window)
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         parts = loss_of(net, rollout(net, window, Dropout(), random))
         norm = descend(optimizer, parts["loss"], 1)
@@ -115,7 +124,13 @@ def train_decoder(options: DecoderOptions) -> Path:
         take,
         WEIGHTS,
         validate=lambda: validate(net, observer, held_out),
+        schedule=schedule,
     )
+
+
+def computes_features(device: torch.device) -> bool:
+    """Whether the device that trains has room for the trunk; a CPU that draws windows is as busy as one that trains."""
+    return device.type != "cpu"
 
 
 def loss_of(net: StepNet, looks: Iterator[Look]) -> dict[str, Tensor]:

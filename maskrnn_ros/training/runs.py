@@ -27,6 +27,75 @@ from maskrnn_ros.model.weights import save_weights
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
 
 
+WRITE_S = 120.0
+"""Between two checkpoints of a training that has a time: what is cut off loses little."""
+
+
+class Schedule:
+    """How far a training is: by its steps, or by the clock where it has a time.
+
+    Under ``torchrun`` the clock is that of the first process, so that all end with the same step.
+
+    Args:
+        steps: In all; not asked where there is a time.
+        minutes: In all, those before a ``--resume`` included; None: the steps decide.
+        validate_every: Steps between two checkpoints; with a time there is one every ``WRITE_S``.
+        world: Number of processes.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        minutes: float | None = None,
+        validate_every: int = 1,
+        world: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.steps, self.minutes = steps, minutes
+        self._every, self._world, self._clock = validate_every, world, clock
+        self.begin(0.0)
+
+    def begin(self, spent_s: float) -> None:
+        """Start the clock; so many seconds were spent before."""
+        self._begin_s = self._clock() - spent_s
+        self._written_s = spent_s
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds in all."""
+        return self._clock() - self._begin_s
+
+    def share(self, step: int) -> float:
+        """Of the training that is done before a step; 1 or more: it is over."""
+        if self.minutes is None:
+            return step / self.steps
+        share = torch.tensor(self.spent_s / (60 * self.minutes), dtype=torch.float64)
+        if self._world > 1:
+            dist.broadcast(share, 0)
+        return float(share)
+
+    def rate(self, step: int, share: float) -> float:
+        """Of the peak learning rate."""
+        if self.minutes is None:
+            return rate_factor(step, self.steps)
+        return rate_factor(int(share * _FINE), _FINE)
+
+    def writes(self, step: int, share: float) -> bool:
+        """Whether there is a checkpoint before this step, of which so much is done."""
+        if self.minutes is None:
+            return step % self._every == 0 or step == self.steps
+        spent_s = share * 60 * self.minutes
+        if share < 1 and spent_s - self._written_s < WRITE_S:
+            return False
+        self._written_s = spent_s
+        return True
+
+
+_FINE = 10_000
+"""Parts of a time by which the learning rate follows it."""
+
+
 class Stage(Protocol):
     """What the options of every training have."""
 
@@ -66,6 +135,7 @@ def train_steps(
     validate: Callable[[], dict[str, float]] = dict,
     place: tuple[int, int] = (0, 1),
     metric: str = "J",
+    schedule: Schedule | None = None,
 ) -> Path:
     """Take the steps that are left; validate and write now and then.
 
@@ -79,6 +149,7 @@ def train_steps(
         validate: Scores of the held out clips, by clip.
         place: Rank and number of processes.
         metric: What they are.
+        schedule: Says when it is over; None: that of the options' steps.
 
     Returns:
         The file of the weights.
@@ -88,22 +159,28 @@ def train_steps(
     """
     rank, world = place
     rates = [group["lr"] for group in optimizer.param_groups]
-    begin = 0
+    schedule = schedule or Schedule(options.steps, None, options.validate_every, world)
+    begin, spent_s = 0, 0.0
     if options.resume and (options.out / CHECKPOINT).exists():
-        begin = load_checkpoint(options.out / CHECKPOINT, learner, optimizer, options.settings())
+        begin, spent_s = load_checkpoint(options.out / CHECKPOINT, learner, optimizer, options.settings())
     options.out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=options.steps, initial=begin, disable=rank > 0, mininterval=5)
+    schedule.begin(spent_s)
+    step, share = begin, schedule.share(begin)
+    total = options.steps if schedule.minutes is None else None
+    bar = tqdm(total=total, initial=begin, disable=rank > 0, mininterval=5)
     with Log(options.out / LOG, begin, rank, metric) as log, bar:
-        for step in range(begin, options.steps):
+        while share < 1:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * rate_factor(step, options.steps)
+                group["lr"] = rate * schedule.rate(step, share)
             log.add(take(step))
             bar.update()
-            if (step + 1) % options.validate_every == 0 or step + 1 == options.steps:
+            step, share = step + 1, schedule.share(step + 1)
+            if schedule.writes(step, share):
                 if rank == 0:
-                    bar.set_postfix_str(log.write(step + 1, validate()))
-                    save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step + 1, options.settings())
-                    save_weights(net or learner, options.out / weights, options.settings())
+                    bar.set_postfix_str(log.write(step, validate()))
+                    known = options.settings()
+                    save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step, known, schedule.spent_s)
+                    save_weights(net or learner, options.out / weights, known)
                     log.plot(options.out / "curves.png")
                 if world > 1:
                     dist.barrier()
@@ -120,6 +197,16 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, world: int) -> Tenso
     norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     return norm
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Refuse what is no time.
+
+    Raises:
+        ValueError: It is not above 0 and finite.
+    """
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ValueError(f"minutes must be > 0 and finite, got {minutes:g}")
 
 
 def shares_of(batch: int) -> tuple[int, int]:
@@ -158,21 +245,28 @@ def join() -> tuple[int, int]:
 
 
 def save_checkpoint(
-    path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, str]
+    path: Path,
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    settings: Mapping[str, str],
+    spent_s: float = 0.0,
 ) -> None:
     """Write all that a training goes on from."""
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     state = optimizer.state_dict()["state"]
     for number, values in state.items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    known = {"step": str(step), "settings": json.dumps(dict(settings))}
+    known = {"step": str(step), "seconds": f"{spent_s:.1f}", "settings": json.dumps(dict(settings))}
     part = path.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in tensors.items()}, part, known)
     part.replace(path)
 
 
-def load_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, str]) -> int:
-    """Read it back; returns the step to go on with.
+def load_checkpoint(
+    path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, str]
+) -> tuple[int, float]:
+    """Read it back; returns the step to go on with, and the seconds that were spent.
 
     Raises:
         ValueError: It was made with other settings.
@@ -191,7 +285,7 @@ def load_checkpoint(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer
             _, number, key = name.split(".")
             state.setdefault(int(number), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    return int(known["step"])
+    return int(known["step"]), float(known.get("seconds", 0.0))
 
 
 class Log:

@@ -11,8 +11,9 @@ each cell must find its kind on the other frame.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -29,9 +30,11 @@ from maskrnn_ros.model.matching import describe_batch
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0
 from maskrnn_ros.tracking.adaptation import augment
+from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
+from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
-from maskrnn_ros.training.runs import descend, shares_of, train_steps
+from maskrnn_ros.training.runs import Schedule, check_minutes, descend, shares_of, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_material, read_videos
 from maskrnn_ros.training.split import read_split
 
@@ -113,34 +116,41 @@ class TrunkOptions:
         terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
         out: Folder for the weights and the log.
         steps: Steps in all.
+        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
         batch: Pairs in a step, over all processes.
         rate: Peak learning rate of the trunk.
         seed: Of all random numbers.
         resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
         validate_every: Steps between two validations, each of which writes a checkpoint.
+        processes: That draw pairs ahead, for each process that trains; 0: none, they are drawn where they are needed.
+        device: Where the trunk learns.
     """
 
     data: Path
     out: Path
     terms: str = "research"
     steps: int = 1700
+    minutes: float | None = None
     batch: int = 8
     rate: float = 2e-4
     seed: int = 0
     resume: bool = False
     validate_every: int = 100
+    processes: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
             raise ValueError(
                 f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
             )
+        check_minutes(self.minutes)
         if not 0 < self.rate < 1:
             raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
 
     def settings(self) -> dict[str, str]:
         """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        left_out = ("data", "out", "steps", "resume", "validate_every")
+        left_out = ("data", "out", "steps", "minutes", "resume", "validate_every", "processes", "device")
         return {key: str(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
 
@@ -221,6 +231,18 @@ class Pairs:
         return tensor, functional.avg_pool2d(torch.from_numpy(planes).permute(0, 3, 1, 2), STRIDE)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Makes what draws the pairs of a step by its number."""
+
+    pairs: Pairs
+    batch: int
+    place: tuple[int, int]
+
+    def __call__(self) -> Callable[[int], tuple[Tensor, Tensor]]:
+        return lambda step: self.pairs.step(step, self.batch, *self.place)
+
+
 def train_trunk(options: TrunkOptions) -> Path:
     """Train, validate, write; returns the file of the weights. Under ``torchrun`` the pairs of a step are shared.
 
@@ -228,6 +250,7 @@ def train_trunk(options: TrunkOptions) -> Path:
         ValueError: The data cannot be read, or the checkpoint does not fit.
     """
     place = rank, world = shares_of(options.batch)
+    device = choose_device(options.device)
     torch.manual_seed(options.seed)
     trunk = TrainedTrunk()
     trunk.net.load_state_dict(load_lite0().state_dict())
@@ -237,6 +260,7 @@ def train_trunk(options: TrunkOptions) -> Path:
     with torch.no_grad():
         first = torch.cat([pairs.step(options.steps + k, options.batch, 0, 1)[0] for k in range(4)])
         trunk.start.head.standardise(trunk.net(first))
+    learner.to(device)
     trunk.start.head.last.requires_grad_(False)  # fitted anew for every object
     own = {id(value) for value in trunk.net.parameters()}
     rest = [value for value in learner.parameters() if id(value) not in own and value.requires_grad]
@@ -246,8 +270,14 @@ def train_trunk(options: TrunkOptions) -> Path:
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
 
+    schedule = Schedule(options.steps, options.minutes, options.validate_every, world)
+    batches: Iterator[tuple[Tensor, Tensor]] | None = None
+
     def take(step: int) -> dict[str, float]:
-        parts = loss_of(learner, *pairs.step(step, options.batch, rank, world))
+        nonlocal batches
+        if batches is None:
+            batches = drawn(_Steps(pairs, options.batch, place), itertools.count(step), options.processes)
+        parts = loss_of(learner, *(one.to(device) for one in next(batches)))
         descend(optimizer, parts["loss"], world)
         return {key: float(value.detach()) for key, value in parts.items()}
 
@@ -260,6 +290,7 @@ def train_trunk(options: TrunkOptions) -> Path:
         net=trunk,
         validate=lambda: validate_trunk(trunk, held_out),
         place=place,
+        schedule=schedule,
     )
 
 
@@ -282,16 +313,16 @@ def validate_trunk(trunk: TrainedTrunk, clips: Sequence[Video]) -> dict[str, flo
 
     The largest object of each clip. No time is used, so this is far below the score of the tracker.
     """
-    scores = {}
+    scores, device = {}, trunk.start.ridge.device
     for clip in clips:
         instance_id = int(np.bincount(clip.labels[0].ravel(), minlength=256)[1:IGNORE].argmax()) + 1
         chosen = [0, *np.unique(np.linspace(1, len(clip.images) - 1, 10).astype(int)).tolist()]
-        images = torch.from_numpy(clip.images[chosen]).permute(0, 3, 1, 2)
-        masks = torch.from_numpy((clip.labels[chosen] == instance_id).astype(np.float32))
+        images = torch.from_numpy(clip.images[chosen]).permute(0, 3, 1, 2).to(device)
+        masks = torch.from_numpy((clip.labels[chosen] == instance_id).astype(np.float32)).to(device)
         shares = torch.stack([cells_of(mask, STRIDE) for mask in masks])
         maps = trunk.net(images)
         head = trunk.start.fit([map_[:1] for map_ in maps], shares[:1])
-        found = (head([map_[1:] for map_ in maps]) > 0).numpy()
-        truth = (shares[1:] >= 0.5).numpy()
+        found = (head([map_[1:] for map_ in maps]) > 0).cpu().numpy()
+        truth = (shares[1:] >= 0.5).cpu().numpy()
         scores[clip.name] = float(np.mean([jaccard(one, other) for one, other in zip(found, truth, strict=True)]))
     return scores

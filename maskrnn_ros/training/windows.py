@@ -7,7 +7,8 @@ Trunk and flow do not learn with the decoder; what they say is computed where a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
@@ -23,8 +23,10 @@ from maskrnn_ros.model.engine import on_one_core
 from maskrnn_ros.model.step import STRIDE
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_trunk, trunk_file
+from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.perturbation import perturb_mask
+from maskrnn_ros.training.runs import Schedule
 from maskrnn_ros.training.sources import IGNORE, Video, read_material
 from maskrnn_ros.types import UInt8Array
 
@@ -98,12 +100,14 @@ class WindowOptions:
         terms: Likewise.
         trunk: Weights of the trunk: shipped, or a file.
         seed: Of all random numbers.
+        has_features: Compute what the trunk says where a window is drawn; else ``Frozen.fill`` has to.
     """
 
     data: Path
     terms: str = "research"
     trunk: str = "shipped"
     seed: int = 0
+    has_features: bool = True
 
 
 class Draws:
@@ -124,7 +128,7 @@ class Draws:
             source: [video for video in material.videos if video.is_continuous and video.source == source]
             for source in ("davis2016_train_288p", "rendered")
         }
-        self._observer = Observer(options.trunk)
+        self._observer = Observer(options.trunk, options.has_features)
         self._seed = options.seed
 
     def draw(self, number: int, length: int) -> Windows:
@@ -193,13 +197,15 @@ class Observer:
 
     Args:
         trunk: Weights of the trunk: shipped, or a file; its graph (``maskrnn export``) lies beside it, if there is one.
+        has_features: Whether windows get them here.
     """
 
-    def __init__(self, trunk: str) -> None:
+    def __init__(self, trunk: str, has_features: bool = True) -> None:
         found = load_trunk(trunk)
         assert isinstance(found, TrainedTrunk)  # imagenet's has no columns
         self._start = found.start
         self._trunk = on_one_core(found, trunk_file(trunk))
+        self._has_features = has_features
         self._flow: FlowEstimator = build_flow(FlowConfig(), torch.device("cpu"))
 
     @torch.no_grad()
@@ -221,9 +227,12 @@ class Observer:
         """Everything about a window."""
         images = torch.from_numpy(clip.images).permute(0, 3, 1, 2).contiguous()
         is_same = bool((images[0] == images[1]).all())  # the window begins on the seed's frame
-        found = self.features(images[1:] if is_same else images)
-        columns, stride8, stride16 = (torch.cat([map_[:1], map_]) if is_same else map_ for map_ in found)
-        zero = torch.zeros(2, *columns.shape[-2:])
+        if self._has_features:
+            found = self.features(images[1:] if is_same else images)
+            columns, stride8, stride16 = (torch.cat([map_[:1], map_]) if is_same else map_ for map_ in found)
+        else:
+            columns, stride8, stride16 = (torch.zeros(len(images), 0) for _ in range(3))
+        zero = torch.zeros(2, *(side // STRIDE for side in images.shape[-2:]))
         flows = [zero, zero, *(self.flow(images[k], images[k - 1]) for k in range(2, len(images)))]
         # what an area of unknown owner hides is not followed
         masks = [clip.labels[1] == i for i in ids]
@@ -241,30 +250,51 @@ class Observer:
         )
 
 
-class _Steps(Dataset[Windows]):
-    """The windows of a step, by its number."""
+class Frozen:
+    """The trunk on the device that trains: what it says of all frames of a step in one go.
 
-    def __init__(self, options: WindowOptions, batch: int, steps: int, lengths: tuple[tuple[float, int], ...]) -> None:
-        self._options, self._batch, self._steps, self._lengths = options, batch, steps, lengths
-        self._draws: Draws | None = None
+    Args:
+        trunk: See ``Observer``.
+        device: Where.
+    """
 
-    def __len__(self) -> int:
-        return self._steps
+    def __init__(self, trunk: str, device: torch.device) -> None:
+        found = load_trunk(trunk, device)
+        assert isinstance(found, TrainedTrunk)
+        self._trunk = found
 
-    def __getitem__(self, step: int) -> Windows:
-        if self._draws is None:
-            torch.set_num_threads(1)
-            cv2.setNumThreads(1)
-            self._draws = Draws(self._options)
-        length = next(length for until, length in self._lengths if step < until * self._steps)
-        return join([self._draws.draw(step * self._batch + k, length) for k in range(self._batch)])
+    @torch.no_grad()
+    def fill(self, windows: Windows) -> Windows:
+        """The same with columns, stride 8 and stride 16; on the device that they are on."""
+        maps = [map_.half().float() for map_ in self._trunk.net(windows.images.flatten(0, 1))]
+        columns = functional.relu(self._trunk.start.head.hidden(maps))
+        shape = windows.images.shape[:2]
+        columns, stride8, stride16 = (map_.half().unflatten(0, shape) for map_ in (columns, *maps[1:]))
+        return dataclasses.replace(windows, columns=columns, stride8=stride8, stride16=stride16)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Makes what draws the windows of a step, by its number and their length."""
+
+    options: WindowOptions
+    batch: int
+
+    def __call__(self) -> Callable[[tuple[int, int]], Windows]:
+        draws = Draws(self.options)
+
+        def draw(key: tuple[int, int]) -> Windows:
+            step, length = key
+            return join([draws.draw(step * self.batch + k, length) for k in range(self.batch)])
+
+        return draw
 
 
 def batches(
     options: WindowOptions,
     batch: int,
     begin: int,
-    steps: int,
+    schedule: Schedule,
     lengths: tuple[tuple[float, int], ...],
     processes: int = 1,
 ) -> Iterator[Windows]:
@@ -274,15 +304,16 @@ def batches(
         options: What from.
         batch: Windows in a step.
         begin: First step.
-        steps: Steps in all.
-        lengths: Until which share of the steps windows are how long.
+        schedule: Says how far a step is.
+        lengths: Until which share of the training windows are how long.
         processes: That draw.
     """
-    loader = DataLoader(
-        _Steps(options, batch, steps, lengths),
-        batch_size=None,
-        sampler=range(begin, steps),
-        num_workers=processes,
-        prefetch_factor=3 if processes else None,
-    )
-    return iter(loader)
+
+    def keys() -> Iterator[tuple[int, int]]:
+        for step in itertools.count(begin):
+            share = schedule.share(step)
+            if share >= 1 and schedule.minutes is None:  # a time may be up between two looks at the clock
+                return
+            yield step, next((length for until, length in lengths if share < until), lengths[-1][1])
+
+    return drawn(_Steps(options, batch), keys(), processes)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a training is, by steps or by the clock; what its steps see, drawn ahead; the data that travel to a GPU."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_bench import HELD_OUT, TRAINED, write_data
+
+from maskrnn_ros.training import windows
+from maskrnn_ros.training.ahead import drawn
+from maskrnn_ros.training.runs import CHECKPOINT, Schedule, load_checkpoint, rate_factor, train_steps
+from maskrnn_ros.training.sources import read_material, read_videos
+from maskrnn_ros.training.split import read_split
+from maskrnn_ros.training.windows import Draws, Frozen, WindowOptions, join
+
+TOOL = Path(__file__).resolve().parent.parent / "tools" / "pack_training_data.py"
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    out: Path
+    steps: int = 4
+    validate_every: int = 2
+    resume: bool = False
+
+    def settings(self) -> dict[str, str]:
+        return {"of": "a test"}
+
+
+def train(options: Options, minutes: float | None, clock: Clock, seconds: float) -> list[float]:
+    """Train a line by steps that take so many seconds; returns the learning rates."""
+    learner, rates = torch.nn.Linear(1, 1), list[float]()
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1.0)
+
+    def take(step: int) -> dict[str, float]:
+        clock.now += seconds
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        learner(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+        return {"loss": float(step)}
+
+    schedule = Schedule(options.steps, minutes, options.validate_every, clock=clock)
+    train_steps(options, learner, optimizer, take, "weights.safetensors", schedule=schedule)
+    return rates
+
+
+def steps_of_log(options: Options) -> list[int]:
+    with (options.out / "log.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_without_a_time_the_steps_decide(tmp_path: Path) -> None:
+    options = Options(tmp_path)
+    assert train(options, None, Clock(), 1000.0) == [rate_factor(step, 4) for step in range(4)]
+    assert steps_of_log(options) == [2, 4]
+
+
+def test_with_a_time_the_clock_decides_and_the_rate_follows_it(tmp_path: Path) -> None:
+    options = Options(tmp_path)
+    rates = train(options, 10.0, Clock(), 30.0)
+    assert len(rates) == 20, "600 s of steps of 30 s, whatever options.steps says"
+    assert rates[10] == pytest.approx(rate_factor(5000, 10_000)) and rates[1:] == sorted(rates[1:], reverse=True)
+    assert steps_of_log(options) == [4, 8, 12, 16, 20], "every two minutes"
+
+
+def test_a_resumed_training_has_the_rest_of_its_time(tmp_path: Path) -> None:
+    options = Options(tmp_path)
+    train(options, 4.0, Clock(), 30.0)
+    learner = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.AdamW(learner.parameters())
+    step, spent_s = load_checkpoint(tmp_path / CHECKPOINT, learner, optimizer, options.settings())
+    assert (step, spent_s) == (8, 240.0)
+    again = dataclasses.replace(options, resume=True)
+    assert len(train(again, 10.0, Clock(), 30.0)) == 12
+    assert train(again, 10.0, Clock(), 30.0) == [], "its time is up"
+
+
+def test_a_slow_step_ends_the_training_with_a_checkpoint(tmp_path: Path) -> None:
+    options = Options(tmp_path)
+    assert len(train(options, 1.0, Clock(), 500.0)) == 1
+    assert steps_of_log(options) == [1] and (tmp_path / "weights.safetensors").exists()
+
+
+def squares() -> Callable[[int], tuple[int, torch.Tensor]]:
+    return lambda key: (key, torch.tensor(key * key))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_what_is_drawn_ahead_comes_in_the_order_of_its_keys(processes: int) -> None:
+    keys = iter(range(3, 9))
+    found = drawn(squares, keys, processes)
+    assert [(int(key), int(value)) for key, value in found] == [(k, k * k) for k in range(3, 9)]
+
+
+def test_features_of_a_whole_step_are_those_of_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "SIZE", (96, 128))
+    options = WindowOptions(data=write_data(tmp_path, size=2))
+    whole = join([Draws(options).draw(number, 1) for number in (0, 1)])
+    bare = Draws(dataclasses.replace(options, has_features=False))
+    without = join([bare.draw(number, 1) for number in (0, 1)])
+    assert not without.columns.numel() and torch.equal(without.flow, whole.flow)
+    filled = Frozen("shipped", torch.device("cpu")).fill(without)
+    for field in dataclasses.fields(whole):
+        one, other = getattr(whole, field.name), getattr(filled, field.name)
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
+
+
+def pack(data: Path, out: Path, mib: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, TOOL, "--data", data, "--out", out, "--mib", mib]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
+
+def test_a_pack_has_the_layout_of_the_data_within_its_room(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", frames=6)
+    known = read_material(data, "research", (96, 128))
+    made = pack(data, tmp_path / "all.tar", "2")
+    assert made.returncode == 0, made.stderr
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        tar.extractall(tmp_path / "again", filter="data")
+    found = read_material(tmp_path / "again", "research", (96, 128))
+    assert [video.name for video in found.videos] == [video.name for video in known.videos] == [TRAINED]
+    assert len(found.stills) == len(known.stills)
+    assert np.array_equal(found.videos[0].labels, known.videos[0].labels)
+    by_name = {still.image.stem + still.source: still for still in known.stills if hasattr(still, "mask")}
+    for still in (still for still in found.stills if hasattr(still, "mask")):
+        one, other = still.read(), by_name[still.image.stem + still.source].read()
+        assert np.array_equal(one.labels, other.labels) and (one.alpha is None) is (other.alpha is None)
+        assert np.abs(one.image.astype(int) - other.image).mean() < 30  # noise, as JPEG
+    held = read_videos(tmp_path / "again", read_split(), (96, 128), held_out=True)
+    assert [video.name for video in held] == [HELD_OUT]
+    with tarfile.open(tmp_path / "all.tar") as tar:
+        own = sum(entry.size + 1024 for entry in tar if f"/{TRAINED}/" in entry.name)
+    room = own / 2 / (0.42 * 0.75)  # for half of its frames
+    small = tmp_path / "small.tar"
+    mib = (room + 2 * tarfile.RECORDSIZE) / 2**20
+    assert pack(data, small, str(mib)).returncode == 0
+    assert small.stat().st_size <= mib * 2**20
+    with tarfile.open(small) as tar:
+        names = [name for name in tar.getnames() if f"JPEGImages/{TRAINED}" in name]
+    numbers = [int(Path(name).stem) for name in names]
+    assert 2 <= len(numbers) < 6 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a run of frames"
+    none = pack(data, tmp_path / "none.tar", "0.03")
+    assert none.returncode == 2 and not (tmp_path / "none.tar").exists()
+    assert none.stderr == "pack_training_data: two frames of each clip take more than 0.03 MiB\n"
