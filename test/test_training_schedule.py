@@ -161,6 +161,6 @@ def test_a_pack_has_the_layout_of_the_data_within_its_room(tmp_path: Path) -> No
         names = [name for name in tar.getnames() if f"JPEGImages/{TRAINED}" in name]
     numbers = [int(Path(name).stem) for name in names]
     assert 2 <= len(numbers) < 6 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a run of frames"
-    none = pack(data, tmp_path / "none.tar", "0.03")
+    none = pack(data, tmp_path / "none.tar", "0.01")
     assert none.returncode == 2 and not (tmp_path / "none.tar").exists()
-    assert none.stderr == "pack_training_data: two frames of each clip take more than 0.03 MiB\n"
+    assert none.stderr == "pack_training_data: two frames of each clip take more than 0.01 MiB\n"

@@ -15,7 +15,7 @@ import torch
 from maskrnn_ros.config import Config, deterministic, from_flat, settings
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.readers import FileClip, davis_clip, default_convention, folder_names
-from maskrnn_ros.evaluation.scoring import ClipScorer, seed_of
+from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.model.weights import save_weights
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Frame, LabelArray, Seed
@@ -149,7 +149,7 @@ def follow(bench: Bench, clip: FileClip, config: Config) -> tuple[Row, list[Labe
     """Follow the objects of a clip: J, F, times; and the labels of every frame."""
     convention = default_convention(frozenset(np.unique(clip.truth(0)).tolist()), "davis")
     tracker, scorer = build_tracker(config), ClipScorer(clip, convention)
-    seed = seed_of(clip.truth(0), convention)
+    seed = seeds_of(clip, convention)[0]
     bench.forget_memory()
     found, ms = [], []
     for number in range(len(clip)):

@@ -67,8 +67,8 @@ def _trunk(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     names = ("data", "terms", "out", "steps", "batch", "rate", "seed", "resume", "validate_every")
-    names += ("minutes", "processes", "device")
-    print(train_trunk(TrunkOptions(**{name: getattr(args, name) for name in names})))
+    values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device")}
+    print(train_trunk(TrunkOptions(**values)))
     return 0
 
 
