@@ -135,7 +135,7 @@ def test_ctrl_c_while_a_head_is_trained_ends_it() -> None:
 def test_a_misspelt_parameter_is_warned_of() -> None:
     process = start("-p", "workingsize:=64")
     assert process.stderr is not None
-    while "parameter workingsize is no setting of this node" not in process.stderr.readline():
+    while "parameter workingsize: unknown setting 'workingsize'" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=TIMEOUT_S)
