@@ -106,8 +106,8 @@ def requests_of(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     read: Callable[..., Any] = node_module.seed_from_request
 
-    def note(request: Any, size: Any) -> Any:
-        found.append(read(request, size))
+    def note(*arguments: Any, **named: Any) -> Any:
+        found.append(read(*arguments, **named))
         return found[-1]
 
     monkeypatch.setattr(node_module, "seed_from_request", note)

@@ -26,6 +26,8 @@ from maskrnn_ros.tracking import Tracker
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
+WITH_VNNI = pytest.mark.skipif(not adds_8_bit_products(), reason="int8 saturates on this processor: it has no VNNI")
+
 
 @pytest.fixture(autouse=True)
 def exact_processor(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +99,7 @@ def test_the_streams_are_those_of_torch(count: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.skipif(not adds_8_bit_products(), reason="int8 saturates on this processor: it has no VNNI")
+@WITH_VNNI
 def test_int8_is_close_in_the_mean_and_is_not_float32() -> None:
     trunk, network = of("int8")
     image = picture(288, 512)
@@ -333,7 +335,7 @@ def test_on_a_gpu_the_providers_that_are_there_are_taken_in_order(
 # --- behind a tracker ---
 
 
-@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99), ("int8", 0.85)])
+@pytest.mark.parametrize(("precision", "least"), [("float32", 0.99), pytest.param("int8", 0.85, marks=WITH_VNNI)])
 def test_a_clip_is_tracked_alike_on_both_engines_with_adapted_heads(precision: str, least: float) -> None:
     exact, fast = tracker(models(engine="torch")), tracker(models(engine="onnxruntime", precision=precision))
     one, other = run(exact), run(fast)

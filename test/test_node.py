@@ -508,7 +508,7 @@ BAD_SEEDS = {
     "negative seconds": (lambda: restamped(seed_message(ONES), -5, 0), "-5"),
     "not held": (lambda: seed_message(3 * ONES, stamp_ns=5), "is not held"),
     "too many": (
-        lambda: seed_message(np.arange(ONES.size).reshape(ONES.shape) % 50 + 3),
+        lambda: seed_message(3 + 10 * (np.arange(96)[:, None] // 20) + np.arange(128) // 13),
         "at most 32 instances (max_instances)",
     ),
 }

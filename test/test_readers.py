@@ -144,4 +144,4 @@ def test_segtrack_without_all_masks_is_refused(tmp_path):
     refused("2: expected a mask for every frame, 3, found none for f_1.png", tmp_path, "segtrack", names=["cars"])
     (tmp_path / "GroundTruth/cars/2/g_1.png").write_bytes(b"none")
     (tmp_path / "GroundTruth/cars/2/g_1.png").rename(tmp_path / "GroundTruth/cars/2/f_1.png")
-    refused("expected a mask, found 4 bytes that are no image", tmp_path, "segtrack", names=["cars"])
+    refused("expected an image, found 4 bytes that are none", tmp_path, "segtrack", names=["cars"])

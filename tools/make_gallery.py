@@ -112,7 +112,7 @@ def _row(clip: Clip, j_mean: float, results: Path, convention: Convention, width
         path = results / clip.name / f"{clip.stem(number)}.png"
         labels, truth = read_labels(path), clip.truth(number)
         js = [jaccard(mask_of(labels, i, convention), mask_of(truth, i, convention)) for i in ids]
-        tile = drawing(labels, truth, ids, convention) if is_drawing else picture(clip, number, path, convention)
+        tile = drawing(labels, truth, ids, convention) if is_drawing else picture(clip, number, labels, convention)
         tiles.append((f"frame {number}: J {np.mean(js):.2f}", tile))
     sheet = contact_sheet(tiles, columns=TIMES, width=width)
     strip = np.zeros((STRIP, sheet.shape[1], 3), np.uint8)
