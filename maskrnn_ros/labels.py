@@ -43,7 +43,7 @@ _SMALL = 8
 """Pixels in a piece of a value that noise scatters along edges, at most."""
 
 
-def read_labels(path: Path | str, threshold: int | None = None) -> LabelArray:
+def read_labels(path: Path | str, threshold: int | None = None, *, is_known: bool = False) -> LabelArray:
     """Read a label image: palette indices, grey values of 1 to 16 bits, or colours of the DAVIS palette.
 
     It is turned as its EXIF orientation says, as frames are.
@@ -52,6 +52,7 @@ def read_labels(path: Path | str, threshold: int | None = None) -> LabelArray:
         path: The file.
         threshold: Read a soft mask or a probability map: values of this or more are the object, id 1. None: values are
             ids.
+        is_known: A data set vouches for it: it is not examined for soft edges, which tiny objects resemble.
 
     Returns:
         int32, (H, W), 0 = background; the values as they stand, see ``LabelRule``.
@@ -63,7 +64,8 @@ def read_labels(path: Path | str, threshold: int | None = None) -> LabelArray:
     labels, is_lossy = _decoded(Path(path))
     if threshold is not None:
         return LabelRule.of(values_of(labels), threshold).apply(labels)
-    check_labels(labels, f"{path}: ", is_lossy=is_lossy)
+    if not is_known:
+        check_labels(labels, f"{path}: ", is_lossy=is_lossy)
     return labels
 
 

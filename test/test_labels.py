@@ -264,6 +264,12 @@ def test_thin_and_tiny_objects_are_objects():
     check_labels(labels)
 
 
+def test_what_a_data_set_vouches_for_is_read_as_it_stands(tmp_path):
+    soft = SOFT["blurred"](ellipse())
+    save(tmp_path / "a.png", soft)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", is_known=True), soft)
+
+
 def test_a_void_ring_around_objects_is_no_soft_edge():
     mask = ellipse(1)
     ring = cv2.dilate(mask, np.ones((3, 3))) != cv2.erode(mask, np.ones((3, 3)))

@@ -83,7 +83,7 @@ class StillFile:
         """
         image = read_frame(self.image)
         is_soft = self.source.endswith("cutouts")
-        raw = read_soft_mask(self.mask) if is_soft else read_labels(self.mask)
+        raw = read_soft_mask(self.mask) if is_soft else read_labels(self.mask, is_known=True)
         if raw.shape != image.shape[:2]:
             raise ValueError(f"{self.mask}: expected the size of {self.image}, {image.shape[:2]}, found {raw.shape}")
         if is_soft:
@@ -195,7 +195,7 @@ def _video(name: str, source: str, frames: Path, masks: Path, size: tuple[int, i
     by_stem = {path.stem: path for path in frame_paths(masks)}
     paths = [path for path in frame_paths(frames) if path.stem in by_stem]
     images = np.stack([fit_image(read_frame(path), size) for path in paths])
-    raw = [training_labels(read_labels(by_stem[path.stem])) for path in paths]
+    raw = [training_labels(read_labels(by_stem[path.stem], is_known=True)) for path in paths]
     labels = np.stack([fit_labels(one.astype(np.int32), size) for one in raw])
     return Video(name=name, source=source, images=images, labels=labels, is_continuous=is_continuous)
 
