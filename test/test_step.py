@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from maskrnn_ros.model.memory import Memory, Sums, coefficients, remember, seed_memory, sums_of
+from maskrnn_ros.model.memory import Memory, Sums, coefficients, remember, seed_sums, sums_of
 from maskrnn_ros.model.step import (
+    CODES,
     COLUMNS,
     CROP,
     FINE,
     HIDDEN,
+    KEYS,
     SMALLEST,
     STRIDE,
     TARGET,
     Carried,
+    Keys,
+    Matcher,
     Seen,
     Shared,
     StepNet,
@@ -35,6 +39,11 @@ def carried(boxes: torch.Tensor) -> Carried:
     probability = torch.zeros(len(boxes), 1, FINE, FINE)
     probability[..., : FINE // 2] = 1
     return Carried(probability, boxes, torch.zeros(len(boxes), HIDDEN, CROP // 2, CROP // 2))
+
+
+def no_keys(count: int) -> tuple[Keys, Keys]:
+    nothing = Keys(torch.zeros(count, CODES, KEYS), torch.zeros(count, 2, KEYS))
+    return nothing, nothing
 
 
 def test_a_mask_goes_where_the_flow_says() -> None:
@@ -102,7 +111,7 @@ def test_an_object_that_was_not_there_has_no_prior_and_the_others_masks_are_seen
     assert seen.prior.max() == 0 and seen.others[0, 0, :31].min() == 1 and seen.others[0, 0, 33:].max() == 0
     net = StepNet().eval()
     with torch.no_grad():
-        output = net.look(seen, torch.zeros(1, COLUMNS + 1, TARGET))
+        output = net.look(seen, torch.zeros(1, COLUMNS + 1, TARGET), *no_keys(1))
     assert output.log_odds.shape == (1, FINE, FINE) and output.hidden.shape == seen.hidden.shape
     assert output.log_odds.abs().max() < 1, "an untrained network that is told nothing says nothing"
 
@@ -117,8 +126,10 @@ def test_objects_in_a_batch_do_not_see_each_other() -> None:
     seen = see(shared(torch.rand(1, COLUMNS, 32, 32)), which, boxes, carried(boxes), torch.rand(2, 32, 32))
     weights = torch.randn(2, COLUMNS + 1, TARGET) * 0.1
     one = Seen(**{name: getattr(seen, name)[:1] for name in sizes})
+    keys = Keys(torch.randn(2, CODES, KEYS), torch.rand(2, 2, KEYS))
     with torch.no_grad():
-        both, alone = net.look(seen, weights), net.look(one, weights[:1])
+        both = net.look(seen, weights, keys, keys)
+        alone = net.look(one, weights[:1], *(keys[torch.tensor([0])] for _ in range(2)))
     torch.testing.assert_close(both.log_odds[:1], alone.log_odds, atol=1e-4, rtol=0)
 
 
@@ -127,7 +138,7 @@ def test_the_target_model_solves_the_weighted_regression() -> None:
     columns = torch.rand(1, COLUMNS, CROP, CROP)
     share = (torch.rand(1, 1, CROP, CROP) < 0.3).float()
     sums = sums_of(net, columns, share, torch.zeros_like(share))
-    found = coefficients(net, Memory(sums, sums))[0].detach().numpy()
+    found = coefficients(net, Memory(sums, sums, *no_keys(1)))[0].detach().numpy()
     rows = torch.cat([columns, torch.ones(1, 1, CROP, CROP)], dim=1)[0].flatten(1).T.double().numpy()
     own = share.flatten().numpy() > 0
     weight = np.where(own, 0.5 / own.sum(), 0.5 / (~own).sum())
@@ -149,19 +160,44 @@ def test_the_seed_is_told_from_its_surroundings_and_from_what_lies_far_away() ->
     columns[:, 0, 8:16, 8:16] = 0
     columns[:, 1, 8:16, 8:16] = 1
     which, boxes = torch.zeros(1, dtype=torch.int64), torch.tensor([[32.0, 32.0, 64.0, 64.0]])
-    memory = seed_memory(net, columns, which, boxes, share, torch.zeros_like(share), torch.ones_like(share))
-    score = target_channels(columns, coefficients(net, memory))[0, 0]
+    sums = seed_sums(net, columns, which, boxes, share, torch.zeros_like(share), torch.ones_like(share))
+    score = target_channels(columns, coefficients(net, Memory(sums, sums, *no_keys(1))))[0, 0]
     assert score[9:15, 9:15].min() > 0.8 and score[20:30, 20:30].max() < -0.8 and score[45:, 45:].max() < -0.8
 
 
-def test_the_seed_keeps_its_share_whatever_comes() -> None:
+def test_the_seed_keeps_its_share_whatever_comes_and_the_newest_trusted_frame_is_matched() -> None:
     seed, other = (Sums(torch.full((1, 2, 2), value), torch.full((1, 2, 3), value)) for value in (1.0, 0.0))
-    memory = Memory(seed, seed)
+    marked, found = no_keys(1)[0], Keys(torch.ones(1, CODES, KEYS), torch.ones(1, 2, KEYS))
+    memory = Memory(seed, seed, marked, marked)
+    untouched = remember(memory, other, found, torch.tensor([0.0]))
+    assert torch.equal(untouched.recent.square, seed.square) and untouched.newest_keys.values.max() == 0
     for _ in range(200):
-        memory = remember(memory, other, torch.tensor([0.1]))
+        memory = remember(memory, other, found, torch.tensor([0.1]))
     assert memory.recent.square.max() < 1e-6 and torch.equal(memory.seed.square, seed.square)
-    untouched = remember(Memory(seed, seed), other, torch.tensor([0.0]))
-    assert torch.equal(untouched.recent.square, seed.square)
+    assert memory.newest_keys.values.min() == 1 and memory.seed_keys.values.max() == 0
+
+
+def test_a_cell_is_matched_with_what_it_looks_like() -> None:
+    matcher = Matcher().requires_grad_(False)
+    random = torch.Generator().manual_seed(0)
+    kinds = torch.randn(3, 40, generator=random)  # the object, another one, the background
+    where = torch.zeros(CROP // 2, CROP // 2, dtype=torch.int64) + 2
+    where[4:12, 4:12], where[20:28, 4:12] = 0, 1
+    stride8 = kinds[where].permute(2, 0, 1)[None] + 0.1 * torch.randn(1, 40, CROP // 2, CROP // 2, generator=random)
+    stride16 = torch.randn(1, 112, CROP // 4, CROP // 4, generator=random) * 0.1
+    matcher.standardise(stride8, stride16)
+    code = matcher.describe(stride8, stride16)
+    torch.testing.assert_close(code.square().sum(dim=1), torch.ones(1, CROP // 2, CROP // 2))
+    keys = matcher.keys(code, (where == 0).float()[None, None], (where == 1).float()[None, None])
+    assert keys.code.shape == (1, CODES, KEYS)
+    own, others, similarity = matcher.match(code.flip(3), keys)[0]  # the same, mirrored
+    mirrored = where.flip(1)
+    assert own[mirrored == 0].min() > 0.3 and own[mirrored != 0].max() < -0.3
+    assert others[mirrored == 1].min() > 0.8 and others[mirrored != 1].max() < 0.2
+    assert similarity.min() > 0.6
+    unlike = matcher.match(-code, keys)[0, 2]
+    assert unlike.max() < similarity.min(), "what is like nothing that is known"
+    assert matcher.match(code, no_keys(1)[0]).abs().max() == 0
 
 
 def test_cells_are_those_of_the_stride() -> None:

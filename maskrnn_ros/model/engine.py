@@ -37,7 +37,7 @@ from maskrnn_ros.model.graphs import (
 )
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
-from maskrnn_ros.model.step import Encoder, Output, Seen, StepNet
+from maskrnn_ros.model.step import Encoder, Keys, Matcher, Output, Seen, StepNet
 from maskrnn_ros.model.trunk import Trunk, net_of
 from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, network_file, trunk_file
 
@@ -83,11 +83,16 @@ class Step(Protocol):
         ...
 
     @property
+    def matcher(self) -> Matcher:
+        """Describes cells."""
+        ...
+
+    @property
     def ridge(self) -> Tensor:
         """Log of the ridge of the target model."""
         ...
 
-    def look(self, seen: Seen, coefficients: Tensor) -> Output:
+    def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
         """Look at K objects."""
         ...
 
@@ -385,12 +390,12 @@ class OnnxStep:
     """
 
     def __init__(self, net: StepNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
-        self.encoder = net.encoder
-        self.ridge = net.ridge
+        self.encoder, self.matcher, self.ridge = net.encoder, net.matcher, net.ridge
         wanted = step_graph(weights, precision)  # of those that ship there is none in int8
         self._look = runtime.session(wanted if wanted.is_file() else step_graph(weights), weights)
 
-    def look(self, seen: Seen, coefficients: Tensor) -> Output:
+    def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
         """See ``StepNet``."""
-        found = self._look(*(getattr(seen, name) for name in SEEN), coefficients)
+        keys = (seed.code, seed.values, recent.code, recent.values)
+        found = self._look(*(getattr(seen, name) for name in SEEN), coefficients, *keys)
         return Output(*(value.to(coefficients.device) for value in found))

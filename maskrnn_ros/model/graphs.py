@@ -33,7 +33,7 @@ from maskrnn_ros.model.compiled import AsModule
 from maskrnn_ros.model.digests import FOLDER, check_seal, read_checked, sealed
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
-from maskrnn_ros.model.step import COLUMNS, TARGET, Seen, StepNet
+from maskrnn_ros.model.step import CODES, COLUMNS, KEYS, TARGET, Keys, Seen, StepNet
 from maskrnn_ros.model.step import CROP as OBJECT_CELLS
 from maskrnn_ros.model.step import HIDDEN as STATE
 from maskrnn_ros.model.trunk import net_of
@@ -172,7 +172,8 @@ def export_step(weights: Path, out: Path | None = None) -> Exported:
     """The decoder's graph: crops of K objects and coefficients in, see ``step.Seen`` and ``step.Output``."""
     net = load_step(weights)
     module = StepGraph(net)
-    names, results = [*SEEN, "coefficients"], ["log_odds", "deltas", "presence", "hidden_out"]
+    names = [*SEEN, "coefficients", "seed_code", "seed_values", "newest_code", "newest_values"]
+    results = ["log_odds", "deltas", "presence", "hidden_out", "code"]
     free = {name: {0: "objects"} for name in (*names, *results)}
     graph = _traced(module.forward, module, _seen(2), names, results, free)
     samples = [_seen(k + 1) for k in range(_SAMPLES)]
@@ -180,7 +181,7 @@ def export_step(weights: Path, out: Path | None = None) -> Exported:
 
 
 SEEN = tuple(field.name for field in dataclasses.fields(Seen))
-"""Inputs of the decoder's graph but for the coefficients, in order."""
+"""First inputs of the decoder's graph, in order; coefficients and keys follow."""
 
 
 class StepGraph(nn.Module):
@@ -191,9 +192,10 @@ class StepGraph(nn.Module):
         self.net = net
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs in the order of ``SEEN``, then the coefficients."""
-        found = self.net.look(Seen(*inputs[:-1]), inputs[-1])
-        return found.log_odds, found.deltas, found.presence, found.hidden
+        """Inputs in the order of ``SEEN``, then coefficients, keys of the seed, keys of the newest frame."""
+        seen, rest = inputs[: len(SEEN)], inputs[len(SEEN) :]
+        found = self.net.look(Seen(*seen), rest[0], Keys(*rest[1:3]), Keys(*rest[3:]))
+        return found.log_odds, found.deltas, found.presence, found.hidden, found.code
 
 
 def _seen(count: int) -> tuple[Tensor, ...]:
@@ -208,7 +210,16 @@ def _seen(count: int) -> tuple[Tensor, ...]:
         torch.randn(count, 2, half, half) * 3,
         torch.rand(count, STATE, half, half) * 2 - 1,
         torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
+        *(
+            part
+            for _ in range(2)
+            for part in (torch.randn(count, CODES, KEYS) * CODES**-0.5, torch.rand(count, 2, KEYS))
+        ),
     )
+
+
+def _keys(count: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(count, CODES, KEYS) * CODES**-0.5, torch.rand(count, 2, KEYS)
 
 
 def _export_nearest(out: Path | None) -> Exported:

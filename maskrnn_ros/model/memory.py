@@ -13,9 +13,11 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from maskrnn_ros.model.backbone import STRIDES
 from maskrnn_ros.model.network import crop
-from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, Encoder, crops_around
+from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, Encoder, Keys, Matcher, crops_around
 
 
 class Net(Protocol):
@@ -24,6 +26,11 @@ class Net(Protocol):
     @property
     def encoder(self) -> Encoder:
         """Says what the target channels are asked for."""
+        ...
+
+    @property
+    def matcher(self) -> Matcher:
+        """Describes cells."""
         ...
 
     @property
@@ -67,13 +74,22 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Memory:
-    """What is known of K objects: from their seeds, and from recent frames."""
+    """What is known of K objects: from their seeds, and from recent frames.
+
+    Args:
+        seed: Of the target models.
+        recent: Likewise.
+        seed_keys: Cells that are matched.
+        newest_keys: Those of the newest frame that could be trusted; of the seed until there is one.
+    """
 
     seed: Sums
     recent: Sums
+    seed_keys: Keys
+    newest_keys: Keys
 
     def __getitem__(self, which: Tensor) -> Memory:
-        return Memory(self.seed[which], self.recent[which])
+        return Memory(self.seed[which], self.recent[which], self.seed_keys[which], self.newest_keys[which])
 
 
 def sums_of(net: Net, columns: Tensor, share: Tensor, others: Tensor, known: Tensor | None = None) -> Sums:
@@ -96,9 +112,9 @@ def sums_of(net: Net, columns: Tensor, share: Tensor, others: Tensor, known: Ten
     return _summed(columns.flatten(2), weight, net.encoder(share, others).flatten(2))
 
 
-def seed_memory(
+def seed_sums(
     net: Net, columns: Tensor, which: Tensor, boxes: Tensor, share: Tensor, others: Tensor, known: Tensor
-) -> Memory:
+) -> Sums:
     """From the frames that K objects were marked on.
 
     Args:
@@ -111,22 +127,44 @@ def seed_memory(
         known: Weight of each cell, likewise.
     """
     crops = crops_around(boxes)
-    rois = torch.cat([which[:, None].to(crops.dtype), crops], dim=1)
-    own = torch.cat([torch.arange(len(crops), device=crops.device)[:, None].to(crops.dtype), crops], dim=1)
-    inside = crop(torch.stack([share, others, known], dim=1), own, CROP, 1 / STRIDE)
-    near = sums_of(net, crop(columns, rois, CROP, 1 / STRIDE), inside[:, :1], inside[:, 1:2], inside[:, 2:])
+    inside = _inside(crops, share, others, known)
+    around = crop(columns, _rois(which, crops), CROP, 1 / STRIDE)
+    near = sums_of(net, around, inside[:, :1], inside[:, 1:2], inside[:, 2:])
     far = _outside(crops, (columns.shape[2], columns.shape[3])) * known * (1 - share)
     weight = far[:, ::2, ::2].flatten(1)
     weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
     asked = net.encoder.beyond()[None, :, None].expand(len(crops), -1, weight.shape[1])
     beyond = _summed(columns[which][:, :, ::2, ::2].flatten(2), weight, asked)
-    sums = near.blend(beyond, _FAR)
-    return Memory(sums, sums)
+    return near.blend(beyond, _FAR)
 
 
-def remember(memory: Memory, sums: Sums, rate: Tensor) -> Memory:
+def seed_keys(
+    net: Net, stride8: Tensor, stride16: Tensor, which: Tensor, boxes: Tensor, share: Tensor, others: Tensor
+) -> Keys:
+    """Cells of the frames that K objects were marked on; features are (N, C, ., .), for the rest see ``seed_sums``."""
+    crops = crops_around(boxes)
+    rois = _rois(which, crops)
+    code = net.matcher.describe(
+        crop(stride8, rois, CROP // 2, 1 / STRIDES[1]), crop(stride16, rois, CROP // 4, 1 / STRIDES[2])
+    )
+    inside = functional.avg_pool2d(_inside(crops, share, others), 2)
+    return net.matcher.keys(code, inside[:, :1], inside[:, 1:])
+
+
+def _rois(which: Tensor, boxes: Tensor) -> Tensor:
+    return torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
+
+
+def _inside(crops: Tensor, *planes: Tensor) -> Tensor:
+    """Planes (K, h4, w4) each of its own crop, (K, number of planes, CROP, CROP)."""
+    own = torch.arange(len(crops), device=crops.device)
+    return crop(torch.stack(planes, dim=1), _rois(own, crops), CROP, 1 / STRIDE)
+
+
+def remember(memory: Memory, sums: Sums, keys: Keys, rate: Tensor) -> Memory:
     """The same with a new frame in it; its weight among the recent ones is float32, (K,): 0 leaves it out."""
-    return Memory(memory.seed, memory.recent.blend(sums, rate))
+    newest = memory.newest_keys.replaced(keys, rate > 0)
+    return Memory(memory.seed, memory.recent.blend(sums, rate), memory.seed_keys, newest)
 
 
 def coefficients(net: Net, memory: Memory) -> Tensor:

@@ -9,6 +9,9 @@ object's own is one decoder on a crop around it:
                    are fitted in closed form to the seed and to trusted later frames (``memory``): C target channels, of
                    which the first is the object's score, the others whatever ``Encoder`` learned to ask for. As in LWL
                    (Bhat et al., ECCV 2020), with sums of a ridge regression in place of its samples.
+    matching       what each cell looks like among the cells of the seed and of the newest trusted frame: the object,
+                   the others, or nothing that is known (attention with labels for values, as in STM, Oh et al., ICCV
+                   2019)
     flow stream    |flow| t -> t-1, and how well the flow of each cell fits the object's own affine motion and that of
                    its surroundings, beside the warped mask
     appearance     target channels, features of strides 4, 8, 16, warped mask, warped masks of the others; a U of 64, 32
@@ -46,6 +49,13 @@ SMALLEST = 48.0
 COLUMNS = 48
 TARGET = 8
 HIDDEN = 16
+CODES = 32
+"""Length of the descriptor of a cell of stride 8."""
+
+KEYS = (CROP // 2) ** 2 // 2
+"""Cells of a crop that others are compared with: every second one, as on a chessboard."""
+
+_MATCHED = 3
 LOG_ODDS = 8.0
 """Log-odds beyond this are cut: no answer may be surer than 0.9997."""
 
@@ -127,12 +137,84 @@ class Output:
         deltas: float32, (K, 4), of the box against that of the warped mask.
         presence: float32, (K,), log-odds that the object is visible.
         hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2).
+        code: Descriptors, float32, (K, CODES, CROP / 2, CROP / 2), of length 1: what `Matcher.keys` takes.
     """
 
     log_odds: Tensor
     deltas: Tensor
     presence: Tensor
     hidden: Tensor
+    code: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Keys:
+    """Cells that K objects are known by.
+
+    Args:
+        code: float32, (K, CODES, KEYS).
+        values: float32, (K, 2, KEYS): share of the object and of the others, 0..1; all 0: nothing is known.
+    """
+
+    code: Tensor
+    values: Tensor
+
+    def __getitem__(self, which: Tensor) -> Keys:
+        return Keys(self.code[which], self.values[which])
+
+    def replaced(self, others: Keys, where: Tensor) -> Keys:
+        """Those of the others where bool (K,) says so."""
+        chosen = where[:, None, None]
+        return Keys(torch.where(chosen, others.code, self.code), torch.where(chosen, others.values, self.values))
+
+
+class Matcher(nn.Module):
+    """Compares cells of stride 8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Conv2d(CHANNELS[1], CODES, 1)
+        self.coarse = nn.Conv2d(CHANNELS[2], CODES, 1)
+        self.sharpness = nn.Parameter(torch.tensor(3.0))
+        """Log of what similarities are multiplied by."""
+
+    @torch.no_grad()
+    def standardise(self, stride8: Tensor, stride16: Tensor) -> None:
+        """Begin with the principal components of standardised features (N, C, ., .): they keep most of similarity."""
+        both = [_double(stride16), stride8]
+        cells = torch.cat([map_.transpose(0, 1).flatten(1) for map_ in both]).double()  # (C16 + C8, cells)
+        mean, deviation = cells.mean(dim=1, keepdim=True), cells.std(dim=1, keepdim=True) + 1e-3
+        parts = torch.tensor([CHANNELS[2]] * CHANNELS[2] + [CHANNELS[1]] * CHANNELS[1], device=cells.device)
+        scale = deviation * parts[:, None].sqrt()  # both strides count the same
+        spread = (cells - mean) / scale
+        main = torch.linalg.eigh(spread @ spread.T).eigenvectors[:, -CODES:].T  # (CODES, C16 + C8)
+        weight = main / scale.T
+        shift = -(weight @ mean)[:, 0]
+        self.coarse.weight.copy_(weight[:, : CHANNELS[2], None, None])
+        self.fine.weight.copy_(weight[:, CHANNELS[2] :, None, None])
+        self.fine.bias.copy_(shift)  # type: ignore[union-attr]
+        self.coarse.bias.zero_()  # type: ignore[union-attr]
+
+    def describe(self, stride8: Tensor, stride16: Tensor) -> Tensor:
+        """Descriptors of length 1, float32 (K, CODES, n, n), of features at strides 8 and 16."""
+        raw: Tensor = self.fine(stride8) + _double(self.coarse(stride16))
+        return raw / raw.square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+
+    def keys(self, code: Tensor, share: Tensor, others: Tensor) -> Keys:
+        """What K objects are known by, from descriptors and shares, float32 (K, 1, n, n), of the same cells."""
+        values = torch.cat([share, others], dim=1)
+        return Keys(_chessboard(code), _chessboard(values))
+
+    def match(self, code: Tensor, keys: Keys) -> Tensor:
+        """Log-odds / 4 of the object, share of the others, similarity of what is most similar, (K, 3, n, n)."""
+        count = code.shape[-1]
+        similar = code.flatten(2).transpose(1, 2) @ keys.code  # (K, n n, KEYS)
+        said = (self.sharpness.exp() * similar).softmax(dim=-1) @ keys.values.transpose(1, 2)
+        own = torch.logit(said[..., :1], eps=FLOOR) / 4
+        planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True)], dim=-1)
+        there = (keys.values[:, :1].amax(dim=-1, keepdim=True) > 0).to(code.dtype)
+        found: Tensor = (planes * there).transpose(1, 2).reshape(-1, _MATCHED, count, count)
+        return found
 
 
 class Encoder(nn.Module):
@@ -170,7 +252,7 @@ class Decoder(nn.Module):
         # down
         self.fine = _conv(_CODE4 + TARGET + 2, 24)
         self.down8 = _conv(24, 32, stride=2)
-        self.middle = _conv(32 + _CODE8 + _MOTION + HIDDEN, _WIDE)
+        self.middle = _conv(32 + _CODE8 + _MOTION + HIDDEN + 2 * _MATCHED, _WIDE)
         self.down16 = _conv(_WIDE, _DEEP, stride=2)
         self.deep = _conv(_DEEP + _CODE16, _DEEP)
         self.block = nn.ModuleList([_conv(_DEEP, _DEEP, dilation=2), _conv(_DEEP, _DEEP)])
@@ -193,14 +275,18 @@ class Decoder(nn.Module):
         for last in (self.coarse, self.sharp, located):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.told = nn.Parameter(torch.tensor([2.0, 1.0]))
+        # the weights of evidence that the closed form does best with before anything is learned (held-out clips)
+        self.told = nn.Parameter(torch.tensor([5.0, 1.0, 1.0, 0.0]))
 
-    def forward(self, seen: Seen, target: Tensor) -> Output:
+    def forward(self, seen: Seen, target: Tensor, code: Tensor, matched: Tensor) -> Output:
         """Look at K objects.
 
         Args:
             seen: Their crops.
             target: Target channels, float32, (K, TARGET, CROP, CROP).
+            code: Descriptors of their cells.
+            matched: What the matching with the seed and with the newest trusted frame says, float32,
+                (K, 2 * 3, CROP / 2, CROP / 2).
         """
         known = torch.logit(seen.prior, eps=FLOOR) / 4
         there = (seen.prior.amax(dim=(2, 3), keepdim=True) >= 0.5).to(known.dtype)
@@ -208,7 +294,7 @@ class Decoder(nn.Module):
         moved = self.motion(torch.cat([motion_planes(seen.flow, seen.prior), _half(seen.prior * there)], dim=1))
         fine = functional.relu(self.fine(torch.cat([self.code4(seen.columns), target, known, seen.others], dim=1)))
         coarse = functional.relu(self.down8(fine))
-        middle = [coarse, functional.relu(self.code8(seen.stride8)), moved, seen.hidden]
+        middle = [coarse, functional.relu(self.code8(seen.stride8)), moved, seen.hidden, matched]
         wide = functional.relu(self.middle(torch.cat(middle, dim=1)))
         deep = functional.relu(self.down16(wide))
         deep = functional.relu(self.deep(torch.cat([deep, functional.relu(self.code16(seen.stride16))], dim=1)))
@@ -218,10 +304,11 @@ class Decoder(nn.Module):
         hidden = self._remember(wide, seen.hidden)
         up4 = _double(self.up4(torch.cat([wide, hidden], dim=1)))
         fine = functional.relu(self.merge4(functional.relu(fine + up4)))
-        rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known
+        found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, _MATCHED : _MATCHED + 1]
+        rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + _double(found)
         edge = functional.relu(self.edge(torch.cat([_double(self.up2(fine)), seen.image], dim=1)))
         log_odds = (_double(rough) + self.sharp(edge))[:, 0]
-        return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden)
+        return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code)
 
     def _remember(self, wide: Tensor, hidden: Tensor) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
@@ -232,18 +319,28 @@ class Decoder(nn.Module):
 
 
 class StepNet(nn.Module):
-    """Decoder, encoder, and what the memory learned of itself; everything of the fast profile beside the trunk."""
+    """Decoder, encoder, matching, and what the memory learned of itself; all of the fast profile beside the trunk."""
 
     def __init__(self) -> None:
         super().__init__()
         self.decoder = Decoder()
         self.encoder = Encoder()
+        self.matcher = Matcher()
         self.ridge = nn.Parameter(torch.tensor(-6.0))
         """Log of the ridge over the mean square of the columns."""
 
-    def look(self, seen: Seen, coefficients: Tensor) -> Output:
-        """Look at K objects; coefficients of their target models are float32, (K, COLUMNS + 1, TARGET)."""
-        found: Output = self.decoder(seen, target_channels(seen.columns, coefficients))
+    def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
+        """Look at K objects.
+
+        Args:
+            seen: Their crops.
+            coefficients: Of their target models, float32, (K, COLUMNS + 1, TARGET).
+            seed: Cells of their seeds.
+            recent: Cells of the newest frame that could be trusted.
+        """
+        code = self.matcher.describe(seen.stride8, seen.stride16)
+        matched = torch.cat([self.matcher.match(code, keys) for keys in (seed, recent)], dim=1)
+        found: Output = self.decoder(seen, target_channels(seen.columns, coefficients), code, matched)
         return found
 
 
@@ -374,6 +471,12 @@ def _within(share: Tensor) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
+def _chessboard(planes: Tensor) -> Tensor:
+    """Every second cell of (K, C, n, n), (K, C, n n / 2)."""
+    even, odd = planes[:, :, ::2, ::2], planes[:, :, 1::2, 1::2]
+    return torch.cat([even.flatten(2), odd.flatten(2)], dim=2)
+
+
 def _half(planes: Tensor) -> Tensor:
     return functional.avg_pool2d(planes, 2)
 
@@ -390,6 +493,8 @@ __all__ = [
     "Carried",
     "Decoder",
     "Encoder",
+    "Keys",
+    "Matcher",
     "Output",
     "Seen",
     "Shared",

@@ -480,7 +480,7 @@ def build_tracker(config: Config) -> Tracker:
     flow = make_flow(config.flow)
     following = None
     if models.step is not None and models.trunk is not None and models.trunk.start is not None:
-        following = Following(models.step, models.trunk.start)
+        following = Following(models.step, models.trunk)
     return Tracker(
         config,
         flow,

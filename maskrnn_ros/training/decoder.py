@@ -112,6 +112,8 @@ def train_decoder(options: DecoderOptions) -> Path:
             windows = batches(source, options.batch, step, schedule, options.lengths, options.processes)
         window = next(windows).to(device)
         window = window if frozen is None else frozen.fill(window)
+        if step == 0 and options.init is None:
+            net.matcher.standardise(window.stride8.flatten(0, 1).float(), window.stride16.flatten(0, 1).float())
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         parts = loss_of(net, rollout(net, window, Dropout(), random))
         norm = descend(optimizer, parts["loss"], 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.model.memory import Memory, coefficients, remember, seed_memory, sums_of
+from maskrnn_ros.model.memory import Memory, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.network import crop, deltas_of, paste, scaled
 from maskrnn_ros.model.step import (
     CROP,
@@ -18,6 +18,7 @@ from maskrnn_ros.model.step import (
     HIDDEN,
     STRIDE,
     Carried,
+    Keys,
     Output,
     Shared,
     StepNet,
@@ -42,6 +43,7 @@ class Dropout:
 
     prior: float = 0.06
     target: float = 0.1
+    matching: float = 0.1
     flow: float = 0.15
     hidden: float = 0.15
     others: float = 0.1
@@ -109,7 +111,8 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
             prior=seen.prior * kept.prior[:, None, None, None],
             flow=seen.flow * kept.flow[:, None, None, None],
         )
-        output = net.look(seen, weights * kept.target[:, None, None])
+        keys = (kept.matched(one) for one in (memory.seed_keys, memory.newest_keys))
+        output = net.look(seen, weights * kept.target[:, None, None], *keys)
         rois = torch.cat([torch.arange(count, device=boxes.device)[:, None].float(), boxes], dim=1)
         unknown = (window.labels[:, number][which] == IGNORE).float()
         inside = crop(torch.stack([truth, unknown], dim=1), rois, FINE, 1.0)
@@ -135,8 +138,10 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
             rivals = crop(rivals[:, None], rois, CROP, 1 / STRIDE)
             sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
         if trust.any():
-            sums = sums_of(net, seen.columns, share * (1 - rivals * (rivals > share)), rivals, sure)
-            memory = remember(memory, sums, trust * kept.rate)
+            own = share * (1 - rivals * (rivals > share))
+            sums = sums_of(net, seen.columns, own, rivals, sure)
+            half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
+            memory = remember(memory, sums, net.matcher.keys(output.code, half[:, :1], half[:, 1:]), trust * kept.rate)
             weights = coefficients(net, memory)
 
 
@@ -147,7 +152,10 @@ def _seeded(net: StepNet, window: Windows, otherwise: Tensor, size4: tuple[int, 
     planes = torch.stack([masks, rest, (labels != IGNORE).float()], dim=1)
     share, others, known = functional.avg_pool2d(planes, STRIDE).unbind(1)
     boxes = boxes_of(masks, otherwise, 1.0)
-    return seed_memory(net, window.columns[:, 0].float(), window.which, boxes, share, others, known)
+    sums = seed_sums(net, window.columns[:, 0].float(), window.which, boxes, share, others, known)
+    stride8, stride16 = window.stride8[:, 0].float(), window.stride16[:, 0].float()
+    keys = seed_keys(net, stride8, stride16, window.which, boxes, share, others)
+    return Memory(sums, sums, keys, keys)
 
 
 def _first(window: Windows, boxes: Tensor) -> Carried:
@@ -194,15 +202,20 @@ class _Kept:
 
     def __init__(self, dropout: Dropout | None, count: int, random: torch.Generator, device: torch.device) -> None:
         self._dropout, self._random, self._device, self._count = dropout, random, device, count
-        off = dropout or Dropout(prior=0, target=0, flow=0, hidden=0, others=0)
+        off = dropout or Dropout(prior=0, target=0, matching=0, flow=0, hidden=0, others=0)
         self.prior, self.target, self.flow = (self._draw(chance) for chance in (off.prior, off.target, off.flow))
         self.hidden, self.others = self._draw(off.hidden), self._draw(off.others)
+        self._matching = self._draw(off.matching)
         if dropout is not None:  # nobody is left with nothing
             self.target = torch.maximum(self.target, 1 - self.prior)
         self.rate = 0.1 if dropout is None else 0.05 + 0.3 * torch.rand(count, generator=random).to(device)
 
     def _draw(self, chance: float) -> Tensor:
         return (torch.rand(self._count, generator=self._random) >= chance).float().to(self._device)
+
+    def matched(self, keys: Keys) -> Keys:
+        """Cells that are matched; of those for which it is off nothing is known."""
+        return Keys(keys.code, keys.values * self._matching[:, None, None])
 
     def shaken(self, boxes: Tensor) -> Tensor:
         """Boxes moved and scaled a little: the tracker's are not those of the truth."""
