@@ -175,7 +175,7 @@ class Matcher(nn.Module):
         super().__init__()
         self.fine = nn.Conv2d(CHANNELS[1], CODES, 1)
         self.coarse = nn.Conv2d(CHANNELS[2], CODES, 1)
-        self.sharpness = nn.Parameter(torch.tensor(3.0))
+        self.sharpness = nn.Parameter(torch.tensor(3.7))
         """Log of what similarities are multiplied by."""
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ from maskrnn_ros.training.windows import SIZE, Frozen, Observer, WindowOptions, 
 
 WEIGHTS = "step.safetensors"
 
-LENGTHS = ((0.6, 3), (1.0, 6))
+LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
 """Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
 
 

@@ -33,7 +33,7 @@ from maskrnn_ros.types import UInt8Array
 SIZE = (256, 448)
 """(h, w) of all frames, pixels."""
 
-LAYERED, RENDERED = 0.55, 0.15
+LAYERED, RENDERED = 0.42, 0.13
 """How often a window is a scene of layers, a rendered one; else it is of a clip."""
 
 FROM_SEED = 0.4
