@@ -8,6 +8,11 @@ precision and recall of OCCLUDED or LOST over their frames; those on which less 
 of it, can be seen are left out.
 
     python tools/measure_occlusion.py --root DAVIS --sequence blackswan,dog
+
+With --follow clips are followed as they are, all objects of their first frames: what can be seen of each is known from
+its annotations, against its median area, or from visibility/, where tools/render_training_scenes.py wrote one.
+
+    python tools/measure_occlusion.py --root DATA/rendered --follow --sequence held_000,held_001
 """
 
 from __future__ import annotations
@@ -80,6 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and Annotations/")
     parser.add_argument("--sequence", required=True, metavar="A,B", help="clips whose first frames are used")
+    parser.add_argument("--follow", action="store_true", help="follow the clips themselves")
     parser.add_argument("--hidden", type=int, default=20, help="frames on which nothing can be seen")
     parser.add_argument("--verbose", action="store_true", help="a line per frame")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
@@ -91,6 +97,11 @@ def main() -> None:
     }
     reports = {}
     for name in args.sequence.split(","):
+        if args.follow:
+            for thing, report in _follow(args.root, name, from_flat(settings), args.verbose).items():
+                reports[f"{name}/{thing}"] = report
+                print(name, thing, {k: v for k, v in report.items() if k != "frames"}, flush=True)
+            continue
         sequence = davis_sequence(args.root, name)
         mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
         world = World(read_frame(sequence.frames[0]), mask, args.hidden)
@@ -108,11 +119,13 @@ def _total(reports: list[dict[str, Any]]) -> dict[str, Any]:
     said = [row for row in rows if row["state"] in UNSEEN]
     right = sum(row["share"] == 0 for row in said)
     hidden = sum(row["share"] == 0 for row in rows)
-    late = [r["found_again"] - r["half_visible_again"] for r in reports if r["found_again"] is not None]
+    back = [report for report in reports if report["half_visible_again"] is not None]
+    late = [r["found_again"] - r["half_visible_again"] for r in back if r["found_again"] is not None]
     return {
         "precision": right / len(said) if said else None,
         "recall": right / hidden if hidden else None,
-        "never_found_again": sum(report["found_again"] is None for report in reports),
+        "hidden_frames": hidden,
+        "never_found_again": sum(report["found_again"] is None for report in back),
         "frames_late_p50": float(np.percentile(late, 50)) if late else None,
         "frames_late_p95": float(np.percentile(late, 95)) if late else None,
     }
@@ -136,18 +149,57 @@ def _run(world: World, config: Config, verbose: bool) -> dict[str, Any]:
     return _summary(rows)
 
 
+def _shares(root: Path, name: str, truth: list[Array]) -> dict[int, list[float]]:
+    """What can be seen of each object of the first frame, by id and frame, 0..1."""
+    ids = [int(i) for i in np.unique(truth[0]) if 0 < i < 255]
+    file = root / "visibility" / f"{name}.json"
+    if file.is_file():
+        seen = {
+            thing["id"]: [px / max(1, all_) for px, all_ in zip(thing["seen_px"], thing["alone_px"], strict=True)]
+            for thing in json.loads(file.read_text())["things"]
+        }
+        return {i: seen[i] for i in ids}
+    areas = {i: np.array([(labels == i).sum() for labels in truth], float) for i in ids}
+    return {i: np.minimum(1, area / np.median(area[area > 0])).tolist() for i, area in areas.items()}
+
+
+def _follow(root: Path, name: str, config: Config, verbose: bool) -> dict[int, dict[str, Any]]:
+    """Reports of the objects of a clip, by id."""
+    sequence = davis_sequence(root, name)
+    truth = [read_labels(sequence.annotations[path.stem]) for path in sequence.frames]
+    shares = _shares(root, name, truth)
+    first = np.where(np.isin(truth[0], list(shares)), truth[0], 0).astype(np.int32)
+    tracker = build_tracker(config)
+    rows: dict[int, list[dict[str, Any]]] = {i: [] for i in shares}
+    for number, path in enumerate(sequence.frames):
+        frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=read_frame(path))
+        if number == 0:
+            tracks = tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=first), frame)
+        else:
+            tracks = tracker.step(frame)
+        for track in tracks.tracks:
+            i = track.instance_id
+            j = jaccard(tracks.labels == i, truth[number] == i)
+            rows[i].append({"frame": number, "share": shares[i][number], "state": track.status.name, "j": j})
+            if verbose:
+                print(f"{number:4}  {i}  seen {shares[i][number]:5.2f}  {track.status.name:8}  J {j:.3f}")
+    return {i: _summary(found) for i, found in rows.items()}
+
+
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     hidden = [row["frame"] for row in rows if row["share"] == 0]
-    back = next(row["frame"] for row in rows[hidden[-1] :] if row["share"] >= 0.5)
+    after = rows[hidden[-1] :] if hidden else []
+    back = next((row["frame"] for row in after if row["share"] >= 0.5), None)
     said = [row["frame"] for row in rows if row["state"] in UNSEEN]
-    found = [row["frame"] for row in rows[hidden[-1] + 1 :] if row["state"] == InstanceStatus.TRACKING.name]
-    last = [row["j"] for row in rows if row["frame"] > back + 5 and row["share"] > 0.9]
+    found = [row["frame"] for row in after[1:] if row["state"] == InstanceStatus.TRACKING.name]
+    last = [row["j"] for row in rows if back is not None and row["frame"] > back + 5 and row["share"] > 0.9]
     return {
         "hidden_frames": len(hidden),
-        "hidden_from": hidden[0],
+        "hidden_from": hidden[0] if hidden else None,
         "reported_unseen_from": said[0] if said else None,
         "falsely_seen_while_hidden": sum(rows[n]["state"] not in UNSEEN for n in hidden),
-        "first_visible_again": hidden[-1] + 1,
+        "falsely_unseen": sum(rows[n]["share"] >= 0.5 for n in said),
+        "first_visible_again": hidden[-1] + 1 if back is not None else None,
         "half_visible_again": back,
         "found_again": found[0] if found else None,
         "j_mean_after_return": float(np.mean(last)) if last else None,
