@@ -28,7 +28,8 @@ CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
 
 
 WRITE_S = 120.0
-"""Between two checkpoints of a training that has a time: what is cut off loses little."""
+"""Least between two checkpoints of a training that has a time: what is cut off loses little. There are eight in all at
+most: each of them validates."""
 
 
 class Schedule:
@@ -39,7 +40,7 @@ class Schedule:
     Args:
         steps: In all; not asked where there is a time.
         minutes: In all, those before a ``--resume`` included; None: the steps decide.
-        validate_every: Steps between two checkpoints; with a time there is one every ``WRITE_S``.
+        validate_every: Steps between two checkpoints; with a time see ``WRITE_S``.
         world: Number of processes.
         clock: Seconds.
     """
@@ -86,7 +87,7 @@ class Schedule:
         if self.minutes is None:
             return step % self._every == 0 or step == self.steps
         spent_s = share * 60 * self.minutes
-        if share < 1 and spent_s - self._written_s < WRITE_S:
+        if share < 1 and spent_s - self._written_s < max(WRITE_S, 60 * self.minutes / 8):
             return False
         self._written_s = spent_s
         return True
