@@ -13,6 +13,12 @@ from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 Vertex = tuple[float, float]
 """Pixel position (x, y); the first pixel covers 0 .. 1."""
+_CORNERS = 3
+"""Vertices that a polygon needs."""
+_REACH = 0.01
+"""How near to the first vertex a click closes the polygon, as a share of the image's longer side: what a hand hits."""
+_REACH_OF_POLYGON = 0.25
+"""The same as a share of the polygon's longer side: within a small object there must be room for corners."""
 
 
 def fill_polygon(vertices: tuple[Vertex, ...], height: int, width: int) -> BoolArray:
@@ -39,6 +45,11 @@ def fill_polygon(vertices: tuple[Vertex, ...], height: int, width: int) -> BoolA
             crossings = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
             inside[rows] ^= centres >= crossings[:, None]
     return inside
+
+
+def corners(count: int) -> str:
+    """``1 corner``, ``2 corners``."""
+    return f"{count} corner{'s' * (count != 1)}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +84,26 @@ class Drawing:
         """Whether nothing is drawn."""
         return not self.vertices and self.mask is None
 
+    @property
+    def reach(self) -> float:
+        """How near to the first vertex a click closes the polygon, pixels; 0 before there are three vertices."""
+        if len(self.vertices) < _CORNERS:
+            return 0.0
+        xs, ys = zip(*self.vertices, strict=True)
+        extent: float = max(max(xs) - min(xs), max(ys) - min(ys))
+        return min(_REACH * max(self._size), _REACH_OF_POLYGON * extent)
+
+    def click(self, x: float, y: float) -> None:
+        """Add a vertex; on the first one, close the polygon.
+
+        Raises:
+            ValueError: It lies outside the image, or the polygon holds no pixel.
+        """
+        if self.reach and math.dist((x, y), self.vertices[0]) <= self.reach:
+            self.close_polygon()
+        else:
+            self.add(x, y)
+
     def add(self, x: float, y: float) -> None:
         """Add a vertex.
 
@@ -90,8 +121,8 @@ class Drawing:
         Raises:
             ValueError: There are fewer than three vertices, or they enclose no pixel.
         """
-        if len(self.vertices) < 3:
-            raise ValueError(f"a polygon needs 3 vertices, got {len(self.vertices)}")
+        if len(self.vertices) < _CORNERS:
+            raise ValueError(f"a polygon needs {_CORNERS} vertices, got {len(self.vertices)}")
         self._mark(fill_polygon(self.vertices, *self._size), "polygon")
 
     def rectangle(self) -> None:
@@ -118,6 +149,21 @@ class Drawing:
         """
         found = backend(self.image, Prompt(box=self._box()))
         self._mark(found, "cut-out", beside=bool(self.vertices))
+
+    def cut_out_at(self, backend: PromptBackend, prompt: Prompt) -> None:
+        """Mark the object that a box or a point names, beside what is marked already.
+
+        Args:
+            backend: Makes the mask.
+            prompt: The box or the point.
+
+        Raises:
+            ValueError: It lies outside the image, there are vertices that no polygon has taken up, or the backend
+                finds nothing.
+        """
+        if self.vertices:
+            raise ValueError(f"first close the polygon of {corners(len(self.vertices))}, or undo it")
+        self._mark(backend(self.image, prompt), "cut-out")
 
     def undo(self) -> None:
         """Take back the last step.

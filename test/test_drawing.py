@@ -11,6 +11,7 @@ from matplotlib.path import Path
 
 from maskrnn_ros import drawing as module
 from maskrnn_ros.drawing import Drawing, fill_polygon
+from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.types import Box
 
 TRIANGLE = ((3.2, 1.7), (28.4, 6.1), (9.9, 22.3))
@@ -146,3 +147,48 @@ def test_a_vertex_outside_the_image_is_refused(vertex) -> None:
     with pytest.raises(ValueError, match="vertex must lie in the 32x24 image"):
         drawing.add(*vertex)
     drawing.add(32.0, 24.0)  # the very corner belongs to it
+
+
+def test_a_click_on_the_first_vertex_closes_the_polygon() -> None:
+    drawing = blank(240, 320)
+    for vertex in ((100.0, 100.0), (200.0, 100.0)):
+        drawing.click(*vertex)
+        assert drawing.reach == 0.0
+    drawing.click(100.0, 100.0)  # two vertices enclose nothing: a third one, wherever it lies
+    assert len(drawing.vertices) == 3
+    drawing.undo()
+    drawing.click(200.0, 200.0)
+    assert drawing.reach == pytest.approx(3.2)  # a hundredth of 320
+    drawing.click(103.0, 101.5)  # just beside
+    assert len(drawing.vertices) == 4
+    drawing.undo()
+    drawing.click(102.0, 102.0)
+    assert drawing.vertices == () and drawing.mask is not None
+    np.testing.assert_array_equal(drawing.mask, fill_polygon(((100, 100), (200, 100), (200, 200)), 240, 320))
+
+
+def test_small_objects_have_room_for_corners() -> None:
+    drawing = blank(1080, 1920)
+    octagon = [(500 + 6 * np.cos(a), 500 + 6 * np.sin(a)) for a in np.linspace(0, 1.75 * np.pi, 8)]
+    for vertex in octagon:
+        drawing.click(*vertex)
+    assert len(drawing.vertices) == 8
+    drawing.click(*octagon[0])
+    assert drawing.mask is not None and drawing.mask.sum() > 80
+
+
+def test_a_prompt_marks_its_object_unless_a_polygon_is_open() -> None:
+    drawing = blank()
+    asked: list[Prompt] = []
+
+    def backend(image, prompt):
+        asked.append(prompt)
+        return fill_polygon(TRIANGLE, *image.shape[:2])
+
+    prompt = Prompt(box=Box(1, 1, 30, 23))
+    drawing.cut_out_at(backend, prompt)
+    assert asked == [prompt]
+    np.testing.assert_array_equal(drawing.mask, fill_polygon(TRIANGLE, 24, 32))
+    drawing.click(1.0, 1.0)
+    with pytest.raises(ValueError, match="first close the polygon of 1 corner, or undo it"):
+        drawing.cut_out_at(backend, prompt)
