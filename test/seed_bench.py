@@ -16,7 +16,7 @@ pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
 import rclpy  # noqa: E402
-from geometry_msgs.msg import Point  # noqa: E402
+from geometry_msgs.msg import Point, PointStamped  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerUpdate, MarkerArray  # noqa: E402
 from visualization_msgs.srv import GetInteractiveMarkers  # noqa: E402
 
-from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult  # noqa: E402
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus  # noqa: E402
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.ros.seed_tool import SeedTool  # noqa: E402
@@ -66,6 +66,7 @@ class SeedBench:
         self.client.create_subscription(InteractiveMarkerUpdate, f"{TOOL}/seed/update", self._take_update, 100)
         self.feedback = self.client.create_publisher(InteractiveMarkerFeedback, f"{TOOL}/seed/feedback", 100)
         self.clicks = self.client.create_publisher(Point, "/click", 1000)
+        self.points = self.client.create_publisher(PointStamped, "/clicked_point", 5)
         latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.client.create_subscription(MarkerArray, f"{TOOL}/markers", self._take_array, latched)
         self.client.create_subscription(Image, f"{TOOL}/image", self.pictures.append, reliable(5))
@@ -78,9 +79,9 @@ class SeedBench:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
-        for publisher in (self.images, self.feedback, self.clicks):
+        for publisher in (self.images, self.feedback, self.clicks, self.points):
             self.wait(publisher.get_subscription_count)
-        self.wait(self.node._server._update.get_subscription_count)
+        self.wait(self.node._view.server._update.get_subscription_count)
         self.wait(self.node._masks.get_subscription_count)
         self.refresh()
         return self
@@ -123,10 +124,10 @@ class SeedBench:
         self.images.publish(message)
         self.wait(lambda: self.node._newest is not None and self.node._newest.header == message.header)
 
-    def marker(self) -> Any:
-        """The InteractiveMarker that the service gives, and its number."""
+    def served(self) -> Any:
+        """The interactive markers that the service gives, by name, and their number."""
         response = self.call(GetInteractiveMarkers, "seed/get_interactive_markers", GetInteractiveMarkers.Request())
-        return response.markers[0], response.sequence_number
+        return {marker.name: marker for marker in response.markers}, response.sequence_number
 
     def refresh(self) -> None:
         """Let RViz2 have what the service gives."""
@@ -139,21 +140,60 @@ class SeedBench:
         """The InteractiveMarker of the image, as RViz2 has it."""
         return self.scene.interactive["image"]
 
-    def press(self, x: float, y: float, valid: bool = True) -> None:
-        """Click on the point (x, y) of the plane: all that RViz2 sends for it, in its order."""
-        if self.scene.number != self.node._server.sequence_number:
-            self.refresh()
-        # who drags from the image beyond its edge is still on it
-        name, control = self.scene.focus(x, y) or ("image", self.frozen.controls[0].name)
-        if not name:
-            return  # a mere marker has swallowed it
+    @property
+    def button(self) -> Any:
+        """Likewise that beside it, which has the whole menu."""
+        return self.scene.interactive["add"]
+
+    @property
+    def control(self) -> str:
+        """The name of the controls of the freeze that RViz2 shows."""
+        return self.frozen.controls[0].name
+
+    def press(self, x: float, y: float, *, to: tuple[float, float] | None = None, valid: bool = True) -> bool:
+        """Press the left button on the point (x, y) of the plane, and let it go there, or elsewhere.
+
+        Returns:
+            Whether anything interactive lies there: else RViz2 moves the view.
+        """
+        self._catch_up()
+        name, control = self.scene.focus(x, y) or ("", "")
+        if name:
+            self.mouse(name, control, (x, y), to or (x, y), valid)
+        return bool(name)
+
+    def mouse(
+        self, name: str, control: str, down: tuple[float, float], up: tuple[float, float], valid: bool = True
+    ) -> None:
+        """All that RViz2 sends for it, in its order: what had the focus at first gets the rest."""
         kind = InteractiveMarkerFeedback
-        for event in (kind.POSE_UPDATE, kind.MOUSE_DOWN, kind.BUTTON_CLICK, kind.POSE_UPDATE, kind.MOUSE_UP):
+        released = (kind.BUTTON_CLICK, kind.POSE_UPDATE, kind.MOUSE_UP)
+        events = [(kind.POSE_UPDATE, down), (kind.MOUSE_DOWN, down), *((event, up) for event in released)]
+        for event, (x, y) in events:
             message = kind(client_id="/rviz", marker_name=name, control_name=control, event_type=event)
             message.header.frame_id = "maskrnn_image"
             message.mouse_point_valid = valid
             message.mouse_point.x, message.mouse_point.y, message.mouse_point.z = x, y, 123.0
             self.feedback.publish(message)
+
+    def _catch_up(self) -> None:
+        if self.scene.number != self.node._view.server.sequence_number:
+            self.refresh()
+
+    def publish_point(self, x: float, y: float) -> bool:
+        """Use *Publish Point* on a point of the plane; whether anything lies there."""
+        self._catch_up()
+        message = self.scene.published_point(x, y, self.client.get_clock().now().to_msg())
+        if message is not None:
+            self.points.publish(message)
+        return message is not None
+
+    def click_add(self) -> bool:
+        """Click into the middle of the button beside the picture."""
+        self._catch_up()
+        face = self.button.controls[0].markers[0]
+        corners = [(p.x, p.y) for p in face.points]
+        return self.press(*(sum(values) / len(values) for values in zip(*corners, strict=True)))
 
     def corners(self, *vertices: tuple[float, float], width: int) -> None:
         """Click corners, pixel positions; wait until all are taken."""
@@ -162,15 +202,14 @@ class SeedBench:
             self.press(column / width, -row / width)
         self.wait(lambda: len(self.vertices) == before + len(vertices))
 
-    def choose(self, *titles: str) -> None:
-        """Choose the menu entry with that path of titles."""
+    def choose(self, *titles: str, on: str = "add") -> None:
+        """Choose the entry with that path of titles of the menu of an interactive marker."""
         self.refresh()
-        entries = self.frozen.menu_entries
+        entries = self.scene.interactive[on].menu_entries
         parent = 0
         for title in titles:
             (parent,) = (entry.id for entry in entries if (entry.parent_id, entry.title) == (parent, title))
-        control = self.frozen.controls[0].name
-        message = InteractiveMarkerFeedback(marker_name="image", control_name=control, menu_entry_id=parent)
+        message = InteractiveMarkerFeedback(marker_name=on, control_name=self.control, menu_entry_id=parent)
         message.event_type = InteractiveMarkerFeedback.MENU_SELECT
         self.feedback.publish(message)
 
@@ -198,8 +237,17 @@ class SeedBench:
 
     @property
     def text(self) -> list[str]:
-        """The text shown, topmost line first."""
-        return [" ".join(marker.text.splitlines()) for marker in reversed(self.shown("text"))]
+        """The text shown over the picture, topmost line first."""
+        return self._lines("text")
+
+    @property
+    def status(self) -> list[str]:
+        """Likewise under it."""
+        return self._lines("status")
+
+    def _lines(self, namespace: str) -> list[str]:
+        shown = sorted(self.shown(namespace), key=lambda marker: -marker.pose.position.y)
+        return [" ".join(marker.text.splitlines()) for marker in shown]
 
 
 class FakeTracker:
@@ -219,6 +267,7 @@ class FakeTracker:
         node.create_service(Trigger, "/tracker/reset", self._reset)
         self.instances = node.create_publisher(InstanceMaskArray, "/tracker/instances", reliable(10))
         self.results = node.create_publisher(SeedResult, "/tracker/seed_result", reliable(10))
+        self.status = node.create_publisher(TrackerStatus, "/tracker/status", reliable(10))
 
     def live(self, bench, **names) -> None:
         live = [InstanceMask(id=int(i[1:]), label=name, state=2) for i, name in names.items()]

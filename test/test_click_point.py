@@ -73,13 +73,21 @@ def test_quaternions_turn_counterclockwise() -> None:
     np.testing.assert_allclose(rotated(np.array([1.0, 2, 3]), (0, half, 0, half)), [3, 2, -1])
 
 
-def test_the_plane_of_the_image_is_upright_and_one_metre_wide() -> None:
-    assert to_plane(0.0, 0.0, 640) == (0.0, 0.0)
-    assert to_plane(640.0, 480.0, 640) == (1.0, -0.75)
-    columns, rows = np.array([0.0, 100.5]), np.array([3.0, 9.25])
-    x, y = to_plane(columns, rows, 320)
-    assert (y < 0).all()
-    np.testing.assert_allclose(to_pixel(x, y, 320), (columns, rows))
+def test_the_plane_of_the_image_is_upright_and_fits_one_metre_by_three_quarters() -> None:
+    for size, corner in (
+        ((480, 640), (1.0, -0.75)),
+        ((720, 1280), (1.0, -0.5625)),
+        ((1280, 720), (0.421875, -0.75)),
+        ((500, 500), (0.75, -0.75)),
+    ):
+        height, width = size
+        assert to_plane(0.0, 0.0, size) == (0.0, 0.0)
+        assert to_plane(float(width), float(height), size) == pytest.approx(corner)
+        columns, rows = np.array([0.0, 100.5]), np.array([3.0, 9.25])
+        x, y = to_plane(columns, rows, size)
+        assert (y < 0).all()
+        np.testing.assert_allclose(to_pixel(x, y, size), (columns, rows))
+        assert x[1] / columns[1] == pytest.approx(-y[1] / rows[1])  # nothing is stretched
 
 
 def detection(

@@ -18,7 +18,7 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 import torch
 import world
 from geometry_msgs.msg import Point, PointStamped
-from rviz_scene import DEPTH_RESOLUTION, text_width
+from rviz_scene import COARSE_Z, DEPTH_RESOLUTION, FIXED_FRAME, text_width
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
@@ -199,6 +199,21 @@ def test_a_stamped_click_is_a_pixel_or_a_point_of_the_world(bench: Bench) -> Non
     assert bench.iou(2, BLUE) > 0.95
 
 
+def test_a_point_in_the_plane_of_the_markers_is_a_pixel_of_the_next_image(bench: Bench) -> None:
+    """As RViz2's Publish Point gives it: with a coarse z, and the time of the click, which is that of no image."""
+    click = bench.publisher(PointStamped, "/tracker/click_stamped")
+    bench.show()
+    column, row = 30.0, 60.0  # on RED
+    sent = clicked(column / WIDTH, -row / WIDTH, COARSE_Z, stamp_ns=77, frame_id=FIXED_FRAME)
+    click.publish(sent)
+    assert "waits for the next image" in bench.outcome(SeedResult.STATUS_PENDING).reason
+    bench.show()
+    assert bench.outcome(APPLIED).header == sent.header
+    assert bench.iou(1, RED) > 0.95
+    click.publish(clicked(1.5, -0.1, COARSE_Z, frame_id=FIXED_FRAME))
+    assert "points must lie inside the 160x120 image" in bench.outcome(REJECTED).reason
+
+
 def test_a_point_in_another_frame_goes_by_its_transform(monkeypatch: pytest.MonkeyPatch) -> None:
     half = np.sqrt(0.5)
 
@@ -252,7 +267,7 @@ def test_markers_outline_the_mask_in_the_plane_of_the_image(bench: Bench) -> Non
         assert marker.pose.position.z > 10 * DEPTH_RESOLUTION  # seen from anywhere before the picture
         assert (marker.header.frame_id, marker.header.stamp) == (FRAME, message.header.stamp)
         assert (marker.id, marker.color.a, marker.pose.orientation.w) == (3, 1.0, 1.0)
-    corners = {to_pixel(point.x, point.y, WIDTH) for point in outline.points}
+    corners = {to_pixel(point.x, point.y, (HEIGHT, WIDTH)) for point in outline.points}
     assert {(round(x, 6), round(y, 6)) for x, y in corners} >= {(20.5, 30.5), (59.5, 30.5), (59.5, 69.5), (20.5, 69.5)}
     assert sum(35 < x < 45 or 45 < y < 55 for x, y in corners) >= 4  # the hole's
     assert all(-HEIGHT / WIDTH <= point.y <= 0 <= point.x <= 1 and point.z == 0 for point in outline.points)

@@ -13,9 +13,10 @@ from seed_bench import TOOL, FakeTracker, connected  # skips where ROS is absent
 
 # isort: split
 
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, PointStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rviz_scene import DEPTH_RESOLUTION, text_width
+from std_msgs.msg import Header
 from visualization_msgs.msg import (
     InteractiveMarkerControl,
     InteractiveMarkerFeedback,
@@ -24,8 +25,11 @@ from visualization_msgs.msg import (
     MarkerArray,
 )
 
+from maskrnn_ros.drawing import fill_polygon
+from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros import image_plane, seed_markers
-from maskrnn_ros.ros.images import image_to_rgb, stamp_to_ns
+from maskrnn_ros.ros.frozen import Freezer
+from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.ros.seed_menu import ENTRIES, chosen, menu
 from maskrnn_ros.ros.seed_tool import INTERFACES
 
@@ -54,9 +58,9 @@ def test_examples() -> None:
 
 def test_plane_and_pixels_are_each_other_s_inverse() -> None:
     columns, rows = np.array([0.0, 13.7, 128.0]), np.array([0.0, 50.2, 96.0])
-    x, y = image_plane.to_plane(columns, rows, 128)
+    x, y = image_plane.to_plane(columns, rows, (96, 128))
     assert (x.max(), y.min(), y.max()) == (1.0, -0.75, 0.0)
-    np.testing.assert_allclose(image_plane.to_pixel(x, y, 128), (columns, rows))
+    np.testing.assert_allclose(image_plane.to_pixel(x, y, (96, 128)), (columns, rows))
 
 
 def sampled(marker, column: float, row: float) -> np.ndarray:
@@ -78,21 +82,22 @@ def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
     picture[48:, :64], picture[48:, 64:] = (0, 0, 250), (250, 250, 0)
     sent = bench.image(picture, 5_000_000_123)
     bench.wait(lambda: bench.updates and bench.frozen.controls[0].markers[0].texture_resource)
-    update = bench.updates[-1]
+    update = [u for u in bench.updates if any(m.name == "image" for m in u.markers)][-1]
     (marker,) = update.markers
     assert (update.type, list(update.poses), list(update.erases)) == (InteractiveMarkerUpdate.UPDATE, [], [])
     assert (marker.name, marker.description, marker.scale) == ("image", "", 1.0)
     assert (marker.header.frame_id, stamp_to_ns(marker.header.stamp)) == ("maskrnn_image", 0)
     assert (marker.pose.orientation.w, marker.pose.position) == (1.0, Point())
     (control,) = marker.controls
-    assert (control.name, control.interaction_mode) == ("image 5.000000123", InteractiveMarkerControl.BUTTON)
+    name = bench.node._frozen.name
+    assert (control.name, control.interaction_mode) == (f"image {name}", InteractiveMarkerControl.BUTTON)
     assert (control.always_visible, control.orientation_mode) == (True, InteractiveMarkerControl.INHERIT)
     (quad,) = control.markers
     assert (quad.type, quad.action, quad.header.frame_id) == (Marker.TRIANGLE_LIST, Marker.ADD, "")
     assert (quad.scale.x, quad.scale.y, quad.scale.z) == (1.0, 1.0, 1.0)
     assert (quad.color.r, quad.color.g, quad.color.b, quad.color.a) == (1.0, 1.0, 1.0, 1.0)
     assert len(quad.colors) == 0 and quad.pose.orientation.w == 1.0
-    assert quad.texture_resource == "embedded://frozen_5_000000123"
+    assert quad.texture_resource == f"embedded://frozen_{name}"
     assert (quad.texture.format, quad.texture.header) == ("jpeg", sent.header)
     corners = [(p.x, p.y, p.z) for p in quad.points]
     assert len(corners) == len(quad.uv_coordinates) == 6
@@ -107,10 +112,10 @@ def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
 
 
 def test_the_menu_is_there_before_the_first_image(bench) -> None:
-    marker, number = bench.marker()
-    assert number >= 1
-    assert [e.title for e in marker.menu_entries if not e.parent_id] == [entry.title for entry in ENTRIES]
-    quad = marker.controls[0].markers[0]
+    markers, number = bench.served()
+    assert number >= 1 and set(markers) == {"image", "add"}
+    assert [e.title for e in markers["add"].menu_entries if not e.parent_id] == [entry.title for entry in ENTRIES]
+    quad = markers["image"].controls[0].markers[0]
     assert (quad.texture_resource, len(quad.points), len(quad.uv_coordinates)) == ("", 6, 0)
     assert bench.text[-1] == "waiting for images on /image"
     bench.choose("Freeze newest")
@@ -123,19 +128,20 @@ def test_updates_are_numbered_without_a_gap_and_the_service_gives_the_latest(ben
     tracker.live(bench, i2="cup")
     bench.image(world.image(1), world.stamp_ns(1))
     assert bench.trigger("freeze").success
-    marker, number = bench.marker()
+    markers, number = bench.served()
     bench.wait(lambda: bench.updates[-1].seq_num == number)
     numbers = [update.seq_num for update in bench.updates]
     assert numbers == list(range(numbers[0], number + 1)) and len(numbers) >= 4
-    assert marker == bench.updates[-1].markers[0]
+    newest = {marker.name: marker for update in bench.updates for marker in update.markers}
+    assert {name: newest[name] for name in markers} == markers
     # no keep-alive: RViz2 expects none
     assert {update.type for update in bench.updates} == {InteractiveMarkerUpdate.UPDATE}
 
 
 def test_the_menu_has_a_submenu_entry_for_every_live_instance(bench, tracker) -> None:
     tracker.live(bench, i3="", i12="cup")
-    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
-    entries = bench.frozen.menu_entries
+    bench.wait(lambda: len(bench.button.menu_entries) == len(ENTRIES) + 4)
+    entries = bench.button.menu_entries
     ids = [entry.id for entry in entries]
     assert len(set(ids)) == len(ids) and 0 not in ids
     for entry in entries:
@@ -193,14 +199,11 @@ def test_the_interfaces_are_those_of_the_node(bench) -> None:
 def test_the_first_image_is_frozen_and_later_ones_wait_for_freeze(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     bench.image(world.image(1), world.stamp_ns(1))
-    resource = "embedded://frozen_{}_{:09d}"
     bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource)
-    shown = bench.frozen.controls[0].markers[0].texture_resource
-    assert shown == resource.format(*divmod(world.stamp_ns(0), 10**9))
+    assert stamp_to_ns(bench.frozen.controls[0].markers[0].texture.header.stamp) == world.stamp_ns(0)
     bench.corners((5, 5), width=WIDTH)
-    bench.choose("Freeze newest")
-    wanted = resource.format(*divmod(world.stamp_ns(1), 10**9))
-    bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource == wanted)
+    bench.choose("Freeze newest", on="image")
+    bench.wait(lambda: stamp_to_ns(bench.frozen.controls[0].markers[0].texture.header.stamp) == world.stamp_ns(1))
     bench.wait(lambda: not bench.vertices)
 
 
@@ -220,7 +223,8 @@ def test_clicks_beside_the_image_and_on_strange_markers_do_nothing(bench) -> Non
     stranger = InteractiveMarkerFeedback(marker_name="other", event_type=InteractiveMarkerFeedback.BUTTON_CLICK)
     stranger.mouse_point_valid = True
     bench.feedback.publish(stranger)
-    bench.press(1.01, -0.5)
+    assert not bench.press(1.01, -0.5)  # RViz2 moves the view
+    bench.mouse("image", bench.control, (1.01, -0.5), (1.01, -0.5))  # as when it lies within a pixel of the edge
     bench.wait(lambda: bench.text[:1] == ["vertex must lie in the 128x96 image, got (129.3, 64.0)"])
     assert bench.vertices == []
     strange = InteractiveMarkerFeedback(marker_name="image", event_type=InteractiveMarkerFeedback.MENU_SELECT)
@@ -242,7 +246,7 @@ def test_the_drawing_is_shown_in_the_frame_of_the_image(bench) -> None:
     bench.wait(lambda: bench.shown("line"))
     latest = bench.arrays[-1].markers
     assert len({(marker.ns, marker.id) for marker in latest}) == len(latest)
-    for marker in (*latest, bench.scene.interactive["drawing"]):
+    for marker in (*latest, *bench.scene.interactive.values()):
         assert (marker.header.frame_id, stamp_to_ns(marker.header.stamp)) == ("maskrnn_image", 0)
         assert marker.pose.orientation.w == 1.0
     (line,), (dots,) = bench.shown("line"), bench.shown("vertices")
@@ -254,9 +258,11 @@ def test_the_drawing_is_shown_in_the_frame_of_the_image(bench) -> None:
         assert all(p.z > DEPTH_RESOLUTION for p in marker.points) and marker.scale.x > 0 and marker.color.a == 1.0
         assert marker.header.frame_id == "" and marker.pose.orientation.w == 1.0
     assert dots.points[0].z - line.points[0].z > DEPTH_RESOLUTION
-    assert all(text_width(marker) < 1.1 for marker in bench.shown("text"))  # of a picture that is 1 wide
+    texts = [*bench.shown("text"), *bench.shown("status")]
+    assert all(text_width(marker) < 1.1 for marker in texts)  # of a picture that is 1 wide
     bench.wait(lambda: bench.text[-1].startswith("3 corners"))
-    assert all(marker.pose.position.y > 0 for marker in bench.shown("text"))  # above the image, not on it
+    for marker in texts:  # over and under the picture, not on it
+        assert not -0.75 - marker.scale.z / 2 < marker.pose.position.y < marker.scale.z / 2
     refused = bench.trigger("rectangle")  # the last two are on one column
     assert (refused.success, refused.message) == (False, "the rectangle holds no pixel")
     assert bench.trigger("undo").success
@@ -291,7 +297,7 @@ def test_what_was_drawn_is_gone_when_it_is_undone_and_when_another_image_is_froz
     bench.wait(lambda: bench.shown("mask") and not bench.vertices)
     assert bench.trigger("freeze").success
     bench.wait(lambda: not bench.shown("mask"))
-    assert list(bench.scene.interactive) == ["image"]
+    assert set(bench.scene.interactive) == {"image", "add"}
 
 
 def test_the_text_of_before_is_taken_away(bench) -> None:
@@ -300,47 +306,225 @@ def test_the_text_of_before_is_taken_away(bench) -> None:
     bench.wait(lambda: len(bench.text) == 2)
     bench.corners((5, 5), width=WIDTH)
     bench.wait(lambda: len(bench.text) == 1)
-    assert bench.text == ["1 corner; right-click: close polygon, rectangle, cut out"]
+    assert bench.text == ["1 corner; click the next one, or right-click: rectangle, cut out"]
 
 
 def test_a_click_on_what_is_drawn_counts_and_has_the_menu(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
     bench.wait(lambda: len(bench.vertices) == 3)
-    for place in ((0.25, -0.25), (0.5, -0.25)):  # on the first corner, on the line
-        assert bench.scene.focus(*place) == ("drawing", bench.frozen.controls[0].name)
+    for place in ((0.75, -0.25), (0.5, -0.25)):  # on the second corner, on the line
+        assert bench.scene.focus(*place) == ("drawing", bench.control)
         before = len(bench.vertices)
         bench.press(*place)
         bench.wait(lambda before=before: len(bench.vertices) == before + 1)
-    assert bench.scene.interactive["drawing"].menu_entries == bench.frozen.menu_entries
+    assert bench.scene.interactive["drawing"].menu_entries == bench.button.menu_entries
 
 
-def test_what_is_meant_for_an_earlier_image_is_refused(bench) -> None:
+def test_three_gestures_mark_an_object(bench, tracker) -> None:
+    sent = bench.image(world.image(0), world.stamp_ns(0))
+    corners = ((32.0, 32.0), (96.0, 32.0), (96.0, 64.0))
+    bench.corners(*corners, width=WIDTH)
+    bench.wait(lambda: "click the first one to close" in bench.text[-1])
+    (goal,) = bench.shown("first")
+    assert bench.press(goal.points[0].x + 0.4 * goal.scale.x, goal.points[0].y)  # within what is drawn there
+    bench.wait(lambda: bench.shown("mask") and not bench.vertices)
+    np.testing.assert_array_equal(bench.node._drawing.mask, fill_polygon(corners, HEIGHT, WIDTH))
+    bench.wait(lambda: bench.text[-1].endswith("click 'add', or right-click it to correct"))
+    assert tracker.added == []
+    assert bench.click_add()
+    bench.wait(lambda: tracker.added)
+    (request,) = tracker.added
+    assert (request.image.header, [prompt.id for prompt in request.prompts]) == (sent.header, [0])
+    labels = labels_from_image(request.prompts[0].mask)
+    np.testing.assert_array_equal(labels > 0, fill_polygon(corners, HEIGHT, WIDTH))
+
+
+def test_a_click_beside_the_first_corner_is_a_corner(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
+    bench.wait(lambda: bench.shown("first"))
+    (goal,) = bench.shown("first")
+    bench.press(goal.points[0].x + 0.6 * goal.scale.x, goal.points[0].y)
+    bench.wait(lambda: len(bench.vertices) == 4)
+
+
+def test_the_button_lies_beside_the_picture_and_nothing_covers_it(bench, tracker) -> None:
+    assert bench.click_add()
+    bench.wait(lambda: bench.text[:1] == ["there is no image on /image yet"])
+    bench.image(world.image(0), world.stamp_ns(0))
+    for size in ((96, 128), (128, 96), (60, 128), (100, 100)):
+        bench.image(np.zeros((*size, 3), np.uint8), world.stamp_ns(size[0]))
+        assert bench.trigger("freeze").success
+        assert bench.click_add()
+        bench.wait(lambda: bench.text[:1] == ["nothing is drawn: click the corners of the object first"])
+        right = max(p.x for p in bench.frozen.controls[0].markers[0].points)
+        face, title = bench.button.controls[0].markers
+        assert min(p.x for p in face.points) > right + DEPTH_RESOLUTION
+        assert title.text == "add" and text_width(title) < max(p.x for p in face.points) - min(p.x for p in face.points)
+        assert title.pose.position.z - face.points[0].z > DEPTH_RESOLUTION
+    grey = bench.button.controls[0].markers[0].color
+    bench.corners((32, 32), (90, 32), (90, 64), width=100 / 0.75)
+    bench.wait(lambda: bench.button.controls[0].markers[0].color != grey)
+
+
+def test_portrait_and_wide_pictures_fit_the_view(bench) -> None:
+    for height, width in ((128, 72), (72, 128), (96, 128), (100, 100)):
+        bench.image(np.zeros((height, width, 3), np.uint8), world.stamp_ns(height))
+        assert bench.trigger("freeze").success
+        bench.refresh()
+        points = bench.frozen.controls[0].markers[0].points
+        right, bottom = max(p.x for p in points), min(p.y for p in points)
+        assert right <= 1 and bottom >= -0.75 and (right == 1 or bottom == -0.75)
+        assert right / -bottom == pytest.approx(width / height)
+        bench.press(right / 2, bottom / 2)
+        bench.wait(lambda: bench.node._drawing.vertices)
+        assert bench.node._drawing.vertices[0] == pytest.approx((width / 2, height / 2))
+
+
+def blob() -> tuple[np.ndarray, np.ndarray]:
+    """A picture with a plain object, and its mask."""
+    rng = np.random.default_rng(0)
+    picture = np.clip(rng.normal(60, 6, (HEIGHT, WIDTH, 3)), 0, 255).astype(np.uint8)
+    truth = fill_polygon(((45, 30), (85, 34), (80, 70), (42, 66)), HEIGHT, WIDTH)
+    picture[truth] = (220, 90, 40)
+    return picture, truth
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_a_drag_is_a_box_around_the_object_and_no_corner(bench) -> None:
+    picture, truth = blob()
+    bench.image(picture, world.stamp_ns(0))
+    bench.press(36 / WIDTH, -24 / WIDTH, to=(92 / WIDTH, -76 / WIDTH))
+    bench.wait(lambda: bench.shown("mask"))
+    assert iou(bench.node._drawing.mask, truth) > 0.95
+    bench.wait(lambda: len(bench.text) == 1)
+    # before the work begins it is said
+    said = [marker.text for array in bench.arrays for marker in array.markers if marker.ns == "text"]
+    assert "cutting the object out ..." in said
+    bench.trigger("undo")
+    bench.wait(lambda: not bench.shown("mask"))
+    bench.press(36 / WIDTH, -24 / WIDTH, to=(1.2, -1.0))  # let go beyond the picture
+    bench.wait(lambda: bench.shown("mask"))
+    bench.trigger("undo")
+    bench.corners((5, 5), width=WIDTH)
+    bench.press(36 / WIDTH, -24 / WIDTH, to=(92 / WIDTH, -76 / WIDTH))
+    bench.wait(lambda: bench.text[:1] == ["first close the polygon of 1 corner, or undo it"])
+    assert len(bench.vertices) == 1 and not bench.shown("mask")
+
+
+def test_a_hand_that_trembles_clicks(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.press(0.25, -0.25, to=(0.255, -0.253))
+    bench.wait(lambda: bench.vertices)
+    assert [(p.x, p.y) for p in bench.vertices] == [pytest.approx((0.255, -0.253))]
+
+
+def test_publish_point_marks_the_object_there(bench) -> None:
+    bench.publish_point(0.5, -0.3)
+    bench.wait(lambda: bench.text[:1] == ["there is no image on /image yet"])
+    picture, truth = blob()
+    bench.image(picture, world.stamp_ns(0))
+    assert not bench.publish_point(0.5, -1.5)  # nothing lies there
+    assert bench.publish_point(62 / WIDTH, -50 / WIDTH)
+    bench.wait(lambda: bench.shown("mask"))
+    assert iou(bench.node._drawing.mask, truth) > 0.9
+    elsewhere = PointStamped()
+    elsewhere.header.frame_id = "map"
+    bench.points.publish(elsewhere)
+    bench.wait(lambda: bench.text[:1] == ["a point must be in the frame maskrnn_image, got 'map'"])
+
+
+def test_what_is_meant_for_an_earlier_freeze_is_refused_also_of_the_same_image(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     bench.corners((5, 5), width=WIDTH)
-    earlier = bench.frozen.controls[0].name
-    bench.image(world.image(1), world.stamp_ns(1))
-    assert bench.trigger("freeze").success
-    bench.wait(lambda: bench.frozen.controls[0].name != earlier)
-    for event in (InteractiveMarkerFeedback.BUTTON_CLICK, InteractiveMarkerFeedback.MENU_SELECT):
-        late = InteractiveMarkerFeedback(marker_name="image", control_name=earlier, event_type=event, menu_entry_id=1)
+    earlier = bench.control
+    assert bench.trigger("freeze").success  # the same image
+    bench.wait(lambda: bench.control != earlier)
+    events = (InteractiveMarkerFeedback.BUTTON_CLICK, InteractiveMarkerFeedback.MENU_SELECT)
+    for name, event in ((name, event) for name in ("image", "add") for event in events):
+        late = InteractiveMarkerFeedback(marker_name=name, control_name=earlier, event_type=event, menu_entry_id=1)
         late.mouse_point_valid = True
         late.mouse_point.x, late.mouse_point.y = 0.5, -0.25
         bench.feedback.publish(late)
         bench.wait(lambda: "earlier image" in bench.text[0])
         bench.corners((9, 9), width=WIDTH)  # the answer to it takes the place of the refusal
-    assert len(bench.vertices) == 2
+    assert len(bench.vertices) == 4 and tracker.added == []
 
 
-def test_the_picture_is_sent_anew_only_when_something_of_it_changes(bench, tracker) -> None:
+def test_no_two_freezes_have_a_name_in_common() -> None:
+    header, image = Header(), np.zeros((4, 4, 3), np.uint8)
+    tools = [Freezer(), Freezer()]  # the second one was started again, while RViz2 lived on
+    assert len({tool.freeze(header, image).name for tool in tools for _ in range(3)}) == 6
+
+
+def test_the_picture_is_sent_only_when_another_one_is_frozen(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
-    bench.wait(lambda: bench.frozen.controls[0].markers[0].texture_resource)
-    before = [u.seq_num for u in bench.updates if any(m.name == "image" for m in u.markers)]
+    bench.wait(lambda: bench.scene.textures)
+    before = list(bench.scene.textures)
     bench.corners((32, 32), (96, 64), width=WIDTH)
     bench.choose("Rectangle")
     bench.wait(lambda: bench.shown("mask"))
-    assert [u.seq_num for u in bench.updates if any(m.name == "image" for m in u.markers)] == before
-    assert len(bench.updates) >= len(before) + 3
+    tracker.live(bench, i1="", i2="cup")
+    tracker.live(bench, i2="cup")
+    bench.wait(lambda: [e.title for e in bench.button.menu_entries if e.parent_id] == ["2 cup"] * 2)
+    bench.trigger("undo")
+    bench.wait(lambda: not bench.shown("mask"))
+    sent = [m for u in bench.updates for m in u.markers if m.controls[0].markers[0].texture_resource]
+    assert len(sent) == 1 and set(before) == set(bench.scene.textures)
+    assert bench.trigger("freeze").success
+    bench.wait(lambda: len(set(bench.scene.textures)) == 2)
+
+
+def test_large_pictures_are_sent_small_and_seeds_are_as_large_as_the_image(bench, tracker) -> None:
+    picture = np.zeros((1080, 1920, 3), np.uint8)
+    picture[:, 960:] = 200
+    bench.image(picture, world.stamp_ns(0))
+    bench.wait(lambda: bench.scene.textures)
+    quad = bench.frozen.controls[0].markers[0]
+    texture = cv2.imdecode(np.array(quad.texture.data), cv2.IMREAD_COLOR)
+    assert texture.shape == (720, 1280, 3)
+    assert texture[300, 600].max() < 20 and texture[300, 680].min() > 180
+    bench.corners((900, 400), (1000, 400), (1000, 500), width=1920)
+    assert bench.node._drawing.vertices[1] == pytest.approx((1000, 400))
+    assert bench.trigger("new_instance").success
+    bench.wait(lambda: tracker.added)
+    assert (tracker.added[0].image.width, tracker.added[0].prompts[0].mask.width) == (1920, 1920)
+
+
+def test_outlines_of_live_instances_take_clicks_and_are_off_in_the_shipped_layout(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.refresh()
+    line = Marker(ns="outline", type=Marker.LINE_LIST, points=[Point(x=0.2, y=-0.3), Point(x=0.6, y=-0.3)])
+    line.scale.x, line.pose.position.z = 0.003, 0.05
+    bench.scene.take_array(MarkerArray(markers=[line]))
+    assert bench.scene.focus(0.4, -0.3) == ("", "")
+    assert not bench.press(0.4, -0.3)
+
+
+def test_the_state_of_the_stream_and_of_the_last_seed_stand_under_the_picture(bench, tracker) -> None:
+    bench.wait(lambda: bench.status == ["tracker: not heard of yet", "last seed: none"])
+    bench.image(world.image(0), world.stamp_ns(0))
+    tracker.status.publish(TrackerStatus(enabled=True, image_age=0.1, age_ms_p50=35.2, ids=[1, 2]))
+    bench.wait(lambda: bench.status[0] == "tracker: 2 instances, masks after 35 ms")
+    bench.corners((32, 32), (96, 32), (96, 64), width=WIDTH)
+    tracker.refuse = "too many"
+    assert bench.click_add()
+    bench.wait(lambda: bench.status[1] == "last seed: refused: too many")
+    bench.corners((5, 5), width=WIDTH)  # what is said of that takes nothing away
+    assert bench.status[1] == "last seed: refused: too many"
+
+
+def test_text_that_was_lost_on_its_way_comes_again(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.wait(lambda: bench.text)
+    bench.arrays.clear()
+    bench.scene.markers.clear()
+    bench.wait(lambda: bench.arrays and bench.text)
+    assert not any(marker.action == Marker.DELETEALL for array in bench.arrays for marker in array.markers)
 
 
 def test_who_subscribes_late_gets_the_text(bench) -> None:

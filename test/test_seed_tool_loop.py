@@ -36,7 +36,7 @@ def draw(tool: SeedBench, shape: world.Shape, number: int) -> None:
 
 def frozen_ns(tool: SeedBench) -> int:
     tool.wait(lambda: tool.pictures and tool.node._newest is not None)
-    return stamp_to_ns(tool.node._header.stamp)
+    return stamp_to_ns(tool.node._frozen.header.stamp)
 
 
 @pytest.mark.parametrize("seconds", [10.0, 0.1], ids=["held by the tracker", "older than its buffer"])
@@ -75,7 +75,7 @@ def test_freeze_correct_remove_and_reset_with_the_real_tracker() -> None:
         tool.choose("New instance")
         tool.wait(lambda: tool.text[:1] == ["instance 2 is tracked"])
         tracker.image(1)
-        tool.wait(lambda: len([e for e in tool.frozen.menu_entries if e.parent_id]) == 4)
+        tool.wait(lambda: len([e for e in tool.button.menu_entries if e.parent_id]) == 4)
         tool.wait(lambda: stamp_to_ns(tool.node._newest.header.stamp) == world.stamp_ns(1))
         tool.choose("Freeze newest")
         tool.wait(lambda: np.array_equal(tool.node._drawing.image, world.image(1)))
@@ -94,7 +94,7 @@ def test_freeze_correct_remove_and_reset_with_the_real_tracker() -> None:
         tool.wait(lambda: tool.text[:1] == ["the tracker is reset"])
         assert list(tracker.image(4).instances) == []
         tool.wait(lambda: tool.node._tracker.instances == {})
-        assert [e.parent_id for e in tool.marker()[0].menu_entries if e.parent_id] == []
+        assert [e.parent_id for e in tool.served()[0]["add"].menu_entries if e.parent_id] == []
 
 
 def test_what_the_real_tracker_refuses_is_said() -> None:

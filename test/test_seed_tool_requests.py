@@ -164,7 +164,7 @@ def test_what_the_tracker_refuses_is_shown_and_the_drawing_stays(bench, tracker)
 def test_a_correction_carries_the_id_by_menu_and_by_service(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     tracker.live(bench, i3="", i255="cup")  # 255 is an id as any other here
-    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
+    bench.wait(lambda: len(bench.button.menu_entries) == len(ENTRIES) + 4)
     bench.corners(*TRIANGLE, width=WIDTH)
     bench.choose("Correct instance", "255 cup")
     bench.wait(lambda: bench.masks)
@@ -186,7 +186,7 @@ def test_a_correction_carries_the_id_by_menu_and_by_service(bench, tracker) -> N
 def test_remove_and_reset_go_to_the_tracker(bench, tracker) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     tracker.live(bench, i3="", i12="cup")
-    bench.wait(lambda: len(bench.frozen.menu_entries) == len(ENTRIES) + 4)
+    bench.wait(lambda: len(bench.button.menu_entries) == len(ENTRIES) + 4)
     bench.choose("Remove instance", "3")
     bench.wait(lambda: bench.text[:1] == ["removed 3"])
     bench.node.set_parameters([Parameter("instance_id", value=12)])

@@ -37,11 +37,11 @@ def marker_array(tracks: Tracks, stamp: Any) -> Any:
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for track in tracks.tracks:
         if track.box is not None:
-            markers += [_outline(track, header, tracks.size[1]), _text(track, header, tracks.size[1])]
+            markers += [_outline(track, header, tracks.size), _text(track, header, tracks.size)]
     return MarkerArray(markers=markers)
 
 
-def _outline(track: Track, header: Any, width: int) -> Any:
+def _outline(track: Track, header: Any, size: tuple[int, int]) -> Any:
     assert track.box is not None
     marker = _marker(track, header, "outline", Marker.LINE_LIST)
     marker.scale.x = _LINE_M
@@ -50,19 +50,19 @@ def _outline(track: Track, header: Any, width: int) -> Any:
     for contour in contours:
         line = cv2.approxPolyDP(contour, _TOLERANCE_PX, True)[:, 0].astype(np.float64)
         # OpenCV's points are pixels by their number, whose centres are half a pixel further
-        x, y = to_plane(line[:, 0] + track.box.x0 + 0.5, line[:, 1] + track.box.y0 + 0.5, width)
+        x, y = to_plane(line[:, 0] + track.box.x0 + 0.5, line[:, 1] + track.box.y0 + 0.5, size)
         corners = [Point(x=a, y=b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
         for begin, end in zip(corners, [*corners[1:], corners[0]], strict=True):
             marker.points += [begin, end]
     return marker
 
 
-def _text(track: Track, header: Any, width: int) -> Any:
+def _text(track: Track, header: Any, size: tuple[int, int]) -> Any:
     assert track.box is not None
     marker = _marker(track, header, "label", Marker.TEXT_VIEW_FACING)
     marker.text = f"{track.instance_id} {track.name}".strip()
     marker.scale = text_scale(_TEXT_M)
-    x, y = to_plane((track.box.x0 + track.box.x1) / 2, float(track.box.y0), width)
+    x, y = to_plane((track.box.x0 + track.box.x1) / 2, float(track.box.y0), size)
     marker.pose.position.x, marker.pose.position.y = x, y + _TEXT_M / 2
     return marker
 

@@ -19,6 +19,7 @@ from maskrnn_ros.limits import MAX_PROMPTS, check_number
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.ros.click_point import Frames, project
 from maskrnn_ros.ros.detections import box_and_class, vision_msgs
+from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.worker import Result
 from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
@@ -140,8 +141,9 @@ class PromptInputs:
         """The stamp of the image that is meant, and the pixel.
 
         A point in the frame of the image with z = 0 is a pixel: as a point of the world it would lie in the plane of
-        the camera itself, where nothing is seen. Any other is a point of the world. RViz2 stamps such a one with the
-        time of the click, which is that of no image: it is looked for on the next one.
+        the camera itself, where nothing is seen. One in the plane that ~/markers draws in is a pixel, too, whatever its
+        z: RViz2 knows that coarsely. Any other is a point of the world. RViz2 stamps these two with the time of the
+        click, which is that of no image: they are looked for on the next one.
         """
         if self.newest is None:
             raise ValueError("a stamped click needs an image before it, whose frame_id it is compared with, got none")
@@ -149,6 +151,8 @@ class PromptInputs:
         frame, point = message.header.frame_id or camera, message.point
         if frame == camera and point.z == 0:
             return stamp_to_ns(message.header.stamp), point.x, point.y
+        if frame == FRAME:
+            return 0, *to_pixel(point.x, point.y, self.newest.tracks.size)
         if self._info is None:
             topic = self._node.resolve_topic_name("camera_info")
             raise ValueError(f"a 3D point (frame {frame!r}, z {point.z:g}) needs a camera_info, none came on {topic}")

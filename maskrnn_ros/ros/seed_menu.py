@@ -52,17 +52,19 @@ ENTRIES = (
 )
 
 
-def menu(instances: Mapping[int, str]) -> list[Any]:
+def menu(instances: Mapping[int, str] | None) -> list[Any]:
     """The MenuEntry messages; parents come before their children, as RViz2 wants it.
 
     Args:
-        instances: Titles of the live instances by id.
+        instances: Titles of the live instances by id; None leaves out what is about one of them.
     """
     found = []
     for number, entry in enumerate(ENTRIES, 1):
+        if entry.of_instance and instances is None:
+            continue
         own = number * _PER_ENTRY
         found.append(MenuEntry(id=own, title=entry.title, command_type=MenuEntry.FEEDBACK))
-        if entry.of_instance:
+        if entry.of_instance and instances is not None:
             found += [
                 MenuEntry(id=own + i, parent_id=own, title=title, command_type=MenuEntry.FEEDBACK)
                 for i, title in sorted(instances.items())

@@ -10,43 +10,39 @@ images only the newest is held. What the tracker is asked is never waited for.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point as PointMessage
+from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
-from visualization_msgs.msg import InteractiveMarkerFeedback, MarkerArray
 
 from maskrnn_ros.bit_depth import BitDepth
-from maskrnn_ros.drawing import Drawing
-from maskrnn_ros.prompts import build_prompts
-from maskrnn_ros.ros import tracker_client
-from maskrnn_ros.ros.image_plane import to_pixel
+from maskrnn_ros.drawing import Drawing, corners
+from maskrnn_ros.prompts import Point, Prompt, build_prompts
+from maskrnn_ros.ros import seed_view, tracker_client
+from maskrnn_ros.ros.frozen import Freezer, Frozen
+from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.ros.image_source import ImageSource
-from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb
+from maskrnn_ros.ros.images import compressed_to_rgb, image_to_rgb
 from maskrnn_ros.ros.interfaces import Interface
-from maskrnn_ros.ros.marker_server import MarkerServer
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.run import run_node
-from maskrnn_ros.ros.seed_markers import (
-    DRAWING,
-    control_name,
-    drawing_marker,
-    image_marker,
-    jpeg,
-    painted,
-    text_markers,
-)
+from maskrnn_ros.ros.seed_gestures import Add, Choice, Click, Drag, GestureReader, Place
+from maskrnn_ros.ros.seed_markers import control_name
 from maskrnn_ros.ros.seed_menu import ENTRIES, Entry, chosen
+from maskrnn_ros.ros.seed_view import SeedView
+from maskrnn_ros.ros.stream_line import StreamLine
 from maskrnn_ros.ros.tracker_client import Sent, TrackerClient, labels_message
-from maskrnn_ros.types import UInt8Array
+from maskrnn_ros.types import Box, UInt8Array
 
 INTERFACES: tuple[Interface, ...] = (
     Interface(
@@ -62,37 +58,17 @@ INTERFACES: tuple[Interface, ...] = (
         text="Pixel positions on the frozen image, as rqt_image_view gives them on `<image topic>_mouse_left`.",
     ),
     Interface(
-        name="~/seed/feedback",
-        type="visualization_msgs/InteractiveMarkerFeedback",
+        name="clicked_point",
+        type="geometry_msgs/PointStamped",
         kind="subscribes",
-        text="Clicks and menu choices in RViz2.",
+        text="RViz2's *Publish Point* on the frozen image: marks the object there by its colours.",
     ),
-    Interface(
-        name="~/seed/update",
-        type="visualization_msgs/InteractiveMarkerUpdate",
-        kind="publishes",
-        text="The frozen image and the drawing, for RViz2's InteractiveMarkers display.",
-    ),
-    Interface(
-        name="~/markers", type="visualization_msgs/MarkerArray", kind="publishes", text="What to do, and the answers."
-    ),
-    Interface(
-        name="~/image",
-        type="sensor_msgs/Image",
-        kind="publishes",
-        text="The frozen image with the drawing, rgb8, for rqt_image_view; repeated every second.",
-    ),
+    *seed_view.INTERFACES,
     Interface(
         name="~/seed_mask",
         type="sensor_msgs/Image",
         kind="publishes",
         text="Every mask that the tracker took, mono16, value = id, with the header of the frozen image; to record.",
-    ),
-    Interface(
-        name="~/seed/get_interactive_markers",
-        type="visualization_msgs/GetInteractiveMarkers",
-        kind="serves",
-        text="The frozen image and the drawing, for RViz2.",
     ),
     *(
         Interface(name=f"~/{entry.name}", type="std_srvs/Trigger", kind="serves", text=f"As the menu: {entry.text}.")
@@ -102,6 +78,8 @@ INTERFACES: tuple[Interface, ...] = (
 )
 
 _PERIOD_S = 1.0
+_CUTTING = "cutting the object out ..."
+"""Said before the prompt backend works: nothing else moves meanwhile."""
 
 
 class SeedTool(Node):
@@ -125,34 +103,39 @@ class SeedTool(Node):
             raise ValueError(f"image_reliability must be one of auto, reliable, best_effort, got {reliability!r}")
         self._prompts = build_prompts(self.get_parameter("prompts.backend").value)
         self._newest: Any = None
-        self._header: Any = None
-        self._texture: Any = None
+        self._freezer, self._gestures, self._stream = Freezer(), GestureReader(), StreamLine()
+        self._frozen: Frozen | None = None
         self._drawing: Drawing | None = None
         self._answer = ""
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # RViz2 may come later
-        self._markers = self.create_publisher(MarkerArray, "~/markers", latched)
-        self._picture = self.create_publisher(Image, "~/image", 1)
+        self._seed = "none"
+        self._view = SeedView(self, self._on_feedback)
         self._masks = self.create_publisher(Image, "~/seed_mask", reliable(10))
         self._tracker = TrackerClient(
             self,
             on_taken=self._on_taken,
             on_end=self._on_end,
+            on_waits=lambda line: self._say_of_seed(line, False),
             on_line=self._say,
-            on_instances=self._show_menus,
+            on_status=lambda status: self._stream.take(status, time.monotonic()),
+            on_instances=self._show,
         )
-        self._server = MarkerServer(self, "~/seed/", self._on_feedback)
         compressed = bool(self.get_parameter("compressed").value)
         self._convert: Callable[[Any], UInt8Array] = partial(
             compressed_to_rgb if compressed else image_to_rgb, depth=BitDepth()
         )
         self._source = ImageSource(self, compressed=compressed, reliability=reliability, callback=self._on_image)
-        self.create_subscription(Point, "click", lambda point: self._guard(lambda: self._click(point.x, point.y)), 10)
+        self.create_subscription(
+            PointMessage, "click", lambda point: self._guard(lambda: self._click(point.x, point.y)), 10
+        )
+        self.create_subscription(
+            PointStamped, "clicked_point", lambda point: self._guard(lambda: self._cut_out_at(point)), 10
+        )
         for entry in ENTRIES:
             self.create_service(Trigger, f"~/{entry.name}", partial(self._on_trigger, entry))
-        # rqt_image_view subscribes volatile: who comes late gets the picture within a second
-        self.create_timer(_PERIOD_S, self._show_picture, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._show_image()
-        self._show_drawing()
+        # rqt_image_view subscribes volatile: who comes late gets the picture within a second. And where a message of
+        # text got lost on its way, the next one tells the middleware, which else finds out after seconds.
+        self.create_timer(_PERIOD_S, self._show_text, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._show()
 
     def close(self) -> None:
         """End the node."""
@@ -179,10 +162,8 @@ class SeedTool(Node):
         """Show the newest image."""
         if self._newest is None:
             raise ValueError(f"there is no image on {self._source.topic} yet")
-        image = self._convert(self._newest)
-        self._header, self._texture = self._newest.header, jpeg(image)
-        self._drawing = Drawing(image)
-        self._show_image()
+        self._frozen = self._freezer.freeze(self._newest.header, self._convert(self._newest))
+        self._drawing = Drawing(self._frozen.image)
         return ""
 
     def close_polygon(self, instance_id: int) -> str:
@@ -197,6 +178,7 @@ class SeedTool(Node):
 
     def cut_out(self, instance_id: int) -> str:
         """Mark the object in a box."""
+        self._show_text(_CUTTING)
         self._drawn.cut_out(self._prompts)
         return ""
 
@@ -239,13 +221,37 @@ class SeedTool(Node):
 
     def _send(self, instance_id: int) -> str:
         drawing = self._drawn
-        sent = Sent(mask=drawing.finished(), header=self._header, context=drawing)
+        assert self._frozen is not None
+        sent = Sent(mask=drawing.finished(), header=self._frozen.header, context=drawing)
         self._tracker.send(sent, drawing.image, instance_id)
         what = f"a correction of instance {instance_id}" if instance_id else "a new instance"
+        self._seed = f"sent as {what}"
         return f"sent {int(sent.mask.sum())} pixels as {what}"
 
     def _click(self, x: float, y: float) -> str:
-        self._drawn.add(x, y)
+        self._drawn.click(x, y)
+        return ""
+
+    def _pixel(self, place: Place) -> Place:
+        drawn = self._drawn
+        return to_pixel(*place, (drawn.image.shape[0], drawn.image.shape[1]))
+
+    def _cut_out_box(self, begin: Place, end: Place) -> str:
+        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(self._pixel(begin), self._pixel(end), strict=True))
+        box = Box(math.floor(x0), math.floor(y0), math.floor(x1) + 1, math.floor(y1) + 1)
+        return self._cut_out(Prompt(box=box))
+
+    def _cut_out_at(self, message: Any) -> str:
+        """Of *Publish Point*, which gives points in the fixed frame, with the time of the click and a coarse z."""
+        if message.header.frame_id != FRAME:
+            raise ValueError(f"a point must be in the frame {FRAME}, got {message.header.frame_id!r:.80}")
+        x, y = self._pixel((message.point.x, message.point.y))
+        return self._cut_out(Prompt(points=(Point(x=x, y=y),)))
+
+    def _cut_out(self, prompt: Prompt) -> str:
+        drawing = self._drawn
+        self._show_text(_CUTTING)
+        drawing.cut_out_at(self._prompts, prompt)
         return ""
 
     # --- callbacks ---
@@ -256,29 +262,24 @@ class SeedTool(Node):
             self._guard(lambda: self.freeze(0))
 
     def _on_feedback(self, feedback: Any) -> None:
-        """A click is POSE_UPDATE, MOUSE_DOWN, BUTTON_CLICK, POSE_UPDATE, MOUSE_UP (rviz 14.3.1): one of them counts."""
-        if feedback.event_type == InteractiveMarkerFeedback.BUTTON_CLICK:
-            self._guard(lambda: self._click_in_plane(feedback))
-        elif feedback.event_type == InteractiveMarkerFeedback.MENU_SELECT:
-            self._guard(lambda: self._select(feedback))
+        try:
+            gesture = self._gestures.read(feedback, control_name(self._frozen))
+        except ValueError as error:
+            self._say(str(error), True)
+            return
+        if gesture is not None:
+            self._guard(lambda: self._act(gesture))
 
-    def _check_shown(self, feedback: Any) -> None:
-        """RViz2 may show an earlier image than the frozen one; what is meant for that is not taken."""
-        if feedback.control_name != control_name(self._header):
-            raise ValueError("that was for an earlier image than the frozen one: look again, then click or choose")
-
-    def _click_in_plane(self, feedback: Any) -> str:
-        if not feedback.mouse_point_valid:
-            raise ValueError("RViz2 does not know where on the image that click was: click again")
-        self._check_shown(feedback)
-        # z is not looked at: seen from far above, it is as coarse as RViz2's depth image
-        width = self._drawn.image.shape[1]
-        return self._click(*to_pixel(feedback.mouse_point.x, feedback.mouse_point.y, width))
-
-    def _select(self, feedback: Any) -> str:
-        self._check_shown(feedback)
-        entry, instance_id = chosen(feedback.menu_entry_id)
-        return self._do(entry, instance_id)
+    def _act(self, gesture: Click | Drag | Add | Choice) -> str:
+        match gesture:
+            case Click(at):
+                return self._click(*self._pixel(at))
+            case Drag(begin, end):
+                return self._cut_out_box(begin, end)
+            case Add():
+                return self.new_instance(0)
+            case Choice(menu_entry_id):
+                return self._do(*chosen(menu_entry_id))
 
     def _on_trigger(self, entry: Entry, request: Any, response: Any) -> Any:
         instance_id = int(self.get_parameter("instance_id").value)
@@ -304,14 +305,14 @@ class SeedTool(Node):
         drawing: Drawing = sent.context
         if self._drawing is drawing:
             self._drawing = Drawing(drawing.image)
-        self._say(f"instance {ids[0]}: the tracker works on it", False)
+        self._say_of_seed(f"instance {ids[0]}: the tracker works on it", False)
 
     def _on_end(self, sent: Sent, applied: bool, line: str) -> None:
         drawing: Drawing = sent.context
         if not applied and self._drawing is not None and self._drawing.image is drawing.image:
             # so that it can be mended; unless the next one is begun
             self._drawing = drawing if self._drawing.is_empty else self._drawing
-        self._say(line, not applied)
+        self._say_of_seed(line, not applied)
 
     # --- what is shown ---
 
@@ -319,12 +320,18 @@ class SeedTool(Node):
     def _hint(self) -> str:
         if self._drawing is None:
             return f"waiting for images on {self._source.topic}"
-        if self._drawing.vertices:
-            count = len(self._drawing.vertices)
-            return f"{count} corner{'s' * (count > 1)}; right-click: close polygon, rectangle, cut out"
+        count = len(self._drawing.vertices)
+        if self._drawing.reach:
+            return f"{corners(count)}; click the first one to close, or right-click"
+        if count:
+            return f"{corners(count)}; click the next one, or right-click: rectangle, cut out"
         if self._drawing.mask is not None:
-            return f"{int(self._drawing.mask.sum())} pixels marked; right-click: new or correct instance"
-        return "click the corners of an object; right-click for the menu"
+            return f"{int(self._drawing.mask.sum())} pixels marked; click 'add', or right-click it to correct"
+        return "click the corners of an object, or drag a box around it"
+
+    def _say_of_seed(self, line: str, refused: bool) -> None:
+        self._seed = line
+        self._say(line, refused)
 
     def _say(self, line: str, refused: bool) -> None:
         if refused:
@@ -332,30 +339,15 @@ class SeedTool(Node):
         elif line:
             self.get_logger().info(line)
         self._answer = line
-        self._show_drawing()
+        self._show()
 
-    def _show_image(self) -> None:
-        size = None if self._drawing is None else self._drawing.image.shape[:2]
-        self._server.show(image_marker(size, self._texture, self._header, self._tracker.instances))
+    def _show(self) -> None:
+        self._view.show(self._frozen, self._drawing, self._tracker.instances)
+        self._show_text()
 
-    def _show_menus(self) -> None:
-        self._show_image()
-        self._show_drawing()
-
-    def _show_drawing(self) -> None:
-        self._markers.publish(text_markers((self._answer, self._hint)))
-        if self._drawing is None or self._drawing.is_empty:
-            self._server.erase(DRAWING)
-        else:
-            self._server.show(drawing_marker(self._drawing, self._header, self._tracker.instances))
-        self._show_picture()
-
-    def _show_picture(self) -> None:
-        if self._drawing is None or not self._picture.get_subscription_count():
-            return
-        message = Image(header=self._header)
-        fill_image(message, painted(self._drawing, (self._answer, self._hint)), "rgb8")
-        self._picture.publish(message)
+    def _show_text(self, busy: str = "") -> None:
+        below = (self._stream.line(time.monotonic()), f"last seed: {self._seed}")
+        self._view.say(self._frozen, self._drawing, (busy or self._answer, self._hint), below)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

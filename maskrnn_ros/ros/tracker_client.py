@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.ros.images import fill_image, stamp_to_ns
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.messages import mask_prompt
@@ -34,6 +34,7 @@ INTERFACES = (
         kind="subscribes",
         text="What became of the masks sent.",
     ),
+    Interface(name="tracker/status", type="maskrnn_ros/TrackerStatus", kind="subscribes", text="How the stream is."),
     Interface(name="tracker/add_instances", type="maskrnn_ros/AddInstances", kind="calls", text="Takes the masks."),
     Interface(
         name="tracker/remove_instances", type="maskrnn_ros/RemoveInstances", kind="calls", text="Removes instances."
@@ -71,7 +72,9 @@ class TrackerClient:
         node: The rclpy node.
         on_taken: Called with a ``Sent`` and its ids: the tracker works on it.
         on_end: Called with a ``Sent`` that was applied (True) or not (False), and one line.
-        on_line: Called with one line for people, and whether it says that something was refused.
+        on_waits: Called with one line: a mask waits, and what for.
+        on_line: Called with one line for people about anything else, and whether it says that it was refused.
+        on_status: Called with each TrackerStatus.
         on_instances: Called when the titles of the live instances change.
     """
 
@@ -81,11 +84,14 @@ class TrackerClient:
         *,
         on_taken: Callable[[Sent, tuple[int, ...]], None],
         on_end: Callable[[Sent, bool, str], None],
+        on_waits: Callable[[str], None],
         on_line: Callable[[str, bool], None],
+        on_status: Callable[[Any], None],
         on_instances: Callable[[], None],
     ) -> None:
         self.instances: dict[int, str] = {}
-        self._on_taken, self._on_end, self._on_line, self._on_instances = on_taken, on_end, on_line, on_instances
+        self._on_taken, self._on_end, self._on_waits = on_taken, on_end, on_waits
+        self._on_line, self._on_instances = on_line, on_instances
         self._sent: dict[str, Sent] = {}  # until the end of each is known
         self._asked: dict[str, Sent] = {}  # until it is known whether the tracker took it
         self._runs: dict[str, str] = {}  # the run of the tracker in which it waits, where that was said
@@ -93,6 +99,7 @@ class TrackerClient:
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
         node.create_subscription(SeedResult, "tracker/seed_result", self._take_result, reliable(10))
+        node.create_subscription(TrackerStatus, "tracker/status", on_status, newest_only)
         self._add = node.create_client(AddInstances, "tracker/add_instances")
         self._remove = node.create_client(RemoveInstances, "tracker/remove_instances")
         self._reset = node.create_client(Trigger, "tracker/reset")
@@ -186,7 +193,7 @@ class TrackerClient:
         ids = ", ".join(map(str, result.ids))
         if result.status == SeedResult.STATUS_PENDING:
             self._runs[token] = result.run_id
-            self._on_line(f"instance {ids}: {result.reason}", False)
+            self._on_waits(f"instance {ids}: {result.reason}")
             return
         applied = result.status == SeedResult.STATUS_APPLIED
         line = f"instance {ids} is tracked" if applied else f"rejected: {result.reason}"

@@ -36,8 +36,9 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/click_stamped",
         type="geometry_msgs/PointStamped",
         kind="subscribes",
-        text="z = 0 in the frame of the image: a pixel on the image with that stamp; else a point of the world, as "
-        "RViz2 publishes it on `/clicked_point`, on the next image",
+        text="z = 0 in the frame of the image: a pixel on the image with that stamp; else, as RViz2 publishes it on "
+        "`/clicked_point`, on the next image: in the frame `maskrnn_image` a pixel of the plane of `~/markers`, in any "
+        "other a point of the world",
     ),
     Interface(
         name="camera_info",
@@ -67,8 +68,8 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/markers",
         type="visualization_msgs/MarkerArray",
         kind="publishes",
-        text="outlines and names for RViz2, in the frame `maskrnn_image`: the image lies at z = 0, 1 m wide, pixel "
-        "(c, r) at (c / width, -r / width); likewise",
+        text="outlines and names for RViz2, in the frame `maskrnn_image`: the image lies at z = 0, fits 1 m x 0.75 m, "
+        "and has pixel (c, r) at (c / u, -r / u) with u = max(width, height / 0.75); likewise",
     ),
     Interface(
         name="~/detections",
