@@ -24,6 +24,7 @@ IN_RVIZ = (
     "/rviz_seed_tool/seed/update",
     "/rviz_seed_tool/seed/feedback",
     "/rviz_seed_tool/seed/get_interactive_markers",
+    "/clicked_point",
 )
 """What config/tracker.rviz asks for, as it stands there: without a namespace."""
 
@@ -69,7 +70,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Any]:
         )
     ).rstrip("/")
 
-    def node(name: str, parameters: list[Any], remapping: tuple[str, Any], **options: Any) -> Node:
+    def node(name: str, parameters: list[Any], *remappings: tuple[str, Any], **options: Any) -> Node:
         logger = f"{namespace}/{name}"[1:].replace("/", ".")
         return Node(
             package="maskrnn_ros",
@@ -78,7 +79,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Any]:
             namespace=namespace or "/",
             output="screen",
             parameters=[params_file, sim_time, *parameters],
-            remappings=[("image", LaunchConfiguration("image")), remapping],
+            remappings=[("image", LaunchConfiguration("image")), *remappings],
             arguments=["--ros-args", "--log-level", [f"{logger}:=", LaunchConfiguration("log_level")]],
             **options,
         )
@@ -88,6 +89,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Any]:
         "tracker",
         [overrides] if overrides else [],
         ("~/seed_mask", LaunchConfiguration("seed_mask")),
+        *_clicked_in_rviz(context),
         **_pinned(context),
     )
     # what it shares with the tracker (compressed, image_reliability) stands in the same file
@@ -108,6 +110,12 @@ def _nodes(context: LaunchContext, config: Path) -> list[Any]:
     locator = _locator(context, namespace, sim_time)
     # rviz2 may be missing: then launch stops there, and no tracker is left behind
     return [*_transport(context, config), rviz, *locator, tracker, seed_tool]
+
+
+def _clicked_in_rviz(context: LaunchContext) -> list[tuple[str, str]]:
+    """Hands the points of RViz2's Publish Point to the tracker; where the seed tool shows its frozen image, to that."""
+    rviz, seed_tool = (IfCondition(LaunchConfiguration(name)).evaluate(context) for name in ("rviz", "seed_tool"))
+    return [("~/click_stamped", "clicked_point")] if rviz and not seed_tool else []
 
 
 def _locator(context: LaunchContext, namespace: str, sim_time: dict[str, ParameterValue]) -> list[Node]:
