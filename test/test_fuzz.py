@@ -226,4 +226,4 @@ def test_requests_that_are_taken_can_be_carried_out(count: int) -> None:
         assert labels.shape == SIZE and set(np.unique(labels)) - {0} <= set(admitted.ids)
         return labels
 
-    drawn(min(count, 2000), Chance.request, read)
+    drawn(count, Chance.request, read)
