@@ -22,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from maskrnn_ros.bit_depth import BitDepth, scale_to_8
 from maskrnn_ros.disk import regular_file
 from maskrnn_ros.image_header import check_encoded, read_encoded
+from maskrnn_ros.limits import check_fps
 from maskrnn_ros.types import UInt8Array
 
 FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -41,8 +42,7 @@ class FrameSource(abc.ABC):
     """
 
     def __init__(self, fps: float, lost: Sequence[int] = ()) -> None:
-        if not 0 < fps < 100_000:
-            raise ValueError(f"fps must be > 0 and < 100000, got {fps:g}")
+        check_fps(fps)
         self.fps = fps
         self.lost = tuple(lost)
         self._size: tuple[int, int] | None = None

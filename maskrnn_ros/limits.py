@@ -36,12 +36,27 @@ MAX_WAITING = 64
 MAX_PER_S = 50
 """Requests in a second, of all clients together; twice as many may come at once."""
 
+MIN_FPS, MAX_FPS = 1e-4, 1e5
+"""Frames per second: a hundred thousand frames at the lowest rate still have stamps that fit a ROS time."""
+
 MAX_CONNECTIONS = 64
 """Connections to the seed editor at a time; a page has two or three."""
 MAX_REQUEST_S = 10.0
 """Seconds in which a request to it has to arrive, and its answer to be taken."""
 
 _MORE = " ({} more)"
+
+
+def check_fps(fps: float, what: str = "fps") -> None:
+    """Refuse a frame rate that makes no stamps.
+
+    >>> check_fps(29.97)
+
+    Raises:
+        ValueError: It is too low, too high or no number.
+    """
+    if not MIN_FPS <= fps < MAX_FPS:
+        raise ValueError(f"{what} must be >= {MIN_FPS:g} and < {MAX_FPS:.0f}, got {fps:g}")
 
 
 def check_size(height: int, width: int, what: str = "image") -> None:

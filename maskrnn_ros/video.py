@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.frames import FrameSource
+from maskrnn_ros.limits import check_fps
 from maskrnn_ros.types import UInt8Array
 
 _FASTEST = 1000.0
@@ -230,8 +231,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path | str, fps: float, codec: str = "mp4v") -> None:
-        if not 0 < fps < 100_000:
-            raise ValueError(f"fps must be > 0 and < 100000, got {fps:g}")
+        check_fps(fps)
         if len(codec) != 4:
             raise ValueError(f"codec must have four characters, got {codec!r}")
         self._path, self._fps, self._codec = Path(path), fps, codec

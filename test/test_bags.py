@@ -203,8 +203,9 @@ def test_bag_that_fails_half_way_is_not_left_behind(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fps": 0.0}, "fps must be > 0"),
-        ({"fps": float("nan")}, "fps must be > 0"),
+        ({"fps": 1e-300}, "fps must be >= 0.0001 and < 100000, got 1e-300"),
+        ({"fps": 0.0}, "fps must be >= 0.0001"),
+        ({"fps": float("nan")}, "fps must be >= 0.0001"),
         ({"storage": "zip"}, "storage must be one of mcap, sqlite3, got 'zip'"),
         ({"seed_topic": "seed"}, "full name such as /camera/image_raw, got 'seed'"),
         ({"seed_topic": "/camera/"}, "full name"),

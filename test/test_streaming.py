@@ -403,9 +403,9 @@ def test_resume_takes_what_was_played_and_refuses_another_pace(tree, tmp_path, c
         (["--streaming", "--workers", "2"], "--streaming needs --workers 1, got 2"),
         (["--streaming", "--predictions", "."], "it does not go with --predictions"),
         (["--fps", "30"], "--fps is the rate at which --streaming plays; give both"),
-        (["--streaming", "--fps", "0"], "--fps must be > 0, got 0"),
-        (["--streaming", "--fps", "nan"], "--fps must be > 0, got nan"),
-        (["--streaming", "--fps", "inf"], "--fps must be > 0, got inf"),
+        (["--streaming", "--fps", "0"], "--fps must be >= 0.0001 and < 100000, got 0"),
+        (["--streaming", "--fps", "nan"], "--fps must be >= 0.0001 and < 100000, got nan"),
+        (["--streaming", "--fps", "inf"], "--fps must be >= 0.0001 and < 100000, got inf"),
     ],
 )
 def test_what_does_not_go_together_is_said_in_one_line(tree, capsys, arguments, text):

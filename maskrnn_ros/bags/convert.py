@@ -33,6 +33,7 @@ from maskrnn_ros.disk import regular_file
 from maskrnn_ros.files import DavisSequence, davis_sequence
 from maskrnn_ros.frames import FolderFrames, orientation_of
 from maskrnn_ros.labels import LabelFiles
+from maskrnn_ros.limits import check_fps
 from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data
 from maskrnn_ros.types import LabelArray
 
@@ -170,8 +171,7 @@ def _pixels(frames: FolderFrames, number: int) -> tuple[npt.NDArray[np.uint8 | n
 
 
 def _check_settings(fps: float, storage: str, topics: tuple[str, ...]) -> None:
-    if not 0 < fps < 100_000:
-        raise ValueError(f"fps must be > 0 and < 100000, got {fps:g}")
+    check_fps(fps)
     if storage not in STORAGES:
         raise ValueError(f"storage must be one of {', '.join(STORAGES)}, got {storage!r}")
     for topic in topics:

@@ -26,6 +26,7 @@ from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, predictions_of, prepare_out
 from maskrnn_ros.evaluation.scoring import seeds_of
+from maskrnn_ros.limits import check_fps
 from maskrnn_ros.timeline import TimeRule
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
@@ -120,8 +121,8 @@ class Options:
             raise ValueError(f"--online runs the node, which is not what the preset {self.preset!r} is")
 
     def _check_streaming(self) -> None:
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"--fps must be > 0, got {self.fps:g}")
+        if self.fps is not None:
+            check_fps(self.fps, "--fps")
         if self.fps is not None and not self.streaming:
             raise ValueError("--fps is the rate at which --streaming plays; give both")
         if self.streaming and self.predictions is not None:
