@@ -17,8 +17,9 @@ from engine_bench import CPU, SHAPES, copied, least_overlap, models, overlap, ru
 
 from maskrnn_ros.model import digests, engine, graphs, weights
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
+from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import OnnxNetwork, OnnxTrunk, adds_8_bit_products, load_models
-from maskrnn_ros.model.graphs import DIGEST, NEAREST, digest_of, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import NEAREST, encode_graph, streams_graph, trunk_graph
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
 from maskrnn_ros.model.weights import SHIPPED, TRUNK, load_network, load_trunk, save_weights

@@ -16,8 +16,9 @@ from engine_bench import Copies, copied, models
 
 from maskrnn_ros import cli
 from maskrnn_ros.model import engine
+from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import OnnxTrunk
-from maskrnn_ros.model.graphs import DIGEST, digest_of, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import streams_graph, trunk_graph
 from maskrnn_ros.model.weights import SHIPPED, TRUNK, load_network, load_trunk, save_weights
 from maskrnn_ros.training.quantise import Calibration, quantise
 

@@ -17,6 +17,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 SUMS = FOLDER / "SHA256SUMS"
 
+DIGEST = "weights_sha256"
+"""Key of the weights' digest in a graph's metadata."""
+
 _KEY = b"graph_sha256"
 
 
@@ -53,6 +56,28 @@ def read_checked(path: Path | str) -> bytes:
                 f"{path} is damaged: expected SHA-256 {listed.get(path.name, 'none')}, got {found}; install the "
                 "package anew (or, where it was made anew, run maskrnn weights digests)"
             )
+    return data
+
+
+def digest_of(weights: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return hashlib.sha256(regular_file(weights).read_bytes()).hexdigest()
+
+
+def read_graph(file: Path) -> bytes:
+    """A graph as it was written: one that ships as it is listed, any other by the digest that it carries.
+
+    Raises:
+        DamagedError: It is not.
+        OSError: It cannot be read.
+    """
+    data = read_checked(file)
+    if file.resolve().parent != FOLDER:
+        check_seal(data, f"graph {file}")
     return data
 
 

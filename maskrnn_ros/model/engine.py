@@ -23,14 +23,11 @@ from torch import Tensor
 from maskrnn_ros.config import Config
 from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
-from maskrnn_ros.model.digests import DamagedError
+from maskrnn_ros.model.digests import DIGEST, DamagedError, digest_of, read_graph
 from maskrnn_ros.model.graphs import (
-    DIGEST,
     NEAREST,
     SEEN,
-    digest_of,
     encode_graph,
-    read_graph,
     step_graph,
     streams_graph,
     trunk_graph,

@@ -2,6 +2,7 @@
 """ONNX graphs of the networks: where they lie, and how they are made (``maskrnn export``).
 
     trunk.onnx          uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
+    prompts.onnx        a view and what is said of an object     -> log-odds, IoU (``prompt_graph``)
     decoder.onnx        crops of K objects, their target models  -> log-odds, box deltas, presence, hidden states
     fast.encode.onnx    features, two magnitudes of the flow     -> code and flow code of the frame
     fast.streams.onnx   K crops, hidden states                   -> log-odds, hidden states
@@ -15,7 +16,6 @@ by an older file is not taken. TensorRT and other runtimes read the same files.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,10 +27,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from maskrnn_ros.disk import regular_file, write_bytes
+from maskrnn_ros.disk import write_bytes
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.compiled import AsModule
-from maskrnn_ros.model.digests import FOLDER, check_seal, read_checked, sealed
+from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
 from maskrnn_ros.model.step import CODES, COLUMNS, KEYS, TARGET, Keys, Seen, StepNet
@@ -41,9 +41,6 @@ from maskrnn_ros.model.weights import LITE0, is_step, load_network, load_step, l
 
 NEAREST = LITE0.with_name("nearest.onnx")
 """The graph that compares descriptors; it has no weights."""
-
-DIGEST = "weights_sha256"
-"""Key of the weights' digest in a graph's metadata."""
 
 _OPSET = 17
 _SAMPLES = 4
@@ -68,28 +65,6 @@ def streams_graph(weights: Path, precision: str = "float32") -> Path:
 def step_graph(weights: Path, precision: str = "float32") -> Path:
     """Likewise, of the decoder."""
     return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
-
-
-def digest_of(weights: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    return hashlib.sha256(regular_file(weights).read_bytes()).hexdigest()
-
-
-def read_graph(file: Path) -> bytes:
-    """A graph as it was written: one that ships as it is listed, any other by the digest that it carries.
-
-    Raises:
-        DamagedError: It is not.
-        OSError: It cannot be read.
-    """
-    data = read_checked(file)
-    if file.resolve().parent != FOLDER:
-        check_seal(data, f"graph {file}")
-    return data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,9 +119,9 @@ def _export_trunk(setting: str, out: Path | None) -> Iterator[Exported]:
     image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
     names = [f"stride{stride}" for stride in STRIDES]
     free = {"image": {2: "height", 3: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
-    graph = _with_free_sizes(_traced(net.aligned, net, (image,), ["image"], names, {}), free)
+    graph = _with_free_sizes(traced(net.aligned, net, (image,), ["image"], names, {}), free)
     inputs = [(torch.randint(0, 256, (1, 3, 16 * h, 16 * w), dtype=torch.uint8),) for h, w in _sizes()]
-    yield _written(graph, placed(trunk_graph(weights), out), weights, net.forward, inputs)
+    yield written(graph, placed(trunk_graph(weights), out), weights, net.forward, inputs)
 
 
 def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
@@ -158,12 +133,12 @@ def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
     names = [f"stride{stride}" for stride in STRIDES]
     free = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}
     free |= {name: {2: "rows_stride4", 3: "columns_stride4"} for name in ("magnitudes", "code", "flow_code")}
-    graph = _traced(net.encoded, net, _features(2, 3), [*names, "magnitudes"], ["code", "flow_code"], free)
+    graph = traced(net.encoded, net, _features(2, 3), [*names, "magnitudes"], ["code", "flow_code"], free)
     inputs = [_features(h, w) for h, w in _sizes()]
-    yield _written(graph, placed(encode_graph(weights), out), weights, net.encoded, inputs)
+    yield written(graph, placed(encode_graph(weights), out), weights, net.encoded, inputs)
     each = ["seen", "moved", "hidden"], ["added", "state"]
-    graph = _traced(net.streamed, net, _crops(1), *each, {name: {0: "objects"} for name in (*each[0], *each[1])})
-    yield _written(
+    graph = traced(net.streamed, net, _crops(1), *each, {name: {0: "objects"} for name in (*each[0], *each[1])})
+    yield written(
         graph, placed(streams_graph(weights), out), weights, net.streamed, [_crops(k + 1) for k in range(_SAMPLES)]
     )
 
@@ -175,9 +150,9 @@ def export_step(weights: Path, out: Path | None = None) -> Exported:
     names = [*SEEN, "coefficients", "seed_code", "seed_values", "newest_code", "newest_values"]
     results = ["log_odds", "deltas", "presence", "hidden_out", "code"]
     free = {name: {0: "objects"} for name in (*names, *results)}
-    graph = _traced(module.forward, module, _seen(2), names, results, free)
+    graph = traced(module.forward, module, _seen(2), names, results, free)
     samples = [_seen(k + 1) for k in range(_SAMPLES)]
-    return _written(graph, placed(step_graph(weights), out), weights, module.forward, samples)
+    return written(graph, placed(step_graph(weights), out), weights, module.forward, samples)
 
 
 SEEN = tuple(field.name for field in dataclasses.fields(Seen))
@@ -307,7 +282,7 @@ def _with_free_sizes(graph: bytes, free: dict[str, dict[int, str]]) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _traced(
+def traced(
     function: Callable[..., Sequence[Tensor]],
     owner: nn.Module,
     inputs: tuple[Tensor, ...],
@@ -315,6 +290,7 @@ def _traced(
     outputs: list[str],
     free: dict[str, dict[int, str]],
 ) -> bytes:
+    """The graph of a function of a module, serialized; ``free`` names axes of inputs and outputs by their number."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of sizes that it takes for constants; the comparison decides
         torch.onnx.export(
@@ -331,17 +307,29 @@ def _traced(
 
 
 @torch.no_grad()
-def _written(
+def written(
     graph: bytes,
     file: Path,
     weights: Path,
     function: Callable[..., Sequence[Tensor]],
     samples: Sequence[tuple[Tensor, ...]],
+    metadata: Mapping[str, str] | None = None,
 ) -> Exported:
+    """Write a graph of weights and compare it with the function that it was made of.
+
+    Args:
+        graph: Serialized.
+        file: Where it goes.
+        weights: File that it was made from.
+        function: On plain tensors.
+        samples: Its inputs.
+        metadata: What the graph says beside the digest of its weights.
+    """
     import onnx
 
     model = onnx.load_from_string(graph)
-    model.metadata_props.add(key=DIGEST, value=digest_of(weights))
+    for key, value in {DIGEST: digest_of(weights), **(metadata or {})}.items():
+        model.metadata_props.add(key=key, value=value)
     write_graph(file, model)
     names = [value.name for value in model.graph.input]
     return compare(

@@ -32,9 +32,9 @@ from torch import Tensor
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.evaluation.readers import FileClip, find_clips
 from maskrnn_ros.flow import build_flow
+from maskrnn_ros.model.digests import DIGEST
 from maskrnn_ros.model.engine import Network, load_models
 from maskrnn_ros.model.graphs import (
-    DIGEST,
     Exported,
     compare,
     needs,
