@@ -321,7 +321,24 @@ class PromptsConfig(Checked):
 
     backend: str = setting(
         "grabcut",
-        "What makes a mask of a box or a point: grabcut (OpenCV, by colours), or package.module:factory of your own.",
+        "What makes a mask of a box or a point: grabcut (OpenCV, by colours), learned (a small network, with "
+        "prompts.weights), or package.module:factory of your own.",
+    )
+    weights: str = setting(
+        "shipped",
+        "With learned: its weights, shipped or a .safetensors file, with the graph beside it; they go with one trunk.",
+    )
+    zoom: str = setting(
+        "mask",
+        "With learned: where clicks are looked at. whole: the whole image; mask: that, then closer at what was found; "
+        "clicks: half of the image around the clicks, then closer at what was found.",
+        choices=("whole", "mask", "clicks"),
+    )
+    min_confidence: float = setting(
+        0.5,
+        "With learned: a mask whose IoU with the object is thought to be lower is refused as unsure.",
+        low=0.0,
+        high=1.0,
     )
     same_iou: float = setting(
         0.5,

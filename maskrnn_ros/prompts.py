@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes and points to masks, by GrabCut: no learned segmenter, it goes by the colours of this one image.
+"""Boxes and points to masks, by GrabCut, which goes by the colours of this one image and has learned nothing.
 
-``PromptBackend`` is all that a better segmenter has to be; ``build_prompts`` gives the one that the config names.
+``PromptBackend`` is all that another segmenter has to be, the learned one of ``learned_prompts`` among them;
+``build_prompts`` gives the one that the config names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from maskrnn_ros.config import PromptsConfig
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _MARGIN = 0.5
@@ -26,6 +28,10 @@ _REACH = 0.4
 """How far an object may reach from a point on it, as a share of the image's longer side."""
 _SURE = 0.125
 """Share of that reach that is surely the object."""
+_KEPT = 0.5
+"""Of a mask that is mended: from this share of its largest depth on its inside stays."""
+_DOUBT = 0.15
+"""Of its longer side: as far around a point it is likely wrong."""
 _OBJECT = (cv2.GC_FGD, cv2.GC_PR_FGD)
 
 
@@ -44,42 +50,75 @@ class Point:
     on_object: bool = True
 
 
+class UnsureError(ValueError):
+    """A backend has a mask that it does not believe in.
+
+    Args:
+        mask: bool, (H, W).
+        confidence: IoU with the object that it is thought to have, 0..1.
+        least: That it should have.
+    """
+
+    def __init__(self, mask: BoolArray, confidence: float, least: float) -> None:
+        super().__init__(f"unsure ({confidence:.2f}, below {least:g}): click again or draw")
+        self.mask, self.confidence, self.least = mask, confidence, least
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
     """What is said of one object: a box around it, points, or both.
 
+    Args:
+        box: Around the object, pixels.
+        points: On it or beside it.
+        mask: What it was taken for before, bool (H, W), to be mended by the points; None: nothing is known.
+        is_correction: The mask is that of an instance, and is put in where the image is at hand.
+
     Raises:
-        ValueError: Neither a box nor a point on the object.
+        ValueError: Neither a box nor a point on the object, nor any point where there is a mask.
     """
 
     box: Box | None = None
     points: tuple[Point, ...] = ()
+    mask: BoolArray | None = dataclasses.field(default=None, compare=False, repr=False)
+    is_correction: bool = False
 
     def __post_init__(self) -> None:
-        if self.box is None and not any(point.on_object for point in self.points):
+        has_mask = self.mask is not None or self.is_correction
+        if self.box is None and not (self.points if has_mask else self.says_where):
             raise ValueError("a prompt needs a box or a point on the object, got neither")
 
     def __str__(self) -> str:
         box = f"box ({self.box.x0}, {self.box.y0}, {self.box.x1}, {self.box.y1})" if self.box is not None else ""
-        points = ", ".join(f"({point.x:g}, {point.y:g})" for point in self.points if point.on_object)
+        shown = [point for point in self.points if point.on_object] or self.points
+        points = ", ".join(f"({point.x:g}, {point.y:g})" for point in shown)
         return " with ".join(part for part in (box, f"point {points}" if points else "") if part)
+
+    @property
+    def says_where(self) -> bool:
+        """Whether box or points say by themselves where the object is."""
+        return self.box is not None or any(point.on_object for point in self.points)
 
     def scaled(self, across: float, down: float) -> Prompt:
         """The same for an image whose width and height are those multiples; a box keeps at least a pixel."""
         points = tuple(dataclasses.replace(point, x=point.x * across, y=point.y * down) for point in self.points)
+        mask = None if self.mask is None else _scaled(self.mask, across, down)
         if self.box is None:
-            return Prompt(points=points)
+            return Prompt(points=points, mask=mask, is_correction=self.is_correction)
         x0, y0 = math.floor(self.box.x0 * across), math.floor(self.box.y0 * down)
         box = Box(x0, y0, max(x0 + 1, math.ceil(self.box.x1 * across)), max(y0 + 1, math.ceil(self.box.y1 * down)))
-        return Prompt(box=box, points=points)
+        return Prompt(box=box, points=points, mask=mask, is_correction=self.is_correction)
 
     def check_inside(self, size: tuple[int, int]) -> None:
         """Refuse what lies outside an image of (H, W).
 
         Raises:
-            ValueError: A point lies outside it, or the box wholly.
+            ValueError: A point lies outside it, or the box wholly, or the mask is of another size.
         """
         height, width = size
+        if self.mask is not None and self.mask.shape != size:
+            rows, columns = self.mask.shape
+            raise ValueError(f"mask must be {width}x{height} (width x height) like the image, got {columns}x{rows}")
         for point in self.points:
             if not (0 <= point.x < width and 0 <= point.y < height):
                 raise ValueError(f"points must lie inside the {width}x{height} image, got ({point.x:g}, {point.y:g})")
@@ -99,6 +138,7 @@ class PromptBackend(Protocol):
 
         Raises:
             ValueError: The prompt lies outside the image.
+            UnsureError: There is a mask, and it is likely wrong.
         """
         ...
 
@@ -117,6 +157,8 @@ class GrabCut:
         """See ``PromptBackend``."""
         height, width = image.shape[:2]
         prompt.check_inside((height, width))
+        if prompt.box is None and prompt.mask is not None and prompt.mask.any():
+            return self._mended(image, prompt.points, prompt.mask)
         if prompt.box is None:
             return self._mask(image, prompt.points, None, 0.0)
         box = _inside(prompt.box, height, width)
@@ -145,6 +187,28 @@ class GrabCut:
         found = self._cut(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), trimap)
         if box is None:
             found = canvas.connected(found, points)
+        mask = np.zeros((height, width), np.bool_)
+        large = cv2.resize(found.astype(np.float32), (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
+        mask[window.slices] = large >= 0.5
+        return mask
+
+    def _mended(self, image: UInt8Array, points: tuple[Point, ...], before: BoolArray) -> BoolArray:
+        """What a mask becomes by points: its inside stays, its edge and what is near the points may change."""
+        height, width = before.shape
+        box = Box.of_mask(before)
+        assert box is not None
+        window = _window(box, points, 0.0, height, width)
+        crop = image[window.slices]
+        scale = min(1.0, self._LONGEST / max(crop.shape[:2]))
+        size = (max(2, round(crop.shape[1] * scale)), max(2, round(crop.shape[0] * scale)))
+        inside = cv2.resize(before[window.slices].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+        trimap = np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+        trimap[depth > _KEPT * depth.max()] = cv2.GC_FGD
+        canvas = _Canvas(trimap, window, scale)
+        canvas.doubts(points, _DOUBT * max(box.width, box.height))
+        canvas.points(points)
+        found = self._cut(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), trimap)
         mask = np.zeros((height, width), np.bool_)
         large = cv2.resize(found.astype(np.float32), (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
         mask[window.slices] = large >= 0.5
@@ -199,6 +263,12 @@ class _Canvas:
             for centre in around:
                 cv2.circle(self._trimap, centre, max(1, int(part * reach * self._scale)), value, -1)
 
+    def doubts(self, points: tuple[Point, ...], reach: float) -> None:
+        """Around a point what was thought before is likely wrong."""
+        for point in points:
+            value = cv2.GC_PR_FGD if point.on_object else cv2.GC_PR_BGD
+            cv2.circle(self._trimap, self._at(point.x, point.y), max(1, int(reach * self._scale)), value, -1)
+
     def points(self, points: tuple[Point, ...]) -> None:
         """What is sure of each point, those beside the object last."""
         radius = max(1, round(0.015 * max(self._trimap.shape)))
@@ -219,24 +289,39 @@ class _Canvas:
         return min(int(column), width - 1), min(int(row), height - 1)
 
 
-def build_prompts(name: str) -> PromptBackend:
-    """The backend of a name: ``grabcut``, or ``package.module:factory``.
+def build_prompts(config: PromptsConfig, trunk: str = "shipped") -> PromptBackend:
+    """The backend of ``prompts.backend``: ``grabcut``, ``learned``, or ``package.module:factory``.
 
-    The factory is called without arguments and gives a ``PromptBackend``: a learned segmenter, the client of a service.
+    The factory is called without arguments and gives a ``PromptBackend``: a segmenter of one's own, the client of a
+    service.
+
+    Args:
+        config: Settings.
+        trunk: What ``trunk.weights`` names; the learned one looks with it.
 
     Raises:
         ValueError: There is none of that name, or it cannot be made.
     """
+    name = config.backend
     if name == "grabcut":
         return GrabCut()
+    if name == "learned":
+        from maskrnn_ros.learned_prompts import build_learned  # it knows this module
+
+        return build_learned(config.weights, trunk, config.zoom, config.min_confidence)
     module, colon, factory = name.partition(":")
     if not (module and colon and factory):
-        raise ValueError(f"prompt backend must be grabcut or package.module:factory, got {name!r}")
+        raise ValueError(f"prompt backend must be grabcut, learned or package.module:factory, got {name!r}")
     try:
         backend: PromptBackend = getattr(importlib.import_module(module), factory)()
     except Exception as error:  # whatever it needs may be missing
         raise ValueError(f"prompt backend {name!r}: {type(error).__name__}: {error}") from error
     return backend
+
+
+def _scaled(mask: BoolArray, across: float, down: float) -> BoolArray:
+    size = max(1, round(mask.shape[1] * across)), max(1, round(mask.shape[0] * down))
+    return np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0)
 
 
 def _inside(box: Box, height: int, width: int) -> Box:

@@ -9,10 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.prompts import GrabCut, Point, Prompt, build_prompts
+from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.prompts import GrabCut, Point, Prompt, PromptBackend, build_prompts
 from maskrnn_ros.types import Box
 
-CUT = build_prompts("grabcut")
+
+def built(name: str) -> PromptBackend:
+    return build_prompts(PromptsConfig(backend=name))
+
+
+CUT = built("grabcut")
 SIZE = (150, 200)
 
 
@@ -112,9 +118,9 @@ def test_an_image_of_one_pixel() -> None:
         (lambda: CUT(scene()[0], Prompt(points=(Point(x=200, y=1),))), r"inside the 200x150 image, got \(200, 1\)"),
         (lambda: CUT(scene()[0], Prompt(points=(Point(x=float("nan"), y=1),))), r"got \(nan, 1\)"),
         (lambda: CUT(scene()[0], Prompt(box=Box(200, 0, 210, 9))), "box must overlap the 200x150 image"),
-        (lambda: build_prompts("sam"), "prompt backend must be grabcut or package.module:factory, got 'sam'"),
-        (lambda: build_prompts("no.such:thing"), "'no.such:thing': ModuleNotFoundError: No module named 'no'"),
-        (lambda: build_prompts("maskrnn_ros.prompts:Point"), "'maskrnn_ros.prompts:Point': TypeError: "),
+        (lambda: built("sam"), "prompt backend must be grabcut, learned or package.module:factory, got 'sam'"),
+        (lambda: built("no.such:thing"), "'no.such:thing': ModuleNotFoundError: No module named 'no'"),
+        (lambda: built("maskrnn_ros.prompts:Point"), "'maskrnn_ros.prompts:Point': TypeError: "),
     ],
 )
 def test_what_makes_no_sense_is_refused(make: Callable[[], object], message: str) -> None:
@@ -123,4 +129,13 @@ def test_what_makes_no_sense_is_refused(make: Callable[[], object], message: str
 
 
 def test_a_backend_of_ones_own_is_named_by_its_factory() -> None:
-    assert isinstance(build_prompts("maskrnn_ros.prompts:GrabCut"), GrabCut)
+    assert isinstance(built("maskrnn_ros.prompts:GrabCut"), GrabCut)
+
+
+def test_points_mend_the_mask_before() -> None:
+    image, disc, block = scene()
+    on, off = Point(x=150.5, y=90.5), Point(x=150.5, y=90.5, on_object=False)
+    assert iou(CUT(image, Prompt(points=(on,), mask=disc)), disc | block) > 0.85, "a part that was missing"
+    assert iou(CUT(image, Prompt(points=(off,), mask=disc | block)), disc) > 0.85, "a part that is another thing"
+    with pytest.raises(ValueError, match=r"mask must be 200x150 \(width x height\) like the image, got 3x2"):
+        CUT(image, Prompt(points=(on,), mask=np.zeros((2, 3), bool)))

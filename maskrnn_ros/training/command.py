@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ def add_train(commands: Any) -> None:
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_trunk(actions)
     _add_decoder(actions)
+    _add_prompts(actions)
     _add_prepare(actions)
     text = "Stage 1: single frames, whose prior is the truth perturbed."
     _add_network(actions, "still", 2, 1000, text)
@@ -94,6 +96,31 @@ def _decoder(args: argparse.Namespace) -> int:
     names = ("data", "terms", "out", "trunk", "init", "steps", "batch", "rate", "seed", "resume", "validate_every")
     values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device")}
     print(train_decoder(DecoderOptions(**values)))
+    return 0
+
+
+def _add_prompts(actions: Any) -> None:
+    text = "The prompt network, which makes masks of boxes and clicks, on pictures."
+    parser = _action(actions, "prompts", _prompts, text)
+    _add_data(parser)
+    add = parser.add_argument
+    add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
+    add("--init", type=Path, metavar="FILE", help="weights to begin with")
+    add("--steps", type=int, default=6000, help="steps in all")
+    add("--batch", type=int, default=8, help="views in a step")
+    add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--validate-on", type=int, default=40, metavar="N", help="held out objects that a validation looks at")
+    _add_pace(parser, 1)
+    _add_run(parser, 500)
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.training.prompts import PromptOptions, train_prompts
+
+    set_threads(args.threads)
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(PromptOptions)}
+    print(train_prompts(PromptOptions(**values)))
     return 0
 
 

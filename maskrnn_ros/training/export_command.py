@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ Make the ONNX graphs of weights, which `engine: onnxruntime` and `auto` take. Ea
 inputs. The graphs of the shipped weights ship; make those of your own after every training.
 """
 _EPILOG = """\
-With neither --trunk nor --network the graphs of both shipped weights are made, else those of what is named.
+With none of --trunk, --network and --prompts the graphs of both shipped weights are made, else those of what is named.
 
 examples:
   maskrnn export --network my.safetensors
@@ -35,6 +36,7 @@ def add_export(commands: Any) -> None:
     add = parser.add_argument
     add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
     add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
+    add("--prompts", type=Path, metavar="FILE", help="as prompts.weights: a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
     add("--calibrate", type=Path, metavar="ROOT", help="make int8 graphs, too, calibrated on this data set (DAVIS)")
     add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
@@ -45,16 +47,16 @@ def add_export(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.config import from_flat
     from maskrnn_ros.disk import write_text
-    from maskrnn_ros.model.graphs import Exported, export
+    from maskrnn_ros.model.graphs import Exported
 
     trunk, network = args.trunk, args.network
-    if trunk is None and network is None:
+    if trunk is None and network is None and args.prompts is None:
         trunk = network = "shipped"
     from_flat({"trunk.weights": trunk or "shipped", "network.weights": network or "shipped"})  # refuses what is neither
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     made: list[Exported] = []
-    for one in export(trunk, network, args.out):
+    for one in _exported(trunk, network, args.prompts, args.out):
         made.append(one)
         print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
     if args.calibrate is not None:
@@ -70,6 +72,16 @@ def _export(args: argparse.Namespace) -> int:
         figures = [{**dataclasses.asdict(one), "file": str(one.file)} for one in made]
         write_text(args.json, json.dumps({"graphs": figures}, indent=2) + "\n")
     return 0
+
+
+def _exported(trunk: str | None, network: str | None, prompts: Path | None, out: Path | None) -> Iterator[Any]:
+    from maskrnn_ros.model.graphs import export
+    from maskrnn_ros.model.prompt_graph import export_prompts
+
+    if trunk is not None or network is not None:
+        yield from export(trunk, network, out)
+    if prompts is not None:
+        yield export_prompts(prompts, out)
 
 
 def _what(one: Any) -> str:

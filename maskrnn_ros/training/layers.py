@@ -116,7 +116,7 @@ class Scenes:
     def __init__(self, stills: Sequence[Still | StillFile], size: tuple[int, int]) -> None:
         self._size = size
         self._scenes = [still for still in stills if not still.source.endswith("cutouts")]
-        self._weights = _by_set(stills)
+        self._weights = chances(stills)
         self._stills = list(stills)
         self._noise = np.random.default_rng(0).normal(0, 1, (size[0] + 64, size[1] + 64, 3)).astype(np.float32)
 
@@ -332,13 +332,13 @@ def _lay(canvas: Floats, labels: UInt8Array, layer: _Layer, view: npt.NDArray[np
     labels[box.slices][alpha >= 0.5] = layer.value
 
 
-def _by_set(stills: Sequence[Still | StillFile]) -> npt.NDArray[np.float64]:
+def chances(stills: Sequence[Still | StillFile]) -> npt.NDArray[np.float64]:
     """Chances: a set counts by the root of its size, so that large ones of one kind do not drown the others."""
     counts: dict[str, int] = {}
     for still in stills:
         counts[still.source] = counts.get(still.source, 0) + 1
-    chances = np.array([counts[still.source] ** -0.5 for still in stills])
-    return np.asarray(chances / chances.sum())
+    weights = np.array([counts[still.source] ** -0.5 for still in stills])
+    return np.asarray(weights / weights.sum())
 
 
 def _objects(still: Still) -> list[int]:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -125,6 +126,56 @@ class Stage(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What is the same for every training on ``sources``; a ``Stage``.
+
+    Args:
+        data: Folder of all that it is made from, see ``sources``; what ``split`` holds out is left out.
+        out: Folder for the weights and the log.
+        terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
+        steps: Steps in all.
+        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
+        batch: What a step sees at once.
+        rate: Peak learning rate.
+        seed: Of all random numbers.
+        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
+        validate_every: Steps between two validations, each of which writes a checkpoint.
+        processes: That draw what a step sees ahead; 0: none, it is drawn where it is needed.
+        device: Where it learns.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    data: Path
+    out: Path
+    terms: str = "research"
+    steps: int = 2000
+    minutes: float | None = None
+    batch: int = 8
+    rate: float = 1e-3
+    seed: int = 0
+    resume: bool = False
+    validate_every: int = 200
+    processes: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
+            raise ValueError(
+                f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
+            )
+        check_minutes(self.minutes)
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
+
+    def settings(self) -> dict[str, str]:
+        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
+        names = ("terms", "batch", "rate", "seed")
+        return {name: str(getattr(self, name)) for name in names}
+
+
 def train_steps(
     options: Stage,
     learner: nn.Module,
@@ -137,6 +188,7 @@ def train_steps(
     place: tuple[int, int] = (0, 1),
     metric: str = "J",
     schedule: Schedule | None = None,
+    apart: Collection[str] = (),
 ) -> Path:
     """Take the steps that are left; validate and write now and then.
 
@@ -151,6 +203,7 @@ def train_steps(
         place: Rank and number of processes.
         metric: What they are.
         schedule: Says when it is over; None: that of the options' steps.
+        apart: Names of scores that are no ``metric``: they are logged and not in its mean.
 
     Returns:
         The file of the weights.
@@ -169,7 +222,7 @@ def train_steps(
     step, share = begin, schedule.share(begin)
     total = options.steps if schedule.minutes is None else None
     bar = tqdm(total=total, initial=begin, disable=rank > 0, mininterval=5)
-    with Log(options.out / LOG, begin, rank, metric) as log, bar:
+    with Log(options.out / LOG, begin, rank, metric, apart) as log, bar:
         while share < 1:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * schedule.rate(step, share)
@@ -290,9 +343,10 @@ def load_checkpoint(
 
 
 class Log:
-    """Losses and validation, as CSV and as a plot; ``metric`` names what the validation gives."""
+    """Losses and validation, as CSV and as a plot; ``metric`` names what the validation gives but for ``apart``."""
 
-    def __init__(self, path: Path, begin: int, rank: int, metric: str = "J") -> None:
+    def __init__(self, path: Path, begin: int, rank: int, metric: str = "J", apart: Collection[str] = ()) -> None:
+        self._apart = apart
         self._metric, self._column = metric, metric.lower()
         self._path, self._rank, self._sums = path, rank, list[dict[str, float]]()
         self._begin_s = time.monotonic()
@@ -314,7 +368,8 @@ class Log:
         keys = list(self._sums[-1])
         means = {key: f"{np.mean([figures[key] for figures in self._sums]):.5f}" for key in keys}
         clips = {name: f"{value:.4f}" for name, value in scores.items()}
-        mean = f"{np.mean(list(scores.values())):.4f}" if scores else ""
+        counted = [value for name, value in scores.items() if name not in self._apart]
+        mean = f"{np.mean(counted):.4f}" if counted else ""
         seconds = f"{time.monotonic() - self._begin_s:.0f}"
         self._rows.append({"step": str(step), "seconds": seconds, **means, self._column: mean, **clips})
         with self._path.open("w", newline="") as file:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the learned prompt segmenter looks, what it is told, and what it makes of the answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from prompt_bench import Reddish, clicked_at, weights
+
+from maskrnn_ros.learned_prompts import BEFORE, BOX, NEGATIVE, SIDE, GraphLook, LearnedPrompts, View, build_learned
+from maskrnn_ros.model.prompt_graph import load_prompts
+from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
+from maskrnn_ros.model.weights import LITE0, TRUNK, load_trunk
+from maskrnn_ros.prompts import Point, Prompt, UnsureError
+from maskrnn_ros.types import Box
+
+SIZE = (300, 500)
+SMALL = Box(400, 60, 424, 80)
+CLICK = Prompt(points=(Point(x=412.0, y=70.0),))
+
+
+def picture(box: Box = SMALL, size: tuple[int, int] = SIZE) -> np.ndarray:
+    image = np.full((*size, 3), 90, np.uint8)
+    image[box.slices] = (220, 40, 40)
+    return image
+
+
+def overlap(mask: np.ndarray, box: Box) -> float:
+    truth = np.zeros(mask.shape, bool)
+    truth[box.slices] = True
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
+@pytest.mark.parametrize("view", [View(-100, 0, 500), View(0, 0, 300), View(390, 40, 64), View(0, -100, 500)])
+def test_what_is_cut_out_comes_back_where_it_was(view: View) -> None:
+    image = np.zeros(SIZE, np.float32)
+    image[40:100, 390:450] = 1
+    back = view.paste(view.cut(image), SIZE, beyond=0.0)
+    rows, columns = slice(max(0, view.y0), view.y0 + view.side), slice(max(0, view.x0), view.x0 + view.side)
+    inside = np.zeros(SIZE, bool)
+    inside[rows, columns] = True
+    assert ((back > 0.5) == (image > 0.5) * inside).mean() > 0.999
+    assert not back[~inside].any()
+
+
+def test_views_stay_in_the_image_as_far_as_they_go() -> None:
+    assert View.whole(SIZE) == View(0, -100, 500)
+    assert View.of_box(SMALL, SIZE) == View(394, 52, 36)
+    assert View.of_box(Box(480, 280, 500, 300), SIZE).x0 + 32 == 500
+    assert View.of_box(Box(0, 0, 500, 300), SIZE) == View(0, -100, 500)
+
+
+def test_a_small_object_is_looked_at_a_second_time_and_closer() -> None:
+    look = Reddish()
+    mask = LearnedPrompts(look)(picture(), CLICK)
+    first, second = look.seen
+    assert clicked_at(first[1]) == pytest.approx((412 * SIDE / 500, 170 * SIDE / 500), abs=1)
+    assert not first[1][BEFORE].any() and second[1][BEFORE].max() > 0.9
+    share = [float((view[..., 0] > 150).mean()) for view, _ in look.seen]
+    assert share[0] < 0.005 and share[1] > 0.3
+    assert overlap(mask, SMALL) > 0.97
+
+
+def test_one_setting_says_where_clicks_are_looked_at() -> None:
+    whole, clicks = Reddish(), Reddish()
+    LearnedPrompts(whole, "whole")(picture(), CLICK)
+    LearnedPrompts(clicks, "clicks")(picture(), CLICK)
+    assert len(whole.seen) == 1 and len(clicks.seen) == 2
+    assert (clicks.seen[0][0][..., 0] > 150).sum() > 3 * (whole.seen[0][0][..., 0] > 150).sum()
+    with pytest.raises(ValueError, match="zoom must be one of whole, mask, clicks, got 'far'"):
+        LearnedPrompts(whole, "far")
+
+
+def test_a_box_and_the_mask_before_say_where_to_look() -> None:
+    look = Reddish()
+    backend = LearnedPrompts(look)
+    assert overlap(backend(picture(), Prompt(box=SMALL)), SMALL) > 0.97
+    ((_, planes),) = look.seen
+    rows, columns = np.nonzero(planes[BOX])
+    assert [np.ptp(columns) + 1, np.ptp(rows) + 1] == pytest.approx([24 * SIDE / 36, 20 * SIDE / 36], abs=1)
+    before = np.zeros(SIZE, bool)
+    before[60:80, 400:412] = True
+    mask = backend(picture(), Prompt(points=(Point(x=405.0, y=70.0, on_object=False),), mask=before))
+    (_, planes) = look.seen[1]
+    assert len(look.seen) == 2 and planes[NEGATIVE].any() and planes[BEFORE].any() and not planes[BOX].any()
+    assert overlap(mask, SMALL) > 0.9
+
+
+def test_what_it_does_not_believe_in_is_not_given() -> None:
+    backend = LearnedPrompts(Reddish(confidence=0.3), min_confidence=0.5)
+    with pytest.raises(UnsureError, match=r"unsure \(0.30, below 0.5\): click again or draw") as caught:
+        backend(picture(), CLICK)
+    assert overlap(caught.value.mask, SMALL) > 0.97
+    assert not backend(np.full((*SIZE, 3), 90, np.uint8), CLICK).any(), "nothing is found, which is sure enough"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (40, 30)])
+def test_images_of_any_size(size: tuple[int, int]) -> None:
+    image = np.full((*size, 3), (220, 40, 40), np.uint8)
+    for prompt in (Prompt(box=Box(0, 0, 1, 1)), Prompt(points=(Point(x=0.5, y=0.5),))):
+        assert LearnedPrompts(Reddish())(image, prompt).shape == size
+
+
+def test_the_graph_says_what_torch_says(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    file = weights(tmp_path)
+    assert file.stat().st_size < 6e6
+    graph, reference = GraphLook(file, TRUNK), TorchLook(load_prompts(file), load_trunk())
+    random = np.random.default_rng(0)
+    view = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    planes = View(0, 0, SIDE).planes(Prompt(box=Box(40, 50, 200, 210), points=(Point(x=100.5, y=90.5),)))
+    (one, sure), (other, sure_too) = graph(view, planes), reference(view, planes)
+    np.testing.assert_allclose(one, other, atol=2e-3)
+    assert sure == pytest.approx(sure_too, abs=1e-3) and 0 < sure < 1
+    assert one.std() > 0.01
+
+
+def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    file = weights(tmp_path)
+    assert isinstance(build_learned(str(file), "shipped", "mask", 0.0), LearnedPrompts)
+    with pytest.raises(ValueError, match="prompts.weights 'shipped': this version ships none; give the path"):
+        build_learned("shipped", "shipped", "mask", 0.0)
+    with pytest.raises(ValueError, match="prompts.backend learned: .*no/such.onnx"):
+        build_learned("no/such.safetensors", "shipped", "mask", 0.0)
+    with pytest.raises(ValueError, match="learned with another trunk than .*lite0.*: name it by trunk.weights"):
+        build_learned(str(file), str(LITE0), "mask", 0.0)
+    other = weights(tmp_path / "other", seed=1)
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="was not made from .*: run maskrnn export --prompts"):
+        build_learned(str(file), "shipped", "mask", 0.0)
+
+
+def test_the_gradient_reaches_every_part() -> None:
+    torch.manual_seed(0)
+    net = PromptNet()
+    planes = (torch.rand(2, 4, SIDE, SIDE) > 0.9).float()
+    image = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
+    maps = [torch.randn(2, c, SIDE // s, SIDE // s) for c, s in ((24, 4), (40, 8), (112, 16))]
+    log_odds, confidence = net(image, planes, *maps)
+    (log_odds.square().mean() + confidence.mean()).backward()
+    without = [name for name, value in net.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    assert without == []
