@@ -1,41 +1,131 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well boxes and clicks become masks: intersection over union with the true masks of a data set.
+"""How well boxes and clicks become masks: intersection over union with the true masks, of several backends at once.
 
+    python tools/measure_prompts.py --data DATA --learned prompts.safetensors [--json FILE]
     python tools/measure_prompts.py --root ROOT [--images 100]
 
-ROOT holds images/ and masks/ of the same stems, or JPEGImages/ and Annotations/ as DAVIS has them, of which the first
-frame of every sequence is taken. Every object is prompted by its box, by a box whose edges are off by up to a tenth of
-its size, by a click on its most inner pixel, and by one on a pixel of it at random.
+DATA is the folder that training reads (docs/training.md); of its sets the pictures that are held out are taken. ROOT
+holds images/ and masks/ of the same stems, or JPEGImages/ and Annotations/ as DAVIS has them, of which the first frame
+of every sequence is taken. Every object is prompted by its box, by a box whose edges are off by up to a tenth of its
+size, by a click on a pixel of it at random, and by clicks one after the other: in the middle of the object, then in the
+middle of the largest error. NoC is the number of clicks until the IoU is 0.85, or all of them where it never is. All
+backends get the same prompts; masks that one is unsure of count as they are.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.disk import write_text
+from maskrnn_ros.evaluation.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered
 from maskrnn_ros.files import binary_as_instance, read_frame, read_labels
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend, build_prompts
-from maskrnn_ros.types import BoolArray, Box, UInt8Array
+from maskrnn_ros.training.sources import IGNORE, StillFile, allowed, read_videos, still_files
+from maskrnn_ros.training.split import read_split
+from maskrnn_ros.types import BoolArray, Box, LabelArray, UInt8Array
+
+T = TypeVar("T")
+
+SETS = ("ecssd", "pennfudan", "rendered")
+"""Sets of DATA that are looked at."""
+
+SIZE = (360, 640)
+"""(h, w) of rendered frames, pixels."""
 
 _MIN_PIXELS = 100
-_OFF = 0.1
+_AFTER = (1, 2, 3, 5, 10)
+"""Clicks after which the IoU is shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """RGB, uint8 (H, W, 3), and ids, int32 (H, W), 255 = unknown."""
+
+    image: UInt8Array
+    labels: LabelArray
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--annotations", default="Annotations", metavar="DIR", help="folder in ROOT (DAVIS)")
-    parser.add_argument("--images", type=int, default=100, help="at most so many, evenly over the set")
-    parser.add_argument("--backend", default="grabcut")
+    add = parser.add_argument
+    add("--data", type=Path, help="folder of the sets that training reads: those held out")
+    add("--sets", default=",".join(SETS), metavar="A,B", help="which of them")
+    add("--root", type=Path, help="a folder of pictures and masks")
+    add("--annotations", default="Annotations", metavar="DIR", help="folder in ROOT (DAVIS)")
+    add("--images", type=int, default=100, help="of each set at most so many, evenly over it")
+    add("--clicks", type=int, default=MOST_CLICKS, help="on an object at most")
+    add("--backend", action="append", default=[], help="grabcut, or package.module:factory; default grabcut")
+    add("--learned", type=Path, metavar="FILE", help="weights of the learned backend, beside the others")
+    add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk that it learned with")
+    add("--zoom", default=PromptsConfig().zoom, help="where it looks, see prompts.zoom")
+    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
     args = parser.parse_args()
-    pairs = list(find_pairs(args.root, args.annotations))
-    step = max(1, -(-len(pairs) // args.images))
-    report(measure(pairs[::step], build_prompts(args.backend)), len(pairs[::step]))
+    if (args.data is None) == (args.root is None):
+        parser.error(f"expected --data or --root, got {'neither' if args.data is None else 'both'}")
+    cv2.setNumThreads(1)
+    configs = {name: PromptsConfig(backend=name) for name in args.backend or ["grabcut"]}
+    if args.learned is not None:
+        weights = str(args.learned)
+        configs["learned"] = PromptsConfig(backend="learned", weights=weights, zoom=args.zoom, min_confidence=0.0)
+    backends = {name: build_prompts(config, args.trunk) for name, config in configs.items()}
+    figures = {}
+    for name, pictures in _sets(args).items():
+        figures[name] = measure(pictures, backends, args.clicks)
+        report(name, figures[name])
+    if args.json is not None:
+        write_text(args.json, json.dumps(figures, indent=2) + "\n")
+
+
+def _sets(args: argparse.Namespace) -> dict[str, Iterator[Picture]]:
+    """Pictures by the name of their set; each is read when its turn comes."""
+    if args.root is not None:
+        pairs = _thinned(list(find_pairs(args.root, args.annotations)), args.images)
+        return {args.root.name: _read(pairs)}
+    split, sets = read_split(), dict[str, Iterator[Picture]]()
+    files = still_files(args.data)
+    for name in args.sets.split(","):
+        if name == "rendered":
+            sets[name] = _rendered(args.data, args.images)
+        else:
+            own = [file for file in files if file.source == name]
+            if not own:
+                raise ValueError(f"{args.data}: expected stills of the set {name}, found none")
+            sets[name] = _stills(_thinned(allowed(own, split, held_out=True), args.images))
+    return sets
+
+
+def _stills(files: Iterable[StillFile]) -> Iterator[Picture]:
+    for file in files:
+        still = file.read()
+        yield Picture(still.image, still.labels.astype(np.int32))
+
+
+def _rendered(data: Path, most: int) -> Iterator[Picture]:
+    """Every tenth frame of the clips whose names begin with ``held``."""
+    videos = read_videos(data, read_split(), SIZE, held_out=True)
+    stills = [still for video in videos if video.source == "rendered" for still in video.stills(10)]
+    for still in _thinned(stills, most):
+        yield Picture(still.image, still.labels.astype(np.int32))
+
+
+def _read(pairs: Iterable[tuple[Path, Path]]) -> Iterator[Picture]:
+    for image, mask in pairs:
+        yield Picture(read_frame(image), binary_as_instance(read_labels(mask)))
+
+
+def _thinned(items: list[T], most: int) -> list[T]:
+    return items[:: max(1, -(-len(items) // most))]
 
 
 def find_pairs(root: Path, annotations: str) -> Iterator[tuple[Path, Path]]:
@@ -54,52 +144,70 @@ def find_pairs(root: Path, annotations: str) -> Iterator[tuple[Path, Path]]:
         raise ValueError(f"{root} must hold images/ and masks/, or JPEGImages/ and {annotations}/")
 
 
-def measure(pairs: list[tuple[Path, Path]], backend: PromptBackend) -> dict[str, list[float]]:
-    """IoU of every object by kind of prompt."""
-    found: dict[str, list[float]] = {}
+def measure(
+    pictures: Iterable[Picture], backends: dict[str, PromptBackend], clicks: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Figures by backend and prompt: median, mean and lower quartile of the IoU, objects, ms of a prompt (median)."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in backends}
+    spent: dict[str, dict[str, list[float]]] = {name: {} for name in backends}
     random = np.random.default_rng(0)
-    for image_path, mask_path in pairs:
-        image, labels = read_frame(image_path), binary_as_instance(read_labels(mask_path))
-        for instance_id in np.unique(labels[labels != 0]).tolist():
-            truth = labels == instance_id
+    for picture in pictures:
+        known = picture.labels != IGNORE
+        for instance_id in np.unique(picture.labels[(picture.labels > 0) & known]).tolist():
+            truth = picture.labels == instance_id
             if np.count_nonzero(truth) < _MIN_PIXELS:
                 continue
-            for kind, prompt in prompts_of(truth, random).items():
-                found.setdefault(kind, []).append(score(backend, image, prompt, truth))
-    return found
+            prompts = prompts_of(truth, random)
+            for name, backend in backends.items():
+                for kind, prompt in prompts.items():
+                    begin = time.perf_counter()
+                    mask = cut(backend, picture.image, prompt)
+                    spent[name].setdefault(kind, []).append(1e3 * (time.perf_counter() - begin))
+                    found[name].setdefault(kind, []).append(iou(mask, truth, known))
+                ious = list(click_through(backend, picture.image, truth, known, clicks))
+                after = {f"{count} click{'s' * (count > 1)}": ious[count - 1] for count in _AFTER if count <= clicks}
+                for kind, value in {**after, "NoC@85": float(clicks_needed(ious))}.items():
+                    found[name].setdefault(kind, []).append(value)
+    return {
+        name: {kind: _summary(values, spent[name].get(kind, [])) for kind, values in kinds.items()}
+        for name, kinds in found.items()
+    }
 
 
 def prompts_of(truth: BoolArray, random: np.random.Generator) -> dict[str, Prompt]:
-    """The prompts of one object."""
+    """The prompts of one object that do not depend on the backend's answers."""
     box = Box.of_mask(truth)
     assert box is not None
     height, width = truth.shape
-    padded = np.pad(truth.astype(np.uint8), 1)
-    deepest = np.unravel_index(int(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1].argmax()), truth.shape)
     rows, columns = np.nonzero(truth)
     any_one = int(random.integers(len(rows)))
-    off = random.uniform(-_OFF, _OFF, 4) * (box.width, box.height, box.width, box.height)
-    x0, y0, x1, y1 = np.rint(np.add((box.x0, box.y0, box.x1, box.y1), off)).astype(int).tolist()
     return {
         "box": Prompt(box=box),
-        "box, edges off by up to 10 %": Prompt(box=Box(max(0, x0), max(0, y0), min(width, x1), min(height, y1))),
-        "click in the middle": Prompt(points=(Point(x=int(deepest[1]) + 0.5, y=int(deepest[0]) + 0.5),)),
+        "box, edges off by up to 10 %": Prompt(box=jittered(box, (height, width), random)),
         "click anywhere": Prompt(points=(Point(x=int(columns[any_one]) + 0.5, y=int(rows[any_one]) + 0.5),)),
     }
 
 
-def score(backend: PromptBackend, image: UInt8Array, prompt: Prompt, truth: BoolArray) -> float:
-    """IoU of the backend's mask."""
-    mask = backend(image, prompt)
-    return float(np.count_nonzero(mask & truth) / np.count_nonzero(mask | truth))
+def _summary(values: list[float], spent_ms: list[float]) -> dict[str, float]:
+    summary = {
+        "objects": len(values),
+        "median": float(np.median(values)),
+        "mean": float(np.mean(values)),
+        "p25": float(np.percentile(values, 25)),
+    }
+    return {**summary, "ms": float(np.median(spent_ms))} if spent_ms else summary
 
 
-def report(found: dict[str, list[float]], images: int) -> None:
-    """Print the table."""
-    print(f"{images} images, {len(next(iter(found.values()), []))} objects; IoU")
-    print(f"{'prompt':32} median   mean    p25")
-    for kind, values in found.items():
-        print(f"{kind:32} {np.median(values):6.3f} {np.mean(values):6.3f} {np.percentile(values, 25):6.3f}")
+def report(name: str, figures: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Print the table of a set."""
+    for backend, kinds in figures.items():
+        print(
+            f"\n{name}, {backend}: {int(next(iter(kinds.values()), {}).get('objects', 0))} objects; IoU, NoC in clicks"
+        )
+        print(f"{'prompt':32} median   mean    p25     ms")
+        for kind, row in kinds.items():
+            spent = f"{row['ms']:6.1f}" if "ms" in row else ""
+            print(f"{kind:32} {row['median']:6.3f} {row['mean']:6.3f} {row['p25']:6.3f} {spent}")
 
 
 if __name__ == "__main__":
