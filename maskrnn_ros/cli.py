@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +21,11 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.expected import expected_errors, in_one_line
 from maskrnn_ros.parameter_file import load
+from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.seed_ui.command import add_seed_ui
 from maskrnn_ros.training.command import add_train
 from maskrnn_ros.training.export_command import add_export
+from maskrnn_ros.types import Box
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +73,45 @@ def _add_threshold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=int, metavar="N", help=text)
 
 
+def _add_prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--point",
+        type=_numbers(2, "X,Y"),
+        action="append",
+        default=[],
+        metavar="X,Y",
+        help="in place of a mask: a pixel on the object; may be given several times",
+    )
+    text = "likewise: a box around the object, pixels, with points on it if need be"
+    parser.add_argument("--box", type=_numbers(4, "X0,Y0,X1,Y1"), metavar="X0,Y0,X1,Y1", help=text)
+
+
+def _numbers(count: int, form: str) -> Any:
+    def read(text: str) -> tuple[float, ...]:
+        try:
+            found = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if len(found) != count or not all(math.isfinite(value) for value in found):
+            raise argparse.ArgumentTypeError(f"expected {form}, pixels, got {text!r}")
+        return found
+
+    return read
+
+
+def _marked(args: argparse.Namespace, flag: str, mask: Path | None) -> Path | Prompt:
+    """What --point and --box say of an object, or the mask."""
+    is_prompt = bool(args.point) or args.box is not None
+    if is_prompt == (mask is not None):
+        raise ValueError(f"expected {flag}, or --point and --box, got {'both' if is_prompt else 'neither'}")
+    if mask is not None:
+        return mask
+    if args.threshold is not None:
+        raise ValueError(f"--threshold is for {flag}, got --point or --box")
+    box = None if args.box is None else Box(*(round(value) for value in args.box))
+    return Prompt(box=box, points=tuple(Point(x=x, y=y) for x, y in args.point))
+
+
 def _say(report: Any, file: Path | None) -> None:
     if file is not None:
         write_text(file, json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
@@ -112,9 +154,8 @@ def _add_track(commands: Any) -> None:
     parser.add_argument(
         "--frames", type=Path, required=True, metavar="DIR|VIDEO", help="images in order of name, or a video"
     )
-    parser.add_argument(
-        "--seed-mask", type=Path, required=True, metavar="PNG", help="mask on the first frame, value = id"
-    )
+    parser.add_argument("--seed-mask", type=Path, metavar="PNG", help="mask on the first frame, value = id")
+    _add_prompt(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for indexed PNGs and overlay.mp4"
     )
@@ -131,7 +172,7 @@ def _track(args: argparse.Namespace) -> int:
 
     report = track_files(
         args.frames,
-        args.seed_mask,
+        _marked(args, "--seed-mask", args.seed_mask),
         args.out,
         _config(args.config),
         fps=args.fps,
@@ -287,12 +328,15 @@ def _bag_play(args: argparse.Namespace) -> int:
 
 
 def _add_seed(commands: Any) -> None:
-    text = "Publish a seed mask and wait for what becomes of it: exit 0 applied, 1 rejected, 2 timeout."
+    text = "Send a mask, points or a box and wait for what becomes of it: exit 0 applied, 1 rejected, 2 timeout."
     parser = _command(commands, "seed", _seed, text)
-    parser.add_argument(
-        "--mask", type=Path, required=True, metavar="PNG", help="label image, value = id; only 255 = a new one"
-    )
+    parser.add_argument("--mask", type=Path, metavar="PNG", help="label image, value = id; only 255 = a new one")
+    _add_prompt(parser)
+    text = "with --point and --box: the instance to correct; 0 = a new one"
+    parser.add_argument("--id", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--topic", default="/tracker/seed_mask", help="where the tracker takes seeds")
+    text = "where the tracker takes points and boxes"
+    parser.add_argument("--service", default="/tracker/add_instances", help=text)
     parser.add_argument("--result-topic", default="/tracker/seed_result", help="where the tracker answers")
     parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
@@ -300,10 +344,15 @@ def _add_seed(commands: Any) -> None:
 
 
 def _seed(args: argparse.Namespace) -> int:
-    from maskrnn_ros.ros.seed_client import publish_seed  # needs ROS
+    from maskrnn_ros.ros.seed_client import publish_seed, send_prompt  # needs ROS
 
     try:
-        return publish_seed(args.mask, args.topic, args.stamp, args.timeout, args.result_topic, args.threshold)
+        marked = _marked(args, "--mask", args.mask)
+        if isinstance(marked, Prompt):
+            return send_prompt(marked, args.id, args.service, args.stamp, args.timeout, args.result_topic)
+        if args.id:
+            raise ValueError(f"--id is for --point and --box: a mask has its ids, got {args.id}")
+        return publish_seed(marked, args.topic, args.stamp, args.timeout, args.result_topic, args.threshold)
     except Exception as error:  # 2 is the timeout: what is no seed counts as rejected
         if not isinstance(error, expected_errors()):
             raise

@@ -19,8 +19,10 @@ from maskrnn_ros.config import Config, deterministic
 from maskrnn_ros.frames import FPS, FolderFrames, FrameSource
 from maskrnn_ros.labels import davis_palette, read_labels, write_labels
 from maskrnn_ros.overlay import overlay_tracks
+from maskrnn_ros.prompts import Prompt, build_prompts
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, Seed, UInt8Array
 from maskrnn_ros.video import VideoFrames, VideoWriter
@@ -51,7 +53,7 @@ class TrackReport:
 
 def track_files(
     frames: Path,
-    seed_mask: Path,
+    marked: Path | Prompt,
     out: Path,
     config: Config,
     *,
@@ -60,14 +62,15 @@ def track_files(
     allow_gaps: bool = False,
     threshold: int | None = None,
 ) -> TrackReport:
-    """Track the seed, drawn on the first frame, through a folder of images or a video.
+    """Track what is marked on the first frame through a folder of images or a video.
 
     Adaptation in the background becomes blocking: the result must not depend on the speed of the machine. All that can
     be known of the frames, their number, sizes and gaps, is checked before anything is written.
 
     Args:
         frames: Folder of images, in the order of their names, or a video file.
-        seed_mask: Label image: value = id, 0 = background; only 0 and 255 = one instance.
+        marked: Label image: value = id, 0 = background; only 0 and 255 = one instance. Or what is said of one object:
+            it becomes a mask by ``prompts.backend``, as in the node.
         out: Folder for one indexed PNG per frame, named as the frame (of a video: by its number), and ``overlay.mp4``.
         config: All settings.
         fps: Frames per second; default that of the video, 24 for a folder.
@@ -76,7 +79,8 @@ def track_files(
         threshold: For a soft mask of one object, see ``labels.read_labels``.
 
     Raises:
-        ValueError: Nothing to read, frames are lost, a seed of another size, results in the way.
+        ValueError: Nothing to read, frames are lost, a seed of another size, results in the way, no object found where
+            one is said to be.
         RuntimeError: The device asked for is not there.
         OSError: A file cannot be read or written.
     """
@@ -85,9 +89,7 @@ def track_files(
     set_threads(config.threads)
     tracker = build_tracker(deterministic(config))
     numbers = source.numbers
-    labels = read_labels(seed_mask, threshold)
-    seed = IdBook().admit(Seed(stamp_ns=0, labels=labels), config).seed  # the rules of the node
-    assert isinstance(seed, Seed)  # labels stay labels
+    seed = _seed(marked, source, config, threshold)
     spent_s, states, written = 0.0, {}, 0
     with _new_folder(out) as is_begun, _Overlay(out / OVERLAY_NAME, source.fps) as overlay:
         for number in tqdm(numbers, desc="track", unit="frame"):
@@ -112,6 +114,19 @@ def track_files(
         lost=source.lost,
         overlay_error=overlay.error,
     )
+
+
+def _seed(marked: Path | Prompt, source: FrameSource, config: Config, threshold: int | None) -> Seed:
+    """What is marked as a seed of the first frame, by the rules of the node."""
+    if isinstance(marked, Prompt):
+        image = source.image(source.numbers[0])
+        prompted = PromptSeed(stamp_ns=0, prompted=(PromptedInstance(prompt=marked),))
+        asked = IdBook().admit(prompted, config).seed
+        assert isinstance(asked, PromptSeed)  # prompts stay prompts
+        return asked.cut(image, image.shape[:2], build_prompts(config.prompts, config.trunk.weights))
+    seed = IdBook().admit(Seed(stamp_ns=0, labels=read_labels(marked, threshold)), config).seed
+    assert isinstance(seed, Seed)  # labels stay labels
+    return seed
 
 
 def open_frames(

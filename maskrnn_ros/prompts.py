@@ -28,10 +28,6 @@ _REACH = 0.4
 """How far an object may reach from a point on it, as a share of the image's longer side."""
 _SURE = 0.125
 """Share of that reach that is surely the object."""
-_KEPT = 0.5
-"""Of a mask that is mended: from this share of its largest depth on its inside stays."""
-_DOUBT = 0.15
-"""Of its longer side: as far around a point it is likely wrong."""
 _OBJECT = (cv2.GC_FGD, cv2.GC_PR_FGD)
 
 
@@ -193,25 +189,16 @@ class GrabCut:
         return mask
 
     def _mended(self, image: UInt8Array, points: tuple[Point, ...], before: BoolArray) -> BoolArray:
-        """What a mask becomes by points: its inside stays, its edge and what is near the points may change."""
-        height, width = before.shape
-        box = Box.of_mask(before)
-        assert box is not None
-        window = _window(box, points, 0.0, height, width)
-        crop = image[window.slices]
-        scale = min(1.0, self._LONGEST / max(crop.shape[:2]))
-        size = (max(2, round(crop.shape[1] * scale)), max(2, round(crop.shape[0] * scale)))
-        inside = cv2.resize(before[window.slices].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        trimap = np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-        trimap[depth > _KEPT * depth.max()] = cv2.GC_FGD
-        canvas = _Canvas(trimap, window, scale)
-        canvas.doubts(points, _DOUBT * max(box.width, box.height))
-        canvas.points(points)
-        found = self._cut(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), trimap)
-        mask = np.zeros((height, width), np.bool_)
-        large = cv2.resize(found.astype(np.float32), (crop.shape[1], crop.shape[0]), interpolation=cv2.INTER_LINEAR)
-        mask[window.slices] = large >= 0.5
+        """A mask with what clicks on the object find, without what clicks beside it find."""
+        mask = before.copy()
+        on = tuple(point for point in points if point.on_object)
+        off = tuple(point for point in points if not point.on_object)
+        if on:
+            mask |= self._mask(image, points, None, 0.0)
+        for point in off:
+            there = dataclasses.replace(point, on_object=True)
+            others = tuple(dataclasses.replace(one, on_object=False) for one in on)
+            mask &= ~self._mask(image, (there, *others), None, 0.0)
         return mask
 
     def _cut(self, image: UInt8Array, trimap: UInt8Array) -> BoolArray:
@@ -262,12 +249,6 @@ class _Canvas:
         for part, value in ((1.0, cv2.GC_PR_BGD), (0.5, cv2.GC_PR_FGD), (_SURE, cv2.GC_FGD)):
             for centre in around:
                 cv2.circle(self._trimap, centre, max(1, int(part * reach * self._scale)), value, -1)
-
-    def doubts(self, points: tuple[Point, ...], reach: float) -> None:
-        """Around a point what was thought before is likely wrong."""
-        for point in points:
-            value = cv2.GC_PR_FGD if point.on_object else cv2.GC_PR_BGD
-            cv2.circle(self._trimap, self._at(point.x, point.y), max(1, int(reach * self._scale)), value, -1)
 
     def points(self, points: tuple[Point, ...]) -> None:
         """What is sure of each point, those beside the object last."""

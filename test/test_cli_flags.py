@@ -22,6 +22,7 @@ TESTS = Path(__file__).resolve().parent
 NOT_RUN = {
     "train trunk": "a data set; its parts are in test_training_data.py",
     "train decoder": "a data set",
+    "train prompts": "a data set; test_prompt_training.py gives most of them",
     "train prepare": "a data set; likewise",
     "train flow": "a data set; test_flownet.py calls what it calls",
     "train still --device": "the paper profile; test_paper.py calls what it calls",
@@ -35,6 +36,7 @@ NOT_RUN = {
     "weights convert-vgg16 --onnx": "a graph of 500 MB",
     "seed-ui --tracker": "test_seed_ui_node.py makes the node with these options",
     "seed-ui --image": "likewise",
+    "seed-ui --config": "likewise",
 }
 """Flags that no test gives on a command line, and why."""
 

@@ -14,9 +14,9 @@ from training_bench import write_data
 
 from maskrnn_ros import cli, learned_prompts
 from maskrnn_ros.evaluation.clicks import click_through, clicks_needed, jittered, next_click
-from maskrnn_ros.learned_prompts import BEFORE, BOX, NEGATIVE, POSITIVE, LearnedPrompts
+from maskrnn_ros.learned_prompts import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.model.prompt_graph import load_prompts
-from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
+from maskrnn_ros.model.prompt_net import PromptNet
 from maskrnn_ros.model.trunk import net_of
 from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
@@ -24,9 +24,6 @@ from maskrnn_ros.training import prompt_samples, prompts
 from maskrnn_ros.training.prompt_samples import Draws, SampleOptions, join
 from maskrnn_ros.training.prompts import PromptOptions, clicked, held_out_stills, loss_of, train_prompts, with_maps
 from maskrnn_ros.types import Box
-
-STEPS = 64
-"""Of the training in a test."""
 
 
 @pytest.fixture(autouse=True)
@@ -167,62 +164,6 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
 def test_what_is_held_out_is_taken_of_every_set_alike(options: PromptOptions) -> None:
     found = held_out_stills(options.data, 2)
     assert [still.source for still in found] == ["davis2016_train_288p"] * 2
-
-
-def test_it_learns_to_tell_the_clicked_one_of_two() -> None:
-    """Two disks that look the same on noise: only the click tells which one is meant."""
-    torch.manual_seed(0)
-    trunk = load_trunk()
-    random = np.random.default_rng(0)
-    net = PromptNet()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.0)
-    drawn = [with_maps(_clicked_disks(random), net_of(trunk)) for _ in range(16)]
-    net.standardise(*(torch.cat([samples.maps[k] for samples in drawn]) for k in (1, 2)))
-    for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 5) * (1 - step / (STEPS + 10))
-        optimizer.zero_grad()
-        loss_of(net, drawn[step % len(drawn)], 0, random)["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-    net.eval()
-    image, labels = _disks(np.random.default_rng(99))  # others than it has seen
-    backend = LearnedPrompts(TorchLook(net, trunk), "whole")
-    for i in (1, 2):
-        point = next_click(labels == i, np.zeros(labels.shape, bool))
-        assert point is not None
-        mask = backend(image, Prompt(points=(point,)))
-        assert (mask & (labels == i)).sum() / (mask | (labels == i)).sum() > 0.7
-
-
-def _disks(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    image = random.integers(0, 90, (256, 256, 3)).astype(np.uint8)
-    labels = np.zeros((256, 256), np.uint8)
-    rows, columns = np.mgrid[:256, :256]
-    for i, x in ((1, 70), (2, 186)):
-        where = np.hypot(columns - x - random.uniform(-8, 8), rows - random.uniform(70, 186)) < random.uniform(35, 50)
-        labels[where] = i
-    image[labels > 0] = (210, 190, 60)
-    return image, labels
-
-
-def _clicked_disks(random: np.random.Generator) -> prompt_samples.Samples:
-    """One picture twice, with a click on either disk."""
-    image, labels = _disks(random)
-    view, both = prompt_samples.View(0, 0, 256), list[prompt_samples.Samples]()
-    for i in (1, 2):
-        point = next_click(labels == i, np.zeros(labels.shape, bool), random=random)
-        assert point is not None
-        truth = view.cut((labels == i).astype(np.float32)) >= 0.5
-        both.append(
-            prompt_samples.Samples(
-                images=torch.from_numpy(view.cut(image).transpose(2, 0, 1).copy())[None],
-                planes=torch.from_numpy(view.planes(Prompt(points=(point,))))[None],
-                truth=torch.from_numpy(truth.astype(np.uint8))[None],
-                known=torch.ones(1, 128, 128, dtype=torch.uint8),
-                maps=(),
-            )
-        )
-    return join(both)
 
 
 def test_one_command_trains_and_one_makes_the_graph(options: PromptOptions, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,3 +244,52 @@ def test_what_is_there_already_is_not_started_twice_where_that_is_asked_for() ->
     assert bench.outcomes[-1].status == SeedStatus.APPLIED
     bench.seed(boxes(SMALL, stamp_ns=20, distinct=True))
     assert bench.outcomes[-1].status == SeedStatus.APPLIED
+
+
+class Mending:
+    """A backend that adds the pixels of points on the object to the mask before, and takes the others away."""
+
+    def __init__(self) -> None:
+        self.prompts: list[Prompt] = []
+
+    def __call__(self, image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        self.prompts.append(prompt)
+        mask = np.zeros(image.shape[:2], bool) if prompt.mask is None else prompt.mask.copy()
+        for point in prompt.points:
+            mask[int(point.y), int(point.x)] = point.on_object
+        return mask
+
+
+def corrected(instance_id: int, *points: tuple[float, float, bool], stamp_ns: int = 0) -> PromptSeed:
+    clicks = tuple(Point(x=x, y=y, on_object=on) for x, y, on in points)
+    prompt = Prompt(points=clicks, is_correction=True)
+    return PromptSeed(stamp_ns=stamp_ns, prompted=(PromptedInstance(prompt=prompt, instance_id=instance_id),))
+
+
+def test_a_click_with_the_id_of_a_live_instance_starts_from_its_mask() -> None:
+    backend = Mending()
+    bench = Bench(backend)
+    bench.seed(PromptSeed(stamp_ns=10, prompted=(mask_of(LARGE, 3),)))
+    bench.image(10)
+    bench.seed(corrected(3, (5.5, 5.5, True), (12.5, 12.5, False)))
+    labels = bench.image(20)
+    expected = mask_of(LARGE).prompt.mask.copy()
+    expected[5, 5], expected[12, 12] = True, False
+    assert bench.outcomes[-1].status == SeedStatus.APPLIED
+    np.testing.assert_array_equal(labels == 3, expected)
+    bench.seed(corrected(3, (30.5, 20.5, False)))  # a point beside it alone will do
+    expected[20, 30] = False
+    np.testing.assert_array_equal(bench.image(30) == 3, expected)
+
+
+def test_where_the_mask_is_not_known_a_click_has_to_say_where_the_object_is() -> None:
+    bench = Bench(Mending())
+    bench.seed(PromptSeed(stamp_ns=10, prompted=(mask_of(LARGE, 3),)))
+    bench.image(10)
+    bench.image(20)
+    bench.seed(corrected(3, (30.5, 20.5, False), stamp_ns=10))  # late
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED
+    assert "mend the mask that an instance has on the newest image, and there is none" in bench.outcomes[-1].reason
+    bench.seed(corrected(7, (30.5, 20.5, False)))
+    bench.image(30)
+    assert bench.outcomes[-1].status == SeedStatus.REJECTED and 7 not in bench.session.states

@@ -136,6 +136,6 @@ def test_points_mend_the_mask_before() -> None:
     image, disc, block = scene()
     on, off = Point(x=150.5, y=90.5), Point(x=150.5, y=90.5, on_object=False)
     assert iou(CUT(image, Prompt(points=(on,), mask=disc)), disc | block) > 0.85, "a part that was missing"
-    assert iou(CUT(image, Prompt(points=(off,), mask=disc | block)), disc) > 0.85, "a part that is another thing"
+    assert iou(CUT(image, Prompt(points=(off,), mask=disc | block)), disc) > 0.85, "another thing, alike"
     with pytest.raises(ValueError, match=r"mask must be 200x150 \(width x height\) like the image, got 3x2"):
         CUT(image, Prompt(points=(on,), mask=np.zeros((2, 3), bool)))

@@ -263,7 +263,7 @@ def test_an_image_that_cannot_be_read_does_not_take_the_frozen_one_away(bench) -
     ("name", "value", "message"),
     [
         ("image_reliability", "often", "image_reliability must be one of auto, reliable, best_effort, got 'often'"),
-        ("prompts.backend", "magic", "prompt backend must be grabcut or package.module:factory, got 'magic'"),
+        ("prompts.backend", "magic", "prompt backend must be grabcut, learned or package.module:factory, got 'magic'"),
         ("compressed", 3, "compressed"),
     ],
 )
@@ -295,5 +295,5 @@ def test_the_script_ends_cleanly_at_a_double_ctrl_c() -> None:
 def test_the_script_says_in_one_line_why_it_cannot_start() -> None:
     command = [sys.executable, str(SCRIPT), "--ros-args", "-p", "prompts.backend:=magic"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-    line = "rviz_seed_tool: prompt backend must be grabcut or package.module:factory, got 'magic'\n"
+    line = "rviz_seed_tool: prompt backend must be grabcut, learned or package.module:factory, got 'magic'\n"
     assert (result.returncode, result.stderr) == (1, line)

@@ -20,7 +20,7 @@ import world
 import maskrnn_ros.seed_ui.frames as frames_module
 import maskrnn_ros.seed_ui.server as server_module
 from maskrnn_ros.overlay import colour
-from maskrnn_ros.prompts import GrabCut, Point, Prompt
+from maskrnn_ros.prompts import GrabCut, Point, Prompt, UnsureError
 from maskrnn_ros.seed_ui.frames import FrameStore
 from maskrnn_ros.seed_ui.pictures import Scene, mask_of, picture, runs_of
 from maskrnn_ros.seed_ui.server import SeedServer
@@ -245,6 +245,34 @@ def test_a_box_becomes_the_mask_of_the_prompt_backend(client: Client) -> None:
     assert status == 200
     assert expected.any()
     assert np.array_equal(mask_of(said["runs"], world.HEIGHT, world.WIDTH), expected)
+
+
+def test_points_mend_the_mask_that_was_there(client: Client) -> None:
+    mask = world.labels(0) == 1
+    body = {"stamp": str(STAMP), "points": [[30.5, 30, 0]], "runs": runs_of(mask)}
+    status, said = client.post("/api/prompt", body)
+    expected = GrabCut()(world.image(0), Prompt(points=(Point(x=30.5, y=30, on_object=False),), mask=mask))
+    assert status == 200 and expected.any()
+    assert np.array_equal(mask_of(said["runs"], world.HEIGHT, world.WIDTH), expected)
+    assert client.post("/api/prompt", {**body, "runs": [5]})[0] == 400
+
+
+def test_a_mask_that_the_backend_does_not_believe_in_is_shown_and_said_to_be_unsure() -> None:
+    mask = world.labels(0) == 1
+
+    def unsure(image: np.ndarray, prompt: Prompt) -> np.ndarray:
+        raise UnsureError(mask, 0.3, 0.5)
+
+    with SeedServer(FakeLink(), unsure, port=0, rate=100.0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            status, said = Client(server).post("/api/prompt", {"stamp": str(STAMP), "points": [[30.5, 30, 1]]})
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (status, said["unsure"]) == (200, "unsure (0.30, below 0.5): click again or draw")
+    assert np.array_equal(mask_of(said["runs"], world.HEIGHT, world.WIDTH), mask)
 
 
 @pytest.mark.parametrize(

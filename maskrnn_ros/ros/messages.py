@@ -12,6 +12,7 @@ import numpy as np
 from sensor_msgs.msg import RegionOfInterest
 from std_msgs.msg import Header
 
+from maskrnn_ros import prompts
 from maskrnn_ros.events import Event
 from maskrnn_ros.labels import check_labels
 from maskrnn_ros.limits import MAX_FRAME_ID, check_size, text_line
@@ -92,6 +93,31 @@ def mask_prompt(mask: BoolArray, instance_id: int = 0, name: str = "") -> Any:
     """
     message = Prompt(id=instance_id, name=name)
     fill_image(message.mask, np.multiply(mask, 255, dtype=np.uint8), "mono8")
+    return message
+
+
+def prompt_message(prompt: prompts.Prompt, instance_id: int = 0) -> Any:
+    """A Prompt that says points and a box of an instance.
+
+    Args:
+        prompt: Pixels of the image; its mask is not sent.
+        instance_id: The instance to add or correct; 0 = a new one.
+
+    Raises:
+        ValueError: The box lies outside every image.
+    """
+    message = Prompt(
+        id=instance_id,
+        x=[point.x for point in prompt.points],
+        y=[point.y for point in prompt.points],
+        positive=[int(point.on_object) for point in prompt.points],
+    )
+    if prompt.box is not None:
+        left, top = max(0, prompt.box.x0), max(0, prompt.box.y0)
+        if prompt.box.x1 <= left or prompt.box.y1 <= top:
+            raise ValueError(f"box must overlap the image, got {prompt.box}")
+        message.box.x_offset, message.box.y_offset = left, top
+        message.box.width, message.box.height = prompt.box.x1 - left, prompt.box.y1 - top
     return message
 
 

@@ -26,8 +26,9 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from maskrnn_ros.bit_depth import BitDepth
+from maskrnn_ros.config import from_flat, settings
 from maskrnn_ros.drawing import Drawing, corners
-from maskrnn_ros.prompts import Point, Prompt, build_prompts
+from maskrnn_ros.prompts import Point, Prompt, PromptBackend, build_prompts
 from maskrnn_ros.ros import seed_view, tracker_client
 from maskrnn_ros.ros.frozen import Freezer, Frozen
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
@@ -81,6 +82,13 @@ _PERIOD_S = 1.0
 _CUTTING = "cutting the object out ..."
 """Said before the prompt backend works: nothing else moves meanwhile."""
 
+_BACKEND = tuple(
+    (name, default, known)
+    for name, default, known in settings()
+    if name in ("prompts.backend", "prompts.weights", "prompts.min_confidence", "trunk.weights")
+)
+"""The tracker's settings that say what cuts an object out of a box."""
+
 
 class SeedTool(Node):
     """See the module; topics, services and parameters are listed in the README.
@@ -101,7 +109,7 @@ class SeedTool(Node):
         reliability = self.get_parameter("image_reliability").value
         if reliability not in ("auto", "reliable", "best_effort"):
             raise ValueError(f"image_reliability must be one of auto, reliable, best_effort, got {reliability!r}")
-        self._prompts = build_prompts(self.get_parameter("prompts.backend").value)
+        self._prompts = self._built_prompts()
         self._newest: Any = None
         self._freezer, self._gestures, self._stream = Freezer(), GestureReader(), StreamLine()
         self._frozen: Frozen | None = None
@@ -149,12 +157,21 @@ class SeedTool(Node):
                 "auto",
                 "How images are asked for: auto (as offered), reliable or best_effort.",
             ),
-            ("prompts.backend", "grabcut", "What cuts an object out of a box; as the tracker's."),
+            *((name, default, f"As the tracker's. {known.help}") for name, default, known in _BACKEND),
             # A Trigger carries no argument. A parameter can be set and read from anywhere; to step through the
             # instances by calls would ask a script to read every answer.
             ("instance_id", 0, "The instance that ~/correct_instance and ~/remove_instance are about."),
         ):
             self.declare_parameter(name, default, ParameterDescriptor(description=text))
+
+    def _built_prompts(self) -> PromptBackend:
+        """What cuts an object out of a box.
+
+        Raises:
+            ValueError: It cannot be made.
+        """
+        config = from_flat({name: self.get_parameter(name).value for name, _, _ in _BACKEND})
+        return build_prompts(config.prompts, config.trunk.weights)
 
     # --- what the menu and the services do; each returns one line or raises a ValueError ---
 

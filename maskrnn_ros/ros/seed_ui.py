@@ -19,6 +19,7 @@ from std_srvs.srv import Trigger
 
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.bit_depth import BitDepth
+from maskrnn_ros.config import Config
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.prompts import build_prompts
@@ -247,7 +248,9 @@ def _box(region: Any) -> Box:
 
 
 @contextlib.contextmanager
-def editor(tracker: str, image_topic: str, port: int, rate: float) -> Iterator[tuple[SeedServer, Any]]:
+def editor(
+    tracker: str, image_topic: str, port: int, rate: float, config: Config | None = None
+) -> Iterator[tuple[SeedServer, Any]]:
     """The web server, which runs in a thread of its own, and the executor of its node, which the caller spins.
 
     Args:
@@ -255,13 +258,17 @@ def editor(tracker: str, image_topic: str, port: int, rate: float) -> Iterator[t
         image_topic: Empty: what the tracker subscribes to.
         port: On 127.0.0.1; 0: any free one.
         rate: Most pictures a second.
+        config: Says what makes masks of boxes and points; None: the defaults.
 
     Raises:
         OSError: The port is taken.
+        ValueError: What makes masks cannot be made.
     """
+    config = config or Config()
+    prompts = build_prompts(config.prompts, config.trunk.weights)
     with client_node("maskrnn_seed_ui") as (node, executor):
         link = TrackerLink(node, executor, tracker, node.resolve_topic_name(image_topic) if image_topic else "")
-        with SeedServer(link, build_prompts("grabcut"), port, rate) as server:
+        with SeedServer(link, prompts, port, rate) as server:
             thread = threading.Thread(target=server.serve_forever, name="seed-ui", daemon=True)
             thread.start()
             try:
@@ -270,10 +277,10 @@ def editor(tracker: str, image_topic: str, port: int, rate: float) -> Iterator[t
                 server.shutdown()
 
 
-def serve(tracker: str, image_topic: str, port: int, rate: float) -> int:
+def serve(tracker: str, image_topic: str, port: int, rate: float, config: Config | None = None) -> int:
     """Run ``editor`` until Ctrl-C; returns the exit status."""
     try:
-        with editor(tracker, image_topic, port, rate) as (server, executor):
+        with editor(tracker, image_topic, port, rate, config) as (server, executor):
             print(f"seed editor: {server.url} (this machine only; Ctrl-C ends it)", flush=True)
             while True:
                 executor.spin_once(timeout_sec=POLL_S)

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from maskrnn_ros.parameter_file import load
 
 
 def add_seed_ui(commands: Any) -> None:
@@ -30,6 +33,8 @@ def add_seed_ui(commands: Any) -> None:
         metavar="HZ",
         help="most images a second that are shown; all pages share each picture",
     )
+    text = "ROS parameter file of the tracker: its prompts.* and trunk.weights say what makes masks of boxes and clicks"
+    add("--config", type=Path, metavar="YAML", help=text)
     parser.set_defaults(run=_seed_ui)
 
 
@@ -40,6 +45,7 @@ def _seed_ui(args: argparse.Namespace) -> int:
         raise ValueError(f"--rate must lie in 0.1..100, got {args.rate:g}")
     if not args.tracker.startswith("/"):
         raise ValueError(f"--tracker must be the full name of a node, as /tracker, got {args.tracker!r}")
+    config = load(args.config) if args.config else None
     from maskrnn_ros.ros.seed_ui import serve  # needs ROS
 
-    return serve(args.tracker.rstrip("/"), "" if args.image == "auto" else args.image, args.port, args.rate)
+    return serve(args.tracker.rstrip("/"), "" if args.image == "auto" else args.image, args.port, args.rate, config)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from maskrnn_ros.limits import MAX_POINTS, check_name, quoted, text_line
-from maskrnn_ros.prompts import Point, Prompt, PromptBackend
+from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError
 from maskrnn_ros.seed_ui.connections import LimitedServer, TimedHandler
 from maskrnn_ros.seed_ui.guard import HEADERS, Forbidden, check
 from maskrnn_ros.seed_ui.live import Frames, LivePictures
@@ -191,10 +191,15 @@ class _Handler(TimedHandler):
         self._send_json({"stamp": str(stamp_ns), "width": width, "height": height})
 
     def post_prompt(self, body: dict[str, Any]) -> None:
-        image, prompt = self.server.link.image(_stamp(body, "stamp")), _prompt(body)
+        image = self.server.link.image(_stamp(body, "stamp"))
+        prompt = _prompt(body, (image.shape[0], image.shape[1]))
+        unsure = ""
         with self.server.one_prompt:
-            mask = self.server.prompts(image, prompt)
-        self._send_json({"runs": runs_of(mask)})
+            try:
+                mask = self.server.prompts(image, prompt)
+            except UnsureError as error:  # whoever looks at it may know better
+                mask, unsure = error.mask, str(error)
+        self._send_json({"runs": runs_of(mask), "unsure": unsure})
 
     def post_seed(self, body: dict[str, Any]) -> None:
         stamp_ns = _stamp(body, "stamp")
@@ -273,7 +278,8 @@ def _stamp(values: dict[str, Any], name: str, default: int | None = None) -> int
     return _whole(values, name, default, 0, 2**62)
 
 
-def _prompt(body: dict[str, Any]) -> Prompt:
+def _prompt(body: dict[str, Any], size: tuple[int, int]) -> Prompt:
+    """Box and points, and the run lengths of the mask on the image (H, W) that they mend, if there is one."""
     box, points = body.get("box"), body.get("points", [])
     if not isinstance(points, list) or len(points) > MAX_POINTS or not all(_numbers(point, 3) for point in points):
         raise ValueError(f"points must be at most {MAX_POINTS} of [x, y, 1 or 0]")
@@ -282,6 +288,7 @@ def _prompt(body: dict[str, Any]) -> Prompt:
     return Prompt(
         box=None if box is None else Box(*(round(value) for value in box)),
         points=tuple(Point(x=x, y=y, on_object=bool(on)) for x, y, on in points),
+        mask=None if body.get("runs") is None else mask_of(body["runs"], *size),
     )
 
 

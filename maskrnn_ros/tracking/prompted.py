@@ -6,13 +6,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import cv2
 import numpy as np
 
 from maskrnn_ros.limits import check_name
-from maskrnn_ros.prompts import Prompt, PromptBackend
+from maskrnn_ros.prompts import Prompt, PromptBackend, UnsureError
 from maskrnn_ros.types import BoolArray, LabelArray, Seed, UInt8Array
 
 
@@ -121,7 +121,13 @@ class PromptSeed:
         ]
         return dataclasses.replace(self, prompted=tuple(settled))
 
-    def cut(self, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> Seed:
+    def cut(
+        self,
+        image: UInt8Array,
+        size: tuple[int, int],
+        backend: PromptBackend,
+        before: Mapping[int, BoolArray] | None = None,
+    ) -> Seed:
         """The labels: masks first, then what is cut out by boxes and points of the pixels that are not the masks'.
 
         Where several of a kind share pixels the smaller object gets them: it lies on the larger one or in front of it
@@ -131,13 +137,14 @@ class PromptSeed:
             image: RGB, uint8 (h, w, 3), the image that it was drawn on or that one scaled down.
             size: (H, W) of the input image, whose pixels the prompts are in.
             backend: Makes masks of boxes and points.
+            before: Masks on this image of instances that live, bool (H, W), by id: points start from them.
 
         Raises:
-            ValueError: A prompt lies outside the image or gives no pixel, or a mask is of another size. None of
-                the others is used then: a seed is applied as a whole or changes nothing.
+            ValueError: A prompt lies outside the image, gives no pixel or an unsure mask, or a mask is of another
+                size. None of the others is used then: a seed is applied as a whole or changes nothing.
         """
         labels: LabelArray = np.zeros(size, np.int32)
-        found = [(item, _cut(item.prompt, image, size, backend)) for item in self.prompted]
+        found = [(item, _cut(_begun(item, before or {}), image, size, backend)) for item in self.prompted]
         for kind in (MaskPrompt, Prompt):
             free = labels == 0
             mine = [(item, mask & free) for item, mask in found if isinstance(item.prompt, kind)]
@@ -152,15 +159,39 @@ class PromptSeed:
         return Seed(stamp_ns=self.stamp_ns, labels=labels, names=names)
 
 
-def _cut(prompt: Prompt | MaskPrompt, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> BoolArray:
+def _begun(item: PromptedInstance, before: Mapping[int, BoolArray]) -> PromptedInstance:
+    """The same; points without a box that correct an instance start from the mask that it has.
+
+    Raises:
+        ValueError: They say what is not the object, and it has none.
+    """
+    prompt = item.prompt
+    if isinstance(prompt, MaskPrompt) or prompt.box is not None:
+        return item
+    mask = before.get(item.instance_id)
+    if mask is not None:
+        return dataclasses.replace(item, prompt=dataclasses.replace(prompt, mask=mask))
+    if not prompt.says_where:
+        raise ValueError(
+            f"instance {item.instance_id}: points beside the object mend the mask that an instance has on the newest "
+            "image, and there is none: click on the object, too"
+        )
+    return item
+
+
+def _cut(item: PromptedInstance, image: UInt8Array, size: tuple[int, int], backend: PromptBackend) -> BoolArray:
     """The mask at the size of the input."""
+    prompt = item.prompt
     if isinstance(prompt, MaskPrompt):
         prompt.check_inside(size)
         return prompt.mask
     height, width = image.shape[:2]
-    if (height, width) == size:
-        return backend(image, prompt)
-    small = backend(image, prompt.scaled(width / size[1], height / size[0]))
+    try:
+        if (height, width) == size:
+            return backend(image, prompt)
+        small = backend(image, prompt.scaled(width / size[1], height / size[0]))
+    except UnsureError as error:
+        raise ValueError(f"instance {item.instance_id}: {prompt}: {error}") from error
     large = cv2.resize(small.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     mask: BoolArray = large >= 0.5
     return mask

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 
+import cv2
 import numpy as np
 import torch
 
@@ -28,7 +29,7 @@ from maskrnn_ros.tracking.saved import Saved, SavedSeed, SeedLog, stamped_before
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.tracking.tuning import Tuning
-from maskrnn_ros.types import Frame, InstanceStatus, Seed, Track, Tracks
+from maskrnn_ros.types import BoolArray, Frame, InstanceStatus, Seed, Track, Tracks
 
 
 class SeedStatus(enum.IntEnum):
@@ -145,7 +146,7 @@ class Session:
         self.interrupted = threading.Event()
         self.fault = announce  # called with one line when something in the background failed
         self.progress: Callable[[], None] = lambda: None  # called while something long goes on as it should
-        self._prompts = prompts or build_prompts(config.prompts.backend)
+        self._prompts = prompts or build_prompts(config.prompts, config.trunk.weights)
         self._tuning = Tuning(config)
         self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
@@ -553,7 +554,16 @@ class Session:
         if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
             own = self._picture
         image = own.image if own is not None else frame.pixels
-        return seed.cut(image, frame.size, self._prompts)
+        return seed.cut(image, frame.size, self._prompts, self._masks_on(frame, seed.ids))
+
+    def _masks_on(self, frame: PreparedFrame, ids: Collection[int]) -> dict[int, BoolArray]:
+        """Masks that some instances have on a frame, bool (H, W); of an earlier one than the newest none is known."""
+        newest = self._tracker.newest
+        if newest is None or frame.stamp_ns != newest.stamp_ns:
+            return {}
+        found = {i: state.probability for i, state in self.states.items() if i in ids}
+        large = {i: cv2.resize(one.cpu().numpy(), frame.size[::-1]) >= 0.5 for i, one in found.items()}
+        return {i: mask for i, mask in large.items() if mask.any()}
 
     def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:
         """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""

@@ -16,7 +16,8 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 const drawing = new Drawing();
 const view = new View(byId("canvas"));
-const tools = new Tools(view, drawing, { freeze, changed, ask, stroke: (mask) => view.setMask(mask, colour()) });
+const stroke = (mask) => view.setMask(mask, colour());
+const tools = new Tools(view, drawing, { freeze, changed, ask, stroke, corrects: () => target > 0 });
 const instances = new Instances(correct, (id) => attempt(() => post("/api/remove", { id })));
 
 let state = { instances: [], seeds: [], trouble: "", status: null };
@@ -117,9 +118,11 @@ async function ask(prompt) {
   const image = frozen;
   try {
     if (!(await image.ready)) return;
-    const { runs } = await post("/api/prompt", { stamp: image.stamp, box: prompt.box, points: prompt.points });
+    const runsBefore = prompt.mends ? toRuns(drawing.before(view.width, view.height)) : null;
+    const asked = { stamp: image.stamp, box: prompt.box, points: prompt.points, runs: runsBefore };
+    const { runs, unsure } = await post("/api/prompt", asked);
     prompt.mask = fromRuns(runs, view.width, view.height);
-    prompt.error = area(prompt.mask) ? "" : "Nothing found there: add a point, or draw it with the brush.";
+    prompt.error = area(prompt.mask) ? unsure : "Nothing found there: add a point, or draw it with the brush.";
   } catch (error) {
     prompt.error = error.message;
   }

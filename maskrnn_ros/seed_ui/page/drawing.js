@@ -7,7 +7,8 @@ const START = { shapes: null, polygon: [], prompt: null };
 
 // shapes: a chain {parent, kind: "polygon" | "stroke" | "mask" | "prompt", ...}, newest first
 // polygon: vertices that are not closed yet
-// prompt: {box, points, mask, error}: its mask comes later, from the server
+// prompt: {box, points, mask, mends, error}: its mask comes later, from the server; with mends it takes the place of all
+// that was drawn before, which it started from
 export class Drawing {
   constructor() {
     this.history = [START];
@@ -75,6 +76,11 @@ export class Drawing {
     return prompt ? { kind: "prompt", prompt, parent: shapes } : shapes;
   }
 
+  // What was drawn before a prompt.
+  before(width, height) {
+    return this.base(this.state.shapes, width, height);
+  }
+
   // To be called when the mask of a prompt has come.
   forget() {
     this.cache = null;
@@ -84,7 +90,7 @@ export class Drawing {
   mask(width, height) {
     const { polygon, prompt, shapes } = this.state;
     const out = copyMask(this.base(shapes, width, height));
-    if (prompt?.mask) addMask(out, prompt.mask);
+    if (prompt?.mask) addPrompt(out, prompt);
     if (polygon.length > 2) fillPolygon(out, polygon);
     return out;
   }
@@ -104,9 +110,14 @@ export class Drawing {
   }
 }
 
+function addPrompt(mask, prompt) {
+  if (prompt.mends) mask.set(prompt.mask);
+  else addMask(mask, prompt.mask);
+}
+
 function apply(mask, shape) {
   if (shape.kind === "polygon") fillPolygon(mask, shape.points);
   else if (shape.kind === "stroke") fillStroke(mask, shape.points, shape.radius, shape.erase ? 0 : 1);
-  else if (shape.kind === "prompt" && shape.prompt.mask) addMask(mask, shape.prompt.mask);
+  else if (shape.kind === "prompt" && shape.prompt.mask) addPrompt(mask, shape.prompt);
   else if (shape.kind === "mask") addMask(mask, shape.mask);
 }

@@ -15,7 +15,7 @@ export const HINTS = {
 };
 
 // hooks: freeze() makes the shown image stand still, changed() after a change of the drawing, ask(prompt) wants its
-// mask, stroke(mask) shows a stroke as it grows.
+// mask, stroke(mask) shows a stroke as it grows, corrects() says whether an instance is corrected.
 export class Tools {
   constructor(view, drawing, hooks) {
     Object.assign(this, { view, drawing, hooks });
@@ -105,15 +105,19 @@ export class Tools {
       if (x1 > x0 && y1 > y0) this.prompt({ box: [x0, y0, x1, y1], points: [] });
     } else if (action.kind === "point" || (action.kind === "box" && drawing.state.prompt)) {
       const isOff = this.takesAway || event.button === 2 || action.start.button === 2 || event.shiftKey;
-      const former = drawing.state.prompt ?? { box: null, points: [] };
+      // a click on an instance that is corrected mends its mask
+      const mends = Boolean(this.hooks.corrects() && drawing.state.shapes);
+      const former = drawing.state.prompt ?? { box: null, points: [], mends };
       const points = [...former.points, [...action.to, isOff ? 0 : 1]];
-      if (former.box || points.some((point) => point[2])) this.prompt({ box: former.box, points });
+      if (former.box || former.mends || points.some((point) => point[2])) {
+        this.prompt({ box: former.box, points, mends: former.mends });
+      }
     }
   }
 
-  prompt({ box, points }) {
+  prompt({ box, points, mends = false }) {
     const former = this.drawing.state.prompt;
-    const prompt = { box, points, mask: former?.mask ?? null, error: "" };
+    const prompt = { box, points, mends, mask: former?.mask ?? null, error: "" };
     this.drawing.setPrompt(prompt);
     this.hooks.ask(prompt);
   }
