@@ -25,6 +25,9 @@ from maskrnn_ros.training.prompt_samples import Draws, SampleOptions, join
 from maskrnn_ros.training.prompts import PromptOptions, clicked, held_out_stills, loss_of, train_prompts, with_maps
 from maskrnn_ros.types import Box
 
+STEPS = 40
+"""Of the training in a test."""
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +167,58 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
 def test_what_is_held_out_is_taken_of_every_set_alike(options: PromptOptions) -> None:
     found = held_out_stills(options.data, 2)
     assert [still.source for still in found] == ["davis2016_train_288p"] * 2
+
+
+def test_it_learns_to_tell_the_clicked_one_of_two() -> None:
+    """Two disks that look the same, and either is clicked once: only the click tells which one is meant."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    trunk = net_of(load_trunk())
+    samples = with_maps(join([_clicked_disks(random) for _ in range(2)]), trunk)
+    net = PromptNet()
+    net.standardise(*samples.maps[1:])
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.0)
+    reached = []
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1, (step + 1) / 5) * (1 - step / (STEPS + 10))
+        optimizer.zero_grad()
+        parts = loss_of(net, samples, 0, random)
+        parts["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        reached.append(float(parts["reached"].detach()))
+    assert reached[0] < 0.6 and reached[-1] > 0.8
+
+
+def _disks(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    image = random.integers(0, 90, (256, 256, 3)).astype(np.uint8)
+    labels = np.zeros((256, 256), np.uint8)
+    rows, columns = np.mgrid[:256, :256]
+    for i, x in ((1, 70), (2, 186)):
+        where = np.hypot(columns - x - random.uniform(-8, 8), rows - random.uniform(70, 186)) < random.uniform(35, 50)
+        labels[where] = i
+    image[labels > 0] = (210, 190, 60)
+    return image, labels
+
+
+def _clicked_disks(random: np.random.Generator) -> prompt_samples.Samples:
+    """One picture twice, with a click on either disk."""
+    image, labels = _disks(random)
+    view, both = prompt_samples.View(0, 0, 256), list[prompt_samples.Samples]()
+    for i in (1, 2):
+        point = next_click(labels == i, np.zeros(labels.shape, bool), random=random)
+        assert point is not None
+        truth = view.cut((labels == i).astype(np.float32)) >= 0.5
+        both.append(
+            prompt_samples.Samples(
+                images=torch.from_numpy(view.cut(image).transpose(2, 0, 1).copy())[None],
+                planes=torch.from_numpy(view.planes(Prompt(points=(point,))))[None],
+                truth=torch.from_numpy(truth.astype(np.uint8))[None],
+                known=torch.ones(1, 128, 128, dtype=torch.uint8),
+                maps=(),
+            )
+        )
+    return join(both)
 
 
 def test_one_command_trains_and_one_makes_the_graph(options: PromptOptions, capsys: pytest.CaptureFixture[str]) -> None:
