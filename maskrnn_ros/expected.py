@@ -8,7 +8,12 @@ import struct
 import sys
 import zlib
 
-_OF_LIBRARIES = (("cv2", "error"), ("apsw", "Error"), ("PIL.Image", "DecompressionBombError"))
+_OF_LIBRARIES = (
+    ("cv2", "error"),
+    ("apsw", "Error"),
+    ("PIL.Image", "DecompressionBombError"),
+    ("rclpy.exceptions", "NameValidationException"),
+)
 """Modules, perhaps not imported, and the base of the errors that they raise beside Python's own."""
 
 
@@ -16,8 +21,8 @@ def expected_errors() -> tuple[type[BaseException], ...]:
     """Types of errors to be caught by who says them to people: a command's last line of defence.
 
     A wrong value or file (ValueError, OSError), what is not there (ImportError) or cannot be had (RuntimeError), what
-    is too large (MemoryError), what is damaged (of SQLite, OpenCV, Pillow, zlib). An AttributeError, KeyError,
-    TypeError or AssertionError is a fault of ours and keeps its traceback.
+    is too large (MemoryError), what is damaged (of SQLite, OpenCV, Pillow, zlib), a name that is none (of rclpy). An
+    AttributeError, KeyError, TypeError or AssertionError is a fault of ours and keeps its traceback.
     """
     found = [ValueError, OSError, RuntimeError, ImportError, MemoryError, EOFError, sqlite3.Error, struct.error]
     modules = [(sys.modules.get(module), name) for module, name in _OF_LIBRARIES]

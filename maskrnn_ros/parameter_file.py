@@ -123,12 +123,17 @@ def _sections(path: Path | str) -> list[tuple[str, dict[str, Any]]]:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses aliases, as ROS does: some lines of them may stand for any number of values."""
+    """Refuses aliases, as ROS does: some lines of them may stand for any number of values. And names that are none."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not taken in a parameter file")
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise yaml.YAMLError(f"expected a name, got a {key.id}")
+        return node
 
 
 def _below(mapping: Any, path: str) -> Any:

@@ -147,6 +147,26 @@ def test_seed_takes_all_its_flags(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert tracker.events == [("seed", STAMPS[1])] and capsys.readouterr().out.startswith("applied")
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--topic", "a b", "Invalid topic name"),
+        ("--topic", "", "Invalid topic name"),
+        ("--result-topic", "//x//", "Invalid topic name"),
+        ("--timeout", "nan", "timeout must be >= 0 s and finite, got nan"),
+        ("--timeout", "inf", "timeout must be >= 0 s and finite, got inf"),
+    ],
+)
+def test_seed_refuses_what_is_no_topic_and_no_time_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, message: str
+) -> None:
+    needs_ros()
+    write_labels(tmp_path / "mask.png", TWO[0])
+    assert main(["seed", "--mask", str(tmp_path / "mask.png"), flag, value]) != 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
 @pytest.mark.parametrize("stage", ["still", "recurrent"])
 def test_training_of_the_network_takes_all_its_flags(tmp_path: Path, stage: str) -> None:
     for name in ("davis_one", "davis_two"):

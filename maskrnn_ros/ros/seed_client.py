@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from pathlib import Path
 
@@ -44,10 +45,12 @@ def publish_seed(
         0 where the seed was applied, 1 where it was rejected, 2 where the time ran out.
 
     Raises:
-        ValueError: The file holds no seed, or the stamp is negative.
+        ValueError: The file holds no seed, the stamp is negative, or the time is none.
         OSError: The file cannot be read.
     """
     # checked here: the mistake is named before a tracker is waited for
+    if not 0 <= timeout_s < math.inf:
+        raise ValueError(f"timeout must be >= 0 s and finite, got {timeout_s:g}")
     seed = Seed(stamp_ns=stamp_ns, labels=read_labels(mask_path, threshold))
     message = _message(seed)
     final: list[SeedResult] = []
