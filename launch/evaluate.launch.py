@@ -18,6 +18,7 @@ ARGUMENTS = {
     "image_topic": ("", "Topic of the images in the bag; empty: /camera/image_raw, raw or compressed."),
     "truth_topic": ("", "Topic of their ground truth; empty: /camera/ground_truth."),
     "seed_topic": ("", "Topic of the seed; empty: /camera/seed_mask, else the first ground truth is the seed."),
+    "ignore_topic": ("", "Topic of ignore masks; empty: /camera/ignore_mask, where the bag has it."),
     "convention": ("", "davis2016, davis2017 or segtrack2; empty: by the ids in the ground truth."),
     "out": ("", "New folder for masks, tables and report.html; empty: none."),
     "json": ("", "New file for the figures; empty: none."),

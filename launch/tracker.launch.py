@@ -88,7 +88,7 @@ def _nodes(context: LaunchContext, config: Path) -> list[Any]:
     tracker = node(
         "tracker",
         [overrides] if overrides else [],
-        ("~/seed_mask", LaunchConfiguration("seed_mask")),
+        *((f"~/{topic}", LaunchConfiguration(topic)) for topic in ("seed_mask", "ignore_mask")),
         *_clicked_in_rviz(context),
         **_pinned(context),
     )
@@ -208,6 +208,13 @@ def generate_launch_description() -> LaunchDescription:
             default_value="~/seed_mask",
             description="Topic of the seed masks (sensor_msgs/Image, value = instance id), e.g. /camera/seed_mask. "
             "~ stands for <namespace>/tracker.",
+        ),
+        DeclareLaunchArgument(
+            "ignore_mask",
+            default_value="~/ignore_mask",
+            description="Topic of ignore masks (sensor_msgs/Image, mono8, not 0 where surely is no object, e.g. the "
+            "robot's own body rendered from its URDF), with the stamps of the images. ~ stands for "
+            "<namespace>/tracker.",
         ),
         DeclareLaunchArgument(
             "depth",

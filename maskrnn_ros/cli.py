@@ -162,6 +162,8 @@ def _add_track(commands: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     parser.add_argument("--fps", type=float, help="frames per second; default that of the video, 24 for a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the results that DIR holds")
+    text = "ignore masks, DIR/<frame's stem>.png of any frame: not 0 where surely is no object"
+    parser.add_argument("--ignore-masks", type=Path, metavar="DIR", help=text)
     parser.add_argument("--allow-gaps", action="store_true", help="take a damaged video: masks keep their numbers")
     _add_threshold(parser)
     _add_json(parser)
@@ -179,7 +181,10 @@ def _track(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         allow_gaps=args.allow_gaps,
         threshold=args.threshold,
+        ignore_masks=args.ignore_masks,
     )
+    if args.ignore_masks is not None:
+        print(f"{report.ignored} of {report.frames} frames have an ignore mask")
     if report.lost:
         from maskrnn_ros.video import ranges
 
@@ -200,6 +205,8 @@ def _add_evaluate(commands: Any) -> None:
     add("--image-topic", metavar="TOPIC", help="of the bag; default /camera/image_raw, raw or compressed")
     add("--truth-topic", metavar="TOPIC", help="of the bag; default /camera/ground_truth")
     add("--seed-topic", metavar="TOPIC", help="of the bag; default /camera/seed_mask, else the first ground truth")
+    add("--ignore-topic", metavar="TOPIC", help="of the bag; default /camera/ignore_mask, where it has that")
+    add("--ignore-masks", type=Path, metavar="DIR", help="with --root: DIR/<sequence>/<frame's stem>.png, see track")
     add("--online", action="store_true", help="with --bag: play it to the real node in real time, too")
     add("--rate", type=float, metavar="R", help="with --online: speed of the player; default 1, as recorded")
     add("--player", choices=("maskrnn", "ros2bag"), help="with --online: who plays the bag; default maskrnn")
@@ -236,7 +243,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _add_bag(commands: Any) -> None:
     bag = commands.add_parser("bag", help="Write bags from DAVIS sequences, play bags.")
     actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
-    from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
+    from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
 
     parser = _command(actions, "from-davis", _bag_from_davis, "Write a DAVIS sequence as a bag that ros2 bag plays.")
     parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and the annotations")
@@ -261,6 +268,7 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish topics under other names")
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
+    parser.add_argument("--ignore-topic", default=IGNORE_TOPIC, help="topic of the ignore masks in the bag")
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="play these beside the images; default all")
     parser.add_argument("--subscribers", type=int, default=1, metavar="N", help="how many the images wait for")
     parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
@@ -309,6 +317,7 @@ def _bag_play(args: argparse.Namespace) -> int:
         remap=dict(rule.split(":=") for rule in args.remap),
         image_topic=args.image_topic,
         seed_topic=args.seed_topic,
+        ignore_topic=args.ignore_topic,
         topics=args.topics,
         subscribers=args.subscribers,
         loops=args.loops,

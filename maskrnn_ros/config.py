@@ -444,6 +444,14 @@ class Config(Checked):
         high=600.0,
         live=True,
     )
+    ignore_mask_timeout: float = setting(
+        0.2,
+        "~/ignore_mask: how much older than the image a mask may be, seconds; the newest that is not newer counts, and "
+        "none is waited for. 0: only one with the stamp of the image, as lockstep needs it.",
+        low=0.0,
+        high=600.0,
+        live=True,
+    )
     time_jump_s: float = time_jump_s()
     time_jump_images: int = time_jump_images()
     on_time_jump: str = setting(

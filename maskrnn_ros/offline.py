@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from maskrnn_ros.config import Config, deterministic
 from maskrnn_ros.frames import FPS, FolderFrames, FrameSource
+from maskrnn_ros.ignore_folder import IgnoreFolder
 from maskrnn_ros.labels import davis_palette, read_labels, write_labels
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.prompts import Prompt, build_prompts
@@ -41,6 +42,7 @@ class TrackReport:
         final_states: State of each instance on the last frame, by id.
         lost: Numbers of the frames that could not be decoded, those of a video.
         overlay_error: Why there is no overlay video, or not all of it; empty where there is.
+        ignored: Frames tracked that have an ignore mask.
     """
 
     frames: int
@@ -49,6 +51,7 @@ class TrackReport:
     final_states: dict[int, str]
     lost: tuple[int, ...] = ()
     overlay_error: str = ""
+    ignored: int = 0
 
 
 def track_files(
@@ -61,6 +64,7 @@ def track_files(
     overwrite: bool = False,
     allow_gaps: bool = False,
     threshold: int | None = None,
+    ignore_masks: Path | None = None,
 ) -> TrackReport:
     """Track what is marked on the first frame through a folder of images or a video.
 
@@ -77,10 +81,11 @@ def track_files(
         overwrite: Replace the results that a folder holds already.
         allow_gaps: Take a damaged video; the masks of its frames keep their numbers.
         threshold: For a soft mask of one object, see ``labels.read_labels``.
+        ignore_masks: Folder of ``<frame's stem>.png`` for some of the frames: not 0 where surely is no object.
 
     Raises:
         ValueError: Nothing to read, frames are lost, a seed of another size, results in the way, no object found where
-            one is said to be.
+            one is said to be, an ignore mask of no frame or of another size.
         RuntimeError: The device asked for is not there.
         OSError: A file cannot be read or written.
     """
@@ -90,11 +95,16 @@ def track_files(
     tracker = build_tracker(deterministic(config))
     numbers = source.numbers
     seed = _seed(marked, source, config, threshold)
+    ignores = IgnoreFolder({})
+    if ignore_masks is not None:
+        ignores = IgnoreFolder.of(ignore_masks, {source.stem(number) for number in numbers})
+        ignores.check(seed.size)  # that of the frames, or the first one refuses it
     spent_s, states, written = 0.0, {}, 0
     with _new_folder(out) as is_begun, _Overlay(out / OVERLAY_NAME, source.fps) as overlay:
         for number in tqdm(numbers, desc="track", unit="frame"):
             image = source.image(number)
-            frame = Frame(stamp_ns=source.stamp_ns(number), image=image)
+            ignored = ignores.mask(source.stem(number), (image.shape[0], image.shape[1]))
+            frame = Frame(stamp_ns=source.stamp_ns(number), image=image, ignored=ignored)
             begin = time.perf_counter()
             tracks = tracker.step(frame) if written else tracker.seed(seed, frame)
             spent_s += time.perf_counter() - begin
@@ -113,6 +123,7 @@ def track_files(
         final_states=states,
         lost=source.lost,
         overlay_error=overlay.error,
+        ignored=len(ignores.paths),
     )
 
 

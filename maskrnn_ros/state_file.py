@@ -65,10 +65,13 @@ def to_bytes(saved: Saved, encode: Callable[[SavedSeed], Mapping[str, UInt8Array
 
 def pictures(seed: SavedSeed) -> dict[str, UInt8Array]:
     """PNGs of a seed's image and labels; what takes time of a file."""
-    return {
+    found = {
         "image": _png(cv2.cvtColor(seed.image, cv2.COLOR_RGB2BGR)),
         "labels": _png(seed.labels.astype(np.uint16)),
     }
+    if seed.ignored is not None:
+        found["ignored"] = _png(np.multiply(seed.ignored, 255, dtype=np.uint8))
+    return found
 
 
 def from_bytes(content: bytes) -> Saved:
@@ -131,10 +134,14 @@ def _seed(number: int, entry: Mapping[str, Any], size: tuple[int, int], arrays: 
     image = _picture(arrays[f"seed.{number}.image"], _size(entry["working"]), np.uint8, 3)
     labels = _picture(arrays[f"seed.{number}.labels"], size, np.uint16, 1)
     _check(int(labels.max()) <= MAX_INSTANCE_ID and bool(labels.any()), "labels", labels.max())
+    ignored = arrays.get(f"seed.{number}.ignored")
+    hidden = None if ignored is None else _picture(ignored, size, np.uint8, 1) != 0
+    _check(hidden is None or not labels[hidden].any(), "labels", "in the ignore mask")
     return SavedSeed(
         stamp_ns=_int(entry["stamp_ns"], 1, 2**62, "stamp_ns"),
         image=np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8),
         labels=labels.astype(np.int32),
+        ignored=hidden,
     )
 
 

@@ -47,13 +47,15 @@ class Frame:
     Args:
         stamp_ns: Time of the image, ns, > 0.
         image: RGB, uint8, (H, W, 3), H and W at least 1.
+        ignored: bool, (H, W): where surely is no object (an ignore mask); None: not known, nowhere.
 
     Raises:
-        ValueError: The stamp is not positive, or the image is of another shape or dtype.
+        ValueError: The stamp is not positive, or image or mask are of another shape or dtype.
     """
 
     stamp_ns: int
     image: UInt8Array
+    ignored: BoolArray | None = None
 
     def __post_init__(self) -> None:
         if self.stamp_ns <= 0:
@@ -61,6 +63,9 @@ class Frame:
         shape = self.image.shape
         if self.image.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
             raise ValueError(f"image must be uint8 (H, W, 3), got {self.image.dtype} {shape}")
+        mask = self.ignored
+        if mask is not None and (mask.dtype != np.bool_ or mask.shape != shape[:2]):
+            raise ValueError(f"ignore mask must be bool {shape[:2]} like the image, got {mask.dtype} {mask.shape}")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -111,6 +116,25 @@ class Seed:
         present = np.bincount(self.labels.ravel())
         present[0] = 0
         return tuple(np.flatnonzero(present).tolist())
+
+    def outside(self, ignored: BoolArray | None) -> Seed:
+        """The seed without its pixels in an ignore mask: what is drawn there is part of what hides the object.
+
+        Args:
+            ignored: bool, (H, W), of the seed's size; None: nothing is ignored.
+
+        Raises:
+            ValueError: All of an instance lies in it.
+        """
+        if ignored is None or not (ignored & (self.labels != 0)).any():
+            return self
+        labels = np.where(ignored, 0, self.labels).astype(np.int32)
+        gone = sorted(set(self.ids) - set(np.unique(labels).tolist()))
+        if gone:
+            raise ValueError(
+                f"instance {gone[0]} lies wholly in the ignore mask of the image, expected a pixel of it outside"
+            )
+        return dataclasses.replace(self, labels=labels)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,6 +43,7 @@ class WoodenTracker:
     def __init__(self, image_type=Image, image_topic="/camera/image_raw", on_image=None, seed_statuses=()):
         self.adaptation_mode = "blocking"
         self.max_latency_ms = 0.0
+        self.ignore_mask_timeout = 0.2
         self.events = []
         self.seeds = []
         self.raw = []
@@ -64,10 +65,11 @@ class WoodenTracker:
         self._thread.start()
 
     def _say_parameters(self, request, response):
-        assert request.names == ["adaptation.mode", "max_latency_ms"]
+        assert request.names == ["adaptation.mode", "max_latency_ms", "ignore_mask_timeout"]
         response.values = [
             ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_mode),
             ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.max_latency_ms),
+            ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.ignore_mask_timeout),
         ]
         return response
 

@@ -72,6 +72,31 @@ def test_turned_frames_are_tracked_upright(track, frames, tmp_path, orientation)
         np.testing.assert_array_equal(read_labels(tmp_path / "out" / name), read_labels(tmp_path / "turned_out" / name))
 
 
+def test_ignore_masks_belong_to_frames_by_name_and_what_is_wrong_is_said_first(track, frames, tmp_path, capsys):
+    ignores = tmp_path / "ignore"
+    ignores.mkdir()
+
+    def refused(path, picture, said):
+        Image.fromarray(picture).save(path)
+        assert track(frames, "--ignore-masks", ignores) == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+        path.unlink()
+
+    assert track(frames, "--ignore-masks", ignores) == 2
+    assert "expected ignore masks (.png, .bmp)" in capsys.readouterr().err
+    mask = np.zeros((world.HEIGHT, world.WIDTH), np.uint8)
+    mask[:, :40] = 1
+    refused(ignores / "00002.jpg", mask, "which keep 0 as 0")
+    refused(ignores / "00009.png", mask, "expected a frame of that name, found 00000 .. 00003")
+    refused(ignores / "00002.png", mask[:-1], "expected 128x96 like the frame, found 128x95")
+    Image.fromarray(mask).save(ignores / "00002.png")
+    assert track(frames, "--ignore-masks", ignores) == 0
+    assert f"1 of {FRAMES} frames have an ignore mask" in capsys.readouterr().out
+    for t in range(FRAMES):
+        found = read_labels(tmp_path / "out" / f"{t:05d}.png")
+        assert found[:, :40].any() == (t < 2)  # then it is the frame's, and the flow alone brings nothing back
+
+
 def test_a_soft_seed_is_refused_or_thresholded(track, frames, tmp_path, capsys):
     soft = soft_edges(ellipse())
     Image.fromarray(soft).save(tmp_path / "soft.png")

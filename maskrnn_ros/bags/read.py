@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 from maskrnn_ros.bags.topics import (
     COMPRESSED_SUFFIX,
     COMPRESSED_TYPE,
+    IGNORE_TOPIC,
     IMAGE_TOPIC,
     IMAGE_TYPE,
     SEED_TOPIC,
@@ -26,8 +27,15 @@ from maskrnn_ros.bags.topics import (
 from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.disk import regular_file
 from maskrnn_ros.labels import check_labels
-from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, labels_from_image, stamp_to_ns
-from maskrnn_ros.types import Frame, LabelArray
+from maskrnn_ros.ros.images import (
+    NS_PER_S,
+    compressed_to_rgb,
+    ignore_pixels,
+    image_to_rgb,
+    labels_from_image,
+    stamp_to_ns,
+)
+from maskrnn_ros.types import BoolArray, Frame, LabelArray
 
 T = TypeVar("T")
 
@@ -237,6 +245,14 @@ class BagReader:
     def seeds(self, topic: str = SEED_TOPIC) -> Iterator[StampedLabels]:
         """The seed masks; see ``labels``. A mask of only 0 and 255 is left for the tracker to number."""
         return self.labels(topic)
+
+    def ignore_masks(self, topic: str = IGNORE_TOPIC) -> Iterator[BoolArray]:
+        """The ignore masks of a topic, bool (H, W), True where surely is no object.
+
+        Raises:
+            ValueError: No such topic, or a message that is no such mask; the message names it.
+        """
+        return self._converted(self.find(topic, IMAGE_TYPE), lambda stamp_ns, message: ignore_pixels(message) != 0)
 
     def _converted(
         self, topic: Topic, convert: Callable[[int, Any], T], places: Collection[int] | None = None

@@ -13,13 +13,14 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from maskrnn_ros.bags.read import BagReader, Topic
-from maskrnn_ros.bags.topics import COMPRESSED_TYPE, IMAGE_TOPIC, IMAGE_TYPE, SEED_TOPIC, TRUTH_TOPIC
+from maskrnn_ros.bags.topics import COMPRESSED_TYPE, IGNORE_TOPIC, IMAGE_TOPIC, IMAGE_TYPE, SEED_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
 from maskrnn_ros.frames import check_size
 from maskrnn_ros.labels import LabelRule, binary_as_instance, values_of
+from maskrnn_ros.newest import Newest
 from maskrnn_ros.ros.images import NS_PER_S
 from maskrnn_ros.timeline import StampOrder, TimeRule
-from maskrnn_ros.types import LabelArray, UInt8Array
+from maskrnn_ros.types import BoolArray, LabelArray, UInt8Array
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ class BagClip:
         seed_topic: The seeds; None: ``SEED_TOPIC`` where the bag has it.
         rule: What a jump in time is; None: that of the settings' defaults.
         mono16_bits: How images of 16 bits are read.
+        ignore_topic: The ignore masks; None: ``IGNORE_TOPIC`` where the bag has it.
+        ignore_s: How much older than its image one may be, seconds; None: that of the settings' defaults.
 
     Raises:
         ValueError: The bag cannot be read, a topic is absent or empty, stamps do not match, or time jumps back.
@@ -59,6 +62,8 @@ class BagClip:
         seed_topic: str | None = None,
         rule: TimeRule | None = None,
         mono16_bits: str = "auto",
+        ignore_topic: str | None = None,
+        ignore_s: float | None = None,
     ) -> None:
         self._bag = BagReader(path)
         try:
@@ -72,12 +77,18 @@ class BagClip:
             self._first, self._seed = self._begin([shot.stamp_ns for shot in shots])
             self._shots = shots[self._first :]
             self._truth_places = self._match(shots)
+            found = self._bag.find(ignore_topic, IMAGE_TYPE) if ignore_topic else self._bag.topics.get(IGNORE_TOPIC)
+            self.ignores = found if found is not None and found.count else None
+            self._ignore_places = self._ignored(Config().ignore_mask_timeout if ignore_s is None else ignore_s)
         except BaseException:
             self.close()
             raise
         topic, places = self.images.name, frozenset(shot.place for shot in self._shots)
         self._image = _Cursor(lambda: (frame.image for frame in self._bag.frames(topic, places, mono16_bits)))
         self._truth = _Cursor(lambda: (found.labels for found in self._bag.labels(truth_topic)))
+        if self.ignores is not None:
+            ignores = self.ignores.name
+            self._ignore = _Cursor(lambda: self._bag.ignore_masks(ignores))
 
     def __enter__(self) -> BagClip:
         return self
@@ -132,6 +143,9 @@ class BagClip:
             lines.append(f"{self.path}: no seed; the first ground truth is the seed")
         elif unused := self.seeds.count - len(set(self.starts.values())):
             lines.append(f"{self.path}: {unused} of {self.seeds.count} seeds on {self.seeds.name} mark no new object")
+        if self.ignores is not None:
+            masked = sum(place is not None for place in self._ignore_places)
+            lines.append(f"{self.path}: {masked} of {len(self)} images have an ignore mask on {self.ignores.name}")
         return tuple(lines)
 
     def __len__(self) -> int:
@@ -160,6 +174,17 @@ class BagClip:
         self._size = self._size or (image.shape[0], image.shape[1])
         check_size(self.place(number), image.shape[:2], "the images before", self._size)
         return image
+
+    def ignored(self, number: int) -> BoolArray | None:
+        """See ``Clip``: the mask that the node would use if all came in time."""
+        place = self._ignore_places[number]
+        if place is None or self.ignores is None:
+            return None
+        mask = self._ignore.at(place)
+        check_size(
+            f"{self.ignores.name} for {self.place(number)}", mask.shape, "the image", self.image(number).shape[:2]
+        )
+        return mask
 
     def truth(self, number: int) -> LabelArray:
         """See ``Clip``; that of frame 0 is the seed."""
@@ -267,6 +292,14 @@ class BagClip:
                 expected = f"expected one for every image from the seed on, {len(self)}"
                 raise ValueError(f"{self.truths.name} in {self.path}: {expected}, found none for {self.place(number)}")
         return [places.get(shot.stamp_ns, -1) for shot in self._shots]
+
+    def _ignored(self, within_s: float) -> list[int | None]:
+        """For each frame the place of its ignore mask on the topic; None where it has none."""
+        masks = Newest[int]()
+        for place, stamp_ns in enumerate(self._bag.stamps(self.ignores.name) if self.ignores is not None else ()):
+            masks.put(stamp_ns, place)
+        found = [masks.at(shot.stamp_ns, round(within_s * NS_PER_S)) for shot in self._shots]
+        return [None if mask is None else mask[1] for mask in found]
 
     def _stray(self, topic: Topic, stamp: int, stamps: list[int]) -> str:
         near = min(stamps, key=lambda other: abs(other - stamp))

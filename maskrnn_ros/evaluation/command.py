@@ -45,6 +45,8 @@ class Options:
     image_topic: str | None = None
     truth_topic: str | None = None
     seed_topic: str | None = None
+    ignore_topic: str | None = None
+    ignore_masks: Path | None = None
     online: bool = False
     rate: float | None = None
     player: str | None = None
@@ -77,6 +79,7 @@ class Options:
             raise ValueError("--predictions scores what is there; it does not go with --preset")
         self._check_streaming()
         self._check_ablation()
+        self._check_ignored()
         check_network(self.profile, self.lookahead)
         self._check_profile()
         if self.sequences and self.split:
@@ -95,11 +98,13 @@ class Options:
             "--split": bool(self.split),
             "--reader": self.reader != "davis",
             "--workers": self.workers > 1,
+            "--ignore-masks": self.ignore_masks is not None,
         }
         of_bag = {
             "--image-topic": self.image_topic is not None,
             "--truth-topic": self.truth_topic is not None,
             "--seed-topic": self.seed_topic is not None,
+            "--ignore-topic": self.ignore_topic is not None,
             "--online": self.online,
         }
         of_online = {"--rate": self.rate is not None, "--player": self.player is not None}
@@ -142,6 +147,16 @@ class Options:
         for name in (name for name, is_given in others.items() if self.ablate and is_given):
             raise ValueError(f"--ablate tracks every row of its table, offline; it does not go with {name}")
 
+    def _check_ignored(self) -> None:
+        if self.ignore_masks is None and self.ignore_topic is None:
+            return
+        name = "--ignore-masks" if self.ignore_masks is not None else "--ignore-topic"
+        preset = PRESETS.get(self.preset or "default")
+        if self.profile == "paper" or (preset is not None and preset.follower != "tracker"):
+            raise ValueError(f"{name} is for the tracker, which {self.preset!r} is not")
+        if self.predictions is not None:
+            raise ValueError(f"{name} is for what tracks; it does not go with --predictions")
+
     def _check_profile(self) -> None:
         if self.profile != "paper":
             return
@@ -170,12 +185,14 @@ def run(options: Options) -> int:
                 options.split,
                 mono16_bits=options.config.mono16_bits,
                 threshold=options.threshold,
+                ignore_masks=options.ignore_masks,
             ),
             options,
         )
     image_topic, truth_topic = options.image_topic or IMAGE_TOPIC, options.truth_topic or TRUTH_TOPIC
     rule, bits = TimeRule.of(options.config), options.config.mono16_bits
-    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic, rule, bits) as clip:
+    ignore = options.ignore_topic, options.config.ignore_mask_timeout
+    with BagClip(options.bag, image_topic, truth_topic, options.seed_topic, rule, bits, *ignore) as clip:
         for line in clip.notes:
             print(line)
         return _run([clip], options, clip)
@@ -228,10 +245,11 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
 
 def _source(options: Options) -> str:
     if options.bag is not None:
-        topics = options.image_topic or "", options.truth_topic or "", options.seed_topic or ""
-        return f"{options.bag.resolve()} {' '.join(topics)}"
+        topics = options.image_topic, options.truth_topic, options.seed_topic, options.ignore_topic
+        return " ".join([str(options.bag.resolve()), *(topic or "" for topic in topics)])
     assert options.root is not None
-    return f"{options.root.resolve()} {options.annotations or ''} {options.reader}"
+    ignored = "" if options.ignore_masks is None else f" without {options.ignore_masks.resolve()}"
+    return f"{options.root.resolve()} {options.annotations or ''} {options.reader}{ignored}"
 
 
 def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult], ClipResult]:

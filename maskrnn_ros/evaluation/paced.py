@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.followers import Follower
 from maskrnn_ros.evaluation.metrics import Convention
-from maskrnn_ros.evaluation.readers import Clip
+from maskrnn_ros.evaluation.readers import Clip, frame_of
 from maskrnn_ros.evaluation.results import StreamingResult
 from maskrnn_ros.evaluation.scoring import score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
@@ -65,7 +65,7 @@ def stream_clip(
         ValueError: See ``Clip`` and ``Follower``.
     """
     seeds = seeds_of(clip, convention)
-    frames = [Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number)) for number in range(len(clip))]
+    frames = [frame_of(clip, number) for number in range(len(clip))]
     line, masks = play(frames, seeds, follower(), 1 / fps, advance=advance, clock=clock, sleep=sleep)
     return score_streaming(clip, convention, line, masks)
 

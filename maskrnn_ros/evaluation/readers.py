@@ -17,8 +17,9 @@ from maskrnn_ros.files import RESOLUTIONS, davis_sequence
 from maskrnn_ros.frames import FPS as FPS
 from maskrnn_ros.frames import FolderFrames, frame_paths
 from maskrnn_ros.frames import check_size as check_size
+from maskrnn_ros.ignore_folder import IgnoreFolder
 from maskrnn_ros.labels import VOID, LabelFiles, LabelRule, read_mask, values_of
-from maskrnn_ros.types import LabelArray, UInt8Array
+from maskrnn_ros.types import BoolArray, Frame, LabelArray, UInt8Array
 
 READERS = ("davis", "segtrack")
 
@@ -52,6 +53,14 @@ class Clip(Protocol):
 
         Raises:
             ValueError: There is no such image.
+        """
+        ...
+
+    def ignored(self, number: int) -> BoolArray | None:
+        """Where on the frame surely is no object, bool (H, W); None: not known, nowhere.
+
+        Raises:
+            ValueError: There is no such mask, or it is of another size.
         """
         ...
 
@@ -97,6 +106,7 @@ class FileClip:
         are_masks: The truths are masks: not 0 (grey: 128 or more) is the object, and the first object has id 1.
         mono16_bits: How images of 16 bits are read.
         threshold: For truths that are soft masks of one object, see ``labels.read_labels``.
+        ignores: Ignore masks of some of the frames.
     """
 
     name: str
@@ -105,6 +115,7 @@ class FileClip:
     are_masks: bool = False
     mono16_bits: str = "auto"
     threshold: int | None = None
+    ignores: IgnoreFolder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to another process: not the source, which holds a lock."""
@@ -165,6 +176,10 @@ class FileClip:
         """See ``Clip``."""
         return self.source.image(self.begin + number)
 
+    def ignored(self, number: int) -> BoolArray | None:
+        """See ``Clip``."""
+        return None if self.ignores is None else self.ignores.mask(self.stem(number))
+
     def truth(self, number: int) -> LabelArray:
         """See ``Clip``; where masks overlap the first object wins.
 
@@ -196,10 +211,21 @@ class FileClip:
     def check(self) -> frozenset[int]:
         """See ``Clip``."""
         size = self.source.check()
+        if self.ignores is not None:
+            self.ignores.check(size)
         for number in range(len(self)):
             check_size(self.truths[self.begin + number][0], self.truth(number).shape, self.frames[0], size)
         is_binary = self.are_masks or self.rule.threshold is not None
         return frozenset((0, *self._all_starts)) if is_binary else self._labels.values
+
+
+def frame_of(clip: Clip, number: int) -> Frame:
+    """A frame with its ignore mask, as a follower takes it.
+
+    Raises:
+        ValueError: See ``Clip``.
+    """
+    return Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number), ignored=clip.ignored(number))
 
 
 def default_convention(values: frozenset[int], reader: str) -> Convention:
@@ -270,6 +296,7 @@ def find_clips(
     *,
     mono16_bits: str = "auto",
     threshold: int | None = None,
+    ignore_masks: Path | None = None,
 ) -> list[FileClip]:
     """The sequences asked for: those named, else those of the split, else all below the annotations.
 
@@ -281,9 +308,10 @@ def find_clips(
         split: File of ``ImageSets``, e.g. "val".
         mono16_bits: See ``FileClip``.
         threshold: Likewise.
+        ignore_masks: Folder with a folder of ignore masks for every sequence, by the frames' stems.
 
     Raises:
-        ValueError: A folder, a file or a frame's ground truth is missing.
+        ValueError: A folder, a file or a frame's ground truth is missing, or an ignore mask belongs to no frame.
     """
     if reader not in READERS:
         raise ValueError(f"reader must be one of {', '.join(READERS)}, got {reader!r}")
@@ -296,7 +324,13 @@ def find_clips(
     if twice:
         raise ValueError(f"expected every sequence once, found {twice[0]!r} twice")
     clips = [read(root, name, annotations) for name in chosen]
-    return [dataclasses.replace(clip, mono16_bits=mono16_bits, threshold=threshold) for clip in clips]
+    clips = [dataclasses.replace(clip, mono16_bits=mono16_bits, threshold=threshold) for clip in clips]
+    return clips if ignore_masks is None else [_with_ignored(clip, ignore_masks / clip.name) for clip in clips]
+
+
+def _with_ignored(clip: FileClip, folder: Path) -> FileClip:
+    ignores = IgnoreFolder.of(folder, {path.stem for path in clip.frames})
+    return dataclasses.replace(clip, ignores=ignores)
 
 
 def davis_clip(root: Path, name: str, annotations: str = "Annotations") -> FileClip:

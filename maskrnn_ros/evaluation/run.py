@@ -24,12 +24,12 @@ from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.paced import Pace, stream_clip
 from maskrnn_ros.evaluation.paper_follower import PaperFollower
 from maskrnn_ros.evaluation.presets import PRESETS
-from maskrnn_ros.evaluation.readers import Clip, check_size
+from maskrnn_ros.evaluation.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.labels import LabelFiles, values_of, write_labels
 from maskrnn_ros.tracking.tracker import set_threads
-from maskrnn_ros.types import Frame, LabelArray
+from maskrnn_ros.types import LabelArray
 
 STATE = ".evaluate"
 """Folder in OUT with what is done, for ``--resume``."""
@@ -131,7 +131,7 @@ def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]
         folder.mkdir(parents=True, exist_ok=True)
     seeds = seeds_of(clip, task.convention)
     for number in range(len(clip)):
-        frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
+        frame = frame_of(clip, number)
         if not number:
             check_size(f"ground truth of {clip.place(0)}", seeds[0].size, "the image", frame.size)
         begin = time.perf_counter()

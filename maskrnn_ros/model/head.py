@@ -134,17 +134,20 @@ class HeadStart(nn.Module):
         return solved
 
     @torch.no_grad()
-    def fit(self, maps: list[Tensor], shares: Tensor, others: Tensor | None = None) -> Head:
+    def fit(
+        self, maps: list[Tensor], shares: Tensor, others: Tensor | None = None, known: Tensor | None = None
+    ) -> Head:
         """A head of its own for an instance.
 
         Args:
             maps: Features of its views at strides 4, 8, 16, float32, (N, C, j, i).
             shares: float32, (N, j, i) of stride 4, 0..1.
             others: Likewise, of other instances; see ``sums``.
+            known: Weight of each cell, likewise; None: 1.
         """
-        near = None if others is None else others.flatten()[None]
+        near, seen = (None if part is None else part.flatten()[None] for part in (others, known))
         columns = self.columns(maps).transpose(0, 1).flatten(1)[None]  # the cells of all views in one regression
-        solved = self.solve(self.sums(columns, shares.flatten()[None], near))[0]
+        solved = self.solve(self.sums(columns, shares.flatten()[None], near, seen))[0]
         head = copy.deepcopy(self.head)
         head.last.weight.zero_()
         head.last.weight[0, :, 1, 1] = self.scale * solved[:-1]

@@ -51,11 +51,19 @@ class Reference:
         share: float32, (j, i): share of each cell that the instance covers, 0..1.
         every: Far from the instance only each so manieth cell is compared, in rows and in columns: there are more of
             the background than it takes to know it.
+        ignored: float32, (j, i): share of each cell that is neither instance nor background (an ignore mask); cells
+            of which it is more than half are not compared, unless the instance reaches into them. None: nothing.
     """
 
     descriptors: Tensor
     share: Tensor
     every: int = 1
+    ignored: Tensor | None = None
+
+    @functools.cached_property
+    def unknown(self) -> Tensor | None:
+        """The cells that are never compared, bool (j, i); None: none."""
+        return None if self.ignored is None else (self.ignored > 0.5) & (self.share == 0)
 
     @functools.cached_property
     def keys(self) -> tuple[Tensor, Tensor]:
@@ -63,7 +71,10 @@ class Reference:
         kept = torch.zeros_like(self.share, dtype=torch.bool)
         kept[:: self.every, :: self.every] = True
         near = functional.max_pool2d(self.share[None], 2 * _NEAR + 1, 1, _NEAR)[0] > 0
-        which = (kept | near).flatten().nonzero()[:, 0]
+        which = kept | near
+        if self.unknown is not None:
+            which &= ~self.unknown
+        which = which.flatten().nonzero()[:, 0]
         return self.descriptors.flatten(1)[:, which].contiguous(), self.share.flatten()[which]
 
 
@@ -147,7 +158,8 @@ def _nearest_within(
     similarities, shares = [], []
     for reference in references:
         keys = reference.descriptors[(slice(None), *source.slices)].flatten(1).float()
-        similarities.append((queries.float().T @ keys).masked_fill_(far, -UNIT * UNIT))
+        out = far if reference.unknown is None else far | reference.unknown[source.slices].flatten()
+        similarities.append((queries.float().T @ keys).masked_fill_(out, -UNIT * UNIT))
         shares.append(reference.share[source.slices].flatten())
     similarity = torch.cat(similarities, dim=1)
     best, where = similarity.topk(min(config.top_k, similarity.shape[1]), dim=1)

@@ -13,6 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
+from maskrnn_ros.ros.ignore_masks import IgnoreCounts
 from maskrnn_ros.ros.images import ns_to_stamp
 from maskrnn_ros.ros.inbox import HELD_STAMPS, REJECTED_STAMPS, SAID_STAMPS, Counts, Inbox
 from maskrnn_ros.ros.verdict import Facts, verdict
@@ -43,14 +44,17 @@ class Health:
             self._seeds["applied" if applied else "rejected"] += 1
 
     def refuse(self, kind: str, reason: str) -> None:
-        """Something went wrong: ``kind`` is image, seed, request, background or internal."""
+        """Something went wrong: ``kind`` is image, ignore mask, seed, request, background or internal."""
         with self._lock:
             self._refused[kind] += 1
             self._last_error = self._fresh[kind] = text_line(reason)
 
-    def status(self, stamp: Any, *, inbox: Inbox, seen: Snapshot, event: str) -> Any:
+    def status(
+        self, stamp: Any, *, inbox: Inbox, seen: Snapshot, event: str, ignored: IgnoreCounts | None = None
+    ) -> Any:
         """A TrackerStatus."""
         counts, now = inbox.counts, time.monotonic()
+        details = _details(seen, counts, ignored or IgnoreCounts())
         with self._lock:
             message = TrackerStatus(
                 stamp=stamp,
@@ -81,7 +85,7 @@ class Health:
                 age_ms_p95=seen.age_ms[1],
                 event=text_line(event),
                 last_error=self._last_error,
-                details=[KeyValue(key=key, value=text_line(value)) for key, value in _details(seen, counts).items()],
+                details=[KeyValue(key=key, value=text_line(value)) for key, value in details.items()],
             )
         ns_to_stamp(seen.buffer_oldest_ns, message.buffer_oldest)
         return message
@@ -150,7 +154,7 @@ def _age(then: float | None, now: float) -> float:
     return -1.0 if then is None else max(0.0, now - then)
 
 
-def _details(seen: Snapshot, counts: Counts) -> dict[str, str]:
+def _details(seen: Snapshot, counts: Counts, ignored: IgnoreCounts) -> dict[str, str]:
     """What status says by name: its message is frozen."""
     height, width = seen.working_size or (0, 0)
     return {
@@ -158,4 +162,7 @@ def _details(seen: Snapshot, counts: Counts) -> dict[str, str]:
         "working_size": f"{width}x{height}",
         REJECTED_STAMPS: " ".join(map(str, counts.rejected_stamps)),
         HELD_STAMPS: " ".join(map(str, counts.held_stamps[-SAID_STAMPS:])),
+        "ignore_masks_received": str(ignored.received),
+        "ignore_masks_rejected": str(ignored.rejected),
+        "ignore_mask_age_ms": "" if ignored.age_ns is None else f"{ignored.age_ns / 1e6:.1f}",
     }

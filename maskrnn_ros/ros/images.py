@@ -131,6 +131,7 @@ _LABELS = {
     "16UC1": _Format(np.uint16, 1, None),
     "32SC1": _Format(np.int32, 1, None),
 }
+_IGNORED = {name: _LABELS[name] for name in ("mono8", "8UC1")}
 _DEPTHS = {"16UC1": _Format(np.uint16, 1, None), "32FC1": _Format(np.float32, 1, None)}
 _LABEL_DTYPES: dict[str, type[np.uint8 | np.uint16]] = {"mono8": np.uint8, "mono16": np.uint16}
 
@@ -207,6 +208,22 @@ def labels_from_image(msg: ImageMessage) -> LabelArray:
         ValueError: Another encoding, or a message that contradicts itself as in ``image_to_rgb``.
     """
     return _pixels(msg, _LABELS).astype(np.int32)
+
+
+def ignore_pixels(msg: ImageMessage) -> UInt8Array:
+    """Pixels of an ignore mask: not 0 where surely is no object.
+
+    Args:
+        msg: sensor_msgs/Image in mono8 or 8UC1.
+
+    Returns:
+        uint8, (H, W), C-contiguous; without padded rows a view of ``msg.data``.
+
+    Raises:
+        ValueError: Another encoding, or a message that contradicts itself as in ``image_to_rgb``.
+    """
+    pixels: UInt8Array = _pixels(msg, _IGNORED)
+    return pixels
 
 
 def depth_to_metres(msg: ImageMessage, unit: float) -> npt.NDArray[np.float32]:

@@ -8,6 +8,7 @@ multi-threaded one.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
 import uuid
@@ -30,7 +31,8 @@ from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.detections import vision_msgs
 from maskrnn_ros.ros.guard import guard_transitions, transition
 from maskrnn_ros.ros.health import Health
-from maskrnn_ros.ros.image_source import ImageSource
+from maskrnn_ros.ros.ignore_masks import IgnoreMasks
+from maskrnn_ros.ros.image_source import ImageSource, Source
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
@@ -90,7 +92,8 @@ class TrackerNode(LifecycleNode):
         self._inbox = Inbox(0)
         self._session: Session | None = None
         self._worker: Worker | None = None
-        self._source: ImageSource | None = None
+        self._ignored = self._new_ignored()
+        self._sources: list[Source] = []
         self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
         self._store: Store | None = None
@@ -140,6 +143,7 @@ class TrackerNode(LifecycleNode):
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
         self._health = Health(str(self._session.device), self.run_id)
         self._inbox = Inbox(self._dropped_bytes(), self._order, enabled=self._inbox.enabled)
+        self._ignored = self._new_ignored()
         self._worker = Worker(
             self._session,
             self._inbox,
@@ -147,6 +151,7 @@ class TrackerNode(LifecycleNode):
             publish=self._publish,
             reject=partial(self._say_refused, "image"),
             crash=partial(self._say_refused, "internal"),
+            ignored=self._ignored.of,
         )
         self._inputs = PromptInputs(
             self,
@@ -157,12 +162,7 @@ class TrackerNode(LifecycleNode):
         )
         super().on_activate(state)
         self._worker.start()
-        self._source = ImageSource(
-            self,
-            compressed=self._config.compressed,
-            reliability=self._config.image_reliability,
-            callback=self._on_image,
-        )
+        images = self._subscribe()
         seeds = self.create_subscription(Image, "~/seed_mask", self._on_seed, _DEPTH)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a paused /clock must not silence the status
         timer = self.create_timer(self._config.status_period, self._on_timer, clock=steady)
@@ -173,8 +173,31 @@ class TrackerNode(LifecycleNode):
             (self.destroy_timer, watch),
         ]
         work = f"{self._session.device}, {self._session.engine} {self._session.precision}"
-        self.get_logger().info(f"active on {work}: images from {self._source.topic}")
+        self.get_logger().info(f"active on {work}: images from {images.topic}")
         return TransitionCallbackReturn.SUCCESS
+
+    def _subscribe(self) -> Source:
+        """Subscribe to ignore masks and images; gives that of the images.
+
+        The executor serves subscriptions in the order in which they were made: of a mask and an image that are both
+        there the mask comes first.
+        """
+        ignored = Source(
+            self, Image, "~/ignore_mask", reliability="auto", setting="nothing", callback=self._ignored.put
+        )
+        images = ImageSource(
+            self,
+            compressed=self._config.compressed,
+            reliability=self._config.image_reliability,
+            callback=self._on_image,
+        )
+        self._sources = [images, ignored]
+        return images
+
+    def _new_ignored(self) -> IgnoreMasks:
+        return IgnoreMasks(
+            self._dropped_bytes(), lambda: self._config.ignore_mask_timeout, partial(self._refuse, "ignore mask")
+        )
 
     @transition
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -226,9 +249,9 @@ class TrackerNode(LifecycleNode):
 
     def _stop(self) -> bool:
         """Stop hearing and working; False where the worker does not end."""
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        for source in self._sources:
+            source.close()
+        self._sources = []
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
@@ -325,7 +348,7 @@ class TrackerNode(LifecycleNode):
         self._check_room()
         ticket = Ticket(header=header, token=token)
         stamp_ns = ticket.stamp_ns
-        own = (lambda: frame) if frame is not None else self._dropped_frame(seed.stamp_ns)
+        own = (lambda: self._with_ignored(frame)) if frame is not None else self._dropped_frame(seed.stamp_ns)
         admission = self._ids.admit(seed, self._config)  # last of what may refuse: who admits must hand over
         request = SeedRequest(ticket=ticket, admission=admission, arrived=time.monotonic(), frame=own)
         self._inbox.claim(stamp_ns)
@@ -346,7 +369,10 @@ class TrackerNode(LifecycleNode):
         message = self._inbox.dropped_image(stamp_ns)
         if message is None:
             return None
-        return lambda: Frame(stamp_ns=stamp_ns, image=self._convert(message))
+        return lambda: self._with_ignored(Frame(stamp_ns=stamp_ns, image=self._convert(message)))
+
+    def _with_ignored(self, frame: Frame) -> Frame:
+        return dataclasses.replace(frame, ignored=self._ignored.of(frame.stamp_ns, frame.size))
 
     def _convert(self, message: Any) -> UInt8Array:
         assert self._session is not None
@@ -391,7 +417,7 @@ class TrackerNode(LifecycleNode):
             self._config.watchdog,
             failure=self.failure,
             silent_s=self._worker.silent_s if self._worker else 0.0,
-            publishers=self._source.publishers if self._source else 0,
+            publishers=self._sources[0].publishers if self._sources else 0,
             lost=self._worker.snapshot.lost if self._worker else 0,
             ids_left=self._ids.left(self._config),
         )
@@ -500,6 +526,7 @@ class TrackerNode(LifecycleNode):
             inbox=self._inbox,
             seen=self._worker.snapshot if self._worker else Snapshot(),
             event=event,
+            ignored=self._ignored.counts,
         )
         self._outputs.status.publish(status)
         return status

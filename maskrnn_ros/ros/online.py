@@ -145,6 +145,8 @@ class _Collector:
         self._trigger_topic = f"{namespace}/seed_in_bag"
         self._tracker = f"{namespace}/tracker"
         self.remap = {clip.images.name: self._image_topic, clip.seeds.name: self._trigger_topic}
+        if clip.ignores is not None:
+            self.remap[clip.ignores.name] = f"{self._tracker}/ignore_mask"
         self._numbers = {clip.stamp_ns(number): number for number in range(len(clip))}
         self._arrived_s: dict[int, float] = {}
         self._answers: dict[int, tuple[float, bytes]] = {}

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
 from maskrnn_ros.bags.read import BagReader, RawMessage, cdr_stamp
-from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
+from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.ros.image_news import ImageNews, in_seconds
@@ -31,6 +31,7 @@ DEPTH = 20
 
 ADAPTATION_MODE = "adaptation.mode"
 MAX_LATENCY = "max_latency_ms"
+IGNORE_TIMEOUT = "ignore_mask_timeout"
 """Parameters of the tracker that lockstep asks for."""
 
 
@@ -71,6 +72,7 @@ def play(
     remap: Mapping[str, str] | None = None,
     image_topic: str = IMAGE_TOPIC,
     seed_topic: str = SEED_TOPIC,
+    ignore_topic: str = IGNORE_TOPIC,
     topics: Collection[str] | None = None,
     subscribers: int = 1,
     loops: int = 1,
@@ -83,7 +85,8 @@ def play(
     each image go the other messages whose stamp is not later; after a seed any SeedResult with its stamp is
     waited for, after an image the InstanceMaskArray with its stamp, or the TrackerStatus that says that it was refused
     or is held back: no image is dropped, and the result does not depend on the speed of the machine (a seed that is
-    late needs ``catch_up.mode: exact`` for that).
+    late needs ``catch_up.mode: exact`` for that). Ignore masks go before the image of their stamp and count for it
+    alone, in whatever order they were recorded.
 
     Topics that were latched (transient local) when they were recorded are so again. All are offered reliably, which
     serves best effort subscriptions, too.
@@ -96,6 +99,7 @@ def play(
         remap: Other names to publish under, by the name in the bag.
         image_topic: The images in the bag, or what goes before /compressed there.
         seed_topic: The seed masks in the bag, where it has any.
+        ignore_topic: The ignore masks in the bag, likewise.
         topics: What to play beside the images, by the names in the bag; None for all.
         subscribers: How many the images wait for.
         loops: How often to play it; 0 = until Ctrl-C. Stamps go back at the start of each.
@@ -103,7 +107,7 @@ def play(
         timeout_s: Longest wait for subscribers, and for each answer in lockstep, seconds.
 
     Raises:
-        ValueError: A setting is wrong, the bag cannot be played, or in lockstep the tracker adapts in the background.
+        ValueError: A setting is wrong, the bag cannot be played, or in lockstep the tracker's masks depend on time.
         TimeoutError: Nobody subscribes, or an answer does not come; one line that names topic and stamp.
     """
     _check_settings(rate, subscribers, loops, timeout_s)
@@ -114,12 +118,13 @@ def play(
             player.offer(names, remap or {}, publish_clock)
             if lockstep:
                 player.subscribe(tracker)
-            player.wait(names[0], seed_topic, tracker if lockstep else None, subscribers)
+            answering = [seed_topic, ignore_topic] if lockstep else [seed_topic]
+            player.wait(names[0], answering, tracker if lockstep else None, subscribers)
             if lockstep:
-                check_deterministic(node, executor, tracker, timeout_s)
+                check_deterministic(node, executor, tracker, timeout_s, has_ignore_masks=ignore_topic in names)
             for _ in _rounds(loops):
                 if lockstep:
-                    player.play_lockstep(names[0], seed_topic)
+                    player.play_lockstep(names[0], seed_topic, ignore_topic)
                 else:
                     player.play_at_rate(rate)
             player.finish()
@@ -165,13 +170,17 @@ def message_class(msgtype: str) -> Any:
     return getattr(module, name, None)
 
 
-def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float) -> None:
+def check_deterministic(
+    node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float, *, has_ignore_masks: bool = False
+) -> None:
     """Refuse a tracker whose results depend on the speed of the machine.
 
-    One that adapts in the background does, and one that steps between levels of quality.
+    One that adapts in the background does, and one that steps between levels of quality; where there are ignore masks,
+    one that takes what has come so far.
 
     Raises:
-        ValueError: Its parameter ``adaptation.mode`` is ``background``, or its ``max_latency_ms`` is not 0.
+        ValueError: Its parameter ``adaptation.mode`` is ``background``, its ``max_latency_ms`` is not 0, or
+            ``ignore_mask_timeout`` is not and there are ignore masks.
         TimeoutError: It does not say.
     """
     service = f"{tracker}/get_parameters"
@@ -179,7 +188,7 @@ def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: s
     try:
         if not spin_until(executor, client.service_is_ready, timeout_s):
             raise TimeoutError(f"no service {service}; waited {timeout_s:g} s")
-        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE, MAX_LATENCY]))
+        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE, MAX_LATENCY, IGNORE_TIMEOUT]))
         if not spin_until(executor, answer.done, timeout_s):
             raise TimeoutError(f"no answer of {service}; waited {timeout_s:g} s")
         values = answer.result().values
@@ -190,6 +199,8 @@ def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: s
         needed = f"{ADAPTATION_MODE} blocking or off, {tracker} has background"
     elif len(values) > 1 and values[1].double_value:
         needed = f"{MAX_LATENCY} 0, {tracker} has {values[1].double_value:g}"
+    elif has_ignore_masks and len(values) > 2 and values[2].double_value:
+        needed = f"{IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {values[2].double_value:g}"
     if needed:
         raise ValueError(f"lockstep needs a tracker with {needed}: its masks depend on the speed of the machine")
 
@@ -260,17 +271,16 @@ class _Player:
             self._rejected.append(f"{seed}: {message.reason}")
             self._node.get_logger().warning(f"{seed} was rejected: {message.reason}")
 
-    def wait(self, images: str, seeds: str, tracker: str | None, subscribers: int) -> None:
-        """Wait for subscribers of images and seeds, in lockstep for the tracker as well."""
+    def wait(self, images: str, others: Sequence[str], tracker: str | None, subscribers: int) -> None:
+        """Wait for subscribers of images and others that are played, seeds first; in lockstep for the tracker, too."""
         if images not in self._publishers:
             raise ValueError(f"{images} cannot be played: {self._skipped[images]}")
-        needed = [images]
-        if seeds in self._publishers and self._reader.topics[seeds].count:
-            needed.append(seeds)
+        played = [name for name in others if name in self._publishers and self._reader.topics[name].count]
+        needed = [images, *played]
         wait_for_subscribers(self._executor, [self._publishers[images]], self._timeout_s, subscribers)
         wait_for_subscribers(self._executor, [self._publishers[name] for name in needed[1:]], self._timeout_s)
         if tracker is not None:
-            topics = self._answer_topics if seeds in needed else self._answer_topics[:1]
+            topics = self._answer_topics if others[0] in needed else self._answer_topics[:1]
             status = f"{tracker}/status"
             wait_for_answers(self._node, self._executor, (*topics, status), tracker, self._timeout_s)
             if not spin_until(self._executor, lambda: self._images.has_heard, self._timeout_s):
@@ -287,17 +297,23 @@ class _Player:
             self._late_s.append(time.monotonic() - due_s)
             self._publish(message)
 
-    def play_lockstep(self, images: str, seeds: str) -> None:
+    def play_lockstep(self, images: str, seeds: str, ignores: str) -> None:
         """Publish image by image, each preceded by what belongs to it or to earlier ones."""
         instances, results = self._answer_topics
-        others = self._reader.messages([name for name in self._publishers if name != images])
+        others = self._reader.messages([name for name in self._publishers if name not in (images, ignores)])
         waiting = next(others, None)
+        masks = self._reader.messages([name for name in self._publishers if name == ignores])
+        mask = next(masks, None)
         order = StampOrder[None](TimeRule.of(Config()))  # one wild stamp does not bring forward what belongs to later
         for image in self._reader.messages([images]):
             order.put(self._stamp(image), None)
             while waiting is not None and self._stamp(waiting) <= (order.newest_ns or 0):
                 self._publish(waiting, results if waiting.topic == seeds else None)
                 waiting = next(others, None)
+            while mask is not None and self._stamp(mask) <= (order.newest_ns or 0):
+                self._publish(mask)
+                self._deliver(ignores)
+                mask = next(masks, None)
             self._images.sends(self._stamp(image))
             self._publish(image, instances)
         while waiting is not None:
@@ -333,11 +349,14 @@ class _Player:
 
     def finish(self) -> None:
         """Wait until the subscribers have everything: what is not delivered dies with the node."""
-        for publisher in self._publishers.values():
-            if not publisher.wait_for_all_acked(Duration(seconds=self._timeout_s)):
-                self._node.get_logger().warning(
-                    f"a subscriber of {publisher.topic_name} does not take the last messages"
-                )
+        for name in self._publishers:
+            self._deliver(name)
+
+    def _deliver(self, name: str) -> None:
+        """Wait until the subscribers of a topic have all of it."""
+        publisher = self._publishers[name]
+        if not publisher.wait_for_all_acked(Duration(seconds=self._timeout_s)):
+            self._node.get_logger().warning(f"a subscriber of {publisher.topic_name} does not take the last messages")
 
     def report(self, *, interrupted: bool) -> PlayReport:
         """What was played so far."""

@@ -20,6 +20,13 @@ INTERFACES: tuple[Interface, ...] = (
         text="a label image (mono8, mono16, 8UC1, 16UC1, 32SC1), reliable",
     ),
     Interface(
+        name="~/ignore_mask",
+        type="sensor_msgs/Image",
+        kind="subscribes",
+        text="where surely is no object, such as the robot's own body (mono8, 8UC1; not 0 = ignored), with the stamp "
+        "of its image; the newest that is not newer and at most `ignore_mask_timeout` older counts; none is normal",
+    ),
+    Interface(
         name="~/seed_box",
         type="vision_msgs/Detection2DArray",
         kind="subscribes",

@@ -16,7 +16,7 @@ import numpy as np
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.session import Session
-from maskrnn_ros.types import Frame, InstanceStatus, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Frame, InstanceStatus, Tracks, UInt8Array
 
 _WINDOW = 100
 """Images over which the percentiles of times are taken."""
@@ -76,6 +76,7 @@ class Worker:
         publish: Called with every result.
         reject: Called with one line when an image cannot be used; the stream goes on.
         crash: Called with one line, inside the handler, when our own code failed; the stream goes on.
+        ignored: Gives the ignore mask bool (H, W) of an image by its stamp, size and era; None: it has none.
         clock: Monotonic time, seconds.
     """
 
@@ -88,6 +89,7 @@ class Worker:
         publish: Callable[[Result], None],
         reject: Callable[[str], None],
         crash: Callable[[str], None],
+        ignored: Callable[[int, tuple[int, int], int], BoolArray | None] = lambda stamp_ns, size, era: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
@@ -96,6 +98,7 @@ class Worker:
         self._publish = publish
         self._reject = reject
         self._crash = crash
+        self._ignored = ignored
         self._clock = clock
         self._job = ""  # what is worked on; nothing while it waits
         self._alive_s = clock()
@@ -198,7 +201,9 @@ class Worker:
         self._skipped += arrival.skipped
         try:
             image = self._convert(arrival.message)
-            tracks = self._session.process(Frame(stamp_ns=arrival.stamp_ns, image=image), arrival.era)
+            ignored = self._ignored(arrival.stamp_ns, (image.shape[0], image.shape[1]), arrival.era)
+            frame = Frame(stamp_ns=arrival.stamp_ns, image=image, ignored=ignored)
+            tracks = self._session.process(frame, arrival.era)
             self._step_ms.append((time.monotonic() - begin) * 1e3)
             self._publish(
                 Result(

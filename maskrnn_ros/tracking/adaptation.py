@@ -50,6 +50,7 @@ class SeedView:
         others: Likewise share, of the other instances that were marked with it; None where it was alone. What looks
             like it and touches it is the hardest part of the background, and counts half of it.
         origin: The view as it was marked, where this one is another size of it: sizes are made from that one alone.
+        ignored: Likewise share, of what is neither instance nor background: nothing is learned there. None: nothing.
     """
 
     stamp_ns: int
@@ -58,11 +59,13 @@ class SeedView:
     descriptors: Tensor
     others: Tensor | None = None
     origin: SeedView | None = None
+    ignored: Tensor | None = None
 
     @functools.cached_property
     def reference(self) -> Reference:
         """The frame as the matching compares others with it."""
-        return Reference(self.descriptors, cells_of(self.share, MATCHING_STRIDE), every=2)
+        ignored = None if self.ignored is None else cells_of(self.ignored, MATCHING_STRIDE)
+        return Reference(self.descriptors, cells_of(self.share, MATCHING_STRIDE), every=2, ignored=ignored)
 
 
 class Cancelled(Exception):
@@ -145,13 +148,13 @@ def adapt(seeds: tuple[SeedView, ...], trunk: Trunk, config: AdaptationConfig, s
     """
     random = np.random.default_rng(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
-    maps, truth, others = _views(seeds, trunk, config, random, stop)
+    maps, truth, others, known = _views(seeds, trunk, config, random, stop)
     device = truth.device
-    weight = _balance(truth, others)
+    weight = _balance(truth, others, known)
     with torch.enable_grad():
         head: Head
         if trunk.start is not None:
-            head = trunk.start.fit(maps, truth, others).requires_grad_(True)
+            head = trunk.start.fit(maps, truth, others, known).requires_grad_(True)
         else:
             head = Head(config.channels, generator).to(device)
             head.standardise(maps)
@@ -199,16 +202,22 @@ def _views(
     config: AdaptationConfig,
     random: np.random.Generator,
     stop: Stop | None,
-) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    """Features (N, C, j, i) of each stride, and shares of the instance and of others (N, j, i) at the head's stride."""
+) -> tuple[list[Tensor], Tensor, Tensor | None, Tensor | None]:
+    """What heads are fitted to.
+
+    Returns:
+        Features (N, C, j, i) of each stride; at the head's stride (N, j, i) shares of the instance, of the others (None
+        where there are none) and of what is not ignored (None where nothing is).
+    """
     features: list[Features] = []
     truth: list[Tensor] = []
     near: list[Tensor] = []
+    known: list[Tensor] = []
     for number in range(max(config.views, len(seeds))):
         _check(stop)
         seed = seeds[-1 - number % len(seeds)]
         image = seed.image
-        shares = torch.stack([seed.share, torch.zeros_like(seed.share) if seed.others is None else seed.others], dim=2)
+        shares = torch.stack([_or_zero(part, seed.share) for part in (seed.share, seed.others, seed.ignored)], dim=2)
         if number >= len(seeds):
             changed, masks = augment(image.permute(1, 2, 0).cpu().numpy(), shares.cpu().numpy(), config, random)
             image = torch.from_numpy(changed).permute(2, 0, 1).to(image.device)
@@ -216,16 +225,27 @@ def _views(
         features.append(trunk.features(image))
         truth.append(cells_of(shares[..., 0], STRIDE))
         near.append(cells_of(shares[..., 1], STRIDE))
+        known.append(1 - cells_of(shares[..., 2], STRIDE))
     maps = [torch.stack([one.maps[k] for one in features]).float() for k in range(3)]
     is_alone = all(seed.others is None for seed in seeds)
-    return maps, torch.stack(truth), None if is_alone else torch.stack(near)
+    sees_all = all(seed.ignored is None for seed in seeds)
+    return maps, torch.stack(truth), None if is_alone else torch.stack(near), None if sees_all else torch.stack(known)
 
 
-def _balance(truth: Tensor, others: Tensor | None) -> Tensor:
+def _or_zero(share: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if share is None else share
+
+
+def _balance(truth: Tensor, others: Tensor | None, known: Tensor | None = None) -> Tensor:
     """Weights of mean 1 by which instance and background count the same: MaskRNN's class-balanced cross entropy.
 
-    Other instances count half of the background.
+    Other instances count half of the background; what is not known does not count.
     """
+    if known is not None:
+        counted = known >= 0.5
+        weight = torch.zeros_like(truth)
+        weight[counted] = _balance(truth[counted], None if others is None else others[counted])
+        return weight / weight.mean().clamp(min=1e-6)
     share = truth.mean().clamp(1e-4, 1 - 1e-4)
     weight = torch.where(truth >= 0.5, (1 - share) / share, 1.0)
     if others is not None:

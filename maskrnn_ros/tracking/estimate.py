@@ -87,7 +87,7 @@ def _estimate_one(state: InstanceState, view: View, config: Config, crew: Crew |
 def _begin(state: InstanceState, view: View, config: Config, crew: Crew | None = None) -> Estimate | _Open:
     if config.prior.source == "none":
         return _look_everywhere(state, view, config)
-    prior = view.carried(state.patch) if config.prior.source == "warped" else state.patch
+    prior = view.allowed(view.carried(state.patch) if config.prior.source == "warped" else state.patch)
     box = prior.box and box_of(prior.values)
     if prior.box is None or box is None:
         return _find_again(state, view, config) if has_evidence(state, config) else Estimate(prior.gated(None))
@@ -100,7 +100,7 @@ def _begin(state: InstanceState, view: View, config: Config, crew: Crew | None =
     if not has_evidence(state, config):
         return Estimate(prior.gated(around))
     evidence = gather(state, view, prior, around, None, config)
-    return Estimate(weigh(evidence, around, view.size, config), matching=evidence.matching)
+    return Estimate(view.allowed(weigh(evidence, around, view.size, config)), matching=evidence.matching)
 
 
 def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estimate | _Open:
@@ -109,9 +109,9 @@ def _look_everywhere(state: InstanceState, view: View, config: Config) -> Estima
     Until they know anything of it, it stays where it was marked.
     """
     if not has_evidence(state, config):
-        return Estimate(state.patch)
+        return Estimate(view.allowed(state.patch))
     evidence = gather(state, view, None, None, None, config)
-    probability = weigh(evidence, _whole(view.size), view.size, config)
+    probability = view.allowed(weigh(evidence, _whole(view.size), view.size, config))
     box = box_of(probability.values)
     if not view.has_network or box is None:
         return Estimate(probability, matching=evidence.matching)
@@ -124,7 +124,7 @@ def _find_again(state: InstanceState, view: View, config: Config) -> Estimate | 
     if asked is None:
         return Estimate(Patch.nothing(view.size, view.flow.device))
     evidence, possible = asked
-    found = find_again(weigh(evidence, possible, view.size, config), state.usual_area, config)
+    found = find_again(view.allowed(weigh(evidence, possible, view.size, config)), state.usual_area, config)
     box = found.box and box_of(found.values)
     if not view.has_network or found.box is None or box is None:
         return Estimate(found, matching=evidence.matching)
@@ -155,7 +155,7 @@ def _end(one: _Open, sight: Sight, view: View, config: Config) -> Estimate:
     probability = Patch(torch.zeros(0, 0, device=view.flow.device), None, view.size)
     if within is not None:
         log_odds = add_up(one.evidence, within, view.weights, config, view.flow.device) + sight.within(within)
-        probability = Patch(log_odds.sigmoid(), within, view.size)
+        probability = view.allowed(Patch(log_odds.sigmoid(), within, view.size))
     return Estimate(probability, is_present, sight.hidden, one.evidence.matching)
 
 

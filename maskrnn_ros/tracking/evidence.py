@@ -214,7 +214,8 @@ def remember(state: InstanceState, frame: PreparedFrame, probability: Patch, con
     """The recent references after a frame on which the instance was seen."""
     if not config.matching.enabled or not config.matching.recent_frames or config.network.enabled:
         return ()
-    newest = Reference(frame.descriptors, cells_of(probability.full, STRIDE))
+    ignored = None if frame.ignored is None else frame.ignored.cells(STRIDE)
+    newest = Reference(frame.descriptors, cells_of(probability.full, STRIDE), ignored=ignored)
     return (*state.recent, newest)[-config.matching.recent_frames :]
 
 

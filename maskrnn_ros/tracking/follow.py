@@ -147,25 +147,42 @@ class Following:
         share, rest = _cells(masks, features), _cells(others, features)
         maps = features.stride8[None].float(), features.stride16[None].float()
         keys = seed_keys(self._net, *maps, which, boxes, share, rest)
-        sums, count = self._sums(features, share, rest, boxes), masks.new_ones(len(boxes))
+        keys = self._uncovered(keys, _in_crops(frame, crops_around(boxes)))
+        ignored = [] if frame.unknown is None else [frame.unknown[None].to(masks.dtype)]
+        sums, count = self._sums(features, share, rest, boxes, *ignored), masks.new_ones(len(boxes))
         random = np.random.default_rng(config.adaptation.seed)
         image = frame.image.permute(1, 2, 0).cpu().numpy()
-        planes = torch.cat([masks.amax(dim=0, keepdim=True), masks, others]).permute(1, 2, 0).cpu().numpy()
+        planes = torch.cat([masks.amax(dim=0, keepdim=True), masks, others, *ignored]).permute(1, 2, 0).cpu().numpy()
         for _ in range(_VIEWS - 1):
             changed, moved = augment(image, planes, config.adaptation, random)
-            seen, around = torch.from_numpy(moved).to(masks.device).permute(2, 0, 1)[1:].chunk(2)
+            _, seen, around, *hidden = (
+                torch.from_numpy(moved)
+                .to(masks.device)
+                .permute(2, 0, 1)
+                .split([1, len(masks), len(masks), *map(len, ignored)])
+            )
             counts = (seen.sum(dim=(1, 2)) >= _LEFT * masks.sum(dim=(1, 2))).to(masks.dtype)
             features = self._trunk.features(torch.from_numpy(changed).to(masks.device).permute(2, 0, 1))
             found = torch.cat([_box_of(mask) for mask in seen])
             count = count + counts
             sums = sums.blend(
-                self._sums(features, _cells(seen, features), _cells(around, features), found), counts / count
+                self._sums(features, _cells(seen, features), _cells(around, features), found, *hidden), counts / count
             )
         return Memory(sums, sums, keys, keys)
 
-    def _sums(self, features: Features, share: Tensor, others: Tensor, boxes: Tensor) -> Sums:
+    def _sums(
+        self, features: Features, share: Tensor, others: Tensor, boxes: Tensor, ignored: Tensor | None = None
+    ) -> Sums:
+        """Share and others (K, h4, w4), ignored (1, h, w)."""
         which = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-        return seed_sums(self._net, self.columns(features), which, boxes, share, others, torch.ones_like(share))
+        known = torch.ones_like(share) if ignored is None else (1 - _cells(ignored, features)).expand_as(share)
+        return seed_sums(self._net, self.columns(features), which, boxes, share, others, known)
+
+    def _uncovered(self, keys: Keys, covered: Tensor) -> Keys:
+        """Keys without those of cells that an ignore mask covers, (K, 1, FINE, FINE): they are like nothing."""
+        share = functional.avg_pool2d(covered, 2 * FINE // CROP)
+        seen = (self._net.matcher.keys(share, share, share).code < 0.5).to(share.dtype)
+        return Keys(keys.code * seen, keys.values * seen)
 
     def advance(
         self, states: Mapping[int, InstanceState], frame: PreparedFrame, flow: Tensor, config: Config
@@ -189,8 +206,10 @@ class Following:
         prior4 = place(carried, moved, which)
         if config.prior.source == "none":
             prior4 = torch.zeros_like(prior4)
+        ignored = _ignored(frame, shared.columns)
+        prior4 = prior4 * (ignored < 0.5)
         usual = [state.usual_area for state in states.values()]
-        boxes, looked = self._boxes(prior4, carried, shared, weights, usual, config)
+        boxes, looked = self._boxes(prior4, carried, shared, weights, usual, ignored, config)
         crops = crops_around(boxes)
         others = most_of_others(prior4)
         seen = see(shared if warped else dataclasses.replace(shared, flow=moved), which, crops, carried, others)
@@ -218,6 +237,7 @@ class Following:
         shared: Shared,
         weights: Tensor,
         usual: Sequence[float],
+        ignored: Tensor,
         config: Config,
     ) -> tuple[Tensor, list[bool]]:
         """Where to look for each object, (K, 4), and whether there is anything to look at."""
@@ -225,17 +245,18 @@ class Following:
         for k, prior in enumerate(prior4):
             box = _cells_box(prior >= 0.5)
             if box is None:
-                box = self._searched(shared.columns, weights[k], usual[k], config)
+                box = self._searched(shared.columns, weights[k], usual[k], ignored, config)
             looked.append(box is not None)
             boxes.append(carried.boxes[k] if box is None else carried.boxes.new_tensor(box))
         return torch.stack(boxes), looked
 
     def _searched(
-        self, columns: Tensor, weights: Tensor, usual: float, config: Config
+        self, columns: Tensor, weights: Tensor, usual: float, ignored: Tensor, config: Config
     ) -> tuple[float, float, float, float] | None:
         """Where a lost object may be: the piece of the frame with the highest sum of its score."""
         score = (weights[:-1, 0] @ columns[0].flatten(1) + weights[-1, 0]).reshape(columns.shape[2:]).cpu().numpy()
         score = cv2.blur(score, (3, 3))
+        score[(ignored >= 0.5).cpu().numpy()] = 0.0
         count, pieces, stats, _ = cv2.connectedComponentsWithStats((score > _RIVAL).astype(np.uint8))
         if count < 2:
             return None
@@ -269,11 +290,14 @@ class Following:
         if config.gate.enabled and config.network.localization:
             inside = _gates(output.deltas, boxes, crops, config)
             log_odds = torch.where(inside > 0, log_odds, -8.0)
+        covered = _in_crops(frame, crops)
+        log_odds = log_odds.masked_fill(covered[:, 0] >= 0.5, -8.0)
         patches: list[Patch] = []
         areas, sees = [], []
         for k, state in enumerate(states.values()):
             clean = _without_strays(log_odds[k])
             patch = _patch(clean, crops[k], size) if looked[k] else Patch.nothing(size, crops.device)
+            patch = patch.without(frame.unknown)
             area = int((patch.values >= 0.5).sum()) if patch.box is not None else 0
             is_seen = looked[k] and self._is_seen(patch, area, presence[k], state, config)
             probability[k] = clean.sigmoid() * float(is_seen)
@@ -281,7 +305,9 @@ class Following:
             areas.append(area)
             sees.append(is_seen)
         carried = Carried(probability[:, None], crops, output.hidden * crops.new_tensor(sees)[:, None, None, None])
-        memory, weights = self._learned(states, carried, seen, output.code, areas, sees, memory, weights, config)
+        memory, weights = self._learned(
+            states, carried, seen, output.code, areas, sees, memory, weights, covered, config
+        )
         return {
             i: Found(patches[k], _one(carried, memory, weights, k), areas[k], sees[k]) for k, i in enumerate(states)
         }
@@ -307,6 +333,7 @@ class Following:
         sees: Sequence[bool],
         memory: Memory,
         weights: Tensor,
+        covered: Tensor,
         config: Config,
     ) -> tuple[Memory, Tensor]:
         """Memories with this frame in them, where it can be trusted."""
@@ -322,12 +349,12 @@ class Following:
             return memory, weights
         share = functional.avg_pool2d(carried.probability, 2)
         rivals = self._rivals(carried)
-        sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
+        sure = ((share - 0.5).abs() * 2).clamp(min=0.1) * (1 - functional.avg_pool2d(covered, 2))
         own = share * (1 - rivals * (rivals > share))
         sums = sums_of(self._net, seen.columns, own, rivals, sure)
         half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
         keys = self._net.matcher.keys(code, half[:, :1], half[:, 1:])
-        memory = remember(memory, sums, keys, share.new_tensor(rates))
+        memory = remember(memory, sums, self._uncovered(keys, covered), share.new_tensor(rates))
         return memory, coefficients(self._net, memory)
 
     def _rivals(self, carried: Carried) -> Tensor:
@@ -368,6 +395,19 @@ def _switched(seen: Seen, shared: Shared, which: Tensor, crops: Tensor, config: 
     if not config.network.hidden:
         changes["hidden"] = torch.zeros_like(seen.hidden)
     return dataclasses.replace(seen, **changes)
+
+
+def _ignored(frame: PreparedFrame, columns: Tensor) -> Tensor:
+    """Share of each cell of stride 4 that is ignored, float32 (h4, w4)."""
+    return columns.new_zeros(columns.shape[2:]) if frame.ignored is None else frame.ignored.cells(STRIDE)
+
+
+def _in_crops(frame: PreparedFrame, crops: Tensor) -> Tensor:
+    """The same in crops, float32 (K, 1, FINE, FINE)."""
+    if frame.unknown is None:
+        return crops.new_zeros(len(crops), 1, FINE, FINE)
+    whole = frame.unknown.to(crops.dtype).expand(len(crops), 1, -1, -1)
+    return crop(whole, _rois(crops), FINE, 1.0)
 
 
 def _gates(deltas: Tensor, boxes: Tensor, crops: Tensor, config: Config) -> Tensor:

@@ -64,6 +64,12 @@ class Patch:
             return Patch(self.values[:0, :0], None, self.size, self.outside)
         return dataclasses.replace(self, values=self.values[both.moved(-self.box.x0, -self.box.y0).slices], box=both)
 
+    def without(self, mask: Tensor | None) -> Patch:
+        """The same, ``outside`` where a mask bool (h, w) of the whole map is set; None sets nothing."""
+        if mask is None or self.box is None or not (inside := mask[self.box.slices]).any():
+            return self
+        return dataclasses.replace(self, values=self.values.masked_fill(inside, self.outside))
+
 
 def cells_in(box: Box, stride: int, margin: int, size: tuple[int, int]) -> Box:
     """The cells that a box of pixels touches, and some around them, as far as there are any.

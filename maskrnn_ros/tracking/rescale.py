@@ -28,7 +28,8 @@ def rescaled_frame(frame: PreparedFrame, size: tuple[int, int]) -> PreparedFrame
     """A frame of which only the working image is at hand, at another working size; features are computed anew."""
     image = _image(frame.image, size)
     host = None if frame.host is None else image.permute(1, 2, 0).cpu().numpy()
-    return dataclasses.replace(frame, image=image, host=host)
+    ignored = None if frame.ignored is None else frame.ignored.at(size)
+    return dataclasses.replace(frame, image=image, host=host, ignored=ignored)
 
 
 def rescaled_states(
@@ -62,7 +63,8 @@ class _Seeds:
         image, descriptors = self._described(origin.image)
         others = None if origin.others is None else _share(origin.others, self._size)
         share = _share(origin.share, self._size)
-        return SeedView(origin.stamp_ns, image, share, descriptors, others, origin)
+        ignored = None if origin.ignored is None else _share(origin.ignored, self._size)
+        return SeedView(origin.stamp_ns, image, share, descriptors, others, origin, ignored)
 
     def _described(self, image: Tensor) -> tuple[Tensor, Tensor]:
         if id(image) not in self._shared:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from maskrnn_ros.quality import working_size
+from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -33,11 +34,13 @@ class SavedSeed:
         stamp_ns: Stamp of the image, ns.
         image: RGB, uint8, (h, w, 3): the working image.
         labels: int32, (H, W), at the size of the input: 0 or ids, those of removed instances included.
+        ignored: Its ignore mask, bool (H, W); None: nothing is ignored.
     """
 
     stamp_ns: int
     image: UInt8Array
     labels: LabelArray
+    ignored: BoolArray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,7 +97,9 @@ class SeedLog:
         former = self._seeds.get(seed.stamp_ns)
         if former is not None:
             kept = ~np.isin(former.labels, list(ids)) & (seed.labels == 0)
-            seed = dataclasses.replace(seed, labels=np.where(kept, former.labels, seed.labels).astype(np.int32))
+            labels = np.where(kept, former.labels, seed.labels).astype(np.int32)
+            both = None if former.ignored is None or seed.ignored is None else former.ignored & seed.ignored
+            seed = dataclasses.replace(seed, labels=labels, ignored=both)
         self._seeds[seed.stamp_ns] = seed
         for i in ids:
             stamps = sorted({*self._of.get(i, ()), seed.stamp_ns})
@@ -212,7 +217,8 @@ def take_up(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> None:
 
 def _prepared(tracker: Tracker, seed: SavedSeed, size: tuple[int, int]) -> PreparedFrame:
     small = tracker.prepare(Frame(stamp_ns=seed.stamp_ns, image=seed.image))
-    prepared = dataclasses.replace(small, size=size)
+    working = (small.image.shape[1], small.image.shape[2])
+    prepared = dataclasses.replace(small, size=size, ignored=Ignored.of(seed.ignored, working, tracker.device))
     wanted = working_size(size, tracker.config.working_size)
     return prepared if tuple(small.image.shape[1:]) == wanted else rescaled_frame(prepared, wanted)
 
@@ -223,6 +229,8 @@ def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[i
     for instance in saved.instances:
         if instance.box is not None:
             labels[instance.box.slices][instance.mask] = instance.instance_id
+    if frame.ignored is not None:  # what was there may be hidden now
+        labels[frame.ignored.full] = 0
     if not labels.any() or all(state.known is None for state in tracker.states.values()):
         return {}
     return tracker.start(Seed(stamp_ns=frame.stamp_ns, labels=labels), frame)

@@ -82,6 +82,7 @@ class _Seeding:
         verdict: What it will be told unless the next image goes back in time (see ``Session._doubt``).
         catch_up: Where it catches up.
         record: What is saved of it, once it has started.
+        cut: Pixels of it that lay in the ignore mask of its image, and were left out.
         twins: Further tickets with the very same seed, which share its outcome.
         is_over: It has its final outcome: there is never another.
     """
@@ -92,6 +93,7 @@ class _Seeding:
     verdict: tuple[SeedStatus, str] | None = None
     catch_up: CatchUp | None = None
     record: SavedSeed | None = None
+    cut: int = 0
     twins: list[SeedRequest] = dataclasses.field(default_factory=list)
     is_over: bool = False
 
@@ -523,9 +525,12 @@ class Session:
         if frame is None:
             assert own is not None
             frame = self._tracker.prepare(own)
-        labelled = self._labelled(seeding.seed, frame, own)
+        ignored = None if frame.ignored is None else frame.ignored.full
+        drawn = self._labelled(seeding.seed, frame, own)
+        labelled = drawn.outside(ignored)
+        seeding.cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(labelled.labels))
         states = self._tracker.start(labelled, frame)
-        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=labelled.labels)
+        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=labelled.labels, ignored=ignored)
         seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
         if frame is not newest:
             if seeding not in self._seedings:
@@ -593,8 +598,9 @@ class Session:
             self._log.add(seeding.record, [i for i in states if i not in newer])
             self._spares = False
         self._ids.confirm(seeding.admission)
-        reason = f"instances {sorted(newer)} were corrected on a later image, which stays" if newer else ""
-        self._end(seeding, SeedStatus.APPLIED, reason, ids=tuple(states))
+        said = [f"instances {sorted(newer)} were corrected on a later image, which stays"] if newer else []
+        said += [f"{seeding.cut} pixels in the ignore mask were left out"] if seeding.cut else []
+        self._end(seeding, SeedStatus.APPLIED, "; ".join(said), ids=tuple(states))
 
     def _check_distinct(self, states: Mapping[int, InstanceState]) -> None:
         """Both are on the newest frame now, so that masks can be compared even where the seed came late."""

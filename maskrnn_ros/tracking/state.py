@@ -17,6 +17,7 @@ from maskrnn_ros.model.network import Hidden
 from maskrnn_ros.model.similarity import Nearest, nearest
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import SeedView
+from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import BoolArray, InstanceStatus, UInt8Array
 
@@ -34,6 +35,7 @@ class PreparedFrame:
         image: RGB, uint8, (3, h, w), the working image.
         trunk: Computes the features when they are first asked for: before any seed no network runs.
         host: The working image on the CPU, RGB, uint8, (h, w, 3), where the device is another one.
+        ignored: Where surely is no object; None: nowhere.
     """
 
     stamp_ns: int
@@ -41,6 +43,12 @@ class PreparedFrame:
     image: Tensor
     trunk: Trunk | None = None
     host: UInt8Array | None = None
+    ignored: Ignored | None = None
+
+    @property
+    def unknown(self) -> Tensor | None:
+        """Where nothing may be found or learned, bool (h, w); None: nowhere."""
+        return None if self.ignored is None else self.ignored.working
 
     @property
     def pixels(self) -> UInt8Array:
@@ -70,6 +78,7 @@ class PreparedFrame:
         held = self.__dict__
         features = held["features"].nbytes if "features" in held else 0
         features += 0 if self.host is None else self.host.nbytes
+        features += 0 if self.ignored is None else self.ignored.nbytes
         return features + sum(int(held[name].nbytes) for name in ("image", "descriptors") if name in held)
 
 

@@ -27,6 +27,7 @@ from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
 from maskrnn_ros.tracking.follow import Following, Found
+from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
@@ -165,7 +166,10 @@ class Tracker:
             planar = tensor.to(self._device).permute(2, 0, 1)  # the memory stays as it is: OpenCV reads it, too
         # what is fetched from a GPU again and again is better kept
         host = None if planar.device.type == "cpu" else tensor.numpy()
-        return PreparedFrame(stamp_ns=frame.stamp_ns, size=frame.size, image=planar, trunk=self._trunk, host=host)
+        ignored = Ignored.of(frame.ignored, (height, width), self._device)
+        return PreparedFrame(
+            stamp_ns=frame.stamp_ns, size=frame.size, image=planar, trunk=self._trunk, host=host, ignored=ignored
+        )
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
         """Step to the frame, then add the seed's new ids and correct its known ones; the others go on.
@@ -222,12 +226,13 @@ class Tracker:
         self._frames += 1
 
     def start(self, seed: Seed, frame: PreparedFrame) -> dict[int, InstanceState]:
-        """First states of the seed's instances, on the frame that it was drawn on.
+        """First states of the seed's instances, on the frame that it was drawn on; what of them is ignored is left out.
 
         Raises:
-            ValueError: The seed's size is not that of the frame.
+            ValueError: The seed's size is not that of the frame, or all of an instance lies in its ignore mask.
         """
         _check_size("seed", seed.size, frame.size)
+        seed = seed.outside(frame.ignored.full if frame.ignored is not None else None)
         states = {i: self._first_state(i, seed, frame) for i in seed.ids}
         return states if self._following is None else self._begun(states, seed, frame, self._following)
 
@@ -319,6 +324,9 @@ class Tracker:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel
         likely |= {i: _marked(state.seed_mask) for i, state in seen.items() if state.seed_mask is not None}
+        if newest.ignored is not None and likely:  # edges were refined, and the working size is coarser
+            allowed = ~newest.ignored.full
+            likely = {i: Likely(one.box, one.probability * allowed[one.box.slices]) for i, one in likely.items()}
         labels = merge(likely, newest.size)
         tracks = tuple(self._track(state, labels, likely.get(i)) for i, state in self._states.items())
         return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=tracks)
@@ -401,7 +409,8 @@ class Tracker:
             return None
         maps = [map_[None].float() for map_ in frame.features.maps]
         others = None if seed.others is None else cells_of(seed.others, HEAD_STRIDE)[None]
-        return self._trunk.start.fit(maps, cells_of(seed.share, HEAD_STRIDE)[None], others)
+        known = None if seed.ignored is None else 1 - cells_of(seed.ignored, HEAD_STRIDE)[None]
+        return self._trunk.start.fit(maps, cells_of(seed.share, HEAD_STRIDE)[None], others, known)
 
     def _seeds(
         self, instance_id: int, share: Tensor, others: Tensor | None, frame: PreparedFrame
@@ -412,7 +421,8 @@ class Tracker:
         known = self._states.get(instance_id)
         earlier = [seed for seed in known.seeds if seed.stamp_ns < frame.stamp_ns] if known else []
         kept = [*earlier[:1], *earlier[1:][-(_MAX_SEEDS - 2) :]]
-        return (*kept, SeedView(frame.stamp_ns, frame.image, share, frame.descriptors, others))
+        ignored = None if frame.unknown is None else frame.unknown.float()
+        return (*kept, SeedView(frame.stamp_ns, frame.image, share, frame.descriptors, others, ignored=ignored))
 
     def _name_of(self, instance_id: int) -> str:
         known = self._states.get(instance_id)

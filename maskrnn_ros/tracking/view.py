@@ -178,6 +178,10 @@ class View:
         values = functional.grid_sample(patch.values[None, None], grid, align_corners=False)[0, 0]
         return Patch(values, found.moved(near.x0, near.y0), self.size)
 
+    def allowed(self, patch: Patch) -> Patch:
+        """Probability without what lies in the frame's ignore mask."""
+        return patch.without(self.frame.unknown)
+
     def ready(self, box: Box, planes: Tensor, cells: Box, hidden: Hidden | None) -> Look:
         """Make an instance ready to be looked at.
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where on a frame surely is no object: an ignore mask, as the tracker holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.types import BoolArray, UInt8Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ignored:
+    """An ignore mask of one frame.
+
+    At the size of the input it decides what is published, to the pixel. There it is held as bits: frames are held for
+    late seeds by the hundred.
+
+    Args:
+        bits: uint8, (H, ceil(W / 8)): the mask at the size of the input, rows packed.
+        size: (H, W) of the input, pixels.
+        working: bool, (h, w): the same at the working size, where at least half of a pixel is ignored.
+    """
+
+    bits: UInt8Array
+    size: tuple[int, int]
+    working: Tensor
+
+    @staticmethod
+    def of(mask: BoolArray | None, size: tuple[int, int], device: torch.device | str = "cpu") -> Ignored | None:
+        """A mask bool (H, W) for a working size (h, w); None where nothing is ignored."""
+        if mask is None or not mask.any():
+            return None
+        bits = np.packbits(mask, axis=1)
+        return Ignored(bits, (mask.shape[0], mask.shape[1]), _shrunk(mask, size, device))
+
+    @property
+    def full(self) -> BoolArray:
+        """The mask at the size of the input, bool (H, W)."""
+        return np.unpackbits(self.bits, axis=1, count=self.size[1]).astype(np.bool_)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, bytes."""
+        return int(self.bits.nbytes + self.working.nbytes)
+
+    def at(self, size: tuple[int, int]) -> Ignored:
+        """The same for another working size."""
+        return dataclasses.replace(self, working=_shrunk(self.full, size, self.working.device))
+
+    def cells(self, stride: int) -> Tensor:
+        """Share of each cell that is ignored, float32 (j, i), 0..1."""
+        return cells_of(self.working.float(), stride)
+
+
+def _shrunk(mask: BoolArray, size: tuple[int, int], device: torch.device | str) -> Tensor:
+    share = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(share >= 0.5).to(device)
