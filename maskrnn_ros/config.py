@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from maskrnn_ros.bit_depth import CHOICES as BIT_DEPTHS
-from maskrnn_ros.setting import Checked, Setting, Value, check_replaced, no_setting, setting
+from maskrnn_ros.setting import Checked, Setting, Value, no_setting, renewed, setting
 
 T = TypeVar("T", bound=Checked)
 
@@ -108,18 +108,27 @@ class MatchingConfig(Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptationConfig(Checked):
-    """Training of a small head per instance on its seed."""
+    """How an instance's own model, which tells it from all else, comes from its seed."""
 
+    # All figures of the network that ships were measured with finetune. Where the weights are those of a decoder there
+    # is nothing to train, and recursive is what it is made for: when one ships, this word is to change.
+    method: str = setting(
+        "finetune",
+        "recursive: in closed form, at once and the same every time (a decoder goes on with it on later frames; the "
+        "two-stream network fits its head to the seeds alone); finetune: a head is trained on the seed; none: no model "
+        "of the instance.",
+        choices=("recursive", "finetune", "none"),
+    )
     mode: str = setting(
         "background",
-        "off: no head; blocking: the head is trained before the next frame (offline, lockstep, tests); "
-        "background: in a thread, while tracking goes on.",
-        choices=("off", "blocking", "background"),
+        "With finetune: blocking: the head is trained before the next frame (offline, lockstep, tests); background: "
+        "in a thread, while tracking goes on.",
+        choices=("blocking", "background"),
     )
     weight: float = setting(
         1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
-    steps: int = setting(100, "Training steps.", low=0, high=100_000)
+    steps: int = setting(100, "With finetune: training steps.", low=0, high=100_000)
     rate: float = setting(0.002, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
     decay: float = setting(
         1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
@@ -534,7 +543,7 @@ def from_flat(values: Mapping[str, Value]) -> Config:
     Raises:
         ValueError: A name that is none or none any more, or a value that its field refuses.
     """
-    check_replaced(values)
+    values = renewed(values)
     known = {name: (type(default), known) for name, default, known in settings()}
     for name, value in values.items():
         if name not in known:
@@ -569,7 +578,6 @@ def deterministic(config: Config) -> Config:
 
     Results depend on no clock then.
     """
-    mode = "blocking" if config.adaptation.mode == "background" else config.adaptation.mode
-    if (mode, 0.0) == (config.adaptation.mode, config.max_latency_ms):
+    if ("blocking", 0.0) == (config.adaptation.mode, config.max_latency_ms):
         return config
-    return with_values(config, adaptation__mode=mode, max_latency_ms=0.0)
+    return with_values(config, adaptation__mode="blocking", max_latency_ms=0.0)

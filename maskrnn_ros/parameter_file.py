@@ -21,7 +21,7 @@ import yaml
 
 from maskrnn_ros.config import Config, from_flat, settings
 from maskrnn_ros.disk import regular_file, write_text
-from maskrnn_ros.setting import Value, check_replaced, no_setting
+from maskrnn_ros.setting import Value, no_setting, renewed
 
 NODE_ONLY = ("autostart", "use_sim_time", "start_type_description_service")
 """Parameters of the node that are no settings of the tracker."""
@@ -48,7 +48,7 @@ def load(path: Path | str, node: str = "tracker") -> Config:
     known = {name for name, _, _ in settings()}
     try:
         values, for_all = read(path, node)
-        check_replaced(values)
+        values = renewed(values, lambda line: logging.getLogger(__name__).warning("%s: %s", path, line))
         for name in [name for name in values if not _is_node_only(name) and name not in known]:
             if name not in for_all:
                 raise ValueError(no_setting(name, known))

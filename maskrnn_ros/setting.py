@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+_LOG = logging.getLogger(__name__)
 
 Value = bool | int | float | str
 
@@ -30,33 +33,47 @@ class Replaced:
         name: Its name, with dots.
         by: What to write instead, e.g. "adaptation.method: none".
         value: Only this value of it is gone; None: the setting itself.
+        means: Values by name that say the same now, which are taken with a warning; None: it is refused.
     """
 
     name: str
     by: str
     value: Value | None = None
+    means: Mapping[str, Value] | None = None
 
 
-REPLACED: tuple[Replaced, ...] = ()
+REPLACED: tuple[Replaced, ...] = (
+    Replaced(name="adaptation.mode", value="off", by="adaptation.method: none", means={"adaptation.method": "none"}),
+)
 """All that was removed or renamed. A row stays for good: old files are found at any time."""
 
 
-def check_replaced(values: Mapping[str, Any]) -> None:
-    """Refuse what is gone by the name of its replacement.
+def renewed(values: Mapping[str, Any], warn: Callable[[str], object] = _LOG.warning) -> dict[str, Any]:
+    """The same without what is gone: what has kept a meaning is said as it is said now, all else is refused.
 
-    >>> check_replaced({"device": "cpu"})
+    >>> renewed({"device": "cpu", "adaptation.mode": "off"}, warn=print)
+    adaptation.mode: off is no value any more, taken as adaptation.method: none
+    {'device': 'cpu', 'adaptation.method': 'none'}
 
     Args:
         values: By dotted name, as they were given.
+        warn: Called with one line for what is said as it was said before.
 
     Raises:
-        ValueError: A name, or its value, is in ``REPLACED``.
+        ValueError: A name, or its value, is in ``REPLACED`` and has no meaning now; the line says what to write.
     """
+    found = dict(values)
     for row in REPLACED:
-        if row.name in values and row.value is None:
-            raise ValueError(f"{row.name} is no setting any more: write {row.by} instead")
-        if row.name in values and (given := values[row.name]) is not None and _means(given, row.value):
-            raise ValueError(f"{row.name}: {row.value} is no value any more: write {row.by} instead")
+        given = found.get(row.name)
+        if row.name not in found or (row.value is not None and (given is None or not _means(given, row.value))):
+            continue
+        gone = f"{row.name} is no setting" if row.value is None else f"{row.name}: {row.value} is no value"
+        if row.means is None:
+            raise ValueError(f"{gone} any more: write {row.by} instead")
+        del found[row.name]
+        found.update(row.means)
+        warn(f"{gone} any more, taken as {row.by}")
+    return found
 
 
 def _means(given: Any, word: Value | None) -> bool:

@@ -53,9 +53,15 @@ def test_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured():
     assert list(configs) == ROWS
     assert [configs[name] for name in MISSING] == [None] * 4
     steps = [changed(configs[a], configs[b]) for a, b in zip(MEASURED, MEASURED[1:], strict=False)]
-    assert steps == [{"gate.enabled"}, {"matching.enabled"}, {"adaptation.mode"}, {"refinement.enabled"}]
+    assert steps == [
+        {"gate.enabled"},
+        {"matching.enabled"},
+        {"adaptation.method", "adaptation.mode"},
+        {"refinement.enabled"},
+    ]
     assert configs["+ edge refinement"] == apply_preset("default", config)
-    assert changed(configs["+ box gate"], apply_preset("warp", config)) == set()
+    # when heads are trained makes no difference where there are none
+    assert changed(configs["+ box gate"], apply_preset("warp", config)) == {"adaptation.mode"}
 
 
 def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_more(weights):
@@ -71,7 +77,7 @@ def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_mo
         {"network.hidden"},
         {"gate.enabled"},
         {"matching.enabled"},
-        {"adaptation.mode"},
+        {"adaptation.method", "adaptation.mode"},
         {"refinement.enabled"},
     ]
     assert configs["+ edge refinement"] == apply_preset("default", config)
@@ -117,7 +123,12 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     assert gated["jf_mean"] == pytest.approx(free["jf_mean"], abs=1e-3)
     assert "as configured: that of the warped mask" in printed
     # another way to the same settings: the default preset with a file that says them
-    values = {**to_flat(world.QUICK), "adaptation.mode": "off", "refinement.enabled": False, "network.enabled": False}
+    values = {
+        **to_flat(world.QUICK),
+        "adaptation.method": "none",
+        "refinement.enabled": False,
+        "network.enabled": False,
+    }
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     assert evaluate(tree, "--config", tmp_path / "row.yaml", "--out", tmp_path / "alone", "--json", alone) == 0
     expected, actual = figures(alone)["summary"], rows["+ reference matching"]["summary"]

@@ -27,7 +27,7 @@ from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.session import SeedRequest, Session
 from maskrnn_ros.types import Box, Frame, InstanceStatus
 
-MODES = ["off", "blocking", "network"]
+MODES = ["none", "recursive", "blocking", "network"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def parts(mode: str, weights: str) -> dict[str, object]:
     """Settings of a mode: that of the adaptation, or all that there is."""
-    if mode != "network":
+    if mode in ("none", "recursive"):
+        return {"adaptation__method": mode, "trunk__weights": "shipped"}
+    if mode == "blocking":
         return {"adaptation__mode": mode}
     return {"adaptation__mode": "blocking", "network__enabled": True, "network__weights": weights}
 
@@ -114,7 +116,7 @@ def test_a_late_correction_equals_a_correction_in_time_and_joins_the_references(
 
 
 def test_seeds_and_recent_references_are_bounded() -> None:
-    tracker = build_tracker(with_values(world.QUICK, adaptation__mode="off", matching__recent_frames=2))
+    tracker = build_tracker(with_values(world.QUICK, adaptation__method="none", matching__recent_frames=2))
     for number in range(8):
         tracker.seed(world.seed(number, 1), world.frame(number))
     kept = [seed.stamp_ns for seed in tracker.states[1].seeds]
@@ -141,7 +143,7 @@ def test_before_any_seed_no_network_runs_and_then_once_per_frame() -> None:
         def aside(self) -> Trunk:
             return self
 
-    config = with_values(world.QUICK, adaptation__mode="off")
+    config = with_values(world.QUICK, adaptation__method="none")
     tracker = Tracker(config, world.ExactFlow(), torch.device("cpu"), Counting())
     for number in range(3):
         tracker.step(world.frame(number))
@@ -153,7 +155,7 @@ def test_before_any_seed_no_network_runs_and_then_once_per_frame() -> None:
 
 
 def test_features_count_in_the_memory_of_the_buffer() -> None:
-    tracker = build_tracker(with_values(world.QUICK, adaptation__mode="off"))
+    tracker = build_tracker(with_values(world.QUICK, adaptation__method="none"))
     buffer = FrameBuffer(Config().buffer)
     prepared = tracker.prepare(world.frame(0))
     buffer.add(prepared)

@@ -2,12 +2,15 @@
 """Settings refuse nonsense by name, and files, fields and parameters agree."""
 
 import math
+from pathlib import Path
 
 import pytest
 
 from maskrnn_ros import setting
 from maskrnn_ros.config import BufferConfig, Config, from_flat, settings, to_flat, with_values
 from maskrnn_ros.locate import LocatorConfig
+from maskrnn_ros.parameter_file import load
+from maskrnn_ros.setting import renewed
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,24 @@ def test_what_was_replaced_is_refused_with_the_name_of_its_replacement(monkeypat
         with pytest.raises(ValueError, match="^compile: off is no value any more: write compile: none instead$"):
             from_flat({"compile": value})
     assert from_flat({"compile": "default", "gate.enlarge": 1.0}).compile == "default"
+
+
+def test_the_old_word_for_no_adaptation_is_taken_wherever_settings_come_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    none = with_values(Config(), adaptation__method="none")
+    for value in ("off", False):
+        assert from_flat({"adaptation.mode": value}) == none
+    assert with_values(Config(), adaptation__mode="off") == none
+    file = tmp_path / "old.yaml"
+    for word in ('"off"', "off"):
+        caplog.clear()
+        file.write_text(f"/**:\n  ros__parameters:\n    adaptation:\n      mode: {word}\n")
+        assert load(file) == none
+        assert caplog.messages == [
+            f"{file}: adaptation.mode: off is no value any more, taken as adaptation.method: none"
+        ]
+    assert "adaptation.mode" not in renewed({"adaptation.mode": "off"}, lambda line: None)
 
 
 def test_no_setting_that_was_replaced_still_exists() -> None:

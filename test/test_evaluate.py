@@ -303,7 +303,7 @@ def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
         assert found.gate.enabled == (name in ("maskrnn", "default"))
         assert found.gate.spans_prior == (name != "maskrnn")
         assert network.hidden == found.matching.enabled == values[3]
-        assert found.adaptation.mode == values[4]
+        assert (found.adaptation.method, found.adaptation.mode) == ("finetune", values[4])
         assert network.enabled == (name != "default" or Config().network.enabled)
         assert network.weights == weights
     assert not apply_preset("warp", with_values(config, network__enabled=True)).network.enabled

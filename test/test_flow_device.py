@@ -84,7 +84,7 @@ def carried(config: Config, flow: Any, seen: list[str], parts: bool, together: b
 @pytest.mark.parametrize("together", [False, True], ids=["one by one", "in a batch"])
 @pytest.mark.parametrize("parts", [False, True], ids=["flow alone", "all parts"])
 def test_nothing_leaves_the_device_while_instances_are_carried(parts: bool, together: bool, seen: list[str]) -> None:
-    config = with_values(WITHOUT_NETWORK, adaptation__mode="off") if parts else WARP_ONLY
+    config = with_values(WITHOUT_NETWORK, adaptation__method="none") if parts else WARP_ONLY
     tracker = carried(config, still, seen, parts, together)
     assert len(tracker.states) == 2
     assert all(state.probability.max() > 0.5 for state in tracker.states.values())

@@ -26,7 +26,11 @@ from maskrnn_ros.types import Frame, InstanceStatus, Seed
 CPU = torch.device("cpu")
 LARGE = (world.Shape(1, 12, 12, 40, 36, 2, 0), world.Shape(2, 76, 40, 40, 48, -1, 1))
 PLAIN = with_values(
-    Config(), refinement__enabled=False, presence__min_probability=0.5, presence__return_probability=0.5
+    Config(),
+    adaptation__method="recursive",
+    refinement__enabled=False,
+    presence__min_probability=0.5,
+    presence__return_probability=0.5,
 )
 Make = Callable[..., Tracker]
 
@@ -38,19 +42,25 @@ def trunk() -> TrainedTrunk:
     return found
 
 
+def untrained(noise: float = 0.0) -> StepNet:
+    """A decoder as it is before training, but for being sure of itself: all else is in closed form."""
+    torch.manual_seed(0)
+    net = StepNet().requires_grad_(False)
+    net.decoder.told.copy_(torch.tensor([4.0, 0.5, 0.0, 0.0]))
+    last = net.decoder.localize[-1]
+    last.bias[4] = 3.0
+    if noise:
+        for value in (net.decoder.coarse.weight, net.decoder.sharp.weight, last.weight):
+            value.normal_(0, noise)
+    return net
+
+
 @pytest.fixture
 def make(trunk: TrainedTrunk) -> Make:
     """A tracker with a decoder as it is before training, but for being sure of itself: all else is in closed form."""
 
     def made(config: Config = PLAIN, shapes: tuple[world.Shape, ...] = LARGE, noise: float = 0.0) -> Tracker:
-        torch.manual_seed(0)
-        net = StepNet().requires_grad_(False)
-        net.decoder.told.copy_(torch.tensor([4.0, 0.5, 0.0, 0.0]))
-        last = net.decoder.localize[-1]
-        last.bias[4] = 3.0
-        if noise:
-            for value in (net.decoder.coarse.weight, net.decoder.sharp.weight, last.weight):
-                value.normal_(0, noise)
+        net = untrained(noise)
         return Tracker(config, world.ExactFlow(shapes), CPU, trunk, following=Following(net, trunk))
 
     return made
@@ -151,7 +161,7 @@ def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_st
 
 
 def test_without_adaptation_there_is_no_target_model(make: Make) -> None:
-    tracker = make(with_values(PLAIN, adaptation__mode="off"))
+    tracker = make(with_values(PLAIN, adaptation__method="none"))
     tracker.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
     tracker.step(world.frame(1, LARGE))
     known = tracker.states[1].known
@@ -216,6 +226,18 @@ def test_the_graph_says_what_torch_says_and_the_tracker_takes_it(tmp_path: Path)
     following = Frame(stamp_ns=2, image=world.image(1, LARGE))
     one, other = (each.step(following).labels for each in (tracker, in_torch))
     assert (one != other).mean() < 0.01
+
+
+def test_there_is_nothing_to_train_in_a_decoder(tmp_path: Path) -> None:
+    file = tmp_path / "own.safetensors"
+    save_weights(StepNet(), file)
+    config = with_values(PLAIN, network__weights=str(file), engine="torch")
+    with pytest.raises(RuntimeError, match="adaptation.method must be recursive or none, got finetune$"):
+        build_tracker(with_values(config, adaptation__method="finetune"))
+    assert [build_tracker(with_values(config, adaptation__method=m)).adaptation for m in ("recursive", "none")] == [
+        "recursive",
+        "off",
+    ]
 
 
 def test_a_decoder_needs_a_trained_trunk_and_no_other_weights_are_taken_for_one(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class IgnoreBench(NodeBench):
 
 @pytest.fixture
 def bench() -> Iterator[IgnoreBench]:
-    with IgnoreBench(world.exact_or_still_tracker, adaptation__mode="off") as made:
+    with IgnoreBench(world.exact_or_still_tracker, adaptation__method="none") as made:
         made.seed(world.labels(0), world.stamp_ns(0))
         yield made
 

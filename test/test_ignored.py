@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import torch
 import world
-from test_follow import LARGE, PLAIN, overlap
+from test_follow import LARGE, PLAIN, overlap, untrained
 from test_session import Bench
 from torch.nn import functional
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES, Features
 from maskrnn_ros.model.matching import Reference
-from maskrnn_ros.model.step import StepNet
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.state_file import from_bytes, to_bytes
@@ -53,20 +52,11 @@ def trunk() -> TrainedTrunk:
     return found
 
 
-def decoder(trunk: TrainedTrunk) -> Following:
-    """As it is before training: what is known of objects is in closed form."""
-    torch.manual_seed(0)
-    net = StepNet().requires_grad_(False)
-    net.decoder.told.copy_(torch.tensor([4.0, 0.5]))
-    net.decoder.localize[-1].bias[4] = 3.0
-    return Following(net, trunk)
-
-
 def tracker_of(kind: str, trunk: TrainedTrunk, flow: Callable[..., torch.Tensor], **changes: object) -> Tracker:
     if kind == "flow":
         return Tracker(world.unrefined(world.WARP_ONLY), flow, CPU)
     if kind == "decoder":
-        return Tracker(with_values(PLAIN, **changes), flow, CPU, trunk, following=decoder(trunk))
+        return Tracker(with_values(PLAIN, **changes), flow, CPU, trunk, following=Following(untrained(), trunk))
     network = world.network() if kind == "network" else None
     return Tracker(with_values(world.QUICK, **changes), flow, CPU, trunk, network)
 
@@ -172,6 +162,11 @@ def test_no_target_model_learns_what_lies_in_it(trunk: TrainedTrunk, monkeypatch
     mask = columns_from(64)
     torch.testing.assert_close(seed_sums(False, mask), seed_sums(True, mask), rtol=1e-4, atol=1e-6)
     assert (seed_sums(False, None) - seed_sums(True, None)).abs().max() > 1e-3, "else nothing was tested"
+
+    known = seeded("decoder", trunk, False, columns_from(40)).states[1].known
+    assert known is not None
+    gone = known.memory.seed_keys.code.abs().sum(dim=1) == 0
+    assert gone.any() and not gone.all(), "no cell of it is matched with"
 
     seen: list[tuple[torch.Tensor, ...]] = []
     sums_of = module.sums_of

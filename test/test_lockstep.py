@@ -36,7 +36,7 @@ def good(*numbers: int) -> list[tuple[int, np.ndarray]]:
 
 
 def node() -> NodeBench:
-    return NodeBench(world.exact_or_still_tracker, adaptation__mode="off")
+    return NodeBench(world.exact_or_still_tracker, adaptation__method="none")
 
 
 def stamps(bench: NodeBench) -> list[int]:

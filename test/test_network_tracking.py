@@ -182,7 +182,7 @@ def says(presence: float = 0.0, deltas: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
 def test_what_it_says_is_not_there_is_occluded(
     presence: float, settings: dict[str, object], seen: bool, trunk: Lite0
 ) -> None:
-    config = with_values(world.QUICK, adaptation__mode="off", **settings)
+    config = with_values(world.QUICK, adaptation__method="none", **settings)
     tracker = tracker_of(config, trunk, says(presence))
     tracker.seed(world.seed(0, 1), world.frame(0))
     tracks = tracker.step(world.frame(1))
@@ -268,7 +268,7 @@ def test_unwarped_masks_stay_where_they_were() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 90), (37, 53)])
 def test_odd_and_tiny_images_pass(size: tuple[int, int], trunk: Lite0) -> None:
-    tracker = Tracker(with_values(world.QUICK, adaptation__mode="off"), still, CPU, trunk, world.network(noise=0.02))
+    tracker = Tracker(with_values(world.QUICK, adaptation__method="none"), still, CPU, trunk, world.network(noise=0.02))
     image = world.texture(5, *size)
     tracker.seed(Seed(stamp_ns=1, labels=np.ones(size, np.int32)), Frame(stamp_ns=1, image=image))
     for stamp_ns in (2, 3):

@@ -178,7 +178,7 @@ def test_a_head_adapted_in_the_background_is_taken_in_between_two_images_and_sai
 
 
 def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with NodeBench(adaptation__mode="off") as bench:
+    with NodeBench(adaptation__method="none") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
         monkeypatch.setattr("maskrnn_ros.model.engine.load_trunk", lambda *_: load_trunk("absent.safetensors"))
@@ -380,7 +380,7 @@ def test_every_mask_encoding_gives_the_same_mask(encoding: str) -> None:
 
 
 def test_compressed_images_are_taken() -> None:
-    with NodeBench(compressed=True, adaptation__mode="off") as bench:
+    with NodeBench(compressed=True, adaptation__method="none") as bench:
         message = CompressedImage(format="jpeg")
         coded = cv2.imencode(".jpg", world.image(0)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         message.data = array.array("B", coded.tobytes())

@@ -22,7 +22,7 @@ SIDE = 5  # the world at 640x480, beyond the sizes of all levels
 QUICK = {
     "network__enabled": False,
     "matching__enabled": False,
-    "adaptation__mode": "off",
+    "adaptation__method": "none",
     "buffer__megabytes": 100,
 }
 

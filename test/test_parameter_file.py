@@ -74,7 +74,7 @@ def test_words_and_numbers_are_what_ros_reads(tmp_path: Path) -> None:
 def test_what_is_written_is_read_back_by_both(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     values = {
-        **to_flat(with_values(Config(), adaptation__mode="off", buffer__seconds=60)),
+        **to_flat(with_values(Config(), adaptation__method="none", buffer__seconds=60)),
         "x.y": 'a "b" \\ é',
         "z": "1e5",
     }

@@ -41,6 +41,7 @@ class WoodenTracker:
     """Answers every image and seed, after one turn of a timer: what comes meanwhile is seen in ``events``."""
 
     def __init__(self, image_type=Image, image_topic="/camera/image_raw", on_image=None, seed_statuses=()):
+        self.adaptation_method = "finetune"
         self.adaptation_mode = "blocking"
         self.max_latency_ms = 0.0
         self.ignore_mask_timeout = 0.2
@@ -65,8 +66,9 @@ class WoodenTracker:
         self._thread.start()
 
     def _say_parameters(self, request, response):
-        assert request.names == ["adaptation.mode", "max_latency_ms", "ignore_mask_timeout"]
+        assert request.names == ["adaptation.method", "adaptation.mode", "max_latency_ms", "ignore_mask_timeout"]
         response.values = [
+            ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_method),
             ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_mode),
             ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.max_latency_ms),
             ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.ignore_mask_timeout),
@@ -241,6 +243,13 @@ def test_lockstep_refuses_a_tracker_whose_masks_depend_on_the_clock(bag, paramet
         with pytest.raises(ValueError, match=f"lockstep needs .* /tracker has {said}: its masks"):
             play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S)
     assert tracker.events == []
+
+
+def test_lockstep_takes_one_that_trains_nothing_whatever_its_mode(bag):
+    with WoodenTracker() as tracker:
+        tracker.adaptation_method, tracker.adaptation_mode = "recursive", "background"
+        assert not play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S).rejected_images
+    assert tracker.seeds
 
 
 def test_lockstep_without_a_tracker_names_its_topic(bag):

@@ -120,7 +120,7 @@ def test_instance_255_is_corrected_as_any_other() -> None:
 
 
 def test_compressed_images_are_shown() -> None:
-    with NodeBench(compressed=True, adaptation__mode="off") as bench, SeedUi() as ui:
+    with NodeBench(compressed=True, adaptation__method="none") as bench, SeedUi() as ui:
         looks_at(bench, ui)
         assert ui.state["image_topic"] == "/image/compressed"
 

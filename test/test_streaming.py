@@ -283,25 +283,21 @@ def test_until_its_head_is_trained_an_object_is_followed_without_one(monkeypatch
     heads.append(tracker.states[1].head is not None)
     assert heads == [False, False, False, False, True, True, True]  # after frames 0, 1 ... 6
     assert line.dropped == 0
-    plain = TrackerFollower(with_values(config, adaptation__mode="off"))
+    plain = TrackerFollower(with_values(config, adaptation__method="none"))
     for number in range(4):
         alone = plain.step(world.frame(number)) if number else plain.seed(world.seed(0, 1), world.frame(0))
         assert (masks[number] == alone).all()
 
 
 def test_live_presets_keep_the_adaptation_of_the_config():
-    modes = {
-        ("default", "background"): ("blocking", "background"),
-        ("default", "blocking"): ("blocking", "blocking"),
-        ("default", "off"): ("off", "off"),
-        ("warp", "background"): ("off", "off"),
-    }
-    for (preset, mode), (offline, live) in modes.items():
-        config = with_values(Config(), adaptation__mode=mode)
-        assert apply_preset(preset, config).adaptation.mode == offline
-        assert apply_preset(preset, config, live=True) == with_values(
-            apply_preset(preset, config), adaptation__mode=live
-        )
+    for mode in ("background", "blocking"):
+        for method in ("recursive", "finetune", "none"):
+            config = with_values(Config(), adaptation__mode=mode, adaptation__method=method)
+            for preset in ("default", "warp"):
+                found, live = apply_preset(preset, config), apply_preset(preset, config, live=True)
+                assert (found.adaptation.mode, live.adaptation.mode) == ("blocking", mode)
+                assert found.adaptation.method == ("none" if preset == "warp" else method)
+                assert with_values(live, adaptation__mode="blocking") == found
 
 
 # --- the command ---

@@ -23,7 +23,7 @@ START_NS = 1_000_000_000
 WITHOUT_NETWORK = with_values(Config(), network__enabled=False, network__localization=True)
 """A test that gives the tracker a network all the same gets its localization, too."""
 
-WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__mode="off", refinement__enabled=False)
+WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__method="none", refinement__enabled=False)
 """The tracker without appearance: what it does follows from the flow alone."""
 
 QUICK = with_values(

@@ -333,7 +333,12 @@ def _follow_paper(bench: Bench, weights: Path) -> Row:
     from maskrnn_ros.evaluation.paper_follower import PaperFollower
 
     clip = bench.clips[0]
-    values = {"adaptation__steps": bench.extent.tuning, "adaptation__rate": 1e-5, "network__weights": str(weights)}
+    values = {
+        "adaptation__method": "finetune",
+        "adaptation__steps": bench.extent.tuning,
+        "adaptation__rate": 1e-5,
+        "network__weights": str(weights),
+    }
     config = bench.config(working_size=max(bench.extent.paper), adaptation__cover=0.0, **values)
     bench.forget_memory()
     follower, truth = PaperFollower(config), (clip.truth(0) == 1).astype(np.int32)

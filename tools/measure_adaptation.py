@@ -69,7 +69,7 @@ def seeding_s(config: Config, root: Path, name: str) -> float:
         tracker.seed(dataclasses.replace(seed, stamp_ns=2), dataclasses.replace(frame, stamp_ns=2))
         return time.perf_counter() - begin
 
-    return once(config) - once(with_values(config, adaptation__mode="off"))
+    return once(config) - once(with_values(config, adaptation__method="none"))
 
 
 def draw(rows: list[tuple[float, float, str]], file: Path) -> None:

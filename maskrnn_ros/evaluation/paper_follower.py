@@ -163,7 +163,7 @@ class PaperFollower:
             return
         magnitudes = magnitudes_of(self._flow(before, now)).permute(1, 2, 0).cpu().numpy()
         for one in new:
-            if self._config.adaptation.mode == "off":
+            if self._config.adaptation.method == "none":
                 one.net = self._base
                 continue
             one.net = copy.deepcopy(self._base)
@@ -178,12 +178,14 @@ def check_paper(config: Config) -> None:
     """Refuse what was meant for the ``fast`` profile.
 
     Raises:
-        ValueError: No weights are named, or the learning rate would wipe out VGG-16.
+        ValueError: No weights are named, or method or learning rate are none for VGG-16.
     """
     hint = "begin with config/paper.yaml"
     if config.network.weights == "shipped":
         raise ValueError(f"profile 'paper' ships no weights: network.weights must be a .safetensors file; {hint}")
-    if config.adaptation.mode != "off" and config.adaptation.rate > 1e-3:
+    if config.adaptation.method == "recursive":
+        raise ValueError(f"profile 'paper' needs adaptation.method finetune or none, got recursive; {hint}")
+    if config.adaptation.method != "none" and config.adaptation.rate > 1e-3:
         raise ValueError(
             f"profile 'paper' needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got {config.adaptation.rate:g}; "
             f"{hint}"

@@ -17,7 +17,7 @@ from maskrnn_ros.setting import Value
 _ALL_OFF: dict[str, Value] = {
     "network.enabled": False,
     "matching.enabled": False,
-    "adaptation.mode": "off",
+    "adaptation.method": "none",
     "refinement.enabled": False,
 }
 _NETWORK = "the two-stream network with its localization net"
@@ -29,6 +29,7 @@ _BARE: dict[str, Value] = {
     "network.localization": False,
     "gate.enabled": False,
     "matching.enabled": False,
+    "adaptation.method": "finetune",
     "adaptation.mode": "background",
 }
 """The network's appearance stream and its fine-tuning alone. Edges are refined as configured: that makes up for the
@@ -125,6 +126,8 @@ class AblationRow:
         return "-".join(re.findall(r"[a-z0-9]+", self.name.lower()))
 
 
+_FINETUNED: dict[str, Value] = {"adaptation.method": "finetune", "adaptation.mode": "blocking"}
+
 ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of the paper's table, then what it lacks
     AblationRow(name="warped mask", values={**_ALL_OFF, "prior.source": "warped", "gate.enabled": False}),
     AblationRow(
@@ -144,13 +147,13 @@ ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of 
         name="+ reference matching",
         values={"matching.enabled": True},
     ),
-    AblationRow(name="+ fine-tuning", values={"adaptation.mode": "blocking"}),
+    AblationRow(name="+ fine-tuning", values=_FINETUNED),
     AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
 )
 
 
 TUNED: tuple[AblationRow, ...] = (
-    dataclasses.replace(ABLATION[0], values={**ABLATION[0].values, "adaptation.mode": "blocking"}),
+    dataclasses.replace(ABLATION[0], values={**ABLATION[0].values, **_FINETUNED}),
     *(row for row in ABLATION[1:] if row.name != "+ fine-tuning"),
 )
 """The same with fine-tuning from the first row on: that row is the warped mask and the fine-tuned head."""

@@ -129,12 +129,19 @@ def load_models(config: Config, device: torch.device) -> Models:
     has_step = config.network.enabled and is_step(weights)
     step = load_step(weights, device) if has_step else None
     network = load_network(weights, device) if config.network.enabled and not has_step else None
-    needs_features = config.matching.enabled or config.adaptation.mode != "off" or config.network.enabled
+    needs_features = config.matching.enabled or config.adaptation.method != "none" or config.network.enabled
     if not needs_features:
         return Models("torch", None, None)
     trunk = load_trunk(config.trunk.weights, device)
     if step is not None and trunk.start is None:
         raise RuntimeError(f"network.weights {weights} needs a trained trunk, got trunk.weights imagenet")
+    if step is not None and config.adaptation.method == "finetune":
+        raise RuntimeError(
+            f"network.weights {weights} is a decoder, of which nothing is trained on a seed: adaptation.method must be "
+            "recursive or none, got finetune"
+        )
+    if config.adaptation.method == "recursive" and trunk.start is None:
+        raise RuntimeError("adaptation.method recursive needs a trained trunk, got trunk.weights imagenet")
     if _wants_torch(config, device):
         return _in_torch(config, trunk, network, step)
     try:

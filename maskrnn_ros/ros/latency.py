@@ -42,7 +42,7 @@ def measure_latency(
     image, and passes over those that came meanwhile.
 
     Args:
-        config: Settings of the node; ``adaptation.mode`` must not be background.
+        config: Settings of the node; heads must not be trained in the background.
         width: Of the images, pixels.
         height: Of the images, pixels.
         objects: How many are followed.

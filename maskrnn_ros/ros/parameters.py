@@ -10,7 +10,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.parameter import Parameter
 
 from maskrnn_ros.config import Config, from_flat, settings, to_flat
-from maskrnn_ros.setting import Setting, Value, check_replaced, no_setting
+from maskrnn_ros.setting import Setting, Value, no_setting, renewed
 
 _UNBOUNDED = 1.0e9
 """ROS ranges have two ends; this stands for an open one."""
@@ -44,7 +44,7 @@ def declare_all(node: Any, known: Iterable[tuple[str, Value, Setting]], *, read_
     """
     # rclpy has no public way to ask which overrides were given.
     given = {name: parameter.value for name, parameter in getattr(node, "_parameter_overrides", {}).items()}
-    check_replaced(given)
+    given = renewed(given, node.get_logger().warning)
     known = list(known)
     for name, default, setting in known:
         value = setting.take(name, given.get(name, default), type(default))
@@ -80,7 +80,7 @@ def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Conf
     known = {name: (type(default), setting) for name, default, setting in settings()}
     flat: dict[str, Value] = to_flat(config)
     given = {parameter.name: parameter.value for parameter in parameters if parameter.name in known}
-    check_replaced(given)
+    given = renewed(given)
     for name, value in given.items():
         kind, setting = known[name]
         taken = setting.take(name, value, kind)

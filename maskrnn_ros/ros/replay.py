@@ -29,7 +29,7 @@ from maskrnn_ros.timeline import StampOrder, TimeRule
 DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
 
-ADAPTATION_MODE = "adaptation.mode"
+ADAPTATION_METHOD, ADAPTATION_MODE = "adaptation.method", "adaptation.mode"
 MAX_LATENCY = "max_latency_ms"
 IGNORE_TIMEOUT = "ignore_mask_timeout"
 """Parameters of the tracker that lockstep asks for."""
@@ -179,28 +179,32 @@ def check_deterministic(
     one that takes what has come so far.
 
     Raises:
-        ValueError: Its parameter ``adaptation.mode`` is ``background``, its ``max_latency_ms`` is not 0, or
+        ValueError: It trains heads, and its ``adaptation.mode`` is ``background``, its ``max_latency_ms`` is not 0, or
             ``ignore_mask_timeout`` is not and there are ignore masks.
         TimeoutError: It does not say.
     """
     service = f"{tracker}/get_parameters"
+    names = ADAPTATION_METHOD, ADAPTATION_MODE, MAX_LATENCY, IGNORE_TIMEOUT
     client = node.create_client(GetParameters, service)
     try:
         if not spin_until(executor, client.service_is_ready, timeout_s):
             raise TimeoutError(f"no service {service}; waited {timeout_s:g} s")
-        answer = client.call_async(GetParameters.Request(names=[ADAPTATION_MODE, MAX_LATENCY, IGNORE_TIMEOUT]))
+        answer = client.call_async(GetParameters.Request(names=list(names)))
         if not spin_until(executor, answer.done, timeout_s):
             raise TimeoutError(f"no answer of {service}; waited {timeout_s:g} s")
         values = answer.result().values
     finally:
         node.destroy_client(client)
+    said = dict(zip(names, values, strict=False))  # a tracker that does not know one of them has no such part
+    method, mode = (said[name].string_value if name in said else "" for name in (ADAPTATION_METHOD, ADAPTATION_MODE))
+    latency_ms, ignore_s = (said[name].double_value if name in said else 0.0 for name in (MAX_LATENCY, IGNORE_TIMEOUT))
     needed = ""
-    if values and values[0].string_value == "background":  # a tracker that does not know the parameter has no heads
-        needed = f"{ADAPTATION_MODE} blocking or off, {tracker} has background"
-    elif len(values) > 1 and values[1].double_value:
-        needed = f"{MAX_LATENCY} 0, {tracker} has {values[1].double_value:g}"
-    elif has_ignore_masks and len(values) > 2 and values[2].double_value:
-        needed = f"{IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {values[2].double_value:g}"
+    if method in ("", "finetune") and mode == "background":
+        needed = f"{ADAPTATION_MODE} blocking, or another {ADAPTATION_METHOD} than finetune, {tracker} has background"
+    elif latency_ms:
+        needed = f"{MAX_LATENCY} 0, {tracker} has {latency_ms:g}"
+    elif has_ignore_masks and ignore_s:
+        needed = f"{IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {ignore_s:g}"
     if needed:
         raise ValueError(f"lockstep needs a tracker with {needed}: its masks depend on the speed of the machine")
 

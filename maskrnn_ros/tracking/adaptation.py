@@ -281,20 +281,22 @@ class _Stop:
 
 
 class Adapter:
-    """Trains heads at once or in a thread.
+    """Trains heads at once or in a thread; with the method ``recursive`` it fits them in closed form, at once.
 
     Args:
-        config: How; ``mode`` must not be ``off``.
+        config: How; ``method`` must not be ``none``.
         trunk: Computes the features; it is shared between threads and never changed.
     """
 
     def __init__(self, config: AdaptationConfig, trunk: Trunk) -> None:
-        self._config = config
+        is_trained = config.method == "finetune"
+        # closed form: the seeds as they are, no random view of them, and no step from there
+        self._config = config if is_trained else dataclasses.replace(config, steps=0, views=1)
         self._trunk = trunk
         self._pool: ThreadPoolExecutor | None = None
         self._stop = threading.Event()
         self._stops: weakref.WeakKeyDictionary[Future[Head], _Stop] = weakref.WeakKeyDictionary()
-        if config.mode == "background":
+        if is_trained and config.mode == "background":
             self._trunk = trunk.aside()
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="adaptation", initializer=_give_way)
             self._finalizer = weakref.finalize(self, _end, self._pool, self._stop)

@@ -128,7 +128,7 @@ class Following:
             return {}
         masks, others = (torch.stack(list(part.values())) for part in (shares, around))
         boxes = torch.cat([_box_of(mask) for mask in masks])
-        if config.adaptation.mode == "off":
+        if config.adaptation.method == "none":
             memory = _nothing(len(boxes), masks.device)
             weights = memory.seed.target
         else:
@@ -155,12 +155,9 @@ class Following:
         planes = torch.cat([masks.amax(dim=0, keepdim=True), masks, others, *ignored]).permute(1, 2, 0).cpu().numpy()
         for _ in range(_VIEWS - 1):
             changed, moved = augment(image, planes, config.adaptation, random)
-            _, seen, around, *hidden = (
-                torch.from_numpy(moved)
-                .to(masks.device)
-                .permute(2, 0, 1)
-                .split([1, len(masks), len(masks), *map(len, ignored)])
-            )
+            every = torch.from_numpy(moved).to(masks.device).permute(2, 0, 1)[1:]
+            seen, around = every[: 2 * len(masks)].chunk(2)
+            hidden = [every[-1:]] if ignored else []
             counts = (seen.sum(dim=(1, 2)) >= _LEFT * masks.sum(dim=(1, 2))).to(masks.dtype)
             features = self._trunk.features(torch.from_numpy(changed).to(masks.device).permute(2, 0, 1))
             found = torch.cat([_box_of(mask) for mask in seen])
@@ -337,7 +334,7 @@ class Following:
         config: Config,
     ) -> tuple[Memory, Tensor]:
         """Memories with this frame in them, where it can be trusted."""
-        if config.adaptation.mode == "off":
+        if config.adaptation.method == "none":
             return memory, weights
         rates = []
         for k, state in enumerate(states.values()):

@@ -93,7 +93,7 @@ class Tracker:
         self._trunk = trunk
         self._network = network
         self._following = following
-        is_adapting = trunk is not None and config.adaptation.mode != "off" and following is None
+        is_adapting = trunk is not None and config.adaptation.method != "none" and following is None
         self._adapter = Adapter(config.adaptation, trunk) if trunk is not None and is_adapting else None
         self._states: dict[int, InstanceState] = {}
         self._newest: PreparedFrame | None = None
@@ -119,8 +119,11 @@ class Tracker:
 
     @property
     def adaptation(self) -> str:
-        """How instances are adapted to their seeds: ``adaptation.mode``, off where they are not."""
-        return self.config.adaptation.mode if self._adapter is not None else "off"
+        """How instances are adapted to their seeds: recursive, or finetune's mode; off where they are not."""
+        own = self.config.adaptation
+        if own.method == "none" or (self._adapter is None and self._following is None):
+            return "off"  # the word of TrackerStatus
+        return own.mode if own.method == "finetune" else own.method
 
     @property
     def states(self) -> Mapping[int, InstanceState]:
