@@ -49,6 +49,12 @@ def test_each_prompt_is_an_instance_with_its_id_name_box_and_points() -> None:
     )
 
 
+def test_points_alone_with_an_id_may_all_be_beside_the_object() -> None:
+    (item,) = prompted(Message(id=4, x=[3.0], y=[4.0], positive=[0]))
+    beside = (Point(x=3.0, y=4.0, on_object=False),)
+    assert item == PromptedInstance(prompt=Prompt(points=beside, is_correction=True), instance_id=4)
+
+
 def test_a_mask_is_what_is_not_0_whatever_the_value_and_255_an_id_as_any_other() -> None:
     message = Message(id=255, name="nut")
     fill_image(message.mask, DOT.astype(np.uint16) * np.uint16(7), "mono16")

@@ -74,7 +74,7 @@ def _prompted(number: int, message: Any) -> PromptedInstance:
 def _prompt(message: Any) -> Prompt | MaskPrompt:
     points, box = _points(message), _box(message.box)
     if not len(message.mask.data):
-        return Prompt(box=box, points=points, is_correction=message.id != 0)
+        return Prompt(box=box, points=points, is_correction=message.id != 0 and box is None)
     if points or box is not None:
         raise ValueError("expected a mask alone, or a box and points, got both")
     labels = labels_from_image(message.mask)
