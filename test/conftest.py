@@ -3,7 +3,12 @@
 
 import signal
 
+import hypothesis
 import pytest
+
+# no test says how long anything may take: hypothesis' deadline of 200 ms fails on a busy machine
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's background job ignores Ctrl-C, and so does all that is started from it: tests that send it would hang.

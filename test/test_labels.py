@@ -55,7 +55,7 @@ def test_damaged_label_image_is_refused(tmp_path):
         read_labels(tmp_path / "b.png")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 2, 255, 256, 32767, 65535]),

@@ -130,7 +130,7 @@ def test_a_level_that_held_for_long_did_not_fail() -> None:
     st.floats(1.0, 200.0),
     st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_constant_times_lead_to_a_level_that_fits_and_to_few_steps(
     costs: list[float], speed: float, limit: float, data: st.DataObject
 ) -> None:
@@ -148,7 +148,7 @@ def test_constant_times_lead_to_a_level_that_fits_and_to_few_steps(
 
 
 @given(st.lists(st.floats(0.0, 500.0), min_size=1, max_size=600), st.integers(0, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_images_take_the_level_stays_within_the_levels_and_the_same_times_give_the_same(
     times: list[float], begin: int
 ) -> None:

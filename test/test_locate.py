@@ -216,7 +216,7 @@ def test_a_flat_surface_in_whole_mm_is_kept_although_most_depths_are_equal():
     assert inliers(depth, 0.0, 0.02).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.tuples(*[st.booleans()] * 4))
 def test_erosion_is_that_of_brute_force(seed, radius, at_border):
     rng = np.random.default_rng(seed)

@@ -214,7 +214,7 @@ def test_default_radius_is_that_of_davis(shape, radius):
 
 
 @hypothesis.given(pair=pairs, radius=st.integers(0, 4))
-@hypothesis.settings(deadline=None, max_examples=300)
+@hypothesis.settings(max_examples=300)
 def test_boundary_f_is_that_of_the_definition(pair, radius):
     assert boundary_f(*pair, radius) == pytest.approx(slow_boundary_f(*pair, radius), abs=1e-9)
     assert type(boundary_f(*pair, radius)) is float

@@ -140,7 +140,7 @@ def test_a_stamp_that_is_none_is_refused_before_it_can_block(filters):
     assert paired.stamps() == [[20, 20, 20]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(st.sampled_from(NAMES), st.sampled_from([*range(1, 13), 3001, 3002, 3003, 9001, 9002, 9003])),

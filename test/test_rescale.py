@@ -212,7 +212,7 @@ sides = st.integers(24, 90)
 
 
 @given(sides, sides, st.tuples(sides, sides), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_box_lies_where_it_lay_at_any_size(
     height: int, width: int, size: tuple[int, int], data: st.DataObject
 ) -> None:

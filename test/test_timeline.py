@@ -181,7 +181,7 @@ def test_what_is_forgotten_judges_nothing() -> None:
     assert order.put(7, 7).passed and order.era == 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([*range(0, 40), 100, 101, 102, 103, 5000, 5001, 5002]), max_size=60))
 def test_nothing_is_lost_and_nothing_goes_back_within_an_era(numbers: list[int]) -> None:
     order = StampOrder[int](RULE)
