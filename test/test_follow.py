@@ -119,33 +119,71 @@ def test_each_is_shown_the_most_of_the_others() -> None:
     assert most_of_others(maps[:1]).abs().max() == 0
 
 
-def test_what_is_gone_is_hidden_then_lost_and_found_again_where_it_comes_back(make: Make) -> None:
-    def picture(x: int, y: int, there: bool = True) -> np.ndarray:
-        """A red thing before a dark background: no texture of noise, by which nothing is known again."""
-        image = world.texture(0, world.HEIGHT, world.WIDTH) // 3
-        if there:
-            image[y : y + 40, x : x + 44] = world.texture(1, 40, 44) // 6 + np.array([200, 30, 30], np.uint8)
-        return image
+def picture(x: int, y: int, there: bool = True) -> np.ndarray:
+    """A red thing before a dark background: no texture of noise, by which nothing is known again."""
+    image = world.texture(0, world.HEIGHT, world.WIDTH) // 3
+    if there:
+        image[y : y + 40, x : x + 44] = world.texture(1, 40, 44) // 6 + np.array([200, 30, 30], np.uint8)
+    return image
 
-    def frame(number: int, image: np.ndarray) -> Frame:
-        return Frame(stamp_ns=world.stamp_ns(number), image=image)
 
-    tracker = make(with_values(PLAIN, presence__lost_after_frames=2))
+def red_frame(number: int, image: np.ndarray) -> Frame:
+    return Frame(stamp_ns=world.stamp_ns(number), image=image)
+
+
+def following_red(make: Make, config: Config) -> Tracker:
+    """It lies at (12, 12) and is marked; nothing moves by the flow."""
+    tracker = make(config)
     tracker._flow = lambda current, previous: torch.zeros(2, *current.shape[1:])
     labels = np.zeros((world.HEIGHT, world.WIDTH), np.int32)
     labels[12:52, 12:56] = 1
-    tracker.seed(Seed(stamp_ns=world.stamp_ns(0), labels=labels), frame(0, picture(12, 12)))
+    tracker.seed(Seed(stamp_ns=world.stamp_ns(0), labels=labels), red_frame(0, picture(12, 12)))
+    return tracker
+
+
+def test_what_is_gone_is_hidden_then_lost_and_found_again_where_it_comes_back(make: Make) -> None:
+    tracker = following_red(make, with_values(PLAIN, presence__lost_after_frames=2))
     states = []
     for number in range(1, 5):
-        tracks = tracker.step(frame(number, picture(0, 0, there=False)))
+        tracks = tracker.step(red_frame(number, picture(0, 0, there=False)))
         states.append(tracks.tracks[0].status)
         assert tracks.tracks[0].box is None and not tracks.labels.any()
     assert states == [InstanceStatus.OCCLUDED] * 2 + [InstanceStatus.LOST] * 2
-    tracks = tracker.step(frame(5, picture(72, 44)))
+    tracks = tracker.step(red_frame(5, picture(72, 44)))
     assert tracks.tracks[0].status == InstanceStatus.TRACKING
-    truth = np.zeros(labels.shape, bool)
+    truth = np.zeros((world.HEIGHT, world.WIDTH), bool)
     truth[44:84, 72:116] = True
     assert overlap(tracks.labels == 1, truth) > 0.7
+
+
+@pytest.mark.parametrize("likeness, status", [(0.85, InstanceStatus.OCCLUDED), (0.95, InstanceStatus.TRACKING)])
+def test_what_is_found_again_must_look_like_the_seed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
+) -> None:
+    tracker = following_red(make, PLAIN)
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: (0.5, 1.0))
+    assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == InstanceStatus.TRACKING
+    tracker.step(red_frame(2, picture(0, 0, there=False)))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: (0.5, likeness))
+    assert tracker.step(red_frame(3, picture(12, 12))).tracks[0].status == status
+
+
+@pytest.mark.parametrize("agreed, status", [(-0.1, InstanceStatus.OCCLUDED), (0.1, InstanceStatus.TRACKING)])
+def test_a_mask_that_is_not_sure_counts_where_the_matching_agrees(
+    make: Make, monkeypatch: pytest.MonkeyPatch, agreed: float, status: InstanceStatus
+) -> None:
+    tracker = following_red(make, with_values(PLAIN, presence__min_probability=1.0))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: (agreed, 1.0))
+    assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == status
+
+
+def test_a_mask_resembles_what_its_cells_were_matched_with() -> None:
+    log_odds, matched = torch.full((FINE, FINE), -4.0), torch.zeros(6, FINE // 4, FINE // 4)
+    assert module._resemblance(log_odds, matched) == (0.0, 0.0)
+    log_odds[: FINE // 2] = 4.0
+    matched[0, : FINE // 8], matched[2, : FINE // 8] = 0.25, 0.75
+    matched[1] = matched[3:] = 9.0
+    assert module._resemblance(log_odds, matched) == pytest.approx((0.25, 0.75))
 
 
 def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_stay() -> None:

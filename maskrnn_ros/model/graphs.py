@@ -148,7 +148,7 @@ def export_step(weights: Path, out: Path | None = None) -> Exported:
     net = load_step(weights)
     module = StepGraph(net)
     names = [*SEEN, "coefficients", "seed_code", "seed_values", "newest_code", "newest_values"]
-    results = ["log_odds", "deltas", "presence", "hidden_out", "code"]
+    results = ["log_odds", "deltas", "presence", "hidden_out", "code", "matched"]
     free = {name: {0: "objects"} for name in (*names, *results)}
     graph = traced(module.forward, module, _seen(2), names, results, free)
     samples = [_seen(k + 1) for k in range(_SAMPLES)]
@@ -170,7 +170,7 @@ class StepGraph(nn.Module):
         """Inputs in the order of ``SEEN``, then coefficients, keys of the seed, keys of the newest frame."""
         seen, rest = inputs[: len(SEEN)], inputs[len(SEEN) :]
         found = self.net.look(Seen(*seen), rest[0], Keys(*rest[1:3]), Keys(*rest[3:]))
-        return found.log_odds, found.deltas, found.presence, found.hidden, found.code
+        return found.log_odds, found.deltas, found.presence, found.hidden, found.code, found.matched
 
 
 def _seen(count: int) -> tuple[Tensor, ...]:

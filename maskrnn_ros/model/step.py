@@ -138,6 +138,8 @@ class Output:
         presence: float32, (K,), log-odds that the object is visible.
         hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2).
         code: Descriptors, float32, (K, CODES, CROP / 2, CROP / 2), of length 1: what `Matcher.keys` takes.
+        matched: What the matching said, float32, (K, 2 * 3, CROP / 2, CROP / 2), see ``Matcher.match``: with the seed,
+            then with the newest trusted frame.
     """
 
     log_odds: Tensor
@@ -145,6 +147,7 @@ class Output:
     presence: Tensor
     hidden: Tensor
     code: Tensor
+    matched: Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -308,7 +311,7 @@ class Decoder(nn.Module):
         rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + _double(found)
         edge = functional.relu(self.edge(torch.cat([_double(self.up2(fine)), seen.image], dim=1)))
         log_odds = (_double(rough) + self.sharp(edge))[:, 0]
-        return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code)
+        return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code, matched)
 
     def _remember(self, wide: Tensor, hidden: Tensor) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
