@@ -223,3 +223,9 @@ def test_a_bag_is_scored_by_the_rule_of_the_node(tmp_path: Path) -> None:
             np.testing.assert_array_equal(masks[number], strip(number) > 0)
     with pytest.raises(ValueError, match="has no topic /other"), BagClip(bag, ignore_topic="/other"):
         pass
+
+
+def test_a_topic_that_the_bag_does_not_have_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bag = write_bag(tmp_path / "bag")
+    assert main(["evaluate", "--bag", str(bag), "--ignore-topic", "/other", "--out", str(tmp_path / "out")]) == 2
+    assert "has no topic /other" in capsys.readouterr().err

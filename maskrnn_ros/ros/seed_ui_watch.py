@@ -121,13 +121,13 @@ class Health:
         return topics[0] if len(topics) == 1 else None
 
     def _tracker_images(self) -> Sequence[tuple[str, bool]]:
-        """What the tracker subscribes to, without seeds and depth."""
+        """What the tracker subscribes to, without masks (seeds, what is to be ignored) and depth."""
         # not by the node's name: the graph keeps a dead tracker for some time, and would answer for that one
         found = [
             (topic, _COMPRESSED in types)
             for topic, types in self._node.get_topic_names_and_types()
             if {_IMAGE, _COMPRESSED}.intersection(types)
-            and "seed" not in topic.rpartition("/")[2]
+            and not any(word in topic.rpartition("/")[2] for word in ("seed", "mask"))
             and any(self._is_tracker(info) for info in self._node.get_subscriptions_info_by_topic(topic))
         ]
         colour_only = [item for item in found if "depth" not in item[0]]
