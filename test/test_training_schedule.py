@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_bench import HELD_OUT, TRAINED, write_data
 
 from maskrnn_ros.training import windows
@@ -93,7 +94,10 @@ def test_a_resumed_training_has_the_rest_of_its_time(tmp_path: Path) -> None:
     assert (step, spent_s) == (8, 240.0)
     again = dataclasses.replace(options, resume=True)
     assert len(train(again, 10.0, Clock(), 30.0)) == 12
+    (tmp_path / "weights.safetensors").unlink()
     assert train(again, 10.0, Clock(), 30.0) == [], "its time is up"
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert torch.equal(weights["weight"], load_file(tmp_path / CHECKPOINT)["net.weight"]), "a checkpoint gives weights"
 
 
 def test_a_slow_step_ends_the_training_with_a_checkpoint(tmp_path: Path) -> None:

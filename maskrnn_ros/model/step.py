@@ -278,7 +278,7 @@ class Decoder(nn.Module):
         for last in (self.coarse, self.sharp, located):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        # the weights of evidence that the closed form does best with before anything is learned (held-out clips)
+        # as the parts of the two-stream network are weighed without it: scale of the heads' start, 0.25 of log-odds
         self.told = nn.Parameter(torch.tensor([5.0, 1.0, 1.0, 0.0]))
 
     def forward(self, seen: Seen, target: Tensor, code: Tensor, matched: Tensor) -> Output:

@@ -22,7 +22,7 @@ from maskrnn_ros.model.weights import load_step
 from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
-from maskrnn_ros.training.runs import Schedule, check_minutes, descend, train_steps
+from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_videos
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.training.windows import SIZE, Frozen, Observer, WindowOptions, Windows, batches
@@ -34,57 +34,23 @@ LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoderOptions:
-    """How to train it.
+class DecoderOptions(RunOptions):
+    """How to train it; a step sees windows.
 
     Args:
-        data: Folder of all that it is made from, see ``sources``.
-        out: Folder for the weights and the log.
-        terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
         trunk: Weights of the trunk: shipped, or a file.
         init: Weights to begin with; None: random ones.
-        steps: Steps in all.
-        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
-        batch: Windows in a step.
-        rate: Peak learning rate.
-        seed: Of all random numbers.
-        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
-        validate_every: Steps between two validations, each of which writes a checkpoint.
-        processes: That draw windows ahead; 0: none, they are drawn where they are needed.
-        device: Where the network learns.
         lengths: See ``LENGTHS``.
     """
 
-    data: Path
-    out: Path
-    terms: str = "research"
     trunk: str = "shipped"
     init: Path | None = None
-    steps: int = 2000
-    minutes: float | None = None
     batch: int = 4
-    rate: float = 1e-3
-    seed: int = 0
-    resume: bool = False
-    validate_every: int = 200
-    processes: int = 1
-    device: str = "cpu"
     lengths: tuple[tuple[float, int], ...] = LENGTHS
 
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
-            raise ValueError(
-                f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
-            )
-        check_minutes(self.minutes)
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
-
     def settings(self) -> dict[str, str]:
-        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        left_out = ("data", "out", "steps", "minutes", "resume", "validate_every", "processes", "device", "init")
-        values = {key: value for key, value in dataclasses.asdict(self).items() if key not in left_out}
-        return {key: str(value) for key, value in {**values, "trunk": Path(self.trunk).name}.items()}
+        """See ``RunOptions``."""
+        return {**super().settings(), "trunk": Path(self.trunk).name, "lengths": str(self.lengths)}
 
 
 def train_decoder(options: DecoderOptions) -> Path:

@@ -220,6 +220,8 @@ def train_steps(
     options.out.mkdir(parents=True, exist_ok=True)
     schedule.begin(spent_s)
     step, share = begin, schedule.share(begin)
+    if begin and share >= 1 and rank == 0:  # nothing is left to do; who has the checkpoint alone wants the weights
+        save_weights(net or learner, options.out / weights, options.settings())
     total = options.steps if schedule.minutes is None else None
     bar = tqdm(total=total, initial=begin, disable=rank > 0, mininterval=5)
     with Log(options.out / LOG, begin, rank, metric, apart) as log, bar:

@@ -34,7 +34,7 @@ from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
-from maskrnn_ros.training.runs import Schedule, check_minutes, descend, shares_of, train_steps
+from maskrnn_ros.training.runs import RunOptions, Schedule, descend, shares_of, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_material, read_videos
 from maskrnn_ros.training.split import read_split
 
@@ -108,50 +108,13 @@ class Learner(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrunkOptions:
-    """How to train the trunk.
+class TrunkOptions(RunOptions):
+    """How to train the trunk; a step sees pairs, over all processes, and ``processes`` are those of each of them."""
 
-    Args:
-        data: Folder of all that it is made from, see ``sources``; what ``split`` holds out is left out.
-        terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
-        out: Folder for the weights and the log.
-        steps: Steps in all.
-        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
-        batch: Pairs in a step, over all processes.
-        rate: Peak learning rate of the trunk.
-        seed: Of all random numbers.
-        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
-        validate_every: Steps between two validations, each of which writes a checkpoint.
-        processes: That draw pairs ahead, for each process that trains; 0: none, they are drawn where they are needed.
-        device: Where the trunk learns.
-    """
-
-    data: Path
-    out: Path
-    terms: str = "research"
     steps: int = 1700
-    minutes: float | None = None
-    batch: int = 8
     rate: float = 2e-4
-    seed: int = 0
-    resume: bool = False
     validate_every: int = 100
     processes: int = 0
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
-            raise ValueError(
-                f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
-            )
-        check_minutes(self.minutes)
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
-
-    def settings(self) -> dict[str, str]:
-        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        left_out = ("data", "out", "steps", "minutes", "resume", "validate_every", "processes", "device")
-        return {key: str(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
 
 class Pairs:
