@@ -45,6 +45,9 @@ SEED_SHARE = 0.3
 RATE = 0.1
 """Weight of a new frame among the recent ones."""
 
+TRUSTED = 0.8, 0.6, 1.6
+"""Mean probability in the mask, least and most of the usual area, with which a frame enters the memory."""
+
 _FAR = 0.25
 """Weight of what lies beyond the seed's crop; object and background of the crop share the rest."""
 

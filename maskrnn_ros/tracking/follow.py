@@ -19,7 +19,7 @@ from torch.nn import functional
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.engine import Step
-from maskrnn_ros.model.memory import RATE, Memory, Sums, coefficients, remember, seed_keys, seed_sums, sums_of
+from maskrnn_ros.model.memory import RATE, TRUSTED, Memory, Sums, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.network import apply_deltas, crop, paste, scale_boxes, scaled
 from maskrnn_ros.model.step import (
     CODES,
@@ -48,9 +48,6 @@ from maskrnn_ros.types import Box
 
 _STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
 """A piece smaller than this share of the largest one, and farther from it than this share of its root, is stray."""
-
-_TRUSTED = 0.8, 0.6, 1.6
-"""Mean probability, least and most of the usual area with which a frame enters the memory, as in training."""
 
 _VIEWS = 8
 """Views of a seed that its target model is fitted to, itself and augmentations, see ``AdaptationConfig``. On the held
@@ -376,7 +373,7 @@ class Following:
             mask = carried.probability[k] >= 0.5
             mean = float(carried.probability[k][mask].mean()) if sees[k] and mask.any() else 0.0
             ratio = areas[k] / max(state.usual_area, 1.0)
-            rates.append(RATE * (mean >= _TRUSTED[0] and _TRUSTED[1] < ratio < _TRUSTED[2]))
+            rates.append(RATE * (mean >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2]))
         if not any(rates):
             return memory, weights
         share = functional.avg_pool2d(carried.probability, 2)

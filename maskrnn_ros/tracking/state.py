@@ -84,7 +84,7 @@ class PreparedFrame:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class InstanceState:
-    """All that is carried for one instance; it depends on no other instance.
+    """All that is carried for one instance; without a decoder it depends on no other instance, see ``Tracker``.
 
     Args:
         instance_id: Public id, >= 1.

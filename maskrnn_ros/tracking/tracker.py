@@ -51,9 +51,11 @@ _MAX_SEEDS = 4
 class Tracker:
     """Follows instances through one video; a new video is a new tracker.
 
-    Instances are independent of each other until the merge: what is carried for one never depends on another. So a
-    late seed is started on its own frame with ``start``, carried through the frames in between with ``carry`` and
-    taken in with ``adopt``, and is then where a seed in time would be, array for array.
+    Without a decoder instances are independent of each other until the merge: what is carried for one never depends on
+    another. So a late seed is started on its own frame with ``start``, carried through the frames in between with
+    ``carry`` and taken in with ``adopt``, and is then where a seed in time would be, array for array. With a decoder
+    (``follow``) each is shown the others' masks of the frame before and learns from them: the late seed is carried
+    without the others, and need not be where a seed in time would be.
 
     Args:
         config: All settings.

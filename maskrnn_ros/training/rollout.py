@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.model.memory import Memory, coefficients, remember, seed_keys, seed_sums, sums_of
+from maskrnn_ros.model.memory import TRUSTED, Memory, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.network import crop, deltas_of, paste, scaled
 from maskrnn_ros.model.step import (
     CROP,
@@ -32,9 +32,6 @@ from maskrnn_ros.training.windows import Windows
 
 _VISIBLE = 8.0
 """Pixels of an object that is there."""
-
-TRUSTED = 0.8, 0.6, 1.6
-"""Mean probability in the mask, and area over the usual one, that a frame needs to enter the memory."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
