@@ -59,9 +59,11 @@ def untrained(noise: float = 0.0) -> StepNet:
 def make(trunk: TrainedTrunk) -> Make:
     """A tracker with a decoder as it is before training, but for being sure of itself: all else is in closed form."""
 
-    def made(config: Config = PLAIN, shapes: tuple[world.Shape, ...] = LARGE, noise: float = 0.0) -> Tracker:
+    def made(
+        config: Config = PLAIN, shapes: tuple[world.Shape, ...] = LARGE, noise: float = 0.0, threads: int = 1
+    ) -> Tracker:
         net = untrained(noise)
-        return Tracker(config, world.ExactFlow(shapes), CPU, trunk, following=Following(net, trunk))
+        return Tracker(config, world.ExactFlow(shapes), CPU, trunk, following=Following(net, trunk), threads=threads)
 
     return made
 
@@ -80,14 +82,15 @@ def test_the_closed_form_alone_follows_what_moves(make: Make) -> None:
         assert min(overlap(tracks.labels == i, truth == i) for i in (1, 2)) > 0.6, number
 
 
-def test_the_same_images_give_the_same_masks(make: Make) -> None:
-    def run() -> list[np.ndarray]:
-        tracker = make(noise=0.05)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_same_images_give_the_same_masks_whatever_the_number_of_threads(make: Make, threads: int) -> None:
+    def run(threads: int) -> list[np.ndarray]:
+        tracker = make(noise=0.05, threads=threads)
         found = [tracker.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))]
         found += [tracker.step(world.frame(number, LARGE)) for number in (1, 2, 3)]
         return [tracks.labels for tracks in found]
 
-    assert all(np.array_equal(one, other) for one, other in zip(run(), run(), strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(run(1), run(threads), strict=True))
 
 
 def test_adding_correcting_or_removing_one_leaves_the_others_as_they_are_on_that_frame(make: Make) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import platform
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,6 +92,10 @@ class Step(Protocol):
 
     def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
         """Look at K objects."""
+        ...
+
+    def aside(self) -> Step:
+        """The same on one core: others are looked at beside it."""
         ...
 
 
@@ -190,7 +195,7 @@ def _in_onnxruntime(
         fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
         fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
         fast_step = step and OnnxStep(step, runtime, network_file(config.network.weights), precision)
-        shared_out = threads if device.type == "cpu" and step is None else 1  # the decoder takes all objects at once
+        shared_out = threads if device.type == "cpu" else 1
         return Models("onnxruntime", fast_trunk, fast_network, shared_out, precision, fast_step)
 
     if config.precision != "auto":
@@ -397,6 +402,11 @@ class OnnxStep:
         self.encoder, self.matcher, self.ridge = net.encoder, net.matcher, net.ridge
         wanted = step_graph(weights, precision)  # of those that ship there is none in int8
         self._look = runtime.session(wanted if wanted.is_file() else step_graph(weights), weights)
+        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights, precision)
+
+    def aside(self) -> Step:
+        """See ``StepNet``."""
+        return self._made_aside()
 
     def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
         """See ``StepNet``."""

@@ -211,10 +211,11 @@ class Matcher(nn.Module):
     def match(self, code: Tensor, keys: Keys) -> Tensor:
         """Log-odds / 4 of the object, share of the others, similarity of what is most similar, (K, 3, n, n)."""
         count = code.shape[-1]
-        similar = code.flatten(2).transpose(1, 2) @ keys.code  # (K, n n, KEYS)
-        said = (self.sharpness.exp() * similar).softmax(dim=-1) @ keys.values.transpose(1, 2)
+        sharp = self.sharpness.exp()  # enters with the cells: products are more than both
+        similar = (sharp * code).flatten(2).transpose(1, 2) @ keys.code  # (K, n n, KEYS)
+        said = similar.softmax(dim=-1) @ keys.values.transpose(1, 2)
         own = torch.logit(said[..., :1], eps=FLOOR) / 4
-        planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True)], dim=-1)
+        planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True) / sharp], dim=-1)
         there = (keys.values[:, :1].amax(dim=-1, keepdim=True) > 0).to(code.dtype)
         found: Tensor = (planes * there).transpose(1, 2).reshape(-1, _MATCHED, count, count)
         return found
@@ -345,6 +346,10 @@ class StepNet(nn.Module):
         matched = torch.cat([self.matcher.match(code, keys) for keys in (seed, recent)], dim=1)
         found: Output = self.decoder(seen, target_channels(seen.columns, coefficients), code, matched)
         return found
+
+    def aside(self) -> StepNet:
+        """The same for several threads at once, each on one core."""
+        return self
 
 
 def target_channels(columns: Tensor, coefficients: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ has the others as negatives. What one decides on a frame never depends on what a
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -41,6 +42,7 @@ from maskrnn_ros.model.step import (
 )
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import augment
+from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import clip
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -86,6 +88,65 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class _Frame:
+    """What a group of objects is looked at with.
+
+    Args:
+        states: On the frame before, all with ``known``.
+        frame: The frame.
+        shared: What all objects of it share.
+        config: All settings.
+    """
+
+    states: Sequence[InstanceState]
+    frame: PreparedFrame
+    shared: Shared
+    config: Config
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Places:
+    """Where K objects are looked for.
+
+    Args:
+        boxes: float32, (K, 4): of their warped masks, or of where a lost one may be, pixels.
+        crops: Around them, likewise.
+        looked: Whether there is anything to look at.
+        others: Most of the warped masks of the others, float32, (K, h4, w4).
+    """
+
+    boxes: Tensor
+    crops: Tensor
+    looked: Sequence[bool]
+    others: Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Decided:
+    """What is decided of a group of objects, before any of them is told of the others.
+
+    Args:
+        carried: Masks and hidden states in the crops.
+        columns: Of the crops, see ``Seen``.
+        code: Descriptors of the crops, see ``Output``.
+        covered: Share of each cell that an ignore mask covers, float32 (K, 1, FINE, FINE); None without one.
+        patches: Masks at the pixels of the working image.
+        areas: Pixels with probability of at least 0.5.
+        sees: Whether each is there.
+        likenesses: See ``Known``.
+    """
+
+    carried: Carried
+    columns: Tensor
+    code: Tensor
+    covered: Tensor | None
+    patches: Sequence[Patch]
+    areas: Sequence[int]
+    sees: Sequence[bool]
+    likenesses: Sequence[float | None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Found:
     """One object on a frame.
 
@@ -105,6 +166,9 @@ class Found:
 class Following:
     """Runs the decoder.
 
+    On a CPU each object is a batch of its own: threads share the objects out, and no object's numbers depend on how
+    many there are. On a GPU all are one batch.
+
     Args:
         net: The decoder and what belongs to it, frozen.
         trunk: Trained: the columns come from the first layer of its heads, and it sees the views of a seed.
@@ -113,6 +177,7 @@ class Following:
     def __init__(self, net: Step, trunk: Trunk) -> None:
         assert trunk.start is not None
         self._net = net
+        self._aside = net.aside()
         self._trunk = trunk
         self._start = trunk.start
 
@@ -182,14 +247,16 @@ class Following:
         known = torch.ones_like(share) if ignored is None else (1 - _cells(ignored, features)).expand_as(share)
         return seed_sums(self._net, self.columns(features), which, boxes, share, others, known)
 
-    def _uncovered(self, keys: Keys, covered: Tensor) -> Keys:
+    def _uncovered(self, keys: Keys, covered: Tensor | None) -> Keys:
         """Keys without those of cells that an ignore mask covers, (K, 1, FINE, FINE): they are like nothing."""
+        if covered is None:
+            return keys
         share = functional.avg_pool2d(covered, 2 * FINE // CROP)
         seen = (self._net.matcher.keys(share, share, share).code < 0.5).to(share.dtype)
         return Keys(keys.code * seen, keys.values * seen)
 
     def advance(
-        self, states: Mapping[int, InstanceState], frame: PreparedFrame, flow: Tensor, config: Config
+        self, states: Mapping[int, InstanceState], frame: PreparedFrame, flow: Tensor, config: Config, crew: Crew
     ) -> dict[int, Found]:
         """All objects on the next frame.
 
@@ -198,28 +265,37 @@ class Following:
             frame: The frame.
             flow: Backward flow between the two, float32 (2, h, w), pixels.
             config: All settings.
+            crew: Shares the objects out.
         """
-        knowns = [state.known for state in states.values() if state.known is not None]
-        carried = Carried(*(torch.cat([getattr(known.carried, name) for known in knowns]) for name in _CARRIED))
-        memory = _joined([known.memory for known in knowns])
-        weights = torch.cat([known.weights for known in knowns])
-        shared = self._share(frame, flow)
-        which = torch.zeros(len(knowns), dtype=torch.int64, device=flow.device)
+        on = _Frame(list(states.values()), frame, self._share(frame, flow), config)
+        places = self._places(on)
+        everyone = range(len(states))
+        groups = [list(everyone)] if flow.device.type != "cpu" else [[k] for k in everyone]
+        decided = crew.map(lambda group: self._decided(on, group, places), groups)
+        found = _all_carried([one.carried for one in decided])
+        learned = crew.map(lambda pair: self._learned(on, *pair, found), zip(groups, decided, strict=True))
+        return {i: one for i, one in zip(states, itertools.chain(*learned), strict=True)}
+
+    def _places(self, on: _Frame) -> _Places:
+        config, shared = on.config, on.shared
+        carried = _all_carried([_known(state).carried for state in on.states])
+        which = torch.zeros(len(on.states), dtype=torch.int64, device=shared.flow.device)
         warped = config.prior.source == "warped"
-        moved = shared.flow if warped else torch.zeros_like(shared.flow)
-        prior4 = place(carried, moved, which)
+        prior4 = place(carried, shared.flow if warped else torch.zeros_like(shared.flow), which)
         if config.prior.source == "none":
             prior4 = torch.zeros_like(prior4)
-        ignored = _ignored(frame, shared.columns)
+        ignored = _ignored(on.frame, shared.columns)
         prior4 = prior4 * (ignored < 0.5)
-        usual = [state.usual_area for state in states.values()]
-        boxes, looked = self._boxes(prior4, carried, shared, weights, usual, ignored, config)
-        crops = crops_around(boxes)
-        others = most_of_others(prior4)
-        seen = see(shared if warped else dataclasses.replace(shared, flow=moved), which, crops, carried, others)
-        seen = _switched(seen, shared, which, crops, config)
-        output = self._net.look(seen, weights, memory.seed_keys, memory.newest_keys)
-        return self._decided(states, output, seen, boxes, crops, looked, memory, weights, frame, config)
+        boxes, looked = [], []
+        for state, prior in zip(on.states, prior4, strict=True):
+            known = _known(state)
+            box = _cells_box(prior >= 0.5)
+            if box is None:
+                box = self._searched(shared.columns, known.weights[0], state.usual_area, ignored, config)
+            looked.append(box is not None)
+            boxes.append(known.carried.boxes[0] if box is None else prior.new_tensor(box))
+        around = torch.stack(boxes)
+        return _Places(around, crops_around(around), looked, most_of_others(prior4))
 
     def _share(self, frame: PreparedFrame, flow: Tensor) -> Shared:
         columns = self.columns(frame.features)
@@ -233,26 +309,6 @@ class Following:
             stride16=features.stride16[None].float(),
             flow=functional.avg_pool2d(padded, STRIDE),
         )
-
-    def _boxes(
-        self,
-        prior4: Tensor,
-        carried: Carried,
-        shared: Shared,
-        weights: Tensor,
-        usual: Sequence[float],
-        ignored: Tensor,
-        config: Config,
-    ) -> tuple[Tensor, list[bool]]:
-        """Where to look for each object, (K, 4), and whether there is anything to look at."""
-        boxes, looked = [], []
-        for k, prior in enumerate(prior4):
-            box = _cells_box(prior >= 0.5)
-            if box is None:
-                box = self._searched(shared.columns, weights[k], usual[k], ignored, config)
-            looked.append(box is not None)
-            boxes.append(carried.boxes[k] if box is None else carried.boxes.new_tensor(box))
-        return torch.stack(boxes), looked
 
     def _searched(
         self, columns: Tensor, weights: Tensor, usual: float, ignored: Tensor, config: Config
@@ -274,56 +330,56 @@ class Following:
         centre = x + width / 2, y + height / 2
         return centre[0] - side[0] / 2, centre[1] - side[1] / 2, centre[0] + side[0] / 2, centre[1] + side[1] / 2
 
-    def _decided(
-        self,
-        states: Mapping[int, InstanceState],
-        output: Output,
-        seen: Seen,
-        boxes: Tensor,
-        crops: Tensor,
-        looked: Sequence[bool],
-        memory: Memory,
-        weights: Tensor,
-        frame: PreparedFrame,
-        config: Config,
-    ) -> dict[int, Found]:
+    def _looked(self, on: _Frame, group: Sequence[int], places: _Places) -> tuple[Seen, Output]:
+        knowns = [_known(on.states[k]) for k in group]
+        memory = _joined([known.memory for known in knowns])
+        carried = _all_carried([known.carried for known in knowns])
+        crops, shared = places.crops[group], on.shared
+        which = torch.zeros(len(group), dtype=torch.int64, device=crops.device)
+        still = on.config.prior.source != "warped"
+        moved = dataclasses.replace(shared, flow=torch.zeros_like(shared.flow)) if still else shared
+        seen = see(moved, which, crops, carried, places.others[group])
+        seen = _switched(seen, shared, which, crops, on.config)
+        weights = torch.cat([known.weights for known in knowns])
+        net = self._net if len(group) == len(on.states) else self._aside
+        return seen, net.look(seen, weights, memory.seed_keys, memory.newest_keys)
+
+    def _decided(self, on: _Frame, group: Sequence[int], places: _Places) -> _Decided:
+        seen, output = self._looked(on, group, places)
+        frame, config, crops = on.frame, on.config, places.crops[group]
         size = (frame.image.shape[1], frame.image.shape[2])
-        probability = output.log_odds.sigmoid()
         presence = output.presence.sigmoid().tolist()
         log_odds = output.log_odds
         if config.gate.enabled and config.network.localization:
-            inside = _gates(output.deltas, boxes, crops, config)
+            inside = _gates(output.deltas, places.boxes[group], crops, config)
             log_odds = torch.where(inside > 0, log_odds, -8.0)
         covered = _in_crops(frame, crops)
-        log_odds = log_odds.masked_fill(covered[:, 0] >= 0.5, -8.0)
+        if covered is not None:
+            log_odds = log_odds.masked_fill(covered[:, 0] >= 0.5, -8.0)
         patches: list[Patch] = []
-        areas, sees, usuals = [], [], []
-        for k, state in enumerate(states.values()):
-            clean = _without_strays(log_odds[k])
-            patch = _patch(clean, crops[k], size) if looked[k] else Patch.nothing(size, crops.device)
+        probabilities, areas, sees, likenesses = [], [], [], []
+        for n, k in enumerate(group):
+            state, looked = on.states[k], places.looked[k]
+            clean = _without_strays(log_odds[n])
+            patch = _patch(clean, crops[n], size) if looked else Patch.nothing(size, crops.device)
             patch = patch.without(frame.unknown)
             area = int((patch.values >= 0.5).sum()) if patch.box is not None else 0
-            agreed, likeness = _resemblance(clean, output.matched[k])
-            usual = state.known.likeness if state.known is not None else None
+            agreed, likeness = _resemblance(clean, output.matched[n])
+            usual = _known(state).likeness
             is_like = usual is None or likeness >= _LIKE * usual
-            is_seen = looked[k] and self._is_seen(
-                patch, area, presence[k], is_like, is_like and agreed >= 0, state, config
+            is_seen = looked and self._is_seen(
+                patch, area, presence[n], is_like, is_like and agreed >= 0, state, config
             )
             if is_seen:
                 usual = likeness if usual is None else usual + _LIKENESS_RATE * (likeness - usual)
-            usuals.append(usual)
-            probability[k] = clean.sigmoid() * float(is_seen)
+            likenesses.append(usual)
+            probabilities.append(clean.sigmoid() * float(is_seen))
             patches.append(patch if is_seen else Patch.nothing(size, crops.device))
             areas.append(area)
             sees.append(is_seen)
-        carried = Carried(probability[:, None], crops, output.hidden * crops.new_tensor(sees)[:, None, None, None])
-        memory, weights = self._learned(
-            states, carried, seen, output.code, areas, sees, memory, weights, covered, config
-        )
-        return {
-            i: Found(patches[k], _one(carried, memory, weights, k, usuals[k]), areas[k], sees[k])
-            for k, i in enumerate(states)
-        }
+        hidden = output.hidden * crops.new_tensor(sees)[:, None, None, None]
+        carried = Carried(torch.stack(probabilities)[:, None], crops, hidden)
+        return _Decided(carried, seen.columns, output.code, covered, patches, areas, sees, likenesses)
 
     def _is_seen(
         self,
@@ -352,63 +408,83 @@ class Following:
             return sure and is_like
         return presence >= settings.threshold and (mean >= settings.min_probability or is_agreed)
 
-    def _learned(
-        self,
-        states: Mapping[int, InstanceState],
-        carried: Carried,
-        seen: Seen,
-        code: Tensor,
-        areas: Sequence[int],
-        sees: Sequence[bool],
-        memory: Memory,
-        weights: Tensor,
-        covered: Tensor,
-        config: Config,
-    ) -> tuple[Memory, Tensor]:
-        """Memories with this frame in them, where it can be trusted."""
-        if config.adaptation.method == "none":
-            return memory, weights
-        rates = []
-        for k, state in enumerate(states.values()):
-            mask = carried.probability[k] >= 0.5
-            mean = float(carried.probability[k][mask].mean()) if sees[k] and mask.any() else 0.0
-            ratio = areas[k] / max(state.usual_area, 1.0)
-            rates.append(RATE * (mean >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2]))
-        if not any(rates):
-            return memory, weights
-        share = functional.avg_pool2d(carried.probability, 2)
-        rivals = self._rivals(carried)
-        sure = ((share - 0.5).abs() * 2).clamp(min=0.1) * (1 - functional.avg_pool2d(covered, 2))
+    def _learned(self, on: _Frame, group: Sequence[int], decided: _Decided, found: Carried) -> list[Found]:
+        """The objects with this frame in their memories, where it can be trusted; ``found`` has all objects of it."""
+        knowns = [_known(on.states[k]) for k in group]
+        memory = _joined([known.memory for known in knowns])
+        weights = torch.cat([known.weights for known in knowns])
+        rates = [self._rate(on, k, decided, n) for n, k in enumerate(group)]
+        if any(rates):
+            memory = remember(memory, *self._sums_on(group, decided, found), weights.new_tensor(rates))
+            weights = coefficients(self._net, memory)
+        return [
+            Found(
+                decided.patches[n],
+                _one(decided.carried, memory, weights, n, decided.likenesses[n]),
+                decided.areas[n],
+                decided.sees[n],
+            )
+            for n in range(len(group))
+        ]
+
+    def _rate(self, on: _Frame, k: int, decided: _Decided, n: int) -> float:
+        """With what weight the frame enters the memory of one object: 0 where it is not to be trusted."""
+        if on.config.adaptation.method == "none" or not decided.sees[n]:
+            return 0.0
+        probability = decided.carried.probability[n]
+        mask = probability >= 0.5
+        mean = float(probability[mask].mean()) if mask.any() else 0.0
+        ratio = decided.areas[n] / max(on.states[k].usual_area, 1.0)
+        return RATE * (mean >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2])
+
+    def _sums_on(self, group: Sequence[int], decided: _Decided, found: Carried) -> tuple[Sums, Keys]:
+        share = functional.avg_pool2d(decided.carried.probability, 2)
+        rivals = self._rivals(group, found)
+        sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
+        if decided.covered is not None:
+            sure = sure * (1 - functional.avg_pool2d(decided.covered, 2))
         own = share * (1 - rivals * (rivals > share))
-        sums = sums_of(self._net, seen.columns, own, rivals, sure)
+        sums = sums_of(self._net, decided.columns, own, rivals, sure)
         half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
-        keys = self._net.matcher.keys(code, half[:, :1], half[:, 1:])
-        memory = remember(memory, sums, self._uncovered(keys, covered), share.new_tensor(rates))
-        return memory, coefficients(self._net, memory)
+        keys = self._net.matcher.keys(decided.code, half[:, :1], half[:, 1:])
+        return sums, self._uncovered(keys, decided.covered)
 
-    def _rivals(self, carried: Carried) -> Tensor:
+    def _rivals(self, group: Sequence[int], found: Carried) -> Tensor:
         """What the others are found to cover in each object's crop, (K, 1, CROP, CROP)."""
-        count = len(carried.boxes)
-        found = carried.probability.new_zeros(count, 1, CROP, CROP)
-        for k in range(count):
-            for other in range(count):
-                if other != k and _meet(carried.boxes[k], carried.boxes[other]):
-                    grid = _seen_from(carried.boxes[k : k + 1], carried.boxes[other : other + 1])
-                    seen = functional.grid_sample(carried.probability[other : other + 1], grid, align_corners=False)
-                    found[k] = torch.maximum(found[k], seen[0])
-        return found
+        rivals = found.probability.new_zeros(len(group), 1, CROP, CROP)
+        boxes = found.boxes.tolist()
+        for n, k in enumerate(group):
+            for other in range(len(boxes)):
+                if other != k and _meet(boxes[k], boxes[other]):
+                    grid = _seen_from(found.boxes[k : k + 1], found.boxes[other : other + 1])
+                    seen = functional.grid_sample(found.probability[other : other + 1], grid, align_corners=False)
+                    rivals[n] = torch.maximum(rivals[n], seen[0])
+        return rivals
 
 
-_CARRIED = ("probability", "boxes", "hidden")
+def _known(state: InstanceState) -> Known:
+    assert state.known is not None  # a decoder has begun it
+    return state.known
+
+
+def _all_carried(parts: Sequence[Carried]) -> Carried:
+    return Carried(
+        torch.cat([part.probability for part in parts]),
+        torch.cat([part.boxes for part in parts]),
+        torch.cat([part.hidden for part in parts]),
+    )
 
 
 def most_of_others(maps: Tensor) -> Tensor:
-    """At every place the most of what the other maps have there, (K, a, b)."""
-    if len(maps) < 2:
-        return torch.zeros_like(maps)
-    best, where = maps.topk(2, dim=0).values, maps.argmax(dim=0)
-    own = torch.arange(len(maps), device=maps.device)[:, None, None]
-    return torch.where(own == where, best[1], best[0])
+    """At every place the most of what the other maps have there, 0..1, (K, a, b)."""
+    after = [torch.zeros_like(maps[0])]
+    for map_ in maps.flip(0)[:-1]:
+        after.append(torch.maximum(after[-1], map_))
+    most, before = [], after[0]
+    for map_, rest in zip(maps, reversed(after), strict=True):
+        most.append(torch.maximum(before, rest))
+        before = torch.maximum(before, map_)
+    return torch.stack(most)
 
 
 def _switched(seen: Seen, shared: Shared, which: Tensor, crops: Tensor, config: Config) -> Seen:
@@ -431,10 +507,10 @@ def _ignored(frame: PreparedFrame, columns: Tensor) -> Tensor:
     return columns.new_zeros(columns.shape[2:]) if frame.ignored is None else frame.ignored.cells(STRIDE)
 
 
-def _in_crops(frame: PreparedFrame, crops: Tensor) -> Tensor:
-    """The same in crops, float32 (K, 1, FINE, FINE)."""
+def _in_crops(frame: PreparedFrame, crops: Tensor) -> Tensor | None:
+    """The same in crops, float32 (K, 1, FINE, FINE); None without an ignore mask."""
     if frame.unknown is None:
-        return crops.new_zeros(len(crops), 1, FINE, FINE)
+        return None
     whole = frame.unknown.to(crops.dtype).expand(len(crops), 1, -1, -1)
     return crop(whole, _rois(crops), FINE, 1.0)
 
@@ -551,8 +627,8 @@ def _rois(boxes: Tensor) -> Tensor:
     return torch.cat([own, boxes], dim=1)
 
 
-def _meet(one: Tensor, other: Tensor) -> bool:
-    return bool((torch.maximum(one[:2], other[:2]) < torch.minimum(one[2:], other[2:])).all())
+def _meet(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(max(one[k], other[k]) < min(one[k + 2], other[k + 2]) for k in (0, 1))
 
 
 def _seen_from(boxes: Tensor, others: Tensor) -> Tensor:

@@ -280,14 +280,16 @@ class Tracker:
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
         to_input = current.size[1] / current.image.shape[2]
         per_second = to_input / seconds if seconds > 0 else None
+        if self._following is not None:
+            with self.stages.time("backbone"):
+                _ = current.features
+            with self.stages.time("heads"):
+                looked = self._following.advance(states, current, flow, self.config, self._crew)
+                return {i: self._followed(states[i], looked[i], flow, per_second, images) for i in states}
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
                 view.share(self._crew, with_descriptors=self.config.matching.enabled)
-        if self._following is not None:
-            with self.stages.time("heads"):
-                looked = self._following.advance(states, current, flow, self.config)
-                return {i: self._followed(states[i], looked[i], flow, per_second, images) for i in states}
         with self.stages.time("heads"):
             found = estimate(states, view, self.config, self._crew, self._together)
             pairs = {i: (state, found[i]) for i, state in states.items()}
