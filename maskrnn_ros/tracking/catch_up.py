@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A late seed on its way to the newest frame."""
+"""A late seed on its way to the newest frame, while the others stay as they are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from maskrnn_ros.config import CatchUpConfig
 from maskrnn_ros.tracking.buffer import FrameBuffer
+from maskrnn_ros.tracking.follow import Beside
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 
@@ -17,6 +18,8 @@ _PACE_RATE = 0.3
 
 class CatchUp:
     """Carries the states of a seed from its frame to the newest one, some frames at a time.
+
+    Where instances are coupled, these are shown of the others what was published; the others are not shown these.
 
     Args:
         states: First states, on ``frame``.
@@ -48,14 +51,19 @@ class CatchUp:
     def step(self, tracker: Tracker, buffer: FrameBuffer) -> None:
         """Carry the states to the next frame, or over some of them where time is short."""
         stride = self._stride(buffer.count_after(self._at.stamp_ns))
-        following = buffer.following(self._at.stamp_ns, stride)
-        self.states = tracker.carry(self.states, self._at, following, images=stride)
+        following = buffer.following(self._at.stamp_ns, stride).frame
+        shown = self._shown(buffer, following) if tracker.is_coupled else None
+        self.states = tracker.carry(self.states, self._at, following, images=stride, beside=shown)
         self._at = following
         self.frames_used += 1
         now_s = self._clock()
         spent_s, self._last_s = now_s - self._last_s, now_s
         first = self.frames_used == 1
         self._pace_s = spent_s if first else (1 - _PACE_RATE) * self._pace_s + _PACE_RATE * spent_s
+
+    def _shown(self, buffer: FrameBuffer, following: PreparedFrame) -> Beside:
+        before, now = (buffer.others(frame.stamp_ns, self.states.keys()) for frame in (self._at, following))
+        return Beside(before, now)
 
     def _stride(self, ahead: int) -> int:
         """How many frames to go on, so that the rest fits into the time left at the pace so far."""

@@ -2,7 +2,8 @@
 """The decoder at work in the tracker: begins objects on their seeds, carries all of them to the next frame at once.
 
 Objects meet in two places only: each is shown where the others' warped masks are, and a frame that enters its memory
-has the others as negatives. What one decides on a frame never depends on what another decides on it.
+has the others as negatives. What one decides on a frame never depends on what another decides on it. Where others are
+that are not carried along, ``Beside`` says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.flow.warp import warp
 from maskrnn_ros.model.backbone import Features
 from maskrnn_ros.model.engine import Step
 from maskrnn_ros.model.memory import RATE, TRUSTED, Memory, Sums, coefficients, remember, seed_keys, seed_sums, sums_of
@@ -88,6 +90,19 @@ class Known:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Beside:
+    """Objects that are shown to others and not carried along: what they cover, float32 (h4, w4), 0..1.
+
+    Args:
+        before: On the frame before; None: nothing.
+        now: On the frame; None: nothing.
+    """
+
+    before: Tensor | None = None
+    now: Tensor | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Frame:
     """What a group of objects is looked at with.
 
@@ -96,12 +111,14 @@ class _Frame:
         frame: The frame.
         shared: What all objects of it share.
         config: All settings.
+        beside: Other objects.
     """
 
     states: Sequence[InstanceState]
     frame: PreparedFrame
     shared: Shared
     config: Config
+    beside: Beside
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -256,7 +273,13 @@ class Following:
         return Keys(keys.code * seen, keys.values * seen)
 
     def advance(
-        self, states: Mapping[int, InstanceState], frame: PreparedFrame, flow: Tensor, config: Config, crew: Crew
+        self,
+        states: Mapping[int, InstanceState],
+        frame: PreparedFrame,
+        flow: Tensor,
+        config: Config,
+        crew: Crew,
+        beside: Beside | None = None,
     ) -> dict[int, Found]:
         """All objects on the next frame.
 
@@ -266,8 +289,9 @@ class Following:
             flow: Backward flow between the two, float32 (2, h, w), pixels.
             config: All settings.
             crew: Shares the objects out.
+            beside: Other objects, that are shown to these; None: there are none.
         """
-        on = _Frame(list(states.values()), frame, self._share(frame, flow), config)
+        on = _Frame(list(states.values()), frame, self._share(frame, flow), config, beside or Beside())
         places = self._places(on)
         everyone = range(len(states))
         groups = [list(everyone)] if flow.device.type != "cpu" else [[k] for k in everyone]
@@ -281,7 +305,8 @@ class Following:
         carried = _all_carried([_known(state).carried for state in on.states])
         which = torch.zeros(len(on.states), dtype=torch.int64, device=shared.flow.device)
         warped = config.prior.source == "warped"
-        prior4 = place(carried, shared.flow if warped else torch.zeros_like(shared.flow), which)
+        moved = shared.flow if warped else torch.zeros_like(shared.flow)
+        prior4 = place(carried, moved, which)
         if config.prior.source == "none":
             prior4 = torch.zeros_like(prior4)
         ignored = _ignored(on.frame, shared.columns)
@@ -294,8 +319,11 @@ class Following:
                 box = self._searched(shared.columns, known.weights[0], state.usual_area, ignored, config)
             looked.append(box is not None)
             boxes.append(known.carried.boxes[0] if box is None else prior.new_tensor(box))
-        around = torch.stack(boxes)
-        return _Places(around, crops_around(around), looked, most_of_others(prior4))
+        around, others = torch.stack(boxes), most_of_others(prior4)
+        if on.beside.before is not None and config.prior.source != "none":
+            there = warp(on.beside.before[None], moved[0] / STRIDE)
+            others = torch.maximum(others, there * (ignored < 0.5))
+        return _Places(around, crops_around(around), looked, others)
 
     def _share(self, frame: PreparedFrame, flow: Tensor) -> Shared:
         columns = self.columns(frame.features)
@@ -415,7 +443,7 @@ class Following:
         weights = torch.cat([known.weights for known in knowns])
         rates = [self._rate(on, k, decided, n) for n, k in enumerate(group)]
         if any(rates):
-            memory = remember(memory, *self._sums_on(group, decided, found), weights.new_tensor(rates))
+            memory = remember(memory, *self._sums_on(on, group, decided, found), weights.new_tensor(rates))
             weights = coefficients(self._net, memory)
         return [
             Found(
@@ -437,9 +465,12 @@ class Following:
         ratio = decided.areas[n] / max(on.states[k].usual_area, 1.0)
         return RATE * (mean >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2])
 
-    def _sums_on(self, group: Sequence[int], decided: _Decided, found: Carried) -> tuple[Sums, Keys]:
+    def _sums_on(self, on: _Frame, group: Sequence[int], decided: _Decided, found: Carried) -> tuple[Sums, Keys]:
         share = functional.avg_pool2d(decided.carried.probability, 2)
         rivals = self._rivals(group, found)
+        if on.beside.now is not None:
+            every = on.beside.now.expand(len(group), 1, -1, -1)
+            rivals = torch.maximum(rivals, crop(every, _rois(decided.carried.boxes), CROP, 1 / STRIDE))
         sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
         if decided.covered is not None:
             sure = sure * (1 - functional.avg_pool2d(decided.covered, 2))
@@ -639,4 +670,4 @@ def _seen_from(boxes: Tensor, others: Tensor) -> Tensor:
     return (points - others[:, None, None, :2]) / (others[:, 2:] - others[:, :2])[:, None, None] * 2 - 1
 
 
-__all__ = ["Box", "Following", "Found", "Known", "most_of_others"]
+__all__ = ["Beside", "Box", "Following", "Found", "Known", "most_of_others"]

@@ -19,12 +19,15 @@ import torch
 from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.quality import chosen
+from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import Admission, IdBook
+from maskrnn_ros.tracking.moment import Marking, Moment
 from maskrnn_ros.tracking.prediction import Prediction
 from maskrnn_ros.tracking.prompted import PromptSeed
+from maskrnn_ros.tracking.replay import Replay
 from maskrnn_ros.tracking.saved import Saved, SavedSeed, SeedLog, stamped_before, take_up, without
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
@@ -91,7 +94,7 @@ class _Seeding:
     admission: Admission
     deadline_s: float
     verdict: tuple[SeedStatus, str] | None = None
-    catch_up: CatchUp | None = None
+    catch_up: CatchUp | Replay | None = None
     record: SavedSeed | None = None
     cut: int = 0
     twins: list[SeedRequest] = dataclasses.field(default_factory=list)
@@ -260,6 +263,14 @@ class Session:
             if self._tracker.newest is not None:
                 self.buffer.replace_newest(self._tracker.newest)
             self._announce(why)
+        if _replayed_with(now) != _replayed_with(self._tracker.config):
+            self.buffer.renew(self._moment)
+
+    @property
+    def _moment(self) -> Moment | None:
+        """The tracker as it is now, where late seeds are to begin there again."""
+        is_held = self._tracker.is_coupled and self.config.catch_up.mode == "exact"
+        return self._tracker.moment if is_held else None
 
     def close(self) -> None:
         """End what works in the background; nothing can follow."""
@@ -282,10 +293,12 @@ class Session:
         self._remove_due(frame.stamp_ns)
         self._take_up(prepared)
         self._tracker.advance(prepared)
-        self.buffer.add(prepared)
+        self.buffer.add(prepared, self._moment)
         self._picture = frame
         self._seed_due(prepared)
         tracks = self._tracker.tracks(frame.image)
+        if self._tracker.is_coupled and self.config.catch_up.mode == "skip":
+            self.buffer.publish(tracks.labels)
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
@@ -305,8 +318,7 @@ class Session:
 
     def remove(self, ids: tuple[int, ...], stamp_ns: int = 0) -> None:
         """Remove instances before the first image that is not older than the stamp; 0 is now."""
-        newest = self._tracker.newest
-        if newest is None or stamp_ns <= newest.stamp_ns:
+        if stamp_ns <= self.newest_ns:
             self._remove_now(ids)
         else:
             self._removals.append((stamp_ns, ids))
@@ -345,8 +357,8 @@ class Session:
     def catch_up(self) -> None:
         """Bring the oldest late seed one frame nearer to now; with ``exact``, all the way."""
         late = next((seeding for seeding in self._seedings if not seeding.waits), None)
-        if late is not None:
-            self._attempt(late, self._catch_up)
+        if late is not None:  # one that was interrupted begins again: other seeds and removals may have come meanwhile
+            self._attempt(late, self._start if isinstance(late.catch_up, Replay) else self._catch_up)
 
     # --- over a restart ---
 
@@ -465,6 +477,8 @@ class Session:
             self._outcome(seeding, SeedStatus.PENDING, reason)
         elif self.buffer.at(stamp) is None and (seeding.request.frame is None or oldest is None):
             self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
+        elif oldest is not None and stamp < oldest.stamp_ns and self._moment is not None:
+            self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
         elif oldest is not None and stamp < oldest.stamp_ns:
             # It brings its image. Drawing by hand takes longer than the buffer reaches back: the seed starts on that
             # image and goes to the oldest one held in one step. But first the next image shows whether time jumps.
@@ -517,21 +531,18 @@ class Session:
         """Start the seed's instances on their frame; where that is the newest, they are in time."""
         newest = self._tracker.newest
         assert newest is not None  # seeds start on a frame, and there was one
-        stamp = seeding.seed.stamp_ns
-        frame = newest if stamp == 0 else self.buffer.at(stamp)
-        own = None
-        if frame is None or (isinstance(seeding.seed, PromptSeed) and seeding.seed.needs_picture):
-            own = self._own_image(seeding, newest.size)
-        if frame is None:
-            assert own is not None
-            frame = self._tracker.prepare(own)
-        ignored = None if frame.ignored is None else frame.ignored.full
-        drawn = self._labelled(seeding.seed, frame, own)
-        labelled = drawn.outside(ignored)
-        seeding.cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(labelled.labels))
-        states = self._tracker.start(labelled, frame)
-        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=labelled.labels, ignored=ignored)
-        seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
+        frame, own = self._frame_of(seeding, newest)
+        replay = None
+        if self._moment is not None:
+            seeding.catch_up = replay = Replay(self._tracker, self.buffer, frame.stamp_ns)
+        seed = self._labelled(seeding, frame, own, self._tracker if replay is None else replay.tracker)
+        if replay is not None:
+            self._mark(seeding, seed, frame, replay)
+        else:
+            is_shown = self._tracker.is_coupled and frame is not newest
+            others = self.buffer.others(frame.stamp_ns, seed.ids) if is_shown else None
+            states = self._tracker.start(seed, frame, others)
+            seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
         if frame is not newest:
             if seeding not in self._seedings:
                 self._seedings.append(seeding)
@@ -539,6 +550,29 @@ class Session:
             if self.config.catch_up.mode == "skip":
                 return
         self._catch_up(seeding, to_the_end=True)
+
+    def _frame_of(self, seeding: _Seeding, newest: PreparedFrame) -> tuple[PreparedFrame, Frame | None]:
+        """The frame that the seed was drawn on, and its image as it came with the seed where that is of use."""
+        stamp = seeding.seed.stamp_ns
+        frame = newest if stamp == 0 else self.buffer.at(stamp)
+        own = None
+        if frame is None or (isinstance(seeding.seed, PromptSeed) and seeding.seed.needs_picture):
+            own = self._own_image(seeding, newest.size)
+        if frame is None:
+            if own is None:
+                raise ValueError(self._not_held(stamp))
+            frame = self._tracker.prepare(own)
+        return frame, own
+
+    def _mark(self, seeding: _Seeding, seed: Seed, frame: PreparedFrame, replay: Replay) -> None:
+        """Begin a replay with the seed."""
+        ids = tuple(i for i in seed.ids if i not in self._ids.removed)
+        if not ids:
+            raise ValueError(f"instances {list(seed.ids)} were removed meanwhile")
+        marking = Marking(seed=seed, ids=ids, drawn_on=None if frame is replay.frame else frame)
+        states = marking.begun(replay.tracker)
+        self._check_distinct(seeding, states, replay.tracker.states)
+        replay.mark(marking, states)
 
     def _own_image(self, seeding: _Seeding, size: tuple[int, int]) -> Frame | None:
         """The image that came with the request, or that a drop left."""
@@ -552,23 +586,23 @@ class Session:
             )
         return own
 
-    def _labelled(self, seed: Seed | PromptSeed, frame: PreparedFrame, own: Frame | None) -> Seed:
+    def _labelled(self, seeding: _Seeding, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
+        """The seed as it is applied: its prompts cut, what is ignored left out."""
+        drawn = self._cut(seeding.seed, frame, own, tracker)
+        ignored = None if frame.ignored is None else frame.ignored.full
+        seed = drawn.outside(ignored)
+        seeding.cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(seed.labels))
+        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=seed.labels, ignored=ignored)
+        return seed
+
+    def _cut(self, seed: Seed | PromptSeed, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
         """The seed with its prompts cut on the largest picture of its frame that is at hand."""
         if isinstance(seed, Seed):
             return seed
         if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
             own = self._picture
         image = own.image if own is not None else frame.pixels
-        return seed.cut(image, frame.size, self._prompts, self._masks_on(frame, seed.ids))
-
-    def _masks_on(self, frame: PreparedFrame, ids: Collection[int]) -> dict[int, BoolArray]:
-        """Masks that some instances have on a frame, bool (H, W); of an earlier one than the newest none is known."""
-        newest = self._tracker.newest
-        if newest is None or frame.stamp_ns != newest.stamp_ns:
-            return {}
-        found = {i: state.probability for i, state in self.states.items() if i in ids}
-        large = {i: cv2.resize(one.cpu().numpy(), frame.size[::-1]) >= 0.5 for i, one in found.items()}
-        return {i: mask for i, mask in large.items() if mask.any()}
+        return seed.cut(image, frame.size, self._prompts, _masks_on(frame, seed.ids, tracker))
 
     def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:
         """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""
@@ -583,17 +617,17 @@ class Session:
         if late.is_done(self._tracker):
             self._adopt(seeding, late)
 
-    def _adopt(self, seeding: _Seeding, late: CatchUp) -> None:
+    def _adopt(self, seeding: _Seeding, late: CatchUp | Replay) -> None:
         removed = self._ids.removed
         states = {i: state for i, state in late.states.items() if i not in removed}
         if not states:
             raise ValueError(f"instances {sorted(late.states)} were removed meanwhile")
-        if isinstance(seeding.seed, PromptSeed) and seeding.seed.distinct:
-            self._check_distinct(states)
-        # Stamps decide, not arrivals: what was corrected on a later image stays.
-        newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
-        self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
-        self._tracker.forget(state for i, state in late.states.items() if i in newer or i in removed)
+        if isinstance(late, Replay):
+            newer = {i for i, state in states.items() if i in late.corrected}
+            is_published = self._shown is not None and self._shown.stamp_ns == self.newest_ns
+            late.commit(self._tracker, self.buffer, self._picture if is_published else None)
+        else:
+            newer = self._adopt_alone(seeding, late, states)
         if seeding.record is not None:
             self._log.add(seeding.record, [i for i in states if i not in newer])
             self._spares = False
@@ -602,11 +636,27 @@ class Session:
         said += [f"{seeding.cut} pixels in the ignore mask were left out"] if seeding.cut else []
         self._end(seeding, SeedStatus.APPLIED, "; ".join(said), ids=tuple(states))
 
-    def _check_distinct(self, states: Mapping[int, InstanceState]) -> None:
-        """Both are on the newest frame now, so that masks can be compared even where the seed came late."""
+    def _adopt_alone(self, seeding: _Seeding, late: CatchUp, states: Mapping[int, InstanceState]) -> set[int]:
+        """Take in what was carried beside the others; returns ids of those that were corrected on a later image."""
+        # Both are on the newest frame now, so that masks can be compared even where the seed came late.
+        self._check_distinct(seeding, states, self.states)
+        # Stamps decide, not arrivals: what was corrected on a later image stays.
+        newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
+        self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
+        self._tracker.forget(s for i, s in late.states.items() if i in newer or i not in states)
+        if self._moment is not None:  # exact since it began: there is no way to here from earlier frames
+            self.buffer.renew(self._moment)
+        return newer
+
+    def _check_distinct(
+        self, seeding: _Seeding, states: Mapping[int, InstanceState], others: Mapping[int, InstanceState]
+    ) -> None:
+        """Refuse what a seed says twice; all states are of one frame."""
         limit = self.config.prompts.same_iou
+        if not (isinstance(seeding.seed, PromptSeed) and seeding.seed.distinct):
+            return
         for i, state in states.items():
-            for other in self.states.values():
+            for other in others.values():
                 iou = _iou(state, other)
                 if other.instance_id != i and iou > limit:
                     raise ValueError(
@@ -661,7 +711,8 @@ class Session:
         if oldest is None or newest is None:
             return "no image is held"
         nearest = f", nearest is {self.buffer.nearest(stamp_ns)}" if stamp_ns else ""
-        return f"held are {len(self.buffer)} images from {oldest.stamp_ns} to {newest.stamp_ns}{nearest}"
+        since = f", instances' states from {self.buffer.replays_from_ns} on" if self._moment is not None else ""
+        return f"held are {len(self.buffer)} images from {oldest.stamp_ns} to {newest.stamp_ns}{nearest}{since}"
 
     def _not_held(self, stamp_ns: int) -> str:
         return f"the image with stamp {stamp_ns} is not held (too old, or dropped); {self._held(stamp_ns)}"
@@ -678,12 +729,28 @@ class Session:
         self._ids.drop(ids)
         tracked = {i: self._tracker.states[i] for i in ids if i in self._tracker.states}
         self._tracker.remove(tracked)
+        self.buffer.removed(ids)
         self._gone += [_removed_track(state) for state in tracked.values()]
         self._log.remove(ids)
         if self._saved is not None:
             self._saved = without(self._saved, ids)
         self._save()
         self._announce(f"instances {sorted(ids)} removed")
+
+
+def _replayed_with(config: Config) -> dict[str, Value]:
+    """The settings under which frames must have been processed to be processed again, by dotted name."""
+    aside = ("buffer.", "catch_up.max_s", "prompts.", "watchdog.", "mask_encoding", "max_", "seed_timeout", "ignore_")
+    return {name: value for name, value in to_flat(config).items() if not name.startswith((*aside, "on_time_jump"))}
+
+
+def _masks_on(frame: PreparedFrame, ids: Collection[int], tracker: Tracker) -> dict[int, BoolArray]:
+    """Masks that some instances have on a frame, bool (H, W); of another than the tracker's newest none is known."""
+    if tracker.newest is None or frame.stamp_ns != tracker.newest.stamp_ns:
+        return {}
+    found = {i: state.probability for i, state in tracker.states.items() if i in ids}
+    large = {i: cv2.resize(one.cpu().numpy(), frame.size[::-1]) >= 0.5 for i, one in found.items()}
+    return {i: mask for i, mask in large.items() if mask.any()}
 
 
 def _iou(one: InstanceState, other: InstanceState) -> float:

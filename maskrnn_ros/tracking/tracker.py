@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -26,9 +27,10 @@ from maskrnn_ros.tracking.adaptation import Adapter, SeedView
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.estimate import Estimate, estimate
 from maskrnn_ros.tracking.evidence import has_evidence, is_seen, remember
-from maskrnn_ros.tracking.follow import Following, Found
+from maskrnn_ros.tracking.follow import Beside, Following, Found
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.merge import Likely, merge
+from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.rescale import rescaled_frame, rescaled_states
@@ -53,9 +55,13 @@ class Tracker:
 
     Without a decoder instances are independent of each other until the merge: what is carried for one never depends on
     another. So a late seed is started on its own frame with ``start``, carried through the frames in between with
-    ``carry`` and taken in with ``adopt``, and is then where a seed in time would be, array for array. With a decoder
-    (``follow``) each is shown the others' masks of the frame before and learns from them: the late seed is carried
-    without the others, and need not be where a seed in time would be.
+    ``carry`` and taken in with ``adopt``, and is then where a seed in time would be, array for array.
+
+    With a decoder (``follow``) instances are coupled: each is shown the others' masks of the frame before and learns
+    from them. A late seed then is where a seed in time would be if all instances are run again from its frame on
+    (``Replay``, by ``twin`` and ``become``); carried alone, it is shown of the others what was published. On the frame
+    where an instance is added, corrected or removed the others are what they would be without that, all the same: what
+    is removed goes with them to one more frame, unseen.
 
     Args:
         config: All settings.
@@ -98,6 +104,7 @@ class Tracker:
         is_adapting = trunk is not None and config.adaptation.method != "none" and following is None
         self._adapter = Adapter(config.adaptation, trunk) if trunk is not None and is_adapting else None
         self._states: dict[int, InstanceState] = {}
+        self._leaving: dict[int, InstanceState] = {}
         self._newest: PreparedFrame | None = None
         self._frames = 0
         self._shown: dict[int, int] = {}  # the frame (by count) on which an instance last won a pixel
@@ -137,6 +144,32 @@ class Tracker:
         """The frame that the states belong to."""
         return self._newest
 
+    @property
+    def is_coupled(self) -> bool:
+        """Whether instances learn from each other."""
+        return self._following is not None
+
+    @property
+    def moment(self) -> Moment:
+        """All that is carried from here on."""
+        return Moment(self._states, self._leaving, self._frames, dict(self._shown))
+
+    def twin(self, moment: Moment, frame: PreparedFrame) -> Tracker:
+        """A tracker with the same parts that is where this one was after a frame; this one goes its own way."""
+        twin = copy.copy(self)
+        twin._take(moment, frame)
+        return twin
+
+    def become(self, twin: Tracker) -> None:
+        """Go on from where a twin is."""
+        assert twin._newest is not None
+        self._take(twin.moment, twin._newest)
+
+    def _take(self, moment: Moment, frame: PreparedFrame) -> None:
+        self._states, self._leaving = dict(moment.states), dict(moment.leaving)
+        self._frames, self._shown = moment.frames, dict(moment.shown)
+        self._newest = frame
+
     @torch.no_grad()
     def configure(self, config: Config, picture: Frame | None = None) -> None:
         """Take new values of live settings between two frames; instances go on, whatever size they are worked on at.
@@ -158,6 +191,7 @@ class Tracker:
         is_newest = picture is not None and picture.stamp_ns == newest.stamp_ns
         self._newest = self.prepare(picture) if picture is not None and is_newest else rescaled_frame(newest, size)
         self._states = rescaled_states(self._states, size, self._trunk)
+        self._leaving = rescaled_states(self._leaving, size, self._trunk)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size and onto the device."""
@@ -180,12 +214,13 @@ class Tracker:
         """Step to the frame, then add the seed's new ids and correct its known ones; the others go on.
 
         Raises:
-            ValueError: The seed's size is not that of the frame, or the frame's not that of the video.
+            ValueError: The seed's size is not that of the frame, or the frame's not that of the video, or all of an
+                instance lies in its ignore mask.
         """
         prepared = self.prepare(frame)
-        states = self.start(seed, prepared)  # refuses before anything has changed
+        seed = _outside(seed, prepared)  # refuses before anything has changed
         self.advance(prepared)
-        self.adopt(states)
+        self.adopt(self.start(seed, prepared))
         return self.tracks(frame.image)
 
     def step(self, frame: Frame) -> Tracks:
@@ -198,7 +233,9 @@ class Tracker:
         return self.tracks(frame.image)
 
     def remove(self, instance_ids: Iterable[int]) -> None:
-        """Drop instances; the state of the others stays as it is.
+        """Drop instances; the state of the others stays as it is, and on the next frame is what it would have been.
+
+        Where instances are coupled these are shown to the others on the way there once more, and are gone then.
 
         Raises:
             KeyError: One of them is not tracked; none is removed then.
@@ -208,6 +245,8 @@ class Tracker:
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
         self.forget(self._states[i] for i in doomed)
+        if self.is_coupled:
+            self._leaving = {**self._leaving, **{i: self._states[i] for i in doomed}}
         self._states = {i: state for i, state in self._states.items() if i not in doomed}
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
@@ -226,29 +265,44 @@ class Tracker:
         if self._newest is not None:
             _check_size("frame", frame.size, self._newest.size)
             self._states = {i: self._with_finished_head(state) for i, state in self._states.items()}
-            self._states = self.carry(self._states, self._newest, frame)
+            everyone = dict(sorted({**self._states, **self._leaving}.items())) if self._states else {}
+            carried = self.carry(everyone, self._newest, frame)
+            self._states = {i: carried[i] for i in self._states}
+            self._leaving = {}
         self._newest = frame
         self._frames += 1
 
-    def start(self, seed: Seed, frame: PreparedFrame) -> dict[int, InstanceState]:
+    def start(self, seed: Seed, frame: PreparedFrame, others: Tensor | None = None) -> dict[int, InstanceState]:
         """First states of the seed's instances, on the frame that it was drawn on; what of them is ignored is left out.
+
+        Args:
+            seed: Marks them.
+            frame: The frame that it was drawn on.
+            others: What other instances cover there, float32 (h4, w4) at its cells of stride 4, where it is not the
+                newest frame; None: not known. Only coupled instances are begun by it.
 
         Raises:
             ValueError: The seed's size is not that of the frame, or all of an instance lies in its ignore mask.
         """
-        _check_size("seed", seed.size, frame.size)
-        seed = seed.outside(frame.ignored.full if frame.ignored is not None else None)
+        seed = _outside(seed, frame)
         states = {i: self._first_state(i, seed, frame) for i in seed.ids}
-        return states if self._following is None else self._begun(states, seed, frame, self._following)
+        return states if self._following is None else self._begun(states, seed, frame, others, self._following)
 
     @torch.no_grad()
     def _begun(
-        self, states: dict[int, InstanceState], seed: Seed, frame: PreparedFrame, following: Following
+        self,
+        states: dict[int, InstanceState],
+        seed: Seed,
+        frame: PreparedFrame,
+        covered: Tensor | None,
+        following: Following,
     ) -> dict[int, InstanceState]:
         """States with what the decoder knows of them; whatever else is marked or followed there is no part of them."""
         height, width = frame.image.shape[1:]
         live = torch.zeros(height, width, device=self._device)
-        if self._newest is frame:
+        if covered is not None:
+            live = covered.repeat_interleave(HEAD_STRIDE, 0).repeat_interleave(HEAD_STRIDE, 1)[:height, :width]
+        elif self._newest is frame:
             for i, state in self._states.items():
                 if i not in states:
                     live = torch.maximum(live, state.probability)
@@ -263,7 +317,12 @@ class Tracker:
 
     @torch.no_grad()
     def carry(
-        self, states: Mapping[int, InstanceState], previous: PreparedFrame, current: PreparedFrame, images: int = 1
+        self,
+        states: Mapping[int, InstanceState],
+        previous: PreparedFrame,
+        current: PreparedFrame,
+        images: int = 1,
+        beside: Beside | None = None,
     ) -> dict[int, InstanceState]:
         """States on ``current`` from those on ``previous``; without instances no flow is computed.
 
@@ -272,6 +331,7 @@ class Tracker:
             previous: The frame that they belong to.
             current: A later one.
             images: How many images later it is; more than 1 where some are left out.
+            beside: Other instances that coupled ones are shown; None: there are none.
         """
         if not states:
             return {}
@@ -284,7 +344,7 @@ class Tracker:
             with self.stages.time("backbone"):
                 _ = current.features
             with self.stages.time("heads"):
-                looked = self._following.advance(states, current, flow, self.config, self._crew)
+                looked = self._following.advance(states, current, flow, self.config, self._crew, beside)
                 return {i: self._followed(states[i], looked[i], flow, per_second, images) for i in states}
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
@@ -555,6 +615,12 @@ def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -
         raise ValueError(
             f"{what} must be {expected[1]}x{expected[0]} (width x height) like the video, got {actual[1]}x{actual[0]}"
         )
+
+
+def _outside(seed: Seed, frame: PreparedFrame) -> Seed:
+    """The seed of a frame without what is ignored there."""
+    _check_size("seed", seed.size, frame.size)
+    return seed.outside(frame.ignored.full if frame.ignored is not None else None)
 
 
 def _marked(mask: BoolArray) -> Likely:

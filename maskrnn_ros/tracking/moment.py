@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a tracker carries between two frames, held so that it can begin there again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.types import Seed
+
+if TYPE_CHECKING:
+    from maskrnn_ros.tracking.tracker import Tracker
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Moment:
+    """A tracker after a frame; nobody changes it, and what did not change since an earlier one is shared with that.
+
+    Args:
+        states: By id.
+        leaving: Of instances that were removed since the frame before, see ``Tracker.remove``.
+        frames: How many frames there were.
+        shown: On which of them an instance last won a pixel, by id.
+    """
+
+    states: Mapping[int, InstanceState]
+    leaving: Mapping[int, InstanceState]
+    frames: int
+    shown: Mapping[int, int]
+
+    @functools.cached_property
+    def pieces(self) -> Mapping[int, int]:
+        """The pieces of memory that it holds, bytes by address."""
+        return dict(map(_piece, _arrays((self.states, self.leaving))))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Marking:
+    """A seed as it was applied to a frame.
+
+    Args:
+        seed: Its labels.
+        ids: Those of its ids that were taken from it.
+        drawn_on: The image that it was drawn on, where that is none of the stream's.
+    """
+
+    seed: Seed
+    ids: tuple[int, ...]
+    drawn_on: PreparedFrame | None = None
+
+    def begun(self, tracker: Tracker) -> dict[int, InstanceState]:
+        """States of its ids on the newest frame of a tracker, which does not change.
+
+        Raises:
+            ValueError: See ``Tracker.start``.
+        """
+        newest = tracker.newest
+        assert newest is not None  # seeds are applied to frames
+        states = tracker.start(self.seed, self.drawn_on or newest)
+        states = {i: states[i] for i in self.ids}
+        return states if self.drawn_on is None else tracker.carry(states, self.drawn_on, newest)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds, bytes."""
+        return int(self.seed.labels.nbytes) + (0 if self.drawn_on is None else self.drawn_on.nbytes)
+
+
+def _arrays(value: object) -> Iterator[Tensor | np.ndarray]:
+    """All arrays in a value."""
+    if isinstance(value, Tensor | np.ndarray):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _arrays(tuple(value.values()))
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _arrays(one)
+    elif dataclasses.is_dataclass(value):
+        yield from _arrays(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
+
+
+def _piece(array: Tensor | np.ndarray) -> tuple[int, int]:
+    """Address and bytes of the memory that keeps an array alive."""
+    if isinstance(array, Tensor):
+        storage = array.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    whole = array if array.base is None or not isinstance(array.base, np.ndarray) else array.base
+    return whole.ctypes.data, whole.nbytes
