@@ -7,106 +7,30 @@ One thread owns a session. The node's worker calls it with what the topics bring
 from __future__ import annotations
 
 import dataclasses
-import enum
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 
-import cv2
 import numpy as np
 import torch
 
 from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.quality import chosen
-from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
-from maskrnn_ros.tracking.ids import Admission, IdBook
+from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.moment import Marking, Moment
 from maskrnn_ros.tracking.prediction import Prediction
 from maskrnn_ros.tracking.prompted import PromptSeed
-from maskrnn_ros.tracking.replay import Replay
+from maskrnn_ros.tracking.replay import Replay, needs_of
 from maskrnn_ros.tracking.saved import Saved, SavedSeed, SeedLog, stamped_before, take_up, without
+from maskrnn_ros.tracking.seeding import Seeding, SeedOutcome, SeedRequest, SeedStatus, masks_on, removed_track
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.tracking.tuning import Tuning
-from maskrnn_ros.types import BoolArray, Frame, InstanceStatus, Seed, Track, Tracks
-
-
-class SeedStatus(enum.IntEnum):
-    """What became of a seed; the values are those of ``SeedResult.status``."""
-
-    PENDING = 1
-    APPLIED = 2
-    REJECTED = 3
-
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class SeedRequest:
-    """A seed that was admitted.
-
-    Args:
-        ticket: Given back with the outcome; the node puts here what its client knows the seed by.
-        admission: The seed, its ids settled.
-        arrived: Clock of the session at its arrival, seconds.
-        frame: Gives the image that the seed was drawn on, where the client or a drop left one at hand; asked only
-            where the stream has it not, or a prompt is to be cut on it. A ValueError rejects the seed.
-    """
-
-    ticket: object
-    admission: Admission
-    arrived: float
-    frame: Callable[[], Frame] | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SeedOutcome:
-    """What became of a seed request; the fields are those of ``SeedResult``."""
-
-    ticket: object
-    status: SeedStatus
-    reason: str
-    ids: tuple[int, ...]
-    session: int
-    frames_used: int
-    duration_s: float
-
-
-@dataclasses.dataclass(eq=False)
-class _Seeding:
-    """A request that has no final outcome yet.
-
-    Args:
-        request: The request.
-        admission: Its admission; a new session gives it another one.
-        deadline_s: When it is given up, where it waits.
-        verdict: What it will be told unless the next image goes back in time (see ``Session._doubt``).
-        catch_up: Where it catches up.
-        record: What is saved of it, once it has started.
-        cut: Pixels of it that lay in the ignore mask of its image, and were left out.
-        twins: Further tickets with the very same seed, which share its outcome.
-        is_over: It has its final outcome: there is never another.
-    """
-
-    request: SeedRequest
-    admission: Admission
-    deadline_s: float
-    verdict: tuple[SeedStatus, str] | None = None
-    catch_up: CatchUp | Replay | None = None
-    record: SavedSeed | None = None
-    cut: int = 0
-    twins: list[SeedRequest] = dataclasses.field(default_factory=list)
-    is_over: bool = False
-
-    @property
-    def seed(self) -> Seed | PromptSeed:
-        return self.admission.seed
-
-    @property
-    def waits(self) -> bool:
-        return self.catch_up is None
+from maskrnn_ros.types import Frame, Seed, Track, Tracks
 
 
 class Session:
@@ -162,7 +86,7 @@ class Session:
         self._shown: Tracks | None = None
         self._tracker = self._built()
         self._predict = Prediction()
-        self._seedings: list[_Seeding] = []
+        self._seedings: list[Seeding] = []
         self._told: set[SeedRequest] = set()  # those that were said to be pending
         self._removals: list[tuple[int, tuple[int, ...]]] = []
         self._gone: list[Track] = []
@@ -263,14 +187,18 @@ class Session:
             if self._tracker.newest is not None:
                 self.buffer.replace_newest(self._tracker.newest)
             self._announce(why)
-        if _replayed_with(now) != _replayed_with(self._tracker.config):
+        if needs_of(now) != needs_of(self._tracker.config):
             self.buffer.renew(self._moment)
+
+    @property
+    def _replays(self) -> bool:
+        """Whether late seeds are run again with all instances."""
+        return self._tracker.is_coupled and self.config.catch_up.mode == "exact"
 
     @property
     def _moment(self) -> Moment | None:
         """The tracker as it is now, where late seeds are to begin there again."""
-        is_held = self._tracker.is_coupled and self.config.catch_up.mode == "exact"
-        return self._tracker.moment if is_held else None
+        return self._tracker.moment if self._replays else None
 
     def close(self) -> None:
         """End what works in the background; nothing can follow."""
@@ -308,7 +236,7 @@ class Session:
 
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
-        seeding = _Seeding(request, request.admission, self._clock() + self.config.seed_timeout)
+        seeding = Seeding(request, request.admission, self._clock() + self.config.seed_timeout)
         if not self._ids.is_current(seeding.admission) and not self._readmit(seeding):
             return  # a session began between its admission and now
         if seeding.admission.duplicate_of is not None:
@@ -418,7 +346,7 @@ class Session:
             if self._readmit(seeding):
                 self._place(dataclasses.replace(seeding, verdict=None))
 
-    def _readmit(self, seeding: _Seeding) -> bool:
+    def _readmit(self, seeding: Seeding) -> bool:
         """Settle the ids anew, in a new session; a refusal is reported."""
         try:
             seeding.admission = self._ids.admit(seeding.admission.original, self.config)
@@ -455,7 +383,7 @@ class Session:
 
     # --- seeds ---
 
-    def _seed_again(self, seeding: _Seeding) -> None:
+    def _seed_again(self, seeding: Seeding) -> None:
         """The very same seed came before: share its outcome, or say that it was applied."""
         for other in self._seedings:
             if other.admission is seeding.admission.duplicate_of:
@@ -467,7 +395,7 @@ class Session:
         elif self._readmit(seeding):  # the other was rejected meanwhile
             self._place(seeding)
 
-    def _place(self, seeding: _Seeding) -> None:
+    def _place(self, seeding: Seeding) -> None:
         """Start a seed whose image is held, let wait one whose image is to come."""
         newest, oldest = self._tracker.newest, self.buffer.oldest
         stamp = seeding.seed.stamp_ns
@@ -477,7 +405,7 @@ class Session:
             self._outcome(seeding, SeedStatus.PENDING, reason)
         elif self.buffer.at(stamp) is None and (seeding.request.frame is None or oldest is None):
             self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
-        elif oldest is not None and stamp < oldest.stamp_ns and self._moment is not None:
+        elif oldest is not None and stamp < oldest.stamp_ns and self._replays:
             self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
         elif oldest is not None and stamp < oldest.stamp_ns:
             # It brings its image. Drawing by hand takes longer than the buffer reaches back: the seed starts on that
@@ -490,12 +418,12 @@ class Session:
         else:
             self._attempt(seeding, self._start)
 
-    def _is_passed(self, seeding: _Seeding) -> bool:
+    def _is_passed(self, seeding: Seeding) -> bool:
         """Whether a seed that waits brings its image, and that is older than the newest."""
         newest = self._tracker.newest
         return seeding.request.frame is not None and newest is not None and 0 < seeding.seed.stamp_ns < newest.stamp_ns
 
-    def _doubt(self, seeding: _Seeding, status: SeedStatus, reason: str) -> None:
+    def _doubt(self, seeding: Seeding, status: SeedStatus, reason: str) -> None:
         """Wait for the next image with a verdict that a jump of time would overturn.
 
         A looped bag says its seed again before its first image, when the jump does not show yet: the seed looks like
@@ -514,7 +442,7 @@ class Session:
             else:
                 self._reject(seeding, self._not_held(seeding.seed.stamp_ns))
 
-    def _attempt(self, seeding: _Seeding, action: Callable[[_Seeding], None]) -> None:
+    def _attempt(self, seeding: Seeding, action: Callable[[Seeding], None]) -> None:
         """A seed that cannot be applied, or a fault of ours in it, ends that seed and nothing else."""
         try:
             action(seeding)
@@ -527,13 +455,13 @@ class Session:
             self._reject(seeding, line)
             self._announce(line)
 
-    def _start(self, seeding: _Seeding) -> None:
+    def _start(self, seeding: Seeding) -> None:
         """Start the seed's instances on their frame; where that is the newest, they are in time."""
         newest = self._tracker.newest
         assert newest is not None  # seeds start on a frame, and there was one
         frame, own = self._frame_of(seeding, newest)
         replay = None
-        if self._moment is not None:
+        if self._replays:
             seeding.catch_up = replay = Replay(self._tracker, self.buffer, frame.stamp_ns)
         seed = self._labelled(seeding, frame, own, self._tracker if replay is None else replay.tracker)
         if replay is not None:
@@ -551,7 +479,7 @@ class Session:
                 return
         self._catch_up(seeding, to_the_end=True)
 
-    def _frame_of(self, seeding: _Seeding, newest: PreparedFrame) -> tuple[PreparedFrame, Frame | None]:
+    def _frame_of(self, seeding: Seeding, newest: PreparedFrame) -> tuple[PreparedFrame, Frame | None]:
         """The frame that the seed was drawn on, and its image as it came with the seed where that is of use."""
         stamp = seeding.seed.stamp_ns
         frame = newest if stamp == 0 else self.buffer.at(stamp)
@@ -564,17 +492,17 @@ class Session:
             frame = self._tracker.prepare(own)
         return frame, own
 
-    def _mark(self, seeding: _Seeding, seed: Seed, frame: PreparedFrame, replay: Replay) -> None:
+    def _mark(self, seeding: Seeding, seed: Seed, frame: PreparedFrame, replay: Replay) -> None:
         """Begin a replay with the seed."""
         ids = tuple(i for i in seed.ids if i not in self._ids.removed)
         if not ids:
             raise ValueError(f"instances {list(seed.ids)} were removed meanwhile")
         marking = Marking(seed=seed, ids=ids, drawn_on=None if frame is replay.frame else frame)
         states = marking.begun(replay.tracker)
-        self._check_distinct(seeding, states, replay.tracker.states)
+        seeding.check_distinct(states, replay.tracker.states, self.config.prompts.same_iou)
         replay.mark(marking, states)
 
-    def _own_image(self, seeding: _Seeding, size: tuple[int, int]) -> Frame | None:
+    def _own_image(self, seeding: Seeding, size: tuple[int, int]) -> Frame | None:
         """The image that came with the request, or that a drop left."""
         if seeding.request.frame is None:
             return None
@@ -586,7 +514,7 @@ class Session:
             )
         return own
 
-    def _labelled(self, seeding: _Seeding, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
+    def _labelled(self, seeding: Seeding, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
         """The seed as it is applied: its prompts cut, what is ignored left out."""
         drawn = self._cut(seeding.seed, frame, own, tracker)
         ignored = None if frame.ignored is None else frame.ignored.full
@@ -602,9 +530,9 @@ class Session:
         if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
             own = self._picture
         image = own.image if own is not None else frame.pixels
-        return seed.cut(image, frame.size, self._prompts, _masks_on(frame, seed.ids, tracker))
+        return seed.cut(image, frame.size, self._prompts, masks_on(frame, seed.ids, tracker))
 
-    def _catch_up(self, seeding: _Seeding, to_the_end: bool = False) -> None:
+    def _catch_up(self, seeding: Seeding, to_the_end: bool = False) -> None:
         """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""
         late = seeding.catch_up
         assert late is not None
@@ -617,7 +545,7 @@ class Session:
         if late.is_done(self._tracker):
             self._adopt(seeding, late)
 
-    def _adopt(self, seeding: _Seeding, late: CatchUp | Replay) -> None:
+    def _adopt(self, seeding: Seeding, late: CatchUp | Replay) -> None:
         removed = self._ids.removed
         states = {i: state for i, state in late.states.items() if i not in removed}
         if not states:
@@ -636,45 +564,29 @@ class Session:
         said += [f"{seeding.cut} pixels in the ignore mask were left out"] if seeding.cut else []
         self._end(seeding, SeedStatus.APPLIED, "; ".join(said), ids=tuple(states))
 
-    def _adopt_alone(self, seeding: _Seeding, late: CatchUp, states: Mapping[int, InstanceState]) -> set[int]:
+    def _adopt_alone(self, seeding: Seeding, late: CatchUp, states: Mapping[int, InstanceState]) -> set[int]:
         """Take in what was carried beside the others; returns ids of those that were corrected on a later image."""
         # Both are on the newest frame now, so that masks can be compared even where the seed came late.
-        self._check_distinct(seeding, states, self.states)
+        seeding.check_distinct(states, self.states, self.config.prompts.same_iou)
         # Stamps decide, not arrivals: what was corrected on a later image stays.
         newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
         self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
         self._tracker.forget(s for i, s in late.states.items() if i in newer or i not in states)
-        if self._moment is not None:  # exact since it began: there is no way to here from earlier frames
+        if self._replays:  # exact since it began: there is no way to here from earlier frames
             self.buffer.renew(self._moment)
         return newer
 
-    def _check_distinct(
-        self, seeding: _Seeding, states: Mapping[int, InstanceState], others: Mapping[int, InstanceState]
-    ) -> None:
-        """Refuse what a seed says twice; all states are of one frame."""
-        limit = self.config.prompts.same_iou
-        if not (isinstance(seeding.seed, PromptSeed) and seeding.seed.distinct):
-            return
-        for i, state in states.items():
-            for other in others.values():
-                iou = _iou(state, other)
-                if other.instance_id != i and iou > limit:
-                    raise ValueError(
-                        f"instance {other.instance_id} is there already: IoU of the masks {iou:.2f}, over {limit:g} "
-                        "(prompts.same_iou)"
-                    )
-
-    def _reject(self, seeding: _Seeding, reason: str) -> None:
+    def _reject(self, seeding: Seeding, reason: str) -> None:
         self._end(seeding, SeedStatus.REJECTED, reason)
 
-    def _reject_all(self, seedings: list[_Seeding], reason: str) -> None:
+    def _reject_all(self, seedings: list[Seeding], reason: str) -> None:
         for seeding in seedings:
             if seeding.verdict is not None:
                 self._end(seeding, *seeding.verdict)
             else:
                 self._reject(seeding, reason)
 
-    def _end(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+    def _end(self, seeding: Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
         if seeding.is_over:  # whoever was told has failed, which ends this attempt: there is one verdict
             return
         seeding.is_over = True
@@ -685,7 +597,7 @@ class Session:
             self._tracker.forget(seeding.catch_up.states.values() if seeding.catch_up else ())
         self._outcome(seeding, status, reason, ids)
 
-    def _outcome(self, seeding: _Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
+    def _outcome(self, seeding: Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
         """Tell all who sent it; that it is pending once, however often what it waits for changes."""
         for request in (seeding.request, *seeding.twins):
             if status != SeedStatus.PENDING:
@@ -711,7 +623,7 @@ class Session:
         if oldest is None or newest is None:
             return "no image is held"
         nearest = f", nearest is {self.buffer.nearest(stamp_ns)}" if stamp_ns else ""
-        since = f", instances' states from {self.buffer.replays_from_ns} on" if self._moment is not None else ""
+        since = f", instances' states from {self.buffer.replays_from_ns} on" if self._replays else ""
         return f"held are {len(self.buffer)} images from {oldest.stamp_ns} to {newest.stamp_ns}{nearest}{since}"
 
     def _not_held(self, stamp_ns: int) -> str:
@@ -730,7 +642,7 @@ class Session:
         tracked = {i: self._tracker.states[i] for i in ids if i in self._tracker.states}
         self._tracker.remove(tracked)
         self.buffer.removed(ids)
-        self._gone += [_removed_track(state) for state in tracked.values()]
+        self._gone += [removed_track(state) for state in tracked.values()]
         self._log.remove(ids)
         if self._saved is not None:
             self._saved = without(self._saved, ids)
@@ -738,39 +650,4 @@ class Session:
         self._announce(f"instances {sorted(ids)} removed")
 
 
-def _replayed_with(config: Config) -> dict[str, Value]:
-    """The settings under which frames must have been processed to be processed again, by dotted name."""
-    aside = ("buffer.", "catch_up.max_s", "prompts.", "watchdog.", "mask_encoding", "max_", "seed_timeout", "ignore_")
-    return {name: value for name, value in to_flat(config).items() if not name.startswith((*aside, "on_time_jump"))}
-
-
-def _masks_on(frame: PreparedFrame, ids: Collection[int], tracker: Tracker) -> dict[int, BoolArray]:
-    """Masks that some instances have on a frame, bool (H, W); of another than the tracker's newest none is known."""
-    if tracker.newest is None or frame.stamp_ns != tracker.newest.stamp_ns:
-        return {}
-    found = {i: state.probability for i, state in tracker.states.items() if i in ids}
-    large = {i: cv2.resize(one.cpu().numpy(), frame.size[::-1]) >= 0.5 for i, one in found.items()}
-    return {i: mask for i, mask in large.items() if mask.any()}
-
-
-def _iou(one: InstanceState, other: InstanceState) -> float:
-    first, second = one.probability >= 0.5, other.probability >= 0.5
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else 0.0
-
-
-def _removed_track(state: InstanceState) -> Track:
-    """What is said once of an instance that was removed."""
-    return Track(
-        instance_id=state.instance_id,
-        name=state.name,
-        status=InstanceStatus.REMOVED,
-        age=state.age,
-        frames_unseen=state.frames_unseen,
-        score=0.0,
-        visibility=0.0,
-        box=None,
-        mask=np.zeros((0, 0), np.bool_),
-        probability=np.zeros((0, 0), np.float32),
-        velocity=None,
-    )
+__all__ = ["SeedOutcome", "SeedRequest", "SeedStatus", "Session"]
