@@ -272,6 +272,20 @@ def test_a_late_seed_changes_what_the_others_learnt_since() -> None:
     assert before is not None and after is not None and not torch.equal(before.weights, after.weights)
 
 
+@pytest.mark.parametrize("newer_first", [True, False])
+def test_two_late_seeds_know_of_each_other(newer_first: bool) -> None:
+    in_time, late = Bench(), Bench()
+    seeds = marked(0, 2), marked(2, 3)
+    for bench in (in_time, late):
+        bench.seed(marked(0, 1))
+    for seed in seeds:
+        in_time.seed(seed)
+    in_time.images(0, 1, 2, 3), late.images(0, 1, 2, 3)
+    for seed in reversed(seeds) if newer_first else seeds:
+        late.seed(seed)
+    assert_same_from_here(in_time, late, 4)
+
+
 def test_a_late_correction_keeps_the_later_one_and_says_so() -> None:
     in_time, late = Bench(), Bench()
     corrections = marked(1, 1, shift=3), marked(3, 1, shift=-2)
@@ -517,6 +531,22 @@ def test_the_buffer_is_bounded_with_what_it_holds_beside_the_frames() -> None:
     assert held.replays_from_ns == 6
     held.renew(None)
     assert held.nbytes == 900 and held.replays_from_ns is None
+
+
+def test_what_did_not_change_is_held_once() -> None:
+    bench = Bench()
+    bench.seed(marked(0, 1))
+    bench.images(0, 1, 2)
+    first, *later = (bench.session.buffer.held(world.stamp_ns(number)).moment for number in range(3))  # type: ignore[union-attr]
+    memory = first.states[1].known.memory
+    for one in later:
+        known = one.states[1].known
+        assert known.memory.seed is memory.seed and known.memory.seed_keys is memory.seed_keys
+        assert not torch.equal(known.memory.recent.square, memory.recent.square)
+    counted = first.pieces | later[0].pieces
+    assert sum(counted.values()) < sum((*first.pieces.values(), *later[0].pieces.values()))
+    known = bench.session.states[1].known
+    assert known is not None and known.sharing(known, False).memory is known.memory
 
 
 def test_a_snapshot_counts_every_array_of_the_instances_and_the_ids_that_were_published() -> None:

@@ -93,29 +93,6 @@ def test_the_same_images_give_the_same_masks_whatever_the_number_of_threads(make
     assert all(np.array_equal(one, other) for one, other in zip(run(1), run(threads), strict=True))
 
 
-def test_adding_correcting_or_removing_one_leaves_the_others_as_they_are_on_that_frame(make: Make) -> None:
-    def state(change: Callable[[Tracker], object]) -> torch.Tensor:
-        tracker = make(noise=0.05)
-        tracker.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
-        tracker.step(world.frame(1, LARGE))
-        change(tracker)
-        return tracker.states[1].probability
-
-    untouched = state(lambda tracker: tracker.step(world.frame(2, LARGE)))
-    added = state(lambda tracker: tracker.seed(world.seed(2, 2, shapes=LARGE), world.frame(2, LARGE)))
-    assert (untouched - added).abs().max() < 1e-4
-
-    def removed(remove: bool) -> torch.Tensor:
-        tracker = make(noise=0.05)
-        tracker.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
-        tracker.step(world.frame(1, LARGE))
-        if remove:
-            tracker.remove([2])
-        return tracker.states[1].probability
-
-    assert torch.equal(removed(False), removed(True))
-
-
 def test_each_is_shown_the_most_of_the_others() -> None:
     maps = torch.tensor([[[0.9, 0.1]], [[0.2, 0.5]], [[0.3, 0.4]]])
     assert most_of_others(maps).tolist() == torch.tensor([[[0.3, 0.5]], [[0.9, 0.4]], [[0.9, 0.5]]]).tolist()

@@ -88,6 +88,13 @@ class Known:
     weights: Tensor
     likeness: float | None = None
 
+    def sharing(self, former: Known, has_learned: bool) -> Known:
+        """The same; what did not change since the frame before is not there twice: states of many frames are held."""
+        if not has_learned:
+            return dataclasses.replace(self, memory=former.memory, weights=former.weights)
+        memory = dataclasses.replace(self.memory, seed=former.memory.seed, seed_keys=former.memory.seed_keys)
+        return dataclasses.replace(self, memory=memory)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Beside:
@@ -448,7 +455,7 @@ class Following:
         return [
             Found(
                 decided.patches[n],
-                _one(decided.carried, memory, weights, n, decided.likenesses[n]),
+                _one(decided.carried, memory, weights, n, decided.likenesses[n]).sharing(knowns[n], rates[n] > 0),
                 decided.areas[n],
                 decided.sees[n],
             )
