@@ -218,7 +218,7 @@ def _add_evaluate(commands: Any) -> None:
     add("--profile", choices=("fast", "paper"), default="fast", help="networks; paper: see docs/paper.md")
     add("--lookahead", type=int, choices=(0, 1), default=0, help="later frames that a mask waits for; here 0 only")
     add("--ablate", action="store_true", help="one table with what each part gives; tracks once for each of its rows")
-    add("--tuned", action="store_true", help="with --ablate: fine-tuning from the first row on")
+    add("--tuned", action="store_true", help="with --ablate: with fine-tuning, or the target model, from row 1 on")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
     _add_threshold(parser)

@@ -79,7 +79,9 @@ class GateConfig(Checked):
 class MatchingConfig(Checked):
     """Comparison of the frame's features with those of the seed and of recent frames."""
 
-    enabled: bool = setting(True, "Match the features of every frame with those of the seed and of recent frames.")
+    enabled: bool = setting(
+        True, "Match the features of every frame with those of the seed and of recent frames; a decoder always does."
+    )
     weight: float = setting(
         0.25, "Weight of the matching's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
@@ -110,13 +112,11 @@ class MatchingConfig(Checked):
 class AdaptationConfig(Checked):
     """How an instance's own model, which tells it from all else, comes from its seed."""
 
-    # All figures of the network that ships were measured with finetune. Where the weights are those of a decoder there
-    # is nothing to train, and recursive is what it is made for: when one ships, this word is to change.
     method: str = setting(
-        "finetune",
+        "recursive",
         "recursive: in closed form, at once and the same every time (a decoder goes on with it on later frames; the "
-        "two-stream network fits its head to the seeds alone); finetune: a head is trained on the seed; none: no model "
-        "of the instance.",
+        "two-stream network fits its head to the seeds alone); finetune: a head is trained on the seed (needs "
+        "network.weights: streams, or no network); none: no model of the instance.",
         choices=("recursive", "finetune", "none"),
     )
     mode: str = setting(
@@ -129,13 +129,16 @@ class AdaptationConfig(Checked):
         1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
     )
     steps: int = setting(100, "With finetune: training steps.", low=0, high=100_000)
-    rate: float = setting(0.002, "Learning rate of the first step (AdamW).", low=0.0, high=1.0)
+    rate: float = setting(0.002, "With finetune: learning rate of the first step (AdamW).", low=0.0, high=1.0)
     decay: float = setting(
-        1.0, "Share of the learning rate that is gone at the last step; falls linearly.", low=0.0, high=1.0
+        1.0,
+        "With finetune: share of the learning rate that is gone at the last step; falls linearly.",
+        low=0.0,
+        high=1.0,
     )
     seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
-    views: int = setting(40, "Views of the seed: itself and augmentations.", low=1, high=1000)
-    batch: int = setting(3, "Views in one step.", low=1, high=1000)
+    views: int = setting(40, "With finetune: views of the seed: itself and augmentations.", low=1, high=1000)
+    batch: int = setting(3, "With finetune: views in one step.", low=1, high=1000)
     channels: int = setting(32, "Channels of the head where trunk.weights is imagenet.", low=1, high=1024)
     resize: float = setting(
         1.5, "Augmentation: largest factor by which a view is scaled up or down.", low=1.0, high=10.0
@@ -174,10 +177,15 @@ class NetworkConfig(Checked):
     """The trained network: it weighs the other parts itself, and adds what it sees in the image and in the flow."""
 
     enabled: bool = setting(True, "Use the network; the weights of the other parts then only help to find again.")
-    weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
+    weights: str = setting(
+        "shipped",
+        "Its weights: shipped (the decoder, which adaptation.method recursive is made for); streams (the two-stream "
+        "network that ships, too, which finetune is made for); or the path of a .safetensors file of either.",
+    )
     flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
     matching: bool = setting(
-        True, "Show it the matching on every frame; off, the matching only helps to find a lost instance again."
+        True,
+        "Show the streams the matching on every frame; off, the matching only helps to find a lost instance again.",
     )
     hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
     localization: bool = setting(
@@ -188,8 +196,8 @@ class NetworkConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights != "shipped" and not self.weights.endswith(".safetensors"):
-            raise ValueError(f"network.weights must be shipped or a .safetensors file, got {self.weights!r}")
+        if self.weights not in ("shipped", "streams") and not self.weights.endswith(".safetensors"):
+            raise ValueError(f"network.weights must be shipped, streams or a .safetensors file, got {self.weights!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -396,8 +404,8 @@ class Config(Checked):
     precision: str = setting(
         "auto",
         "Numbers that the networks compute in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
-        "product instructions, masks as good); float16 (torch, for GPUs); auto: int8 on such a CPU where its graphs "
-        "are, else float32.",
+        "product instructions); float16 (torch, for GPUs); a decoder stays in float32; auto: int8 on such a CPU where "
+        "its graphs are, else float32.",
         choices=("auto", "float32", "float16", "int8"),
     )
     compile: str = setting(

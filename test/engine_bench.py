@@ -13,7 +13,7 @@ import world
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.digests import sealed
 from maskrnn_ros.model.engine import Models, load_models
-from maskrnn_ros.model.weights import SHIPPED, TRUNK
+from maskrnn_ros.model.weights import STREAMS, TRUNK
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Tracks
@@ -26,12 +26,14 @@ SHAPES = (
 )
 HEADS = with_values(
     world.unrefined(Config()),
+    adaptation__method="finetune",
     adaptation__mode="blocking",
     adaptation__steps=4,
     adaptation__views=4,
     network__enabled=True,
+    network__weights="streams",
 )
-"""All parts as they ship, with heads that are adapted at once and quickly."""
+"""The two-stream network with all parts as they ship, and heads that are adapted at once and quickly."""
 
 
 def models(**changes: Value) -> Models:
@@ -78,8 +80,8 @@ class Copies:
 
 def copied(folder: Path, graphs: str = "*.onnx") -> Copies:
     """Copy the shipped weights, and those graphs that a pattern names, as ``maskrnn export`` writes them."""
-    for file in (TRUNK, SHIPPED):
+    for file in (TRUNK, STREAMS):
         (folder / file.name).write_bytes(file.read_bytes())
     for file in TRUNK.parent.glob(graphs):
         (folder / file.name).write_bytes(sealed(file.read_bytes()))
-    return Copies(folder / TRUNK.name, folder / SHIPPED.name)
+    return Copies(folder / TRUNK.name, folder / STREAMS.name)

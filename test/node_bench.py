@@ -31,13 +31,16 @@ from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.tracking import Tracker, build_tracker  # noqa: E402
 
 TIMEOUT_S = 60.0
-QUICK = {  # all parts of the tracker, at a size that takes little time
-    "adaptation.mode": "blocking",
+QUICK = {"refinement.enabled": True, "working_size": 224}
+"""All parts of the tracker, at a size that takes little time."""
+TRAINED = {
+    "network.weights": "streams",
+    "adaptation.method": "finetune",
     "adaptation.steps": 10,
     "adaptation.views": 4,
-    "refinement.enabled": True,
-    "working_size": 224,
+    **QUICK,
 }
+"""The same with heads that are trained, in the background."""
 
 
 class Gate:

@@ -48,7 +48,8 @@ def changed(one, other):
 
 
 def test_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured():
-    config = with_values(Config(), working_size=320, network__enabled=False, network__weights=NO_WEIGHTS)
+    own = {"network__enabled": False, "network__weights": NO_WEIGHTS, "adaptation__method": "finetune"}
+    config = with_values(Config(), working_size=320, **own)
     configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
     assert list(configs) == ROWS
     assert [configs[name] for name in MISSING] == [None] * 4
@@ -65,7 +66,7 @@ def test_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured():
 
 
 def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_more(weights):
-    config = with_values(Config(), network__enabled=True, network__weights=weights)
+    config = with_values(Config(), network__weights=weights, adaptation__method="finetune")
     configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
     measured = [name for name in ROWS if configs[name] is not None]
     assert measured == [name for name in ROWS if name != "+ box loss"]

@@ -21,6 +21,7 @@ from maskrnn_ros.types import Box
 
 SETTINGS = with_values(
     Config(),
+    adaptation__method="finetune",
     adaptation__steps=40,
     adaptation__rate=0.01,
     adaptation__views=4,

@@ -26,7 +26,6 @@ QUICK = """
 /**:
   ros__parameters:
     working_size: 192
-    adaptation: {steps: 4, views: 2}
     buffer: {seconds: 0.5}
 """
 STAGES = ["prepare", "flow", "backbone", "heads", "merge", "messages"]
@@ -36,9 +35,6 @@ def quick() -> Config:
     return with_values(
         Config(),
         working_size=192,
-        adaptation__mode="blocking",
-        adaptation__steps=4,
-        adaptation__views=2,
         buffer__seconds=0.5,
     )
 

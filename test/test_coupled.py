@@ -489,9 +489,10 @@ def test_with_skip_the_others_do_not_change_and_are_shown_as_they_were_published
 def test_what_lies_beside_counts_where_an_object_is_looked_for_and_what_it_learns() -> None:
     tracker = build(EXACT)
     tracker.seed(marked(0, 1), frame(0))
+    tracker.step(frame(1))
     there = torch.zeros(world.HEIGHT // 4, world.WIDTH // 4)
     there[4:10, 8:14] = 1
-    previous, now = tracker.newest, tracker.prepare(frame(1))
+    previous, now = tracker.newest, tracker.prepare(frame(2))
     assert previous is not None
     alone, seen, learnt = (
         tracker.carry(tracker.states, previous, now, beside=beside)[1].known
@@ -539,10 +540,10 @@ def test_what_did_not_change_is_held_once() -> None:
     bench.images(0, 1, 2)
     first, *later = (bench.session.buffer.held(world.stamp_ns(number)).moment for number in range(3))  # type: ignore[union-attr]
     memory = first.states[1].known.memory
-    for one in later:
+    for one, is_due in zip(later, (False, True), strict=True):
         known = one.states[1].known
         assert known.memory.seed is memory.seed and known.memory.seed_keys is memory.seed_keys
-        assert not torch.equal(known.memory.recent.square, memory.recent.square)
+        assert torch.equal(known.memory.recent.square, memory.recent.square) != is_due
     counted = first.pieces | later[0].pieces
     assert sum(counted.values()) < sum((*first.pieces.values(), *later[0].pieces.values()))
     known = bench.session.states[1].known

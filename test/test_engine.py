@@ -19,10 +19,10 @@ from maskrnn_ros.model import digests, engine, graphs, weights
 from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import OnnxNetwork, OnnxTrunk, adds_8_bit_products, load_models
-from maskrnn_ros.model.graphs import NEAREST, encode_graph, streams_graph, trunk_graph
+from maskrnn_ros.model.graphs import NEAREST, encode_graph, step_graph, streams_graph, trunk_graph
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
-from maskrnn_ros.model.weights import SHIPPED, TRUNK, load_network, load_trunk, save_weights
+from maskrnn_ros.model.weights import DECODER, STREAMS, TRUNK, load_network, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -62,9 +62,10 @@ def crops(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     [
         (trunk_graph(TRUNK), TRUNK),
         (trunk_graph(TRUNK, "int8"), TRUNK),
-        (encode_graph(SHIPPED), SHIPPED),
-        (streams_graph(SHIPPED), SHIPPED),
-        (streams_graph(SHIPPED, "int8"), SHIPPED),
+        (encode_graph(STREAMS), STREAMS),
+        (streams_graph(STREAMS), STREAMS),
+        (streams_graph(STREAMS, "int8"), STREAMS),
+        (step_graph(DECODER), DECODER),
     ],
     ids=lambda path: path.name,
 )
@@ -233,7 +234,7 @@ def test_what_ships_is_verified_before_it_is_used(tmp_path: Path, monkeypatch: p
     for module in (digests, weights, graphs):
         monkeypatch.setattr(module, "FOLDER", tmp_path, raising=False)
     monkeypatch.setattr(digests, "SUMS", tmp_path / "SHA256SUMS")
-    own = {"trunk__weights": str(tmp_path / TRUNK.name), "network__weights": str(tmp_path / SHIPPED.name)}
+    own = {"trunk__weights": str(tmp_path / TRUNK.name), "network__weights": str(tmp_path / STREAMS.name)}
     monkeypatch.setattr(engine, "NEAREST", tmp_path / NEAREST.name)
     assert models(engine="onnxruntime", precision="float32", **own).engine == "onnxruntime"
     data = bytearray((tmp_path / name).read_bytes())

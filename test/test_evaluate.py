@@ -289,7 +289,7 @@ def test_presets_change_only_what_is_there():
 
 def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
     """The table of their differences: mask, flow stream, box gate, matching and hidden state, fine-tuning."""
-    config = with_values(Config(), network__weights=weights)
+    config = with_values(Config(), network__weights=weights, adaptation__method="finetune")
     expected = {
         "osvos": ("none", False, False, False, "blocking"),
         "masktrack": ("unwarped", True, False, False, "blocking"),

@@ -19,7 +19,7 @@ from maskrnn_ros.model import engine
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import OnnxTrunk
 from maskrnn_ros.model.graphs import streams_graph, trunk_graph
-from maskrnn_ros.model.weights import SHIPPED, TRUNK, load_network, load_trunk, save_weights
+from maskrnn_ros.model.weights import STREAMS, TRUNK, load_network, load_trunk, save_weights
 from maskrnn_ros.training.quantise import Calibration, quantise
 
 onnx = pytest.importorskip("onnx")
@@ -106,7 +106,7 @@ def largest_weight(graph: Path) -> int:
 
 
 def test_the_streams_that_ship_have_seven_bits_and_the_trunk_eight() -> None:
-    assert largest_weight(streams_graph(SHIPPED, "int8")) <= 64 and largest_weight(trunk_graph(TRUNK, "int8")) > 100
+    assert largest_weight(streams_graph(STREAMS, "int8")) <= 64 and largest_weight(trunk_graph(TRUNK, "int8")) > 100
 
 
 def test_calibrating_again_gives_the_same_graph(own: Copies, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_calibrating_again_gives_the_same_graph(own: Copies, tmp_path: Path) -> 
     assert cli.main(["export", "--network", str(own.network)]) == 0
     made = []
     for _ in range(2):
-        list(quantise(calibration, None, str(own.network)))
+        list(quantise(calibration, None, [str(own.network)]))
         made.append(streams_graph(own.network, "int8").read_bytes())
     assert made[0] == made[1]
 
@@ -123,7 +123,7 @@ def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
     out = tmp_path / "some" / "folder"
     assert cli.main(["export", "--out", str(out)]) == 0
     assert {file.name for file in out.iterdir()} == {
-        "trunk.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
+        "trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
     }  # fmt: skip
     for file in out.iterdir():
         one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))
@@ -149,7 +149,7 @@ def test_a_package_that_is_missing_is_named_in_one_line(
         (["--calibrate", "ROOT", "--held-out", "fourth"], "found no 'fourth'"),
         (["--calibrate", "ROOT", "--held-out", "first,second,third"], "all are held out"),
         (["--calibrate", "nowhere"], "nowhere"),
-        (["--network", "my.onnx"], "network.weights must be shipped or a .safetensors file"),
+        (["--network", "my.onnx"], "network.weights must be shipped, streams or a .safetensors file"),
         (["--network", "absent.safetensors"], "absent.safetensors cannot be read"),
     ],
 )

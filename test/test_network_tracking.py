@@ -18,7 +18,7 @@ from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model import weights
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.network import PLANES, FastNet
-from maskrnn_ros.model.weights import SHIPPED, load_lite0, load_network, load_trunk, save_weights
+from maskrnn_ros.model.weights import STREAMS, load_lite0, load_network, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.evidence import Evidence, planes
 from maskrnn_ros.tracking.patch import Patch
@@ -340,16 +340,18 @@ def test_missing_or_other_weights_stop_the_start_with_one_line(
 def test_shipped_weights_that_are_not_there_stop_the_start_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "fast.safetensors")
-    with pytest.raises(RuntimeError, match="network.weights 'shipped': this version ships none; give the path"):
+    monkeypatch.setitem(weights.NETWORKS, "shipped", tmp_path / "decoder.safetensors")
+    with pytest.raises(RuntimeError, match="decoder.safetensors cannot be read"):
         build_tracker(with_values(Config(), network__enabled=True))
 
 
 def test_the_weights_that_ship_fit_the_network() -> None:
-    assert SHIPPED.stat().st_size < 25e6
+    assert STREAMS.stat().st_size < 25e6
     assert not load_network().training
 
 
 def test_weights_are_a_file_of_their_kind() -> None:
-    with pytest.raises(ValueError, match="network.weights must be shipped or a .safetensors file, got 'net.pt'"):
+    with pytest.raises(
+        ValueError, match="network.weights must be shipped, streams or a .safetensors file, got 'net.pt'"
+    ):
         from_flat({"network.weights": "net.pt"})

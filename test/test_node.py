@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import world
-from node_bench import QUICK, Gate, NodeBench  # skips where ROS is absent, hence first
+from node_bench import QUICK, TRAINED, Gate, NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
@@ -166,7 +166,7 @@ def test_services_answer_while_a_step_runs() -> None:
 
 
 def test_a_head_adapted_in_the_background_is_taken_in_between_two_images_and_said() -> None:
-    with NodeBench(**{**QUICK, "adaptation.mode": "background"}) as bench:
+    with NodeBench(**TRAINED) as bench:
         bench.seed(world.labels(0), world.stamp_ns(0))
         for number in itertools.count():
             message = bench.image(number)  # the stream goes on meanwhile

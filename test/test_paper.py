@@ -283,6 +283,7 @@ def test_the_follower_tunes_a_net_of_its_own_for_each_object(monkeypatch) -> Non
     config = with_values(
         Config(),
         network__weights="x.safetensors",
+        adaptation__method="finetune",
         adaptation__rate=1e-4,
         adaptation__steps=60,
         device="cpu",
@@ -317,7 +318,12 @@ def test_tuning_draws_the_same_numbers_again(monkeypatch) -> None:
     ("changes", "message"),
     [
         ({}, "ships no weights: network.weights must be a .safetensors file; begin with config/paper.yaml"),
-        ({"network__weights": "x.safetensors"}, "needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got 0.002"),
+        ({"network__weights": "streams"}, "ships no weights: network.weights must be a .safetensors file"),
+        ({"network__weights": "x.safetensors"}, "needs adaptation.method finetune or none, got recursive"),
+        (
+            {"network__weights": "x.safetensors", "adaptation__method": "finetune"},
+            "needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got 0.002",
+        ),
     ],
 )
 def test_settings_of_the_other_profile_are_refused(changes, message) -> None:

@@ -86,6 +86,11 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert load(ROOT / "config" / "tracker.yaml") == Config()
 
 
+def test_the_file_of_the_two_stream_network_names_both_settings() -> None:
+    expected = with_values(Config(), network__weights="streams", adaptation__method="finetune")
+    assert load(ROOT / "config" / "streams.yaml") == expected
+
+
 def test_a_file_may_say_a_part_and_what_belongs_to_others_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(

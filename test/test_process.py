@@ -111,7 +111,10 @@ def test_ctrl_c_while_it_still_imports_ends_it_cleanly() -> None:
 
 
 def test_ctrl_c_while_a_head_is_trained_ends_it() -> None:
-    process = start("-p", "adaptation.steps:=100000", "-p", "adaptation.views:=2", "-r", "__ns:=/training")
+    process = start(
+        *("-p", "network.weights:=streams", "-p", "adaptation.method:=finetune"),
+        *("-p", "adaptation.steps:=100000", "-p", "adaptation.views:=2", "-r", "__ns:=/training"),
+    )
     with client_node("camera") as (node, executor):
         images = node.create_publisher(Image, "/training/image", reliable(1))
         seeds = node.create_publisher(Image, "/training/tracker/seed_mask", reliable(1))

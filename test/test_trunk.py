@@ -14,7 +14,7 @@ import world
 from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
-from maskrnn_ros.config import Config, TrunkConfig, with_values
+from maskrnn_ros.config import TrunkConfig, with_values
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.trunk import TrainedTrunk
@@ -190,7 +190,7 @@ def test_weights_are_named_by_the_config_and_checked(tmp_path: Path) -> None:
 
 
 def test_a_seed_has_a_head_at_once_and_a_better_one_later() -> None:
-    config = with_values(world.WITHOUT_NETWORK, adaptation__mode="background", adaptation__steps=0, adaptation__views=2)
+    config = with_values(world.QUICK, adaptation__mode="background", adaptation__steps=0, adaptation__views=2)
     tracker = build_tracker(config)
     frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
     tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=world.labels(0)), frame)
@@ -227,5 +227,5 @@ def test_recursive_is_the_head_of_the_seeds_alone_at_once_and_without_chance(mod
 
 
 def test_without_a_trained_trunk_nothing_is_in_closed_form() -> None:
-    with pytest.raises(RuntimeError, match="recursive needs a trained trunk, got trunk.weights imagenet"):
-        build_tracker(with_values(Config(), adaptation__method="recursive", trunk__weights="imagenet"))
+    with pytest.raises(RuntimeError, match="needs a trained trunk, got trunk.weights imagenet: set .* finetune$"):
+        build_tracker(with_values(world.WITHOUT_NETWORK, adaptation__method="recursive", trunk__weights="imagenet"))

@@ -28,6 +28,7 @@ WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__me
 
 QUICK = with_values(
     WITHOUT_NETWORK,
+    adaptation__method="finetune",
     adaptation__mode="blocking",
     adaptation__steps=12,
     adaptation__rate=0.01,

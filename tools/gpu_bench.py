@@ -67,10 +67,8 @@ QUICK = Extent(
     paper=(64, 96),
     tolerance=0.05,
     minutes=60.0,
-    values={"working_size": 128, "adaptation.steps": 2, "adaptation.views": 2, "threads": 1},
+    values={"working_size": 128, "threads": 1},
 )
-AT_ONCE = {"adaptation__steps": 0, "adaptation__views": 1}
-"""Where time alone is measured, objects need no well trained heads."""
 
 
 class Skipped(Exception):

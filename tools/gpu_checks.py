@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from gpu_bench import AT_ONCE, QUICK, Bench, Case, Row, Skipped, compared, follow
+from gpu_bench import QUICK, Bench, Case, Row, Skipped, compared, follow
 
 from maskrnn_ros.benchmark.measure import all_tracking
 from maskrnn_ros.benchmark.report import machine
@@ -93,7 +93,7 @@ def steady(bench: Bench, scene: tuple[int, int, int], changes: Row) -> Row:
     drawn = Scene(*scene)
     images = [drawn.image(number) for number in range(6)]
     images += images[-2:0:-1]  # to and fro
-    tracker = build_tracker(bench.config(**{**changes, **AT_ONCE}))
+    tracker = build_tracker(bench.config(**changes))
     tracker.seed(Seed(stamp_ns=1, labels=drawn.labels(0)), Frame(stamp_ns=1, image=images[0]))
     steps = _steps(tracker, images)
     for _ in range(5):
@@ -152,7 +152,7 @@ def check_copies(bench: Bench) -> Iterator[Case]:
 def copies(bench: Bench, objects: int) -> Row:
     """Transfers of one step, by torch's profiler."""
     drawn = Scene(*bench.extent.sizes[0], objects)
-    tracker = build_tracker(bench.config(flow__backend="flownet", **AT_ONCE))
+    tracker = build_tracker(bench.config(flow__backend="flownet"))
     tracker.seed(Seed(stamp_ns=1, labels=drawn.labels(0)), Frame(stamp_ns=1, image=drawn.image(0)))
     steps = _steps(tracker, [drawn.image(number) for number in (0, 1, 2, 1)])
     for _ in range(3):

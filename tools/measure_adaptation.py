@@ -35,12 +35,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="data set in the layout of DAVIS")
     parser.add_argument("--sequences", required=True, metavar="A,B,...")
-    parser.add_argument("--config", type=Path, help="settings of the tracker")
+    parser.add_argument("--config", type=Path, help="settings of the tracker; default: two streams, finetune")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    base = load(args.config) if args.config else Config()
+    heads = with_values(Config(), network__weights="streams", adaptation__method="finetune")
+    base = load(args.config) if args.config else heads
     names = args.sequences.split(",")
     rows = []
     print(f"{'views':>6}{'steps':>6}{'seconds':>9}{'J':>8}{'F':>8}")

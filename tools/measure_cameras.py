@@ -10,8 +10,8 @@ counts. Prints a row per camera: images sent and masks received per second, imag
     python tools/measure_cameras.py --cameras 1 --threads 1 2 --cpus 0          # one alone, for comparison
     python tools/measure_cameras.py --root DAVIS --sequence bmx-trees --annotations Annotations_instances
 
-Heads are fitted to the seed at once and not trained further (adaptation.steps=0), so that a row is that of a tracker
-some time after its last seed; --set changes that and all other settings.
+Settings are as they come; --set changes them. With network.weights=streams adaptation.method=finetune heads are trained
+beside the stream for some seconds after a seed: adaptation.steps=0 adaptation.views=5 leaves that out.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from maskrnn_ros.ros.images import fill_image, ns_to_stamp
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers
 
-SETTLED = {"adaptation.steps": 0, "adaptation.views": 5}
 _TIMEOUT_S = 120.0
 
 
@@ -115,7 +114,7 @@ def measure(args: argparse.Namespace, threads: int, cpus: list[str]) -> list[dic
     cameras = [Camera(f"/measure_{os.getpid()}/camera{number}") for number in range(args.cameras)]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        values = {**SETTLED, **dict(map(parse_setting, args.set)), "threads": threads}
+        values = {**dict(map(parse_setting, args.set)), "threads": threads}
         from_flat(values)  # refuses what is no setting
         settings = scratch / "node.yaml"
         parameter_file.write(settings, values)

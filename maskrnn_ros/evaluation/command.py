@@ -20,7 +20,7 @@ from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
 from maskrnn_ros.evaluation.paper_follower import check_paper
-from maskrnn_ros.evaluation.presets import ABLATION, PAPER_PRESETS, PRESETS, TUNED, apply_preset, check_network
+from maskrnn_ros.evaluation.presets import PAPER_PRESETS, PRESETS, apply_preset, check_network, rows_for
 from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -280,8 +280,9 @@ def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:
     def write_row(result: Evaluation, own: Task) -> None:
         _write(result, clips, own, dataclasses.replace(options, out=own.out, json=None))
 
-    ablation.prepare(task, force=options.force, resume=options.resume)
-    found = ablation.ablate(clips, task, options.workers, write_row, TUNED if options.tuned else ABLATION)
+    rows = rows_for(task.config, tuned=options.tuned)
+    ablation.prepare(task, force=options.force, resume=options.resume, rows=rows)
+    found = ablation.ablate(clips, task, options.workers, write_row, rows)
     if found.last is not None:
         print(ablation.table(found))
         if options.json is not None:

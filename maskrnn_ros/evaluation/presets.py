@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from maskrnn_ros.config import Config, deterministic, from_flat, settings, to_flat
-from maskrnn_ros.model.weights import network_file
+from maskrnn_ros.model.weights import is_step, network_file
 from maskrnn_ros.setting import Value
 
 _ALL_OFF: dict[str, Value] = {
@@ -24,6 +24,7 @@ _NETWORK = "the two-stream network with its localization net"
 
 _BARE: dict[str, Value] = {
     "network.enabled": True,
+    "network.weights": "streams",
     "network.flow_stream": False,
     "network.hidden": False,
     "network.localization": False,
@@ -32,8 +33,10 @@ _BARE: dict[str, Value] = {
     "adaptation.method": "finetune",
     "adaptation.mode": "background",
 }
-"""The network's appearance stream and its fine-tuning alone. Edges are refined as configured: that makes up for the
-working size, which the papers' networks, at the full one, do not have."""
+"""The two-stream network's appearance stream and its fine-tuning alone; own weights stay.
+
+Edges are refined as configured: that makes up for the working size, which the papers' networks, at the full
+one, do not have."""
 
 PROFILES = ("fast", "paper")
 LOOKAHEADS = (0, 1)
@@ -127,12 +130,19 @@ class AblationRow:
 
 
 _FINETUNED: dict[str, Value] = {"adaptation.method": "finetune", "adaptation.mode": "blocking"}
+_RECURSIVE: dict[str, Value] = {"adaptation.method": "recursive", "adaptation.mode": "blocking"}
+_APPEARANCE: dict[str, Value] = {
+    "network.enabled": True,
+    "network.flow_stream": False,
+    "network.hidden": False,
+    "network.localization": False,
+}
 
 ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of the paper's table, then what it lacks
     AblationRow(name="warped mask", values={**_ALL_OFF, "prior.source": "warped", "gate.enabled": False}),
     AblationRow(
         name="appearance only",
-        values={key: value for key, value in _BARE.items() if key.startswith("network.")},
+        values=_APPEARANCE,
         note="the appearance stream on the image and the warped mask",
     ),
     AblationRow(name="+ flow stream", values={"network.enabled": True, "network.flow_stream": True}),
@@ -157,6 +167,34 @@ TUNED: tuple[AblationRow, ...] = (
     *(row for row in ABLATION[1:] if row.name != "+ fine-tuning"),
 )
 """The same with fine-tuning from the first row on: that row is the warped mask and the fine-tuned head."""
+
+DECODER: tuple[AblationRow, ...] = (
+    ABLATION[0],
+    AblationRow(
+        name="appearance only",
+        # neither has a say in a decoder: so the last row is the tracker as configured
+        values={**_APPEARANCE, "matching.enabled": True, "gate.enabled": True},
+        note="the decoder on the image and the warped mask",
+    ),
+    ABLATION[2],
+    ABLATION[3],
+    AblationRow(name="+ target model", values=_RECURSIVE, note="in closed form, with the matching that belongs to it"),
+    ABLATION[-1],
+)
+"""The rows of a decoder, which knows no fine-tuning, and whose box gate is a part of network.localization."""
+
+DECODER_TUNED: tuple[AblationRow, ...] = (
+    dataclasses.replace(DECODER[0], values={**DECODER[0].values, **_RECURSIVE}),
+    *(row for row in DECODER[1:] if row.name != "+ target model"),
+)
+"""The same with the target model from the first row on: there it is a head in closed form beside the warped mask."""
+
+
+def rows_for(config: Config, *, tuned: bool = False) -> tuple[AblationRow, ...]:
+    """The rows for the network that the config names; ``tuned``: with the instance's own model from the first on."""
+    if is_step(network_file(config.network.weights)):
+        return DECODER_TUNED if tuned else DECODER
+    return TUNED if tuned else ABLATION
 
 
 def missing_part(values: Mapping[str, Value], config: Config) -> str | None:
@@ -195,6 +233,12 @@ def check_network(profile: str, lookahead: int) -> None:
         raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 
 
+def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
+    """The values without the shipped weights where the config names a file of its own."""
+    kept = config.network.weights.endswith(".safetensors")
+    return {key: value for key, value in values.items() if not (kept and key == "network.weights")}
+
+
 def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
     """The config with the values of the preset.
 
@@ -212,7 +256,7 @@ def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
     preset, known = PRESETS[name], {setting for setting, _, _ in settings()}
     if preset.needs and preset.needs[0] not in known:
         raise ValueError(f"preset {name!r} needs {preset.needs[1]}, which this version does not have")
-    if missing := missing_part(preset.values, config):
+    if missing := missing_part(_own(preset.values, config), config):
         raise ValueError(f"preset {name!r} needs {missing}; give network.weights a file that is there")
-    flat = {**to_flat(config), **{key: value for key, value in preset.values.items() if key in known}}
+    flat = {**to_flat(config), **{key: value for key, value in _own(preset.values, config).items() if key in known}}
     return from_flat(flat) if live else deterministic(from_flat(flat))

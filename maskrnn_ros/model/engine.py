@@ -25,6 +25,7 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model.backbone import STRIDES, Features
 from maskrnn_ros.model.digests import DIGEST, DamagedError, digest_of, read_graph
+from maskrnn_ros.model.fit import check_fit
 from maskrnn_ros.model.graphs import (
     NEAREST,
     SEEN,
@@ -109,7 +110,7 @@ class Models:
         network: The two-stream network; None where it is off, or where the weights are those of a decoder.
         step: The decoder; None likewise.
         threads: How many instances may be worked on at a time, each on one core.
-        precision: float32, float16 or int8.
+        precision: float32, float16 or int8: of trunk and two-stream network; a decoder is in float32 always.
     """
 
     engine: str
@@ -138,15 +139,7 @@ def load_models(config: Config, device: torch.device) -> Models:
     if not needs_features:
         return Models("torch", None, None)
     trunk = load_trunk(config.trunk.weights, device)
-    if step is not None and trunk.start is None:
-        raise RuntimeError(f"network.weights {weights} needs a trained trunk, got trunk.weights imagenet")
-    if step is not None and config.adaptation.method == "finetune":
-        raise RuntimeError(
-            f"network.weights {weights} is a decoder, of which nothing is trained on a seed: adaptation.method must be "
-            "recursive or none, got finetune"
-        )
-    if config.adaptation.method == "recursive" and trunk.start is None:
-        raise RuntimeError("adaptation.method recursive needs a trained trunk, got trunk.weights imagenet")
+    check_fit(config, has_decoder=step is not None, is_trained_trunk=trunk.start is not None)
     if _wants_torch(config, device):
         return _in_torch(config, trunk, network, step)
     try:
@@ -194,7 +187,7 @@ def _in_onnxruntime(
     def models(precision: str) -> Models:
         fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
         fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
-        fast_step = step and OnnxStep(step, runtime, network_file(config.network.weights), precision)
+        fast_step = step and OnnxStep(step, runtime, network_file(config.network.weights))
         shared_out = threads if device.type == "cpu" else 1
         return Models("onnxruntime", fast_trunk, fast_network, shared_out, precision, fast_step)
 
@@ -389,20 +382,18 @@ class OnnxNetwork:
 
 
 class OnnxStep:
-    """The decoder in ONNX Runtime; what its memory needs stays in torch.
+    """The decoder in ONNX Runtime, in float32 whatever the trunk computes in; what its memory needs stays in torch.
 
     Args:
         net: In torch.
         runtime: Makes the sessions.
         weights: File that the graph must have been made from.
-        precision: float32 or int8.
     """
 
-    def __init__(self, net: StepNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
+    def __init__(self, net: StepNet, runtime: _Runtime, weights: Path) -> None:
         self.encoder, self.matcher, self.ridge = net.encoder, net.matcher, net.ridge
-        wanted = step_graph(weights, precision)  # of those that ship there is none in int8
-        self._look = runtime.session(wanted if wanted.is_file() else step_graph(weights), weights)
-        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights, precision)
+        self._look = runtime.session(step_graph(weights), weights)
+        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights)
 
     def aside(self) -> Step:
         """See ``StepNet``."""

@@ -37,7 +37,16 @@ from maskrnn_ros.model.step import CODES, COLUMNS, KEYS, TARGET, Keys, Seen, Ste
 from maskrnn_ros.model.step import CROP as OBJECT_CELLS
 from maskrnn_ros.model.step import HIDDEN as STATE
 from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.model.weights import LITE0, is_step, load_network, load_step, load_trunk, network_file, trunk_file
+from maskrnn_ros.model.weights import (
+    LITE0,
+    NETWORKS,
+    is_step,
+    load_network,
+    load_step,
+    load_trunk,
+    network_file,
+    trunk_file,
+)
 
 NEAREST = LITE0.with_name("nearest.onnx")
 """The graph that compares descriptors; it has no weights."""
@@ -62,9 +71,9 @@ def streams_graph(weights: Path, precision: str = "float32") -> Path:
     return weights.with_suffix(".streams.int8.onnx" if precision == "int8" else ".streams.onnx")
 
 
-def step_graph(weights: Path, precision: str = "float32") -> Path:
+def step_graph(weights: Path) -> Path:
     """Likewise, of the decoder."""
-    return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
+    return weights.with_suffix(".onnx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +97,13 @@ class Exported:
 
 
 def export(
-    trunk: str | None = "shipped", network: str | None = "shipped", out: Path | None = None
+    trunk: str | None = "shipped", networks: Sequence[str] = tuple(NETWORKS), out: Path | None = None
 ) -> Iterator[Exported]:
     """Make graphs in float32 and compare each with torch on random inputs.
 
     Args:
         trunk: What ``trunk.weights`` names; None leaves its graph out.
-        network: What ``network.weights`` names; None likewise.
+        networks: What ``network.weights`` names, any number of them.
         out: Folder for the graphs, made if it is not there; None: beside the weights, where the tracker looks for them.
 
     Raises:
@@ -107,7 +116,7 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
     if trunk is not None:
         yield from _export_trunk(trunk, out)
-    if network is not None:
+    for network in networks:
         yield from _export_network(network, out)
     if out is not None or trunk == "shipped":  # it has no weights: other people's folders need none of their own
         yield _export_nearest(out)

@@ -25,8 +25,14 @@ LITE0 = FOLDER / "efficientnet_lite0.safetensors"
 TRUNK = LITE0.with_name("trunk.safetensors")
 """The trained trunk that ships with the package."""
 
-SHIPPED = LITE0.with_name("fast.safetensors")
-"""The network's weights that ship with the package, in versions that have some."""
+DECODER = LITE0.with_name("decoder.safetensors")
+"""The decoder that ships with the package and follows objects as the package comes."""
+
+STREAMS = LITE0.with_name("fast.safetensors")
+"""The two-stream network that ships, too: heads that are fine-tuned on every seed go with it."""
+
+NETWORKS = {"shipped": DECODER, "streams": STREAMS}
+"""Files of networks that ship, by what ``network.weights`` calls them."""
 
 DIGEST = "tensors_sha256"
 """Key of the tensors' digest in a file's metadata."""
@@ -65,18 +71,16 @@ def trunk_file(setting: str) -> Path:
 
 
 def network_file(setting: str) -> Path:
-    """The file that ``network.weights`` names: ``shipped`` or a path."""
-    return SHIPPED if setting == "shipped" else Path(setting)
+    """The file that ``network.weights`` names: ``shipped``, ``streams`` or a path."""
+    return NETWORKS.get(setting) or Path(setting)
 
 
-def load_network(path: Path | str = SHIPPED, device: torch.device | str = "cpu") -> FastNet:
+def load_network(path: Path | str = STREAMS, device: torch.device | str = "cpu") -> FastNet:
     """The network with its weights, frozen.
 
     Raises:
         RuntimeError: The file is missing or is none, or holds other names or shapes than the network.
     """
-    if path == SHIPPED and not SHIPPED.is_file():
-        raise RuntimeError("network.weights 'shipped': this version ships none; give the path of a .safetensors file")
     network = FastNet()
     load_into(network, path)
     return network.to(device).eval().requires_grad_(False)

@@ -121,10 +121,11 @@ class Tracker:
 
     @property
     def precision(self) -> str:
-        """Numbers that the networks compute in: float32, float16 or int8."""
+        """Numbers that the networks compute in: float32, float16 or int8; a decoder's are said where they differ."""
+        own = "float16" if self.config.precision == "float16" else "float32"
         if isinstance(self._trunk, OnnxTrunk):
-            return self._trunk.precision
-        return "float16" if self.config.precision == "float16" else "float32"
+            own = self._trunk.precision
+        return own if self._following is None or own == "float32" else f"{own}, decoder float32"
 
     @property
     def adaptation(self) -> str:

@@ -25,6 +25,11 @@ def add_train(commands: Any) -> None:
     _add_flow(actions)
 
 
+def _weights(named: str | None, shipped: Path) -> Path | None:
+    """What --init names: a file, or ``shipped``: the weights of what is trained that ship."""
+    return None if named is None else shipped if named == "shipped" else Path(named)
+
+
 def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(
         name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -80,7 +85,7 @@ def _add_decoder(actions: Any) -> None:
     _add_data(parser)
     add = parser.add_argument
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
-    add("--init", type=Path, metavar="FILE", help="weights to begin with")
+    add("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`, the decoder that ships")
     add("--steps", type=int, default=2000, help="steps in all")
     add("--batch", type=int, default=4, help="windows in a step")
     add("--rate", type=float, default=1e-3, help="peak learning rate")
@@ -89,13 +94,14 @@ def _add_decoder(actions: Any) -> None:
 
 
 def _decoder(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.weights import DECODER
     from maskrnn_ros.tracking.tracker import set_threads
     from maskrnn_ros.training.decoder import DecoderOptions, train_decoder
 
     set_threads(args.threads)
-    names = ("data", "terms", "out", "trunk", "init", "steps", "batch", "rate", "seed", "resume", "validate_every")
+    names = ("data", "terms", "out", "trunk", "steps", "batch", "rate", "seed", "resume", "validate_every")
     values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device")}
-    print(train_decoder(DecoderOptions(**values)))
+    print(train_decoder(DecoderOptions(**values, init=_weights(args.init, DECODER))))
     return 0
 
 
@@ -162,9 +168,8 @@ def _flow(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     names = ("davis", "out", "held_out", "steps", "batch", "rate", "seed", "resume", "validate_every")
-    init = None if args.init is None else FLOWNET if args.init == "shipped" else Path(args.init)
     values = {name: getattr(args, name) for name in names}
-    print(train_flow(FlowOptions(**values, stills=tuple(args.stills), init=init)))
+    print(train_flow(FlowOptions(**values, stills=tuple(args.stills), init=_weights(args.init, FLOWNET))))
     return 0
 
 
@@ -198,7 +203,7 @@ def _add_network(actions: Any, name: str, length: int, steps: int, text: str) ->
     add = parser.add_argument
     add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
     add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
-    add("--init", metavar="FILE", help="weights to begin with: a file, `shipped`, or `torchvision` (paper)")
+    add("--init", metavar="FILE", help="weights to begin with: a file, `shipped` (streams), or `torchvision` (paper)")
     add("--steps", type=int, default=steps, help="steps in all")
     add("--batch", type=int, default=4, help="windows in a step, over all processes")
     add("--rate", type=float, help="peak learning rate; default 1e-3, of the paper profile 1e-5")
@@ -243,7 +248,7 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 def _network(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import network_file
+    from maskrnn_ros.model.weights import STREAMS
     from maskrnn_ros.tracking.tracker import set_threads
     from maskrnn_ros.training.loop import TrainOptions, train
     from maskrnn_ros.training.prepare import Preparation, prepare
@@ -264,6 +269,6 @@ def _network(args: argparse.Namespace) -> int:
     names = ("out", "held_out", "steps", "length", "batch", "loss", "box_weight", "teacher", "drop_matching")
     values = {name: getattr(args, name) for name in (*names, "validate_every", "seed", "resume")}
     values["rate"] = 1e-3 if args.rate is None else args.rate
-    init = network_file(args.init) if args.init else None
+    init = _weights(args.init, STREAMS)
     print(train(TrainOptions(**values, cache=cache, init=init, kinds=kinds)))
     return 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ Make the ONNX graphs of weights, which `engine: onnxruntime` and `auto` take. Ea
 inputs. The graphs of the shipped weights ship; make those of your own after every training.
 """
 _EPILOG = """\
-With none of --trunk, --network and --prompts the graphs of both shipped weights are made, else those of what is named.
+With none of --trunk, --network and --prompts the graphs of all shipped weights are made, else those of what is named.
 
 examples:
   maskrnn export --network my.safetensors
+  maskrnn export --network streams --out GRAPHS
   maskrnn export --trunk my_trunk.safetensors --network my.safetensors --calibrate DAVIS --held-out bear,camel
 """
 
@@ -35,10 +36,15 @@ def add_export(commands: Any) -> None:
     parser.set_defaults(run=_export)
     add = parser.add_argument
     add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
-    add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
+    add("--network", metavar="SETTING", help="as network.weights: shipped, streams or a .safetensors file")
     add("--prompts", type=Path, metavar="FILE", help="as prompts.weights: a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
-    add("--calibrate", type=Path, metavar="ROOT", help="make int8 graphs, too, calibrated on this data set (DAVIS)")
+    add(
+        "--calibrate",
+        type=Path,
+        metavar="ROOT",
+        help="make int8 graphs, too, by this data set (a decoder has none)",
+    )
     add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
     add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
     add("--json", type=Path, metavar="FILE", help="write the figures for machines")
@@ -48,15 +54,18 @@ def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.config import from_flat
     from maskrnn_ros.disk import write_text
     from maskrnn_ros.model.graphs import Exported
+    from maskrnn_ros.model.weights import NETWORKS
 
-    trunk, network = args.trunk, args.network
-    if trunk is None and network is None and args.prompts is None:
-        trunk = network = "shipped"
-    from_flat({"trunk.weights": trunk or "shipped", "network.weights": network or "shipped"})  # refuses what is neither
+    trunk: str | None = args.trunk
+    networks: tuple[str, ...] = () if args.network is None else (args.network,)
+    if trunk is None and not networks and args.prompts is None:
+        trunk, networks = "shipped", tuple(NETWORKS)
+    for network in networks or ("shipped",):  # refuses what is neither
+        from_flat({"trunk.weights": trunk or "shipped", "network.weights": network})
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     made: list[Exported] = []
-    for one in _exported(trunk, network, args.prompts, args.out):
+    for one in _exported(trunk, networks, args.prompts, args.out):
         made.append(one)
         print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
     if args.calibrate is not None:
@@ -64,7 +73,7 @@ def _export(args: argparse.Namespace) -> int:
 
         held_out = tuple(name for name in args.held_out.split(",") if name)
         for one in quantise(
-            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunk, network, args.out
+            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunk, networks, args.out
         ):
             made.append(one)
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
@@ -74,12 +83,12 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _exported(trunk: str | None, network: str | None, prompts: Path | None, out: Path | None) -> Iterator[Any]:
+def _exported(trunk: str | None, networks: Sequence[str], prompts: Path | None, out: Path | None) -> Iterator[Any]:
     from maskrnn_ros.model.graphs import export
     from maskrnn_ros.model.prompt_graph import export_prompts
 
-    if trunk is not None or network is not None:
-        yield from export(trunk, network, out)
+    if trunk is not None or networks:
+        yield from export(trunk, networks, out)
     if prompts is not None:
         yield export_prompts(prompts, out)
 

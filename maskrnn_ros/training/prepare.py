@@ -23,7 +23,7 @@ from maskrnn_ros.training.clips import SIZE, Pictures, Unsuitable, observe, read
 from maskrnn_ros.training.stills import moving_still, read_still, still_paths
 from maskrnn_ros.training.synthesis import copy_paste
 
-_CONFIG = with_values(Config(), flow__preset="medium")
+_CONFIG = with_values(Config(), flow__preset="medium", adaptation__method="finetune")
 """The flow is computed once and held: the most exact is worth its time, and the shipped weights were trained on it."""
 
 _PASTED_FRAMES = 24

@@ -45,8 +45,9 @@ from maskrnn_ros.model.graphs import (
     write_graph,
 )
 from maskrnn_ros.model.network import CROP, HIDDEN, FrameCode
-from maskrnn_ros.model.weights import is_step, network_file, trunk_file
+from maskrnn_ros.model.weights import NETWORKS, is_step, network_file, trunk_file
 from maskrnn_ros.quality import at_level
+from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
 
@@ -75,14 +76,17 @@ class Calibration:
 
 
 def quantise(
-    calibration: Calibration, trunk: str | None = "shipped", network: str | None = "shipped", out: Path | None = None
+    calibration: Calibration,
+    trunk: str | None = "shipped",
+    networks: Sequence[str] = tuple(NETWORKS),
+    out: Path | None = None,
 ) -> Iterator[Exported]:
     """Make the graphs in int8 from those in float32 that ``graphs.export`` made, and compare the two.
 
     Args:
         calibration: Data.
         trunk: What ``trunk.weights`` names; None leaves its graph out, and the streams see through the shipped one.
-        network: What ``network.weights`` names, likewise.
+        networks: What ``network.weights`` names; of decoders there is none in int8.
         out: Folder of the graphs; None: beside the weights.
 
     Raises:
@@ -98,8 +102,10 @@ def quantise(
         feeds = _images(clips, calibration.seed)
         made = trunk_graph(weights, "int8")
         yield _quantised(trunk_graph(weights), made, out, feeds[:-_CHECKED], feeds[-_CHECKED:], bits=8)
-    if network is not None and not is_step(network_file(network)):  # the decoder runs in float32
+    for network in networks:
         weights = network_file(network)
+        if is_step(weights):
+            continue
         feeds, checked = _shown(clips, calibration.seed, trunk or "shipped", network)
         made = streams_graph(weights, "int8")
         yield _quantised(streams_graph(weights), made, out, feeds, checked, bits=7)
@@ -208,10 +214,13 @@ class _Recorder:
 
 def _shown(clips: Sequence[FileClip], seed: int, trunk: str, network: str) -> tuple[list[Feed], list[Feed]]:
     """What the streams are shown on the first frames of some clips, and on one more of each."""
-    exact = with_values(Config(), device="cpu", engine="torch", precision="float32", adaptation__mode="blocking")
-    config = with_values(
-        exact, trunk__weights=trunk, network__weights=network, adaptation__steps=20, adaptation__views=5
-    )
+    exact = with_values(Config(), device="cpu", engine="torch", precision="float32")
+    heads: dict[str, Value] = {
+        "adaptation__method": "finetune",
+        "adaptation__mode": "blocking",
+        "adaptation__steps": 20,
+    }
+    config = with_values(exact, **heads, trunk__weights=trunk, network__weights=network, adaptation__views=5)
     cpu = torch.device("cpu")
     config = at_level(config, config.quality)
     models = load_models(config, cpu)
