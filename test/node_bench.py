@@ -94,6 +94,7 @@ class NodeBench:
         self.instances: list[Any] = []
         self.label_images: list[Any] = []
         self.results: list[Any] = []
+        self._clients: dict[str, Any] = {}
         self.statuses: list[Any] = []
         self.diagnostics: list[Any] = []
 
@@ -182,12 +183,13 @@ class NodeBench:
         return self.results[-1]
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
-        """Call a service and return its response."""
-        client = self.client.create_client(kind, f"/tracker/{name}")
+        """Call a service and return its response; clients stay, for some tests ask again and again."""
+        if name not in self._clients:
+            self._clients[name] = self.client.create_client(kind, f"/tracker/{name}")
+        client = self._clients[name]
         self.wait(client.service_is_ready)
         future = client.call_async(request)
         self.wait(future.done)
-        self.client.destroy_client(client)
         return future.result()
 
     @property
