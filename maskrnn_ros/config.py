@@ -196,8 +196,13 @@ class NetworkConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in ("shipped", "streams") and not self.weights.endswith(".safetensors"):
+        if not self.ships and not self.weights.endswith(".safetensors"):
             raise ValueError(f"network.weights must be shipped, streams or a .safetensors file, got {self.weights!r}")
+
+    @property
+    def ships(self) -> bool:
+        """Whether the weights are of the package, not a file of one's own."""
+        return self.weights in ("shipped", "streams")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,11 @@ import torch
 import world
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.model.engine import OnnxStep, on_one_core
-from maskrnn_ros.model.graphs import export_step
-from maskrnn_ros.model.step import FINE, StepNet
+from maskrnn_ros.model.engine import OnnxStep, _Runtime, on_one_core
+from maskrnn_ros.model.graphs import _seen, export_step
+from maskrnn_ros.model.step import FINE, Keys, Output, Seen, StepNet
 from maskrnn_ros.model.trunk import TrainedTrunk
-from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, save_weights
+from maskrnn_ros.model.weights import DECODER, is_step, load_network, load_step, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking import follow as module
 from maskrnn_ros.tracking.follow import Following, most_of_others
@@ -160,15 +161,13 @@ def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
     assert tracker.step(red_frame(2, picture(12, 12))).tracks[0].status == status
 
 
-def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was(make: Make) -> None:
-    shapes = (world.Shape(1, 12, 14, 60, 3, 2, 0),)
-    tracker = make(shapes=shapes)
-    tracker.seed(world.seed(0, shapes=shapes), world.frame(0, shapes))
-    tracker.step(world.frame(1, shapes))
-    known = tracker.states[1].known
-    assert known is not None
-    x0, y0, x1, y1 = known.carried.boxes[0].tolist()
-    assert x0 < 14 and x1 > 74 and y0 < 14 and y1 > 17 and x1 - x0 < 140, "the crop around it, and not one of a search"
+def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was() -> None:
+    prior = torch.zeros(20, 30)
+    prior[5, 4:9], prior[6, 4] = 0.3, 0.1
+    assert module._prior_box(prior) == (16.0, 20.0, 36.0, 24.0)
+    prior[10:12, 10:14], prior[12, 10] = 0.9, 0.4
+    assert module._prior_box(prior) == (40.0, 40.0, 56.0, 48.0), "what fills cells is looked for where it does"
+    assert module._prior_box(torch.full((20, 30), 0.05)) is None
 
 
 def test_a_mask_is_like_what_its_cells_were_matched_with() -> None:
@@ -253,7 +252,8 @@ def test_the_graph_says_what_torch_says_and_the_tracker_takes_it(tmp_path: Path)
     assert made.difference < 1e-3 * made.scale
     assert is_step(file) and not is_step(tmp_path / "none.safetensors")
     tracker = build_tracker(with_values(PLAIN, network__weights=str(file), engine="onnxruntime", precision="float32"))
-    assert isinstance(tracker._following._net, OnnxStep)  # type: ignore[union-attr]
+    step = tracker._following._net  # type: ignore[union-attr]
+    assert isinstance(step, OnnxStep)
     frame = Frame(stamp_ns=1, image=world.image(0, LARGE))
     tracker.seed(Seed(stamp_ns=1, labels=world.labels(0, LARGE)), frame)
     in_torch = build_tracker(with_values(PLAIN, network__weights=str(file), engine="torch"))
@@ -261,6 +261,18 @@ def test_the_graph_says_what_torch_says_and_the_tracker_takes_it(tmp_path: Path)
     following = Frame(stamp_ns=2, image=world.image(1, LARGE))
     one, other = (each.step(following).labels for each in (tracker, in_torch))
     assert (one != other).mean() < 0.01
+
+
+def test_an_object_is_given_the_same_numbers_alone_and_beside_others() -> None:
+    runtime = _Runtime(CPU, 2)
+    alone = OnnxStep(load_step(DECODER), runtime, DECODER)
+    aside = alone.aside()
+    assert aside is not alone and aside.aside() is aside, "with one core there is nothing to share out"
+    torch.manual_seed(0)
+    *seen, weights, code, values, newest, share = _seen(1)
+    found = [step.look(Seen(*seen), weights, Keys(code, values), Keys(newest, share)) for step in (alone, aside)]
+    for field in dataclasses.fields(Output):
+        assert torch.equal(*(getattr(one, field.name) for one in found)), field.name
 
 
 def test_there_is_nothing_to_train_in_a_decoder(tmp_path: Path) -> None:

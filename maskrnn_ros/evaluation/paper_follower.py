@@ -181,7 +181,7 @@ def check_paper(config: Config) -> None:
         ValueError: No weights are named, or method or learning rate are none for VGG-16.
     """
     hint = "begin with config/paper.yaml"
-    if config.network.weights in ("shipped", "streams"):
+    if config.network.ships:
         raise ValueError(f"profile 'paper' ships no weights: network.weights must be a .safetensors file; {hint}")
     if config.adaptation.method == "recursive":
         raise ValueError(f"profile 'paper' needs adaptation.method finetune or none, got recursive; {hint}")

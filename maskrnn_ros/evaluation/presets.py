@@ -235,8 +235,7 @@ def check_network(profile: str, lookahead: int) -> None:
 
 def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
     """The values without the shipped weights where the config names a file of its own."""
-    kept = config.network.weights.endswith(".safetensors")
-    return {key: value for key, value in values.items() if not (kept and key == "network.weights")}
+    return {key: value for key, value in values.items() if config.network.ships or key != "network.weights"}
 
 
 def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:

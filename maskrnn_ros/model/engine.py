@@ -393,11 +393,12 @@ class OnnxStep:
     def __init__(self, net: StepNet, runtime: _Runtime, weights: Path) -> None:
         self.encoder, self.matcher, self.ridge = net.encoder, net.matcher, net.ridge
         self._look = runtime.session(step_graph(weights), weights)
-        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights)
+        on_one = runtime.device.type == "cpu" and runtime.threads > 1  # else there is nothing to share out
+        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights) if on_one else None
 
     def aside(self) -> Step:
-        """See ``StepNet``."""
-        return self._made_aside()
+        """See ``StepNet``; another session where this one takes more than one core."""
+        return self if self._made_aside is None else self._made_aside()
 
     def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
         """See ``StepNet``."""
