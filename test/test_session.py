@@ -533,7 +533,7 @@ def test_an_image_brought_along_may_be_older_than_the_buffer() -> None:
         bench.image(number)
     bench.seed(world.seed(1), frame=world.frame(1))  # 5, 6, 7 are held
     assert bench.said() == [SeedStatus.PENDING]
-    assert "0.2 s before the oldest held" in bench.outcomes[-1].reason
+    assert "0.2 s older than the oldest image held" in bench.outcomes[-1].reason
     tracks = bench.image(8)
     assert bench.last == (SeedStatus.APPLIED, (1, 2), 3)  # 6, 7, 8
     np.testing.assert_array_equal(tracks.labels, world.labels(8))

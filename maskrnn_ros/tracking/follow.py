@@ -70,9 +70,9 @@ _LIKENESS_RATE = 0.1
 """Weight of a frame in the usual likeness."""
 
 _EVERY = 2
-"""Which images may enter a memory, with as much weight as all together: a fifth of an object's time goes there. On the
-held out clips, J / F with every one, every second: 0.803 / 0.780, 0.802 / 0.780; on those of layers 0.879 / 0.933,
-0.881 / 0.935."""
+"""Which images may enter a memory, with as much weight as all together: by a profile a sixth of an object's time goes
+there. On the held out clips, J / F with every one, every second: 0.803 / 0.780, 0.802 / 0.780; on those of layers
+0.879 / 0.933, 0.881 / 0.935."""
 
 _THIN = 0.1
 """Share of a cell from which a warped mask may be somewhere: a thin object fills none, and is looked for where it was,

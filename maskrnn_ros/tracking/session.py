@@ -412,9 +412,8 @@ class Session:
             # image and goes to the oldest one held in one step. But first the next image shows whether time jumps.
             self._seedings.append(seeding)
             gap_s = (oldest.stamp_ns - stamp) * 1e-9
-            self._outcome(
-                seeding, SeedStatus.PENDING, f"starts at the next image, {gap_s:.1f} s before the oldest held"
-            )
+            reason = f"starts when the next image comes: its own is {gap_s:.1f} s older than the oldest image held"
+            self._outcome(seeding, SeedStatus.PENDING, reason)
         else:
             self._attempt(seeding, self._start)
 
