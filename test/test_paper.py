@@ -329,3 +329,17 @@ def test_tuning_draws_the_same_numbers_again(monkeypatch) -> None:
 def test_settings_of_the_other_profile_are_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         check_paper(with_values(Config(), **changes))
+
+
+def test_boxes_are_pooled_where_they_are_whatever_the_map_is_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[torch.Tensor]()
+
+    def pooled(maps: torch.Tensor, rois: torch.Tensor, cells: int, scale: float) -> torch.Tensor:
+        seen.extend((maps, rois))
+        return torch.zeros(len(rois), maps.shape[1], cells, cells)
+
+    net = small_net(monkeypatch).localization
+    monkeypatch.setattr("maskrnn_ros.model.paper.roi_pool", pooled)
+    boxes = torch.tensor([[301.0, 203.0, 853.0, 479.0]])  # in bfloat16 300, 203, 852, 480
+    net(torch.zeros(1, 16, 30, 53, dtype=torch.bfloat16), boxes)
+    assert torch.equal(seen[1][:, 1:], boxes) and seen[0].dtype == seen[1].dtype == torch.float32

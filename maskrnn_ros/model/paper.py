@@ -120,7 +120,8 @@ class Localization(nn.Module):
     def forward(self, conv5_3: Tensor, boxes: Tensor) -> Tensor:
         """Deltas (B, 4) of boxes (B, 4), one in each image, pixels."""
         rois = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None].to(boxes), boxes], dim=1)
-        pooled = roi_pool(conv5_3, rois.to(conv5_3), CELLS, 1 / _STRIDE)
+        # in float32: under autocast the map is bfloat16, in which a place in an image is known to four pixels
+        pooled = roi_pool(conv5_3.float(), rois.float(), CELLS, 1 / _STRIDE)
         found: Tensor = self.deltas(self.layers(pooled.flatten(1)))
         return found
 
