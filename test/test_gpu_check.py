@@ -29,7 +29,7 @@ import gpu_checks  # noqa: E402
 
 WITHOUT = """
 import runpy, sys
-for name in ("rclpy", "rosbags", "std_msgs", "sensor_msgs", "ament_index_python"):
+for name in ("rclpy", "rosbags", "std_msgs", "sensor_msgs", "ament_index_python", "av", "onnx", "scipy"):
     sys.modules[name] = None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -39,7 +39,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> gpu_bench.Bench:
     work = tmp_path_factory.mktemp("work")
-    root, raft = gpu_check.unpack(None, work, gpu_bench.QUICK.frames)
+    root, raft = gpu_check.unpack(None, work, gpu_bench.QUICK.frames)  # the demo clip alone
     return gpu_bench.Bench(device="cpu", extent=gpu_bench.QUICK, root=root, raft=raft, work=work)
 
 
@@ -66,12 +66,16 @@ def test_times_are_taken_by_stage_for_every_scene(bench: gpu_bench.Bench) -> Non
         "flownet, 2 objects, 160x96",
         "raft, 1 objects, 160x96",
         "raft, 2 objects, 160x96",
+        "flownet, 1 objects, 160x96, float16",
+        "flownet, 2 objects, 160x96, float16",
     ]
     for row in rows:
         assert "error" not in row and row["flow ms"] > 0 and row["heads ms"] > 0 and row["ms"] > 0
 
 
-@pytest.mark.parametrize("name", ["machine", "copies", "flow", "onnxruntime", "compile", "commands"])
+@pytest.mark.parametrize(
+    "name", ["machine", "copies", "flow", "onnxruntime", "compile", "commands", "streams", "more", "cpu"]
+)
 def test_a_check_runs_on_the_cpu(name: str, bench: gpu_bench.Bench) -> None:
     compile_ = torch.compile
     rows = run(name, bench)
@@ -89,13 +93,57 @@ def test_the_paper_profile_runs_both_stages_and_tunes(bench: gpu_bench.Bench, mo
     assert [row for row in rows if "error" in row] == []
 
 
+def test_decoder_and_prompts_are_trained_for_some_steps_and_go_on_from_a_checkpoint(bench: gpu_bench.Bench) -> None:
+    rows = {str(row["case"]): row for row in run("training", bench)}
+    assert list(rows) == ["decoder", "decoder, resumed", "prompts"]
+    assert [row for row in rows.values() if "error" in row] == []
+    assert rows["decoder, resumed"]["s a step"], "two steps were left"
+
+
+def test_every_check_has_its_place_and_runs_once() -> None:
+    assert sorted(gpu_check.CHECKS) == sorted(gpu_checks.CHECKS)
+    assert gpu_check.chosen(["more", "precision"]) == [([("precision",)], 0.42), ([("more",)], 1.0)]
+
+
+def test_what_ends_its_process_is_said_and_the_checks_after_it_run_in_another(tmp_path: Path) -> None:
+    script = tmp_path / "checks.py"
+    script.write_text(
+        "import json, os, pathlib, sys\n"
+        "names = sys.argv[sys.argv.index('--check') + 1 : sys.argv.index('--until')]\n"
+        "for name in names:\n"
+        f"    file = pathlib.Path({str(tmp_path)!r}, name + '.json')\n"
+        "    file.write_text(json.dumps({'rows': [{'case': 'begun'}]}))\n"
+        "    if name == 'bad':\n"
+        "        os._exit(3)\n"
+        "    file.write_text(json.dumps({'rows': [{'case': 'all'}], 'done': True}))\n"
+    )
+    groups = [("first", "bad", "last"), ("beside",)]
+    assert gpu_check.run_phase(groups, [sys.executable, str(script)], tmp_path, time.time() + 600) == 0
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text())["rows"] for group in groups for name in group}
+    assert found["first"] == found["last"] == found["beside"] == [{"case": "all"}]
+    assert found["bad"] == [{"case": "begun"}, {"case": "-", "error": "the process ended with 3"}]
+
+
+def test_without_the_device_nothing_is_checked(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    ended = start(tmp_path, str(TOOLS / "gpu_check.py"), "--device", "cuda", "--only", "machine", "--out", "out")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("gpu_check: device 'cuda' was asked for, but torch sees 0 cuda devices")
+
+
 def test_copies_are_counted_by_their_way_and_size() -> None:
     up = {"name": "Memcpy HtoD (Pageable -> Device)", "cat": "gpu_memcpy", "args": {"bytes": 1_000_000}}
     number = {"name": "Memcpy DtoH (Device -> Pageable)", "cat": "gpu_memcpy", "args": {"bytes": 4}}
-    others = [{"name": "gemm", "cat": "kernel"}, {"name": "Memcpy DtoD (Device -> Device)", "args": {"bytes": 99}}]
+    others = [
+        {"name": "gemm", "cat": "kernel", "dur": 1500.0},
+        {"name": "Memcpy DtoD (Device -> Device)", "args": {"bytes": 99}},
+    ]
+    others += [{"name": "cudaStreamSynchronize", "cat": "cuda_runtime"}]
     found = gpu_checks.transfers({"traceEvents": [up, up, number, *others, {"ph": "M"}]})
     assert (found["up"], found["down"], found["numbers up"], found["numbers down"]) == (2, 0, 0, 1)
     assert (found["up bytes"], found["down bytes"], found["kernels"]) == (2_000_000, 4, 1)
+    assert (found["kernels ms"], found["waits"]) == (1.5, 1)
     assert doctest.testmod(gpu_checks).attempted and not doctest.testmod(gpu_checks).failed
 
 
@@ -134,9 +182,9 @@ def test_masks_that_are_not_the_cpus_are_an_error(bench: gpu_bench.Bench, tmp_pa
     other = dataclasses.replace(bench, work=tmp_path)
     (clip,) = other.clips
     labels = np.stack([np.roll(clip.truth(number), 40, axis=1) for number in range(len(clip))])
-    np.savez_compressed(tmp_path / f"cpu-{clip.name}.npz", score=0.05, labels=labels)
+    np.savez_compressed(tmp_path / f"cpu-{clip.name}-flownet.npz", score=0.05, labels=labels)
     with pytest.raises(gpu_bench.Beyond, match=r"J&F is \+0\.\d+ from the CPU's, allowed 0\.05") as caught:
-        gpu_bench.compared(other, clip, other.config(precision="float32"))
+        gpu_bench.compared(other, clip, precision="float32")
     assert caught.value.row["least IoU"] < 0.9
 
 
@@ -160,11 +208,11 @@ def test_the_script_runs_without_ros_in_processes_of_its_own_and_ends_with_1_aft
     only = ["--only", "machine", "times"]
     ended = start(tmp_path, tool, "--device", "cpu", "--quick", "--data", "pack.tar", "--out", "out", *only)
     assert ended.returncode == 1, ended.stderr
-    assert ended.stdout.rstrip().endswith("failed: times")
+    assert ended.stdout.rstrip().endswith("s; failed: times")
     found = json.loads((tmp_path / "out/gpu_check.json").read_text())
     assert found["machine"]["rows"][0]["device"] == "cpu"
     failed = ["error" in row for row in found["times"]["rows"]]
-    assert failed == [False, False, True, True], "what needs no weights went on"
+    assert failed == [False, False, True, True, False, False], "what needs no weights went on"
     assert "pack/raft_small.safetensors" in found["times"]["rows"][2]["error"]
     assert "## times" in (tmp_path / "out/gpu_check.md").read_text()
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is right, how fast is it, and what fails on a GPU? Everything in six minutes, as tables and as JSON.
 
-Needs torch, torchvision, OpenCV, onnxruntime and what a checkout holds: no ROS, no network, no installation. Every
-check has a process of its own, so that one that fails, hangs or breaks the device does not end the others.
+Needs torch, torchvision, OpenCV, onnxruntime and what a checkout holds: no ROS, no network, no installation. What
+fails, hangs or breaks the device does not end the others: see ``PHASES``.
 
     python tools/gpu_check.py --pack PACK.tar --root DAVIS --sequences A,B --raft raft_small.safetensors   # beforehand
     python tools/gpu_check.py --data PACK.tar --out OUT                                                    # on the GPU
     python tools/gpu_check.py --device cpu --quick --out OUT                                               # anywhere
 
-Without --data the demo clip is followed, and RAFT has random weights. Ends with 1 where something failed.
+Without --data the demo clip alone is followed, and RAFT has random weights. Ends with 1 where something failed.
 """
 
 from __future__ import annotations
@@ -18,51 +18,118 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from gpu_bench import FULL, QUICK, Bench, Beyond, Row, Skipped  # noqa: E402
-from gpu_checks import CHECKS  # noqa: E402
-
-from maskrnn_ros.evaluation.readers import folder_names  # noqa: E402
 from maskrnn_ros.files import davis_sequence  # noqa: E402
-from maskrnn_ros.tracking.tracker import choose_device  # noqa: E402
 
+if TYPE_CHECKING:  # torch takes seconds to come, and whoever starts the checks needs none of it
+    from gpu_bench import Bench
+
+Row = dict[str, Any]
 DEMO = ROOT / "maskrnn_ros" / "data" / "tabletop"
 RAFT = "raft_small.safetensors"
 PACK_MIB = 28
 """Of all packs together; what travels to a borrowed machine is limited."""
 
+FRAMES = 48
+"""Of a clip at most."""
+
+MINUTES = {False: 6.0, True: 60.0}
+"""For all checks; and for quick ones."""
+
+GRACE_S = 8.0
+"""A case that has begun is let end, but for no longer than this."""
+
+NO_DEVICE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Checks that run at the same time.
+
+    Args:
+        processes: The checks of each process, one after the other: torch and the device take seconds to begin with.
+        until: Share of the time by which it ends.
+    """
+
+    processes: tuple[tuple[str, ...], ...]
+    until: float
+
+
+PHASES = (
+    Phase((("machine", "precision"), ("cpu",), ("training",), ("onnxruntime", "commands", "streams")), 0.42),
+    Phase((("times", "flow", "copies"),), 0.97),  # alone: these are the times that count
+    Phase((("more", "paper", "compile"),), 1.0),
+)
+"""In the order of what is worth most; where the time is up, the rest is left out."""
+
+SHARES = {"times": 4.0}
+"""Of what is left of a phase to a check beside those after it; 1 where it is not said."""
+
+CHECKS = tuple(name for phase in PHASES for names in phase.processes for name in names)
+
+
+def run_checks(names: Sequence[str], bench: Bench, parts: Path, until: float) -> None:
+    """Run checks one after the other; each has a file of what it found."""
+    for number, name in enumerate(names):
+        shares = [SHARES.get(one, 1.0) for one in names[number:]]
+        begin = time.time()
+        run_check(name, bench, parts / f"{name}.json", begin + (until - begin) * shares[0] / sum(shares))
+
 
 def run_check(name: str, bench: Bench, file: Path, until: float) -> None:
-    """Run the cases of a check; the file has what is done after each of them."""
-    rows: list[Row] = []
+    """Run the cases of a check; the file has what is done after each of them.
+
+    Raises:
+        BrokenDevice: Nothing can go on in this process.
+    """
+    import gpu_checks
+
+    begin, rows = time.time(), list[Row]()
+
+    def write(**more: bool) -> None:
+        file.write_text(json.dumps({"rows": rows, "s": time.time() - begin, **more}))
+
+    write()
     try:
-        for case, measure in CHECKS[name](bench):
+        for case, measure in gpu_checks.CHECKS[name](bench):
             if time.time() > until:
                 rows.append({"case": case, "skipped": "no time left"})
                 continue
+            row_begin = time.time()
             rows.append({"case": case, **run_case(measure)})
-            print(_line(rows[-1]), flush=True)
-            file.write_text(json.dumps({"rows": rows}))
+            print(f"{_line(rows[-1])}  ({time.time() - row_begin:.1f} s)", flush=True)
+            write()
+            if "CUDA error" in rows[-1].get("error", ""):
+                raise BrokenDevice(rows[-1]["error"])
+    except BrokenDevice:
+        raise
     except Exception as error:
         traceback.print_exc()
         rows.append({"case": "-", "error": _short(error)})
-    file.write_text(json.dumps({"rows": rows, "done": True}))
+    write(done=True)
+
+
+class BrokenDevice(Exception):
+    """After an error on the device every other call of the process fails, too."""
 
 
 def run_case(measure: Callable[[], Row]) -> Row:
     """The figures of a case, or why there are none."""
+    from gpu_bench import Beyond, Skipped
+
     try:
         return measure()
     except Skipped as error:
@@ -109,69 +176,136 @@ def main() -> int:
     if args.pack:
         return pack(args)
     if args.check:
-        bench = Bench(**{**json.loads(args.bench), "extent": QUICK if args.quick else FULL})
-        paths = {name: Path(getattr(bench, name)) for name in ("root", "work")}
-        bench = dataclasses.replace(bench, **paths, raft=Path(bench.raft) if bench.raft else None)
-        run_check(args.check, bench, Path(args.report), args.until)
-        return 0
-    try:
-        choose_device(args.device)
-    except RuntimeError as error:
-        print(f"gpu_check: {error}", file=sys.stderr)
-        return 2
+        return in_this_process(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         return run_all(args, Path(work))
 
 
+def in_this_process(args: argparse.Namespace) -> int:
+    """Run some checks; the status is ``NO_DEVICE`` where there is none."""
+    from gpu_bench import FULL, QUICK, Bench
+
+    from maskrnn_ros.tracking.tracker import choose_device
+
+    bench = Bench(**{**json.loads(args.bench), "extent": QUICK if args.quick else FULL})
+    paths = {name: Path(getattr(bench, name)) for name in ("root", "work")}
+    bench = dataclasses.replace(bench, **paths, raft=Path(bench.raft) if bench.raft else None)
+    try:
+        choose_device(args.device)
+    except RuntimeError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return NO_DEVICE
+    run_checks(args.check, bench, args.parts, args.until)
+    return 0
+
+
 def run_all(args: argparse.Namespace, work: Path) -> int:
-    """Every check in a process of its own; 1 where something failed."""
-    extent = QUICK if args.quick else FULL
-    root, raft = unpack(args.data, work, extent.frames)
+    """Every phase; 1 where something failed."""
+    parts = args.out / "parts"
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    root, raft = unpack(args.data, work, FRAMES)
     bench = {"device": args.device, "root": str(root), "raft": raft and str(raft), "work": str(work)}
-    until = time.time() + 60 * (args.minutes or extent.minutes)
+    begin, seconds = time.time(), 60 * (args.minutes or MINUTES[args.quick])
+    command = [sys.executable, __file__, "--device", args.device, "--bench", json.dumps(bench)]
+    command += ["--parts", str(parts.resolve()), *(["--quick"] if args.quick else [])]
     found: dict[str, Row] = {}
-    for name in args.only or CHECKS:
-        print(f"{name}:", flush=True)
-        begin = time.time()
-        found[name] = {**_in_own_process(name, bench, args.quick, work, until), "s": time.time() - begin}
+    wanted = chosen(args.only or CHECKS)
+    for number, (groups, until) in enumerate(wanted):
+        share = until if number + 1 < len(wanted) else 1.0
+        if run_phase(groups, command, parts, begin + seconds * share) == NO_DEVICE:
+            return NO_DEVICE
+        for name in (name for names in groups for name in names):
+            found[name] = _found(name, parts)
+            print(table(name, found[name]), flush=True)
         (args.out / "gpu_check.json").write_text(json.dumps(found, indent=2) + "\n")
-    text = "\n".join(table(name, one) for name, one in found.items())
-    (args.out / "gpu_check.md").write_text(text)
-    print(f"\n{text}")
+        (args.out / "gpu_check.md").write_text("\n".join(table(name, one) for name, one in found.items()))
     failed = [name for name, one in found.items() if any("error" in row for row in one["rows"])]
-    print(f"failed: {', '.join(failed) or 'nothing'}")
+    print(f"{time.time() - begin:.0f} s; failed: {', '.join(failed) or 'nothing'}")
     return 1 if failed else 0
 
 
-def _in_own_process(name: str, bench: Row, is_quick: bool, work: Path, until: float) -> Row:
-    left = until - time.time()
-    if left < 5:
-        return {"rows": [{"case": name, "skipped": "no time left"}]}
-    report = work / f"{name}.json"
-    command = [sys.executable, __file__, "--check", name, "--bench", json.dumps(bench), "--report", str(report)]
-    # a case that has begun is let end, but not for long
-    command += ["--until", str(until), *(["--quick"] if is_quick else [])]
+def chosen(names: Sequence[str]) -> list[tuple[list[tuple[str, ...]], float]]:
+    """The phases with these checks alone: groups, and share of the time.
+
+    >>> chosen(["training", "commands", "paper"])
+    [([('training',), ('commands',)], 0.42), ([('paper',)], 1.0)]
+    """
+    found = []
+    for phase in PHASES:
+        groups = [tuple(name for name in group if name in names) for group in phase.processes]
+        found.append(([group for group in groups if group], phase.until))
+    return [(groups, until) for groups, until in found if groups]
+
+
+def run_phase(groups: list[tuple[str, ...]], command: Sequence[str], parts: Path, until: float) -> int:
+    """Run groups of checks at the same time, each in a process of its own; ``NO_DEVICE`` where there is none.
+
+    What comes after a check that ended its process has another one.
+    """
+    while groups and until - time.time() > 5:
+        shared = max(1, (os.cpu_count() or 1) // len(groups))
+        started = [
+            (names, _start([*command, "--check", *names, "--until", str(until)], names[0], parts, shared))
+            for names in groups
+        ]
+        groups = []
+        for names, process in started:
+            status = _ended(process, until + GRACE_S)
+            if status == NO_DEVICE:
+                print((parts / f"{names[0]}.log").read_text().splitlines()[-1], file=sys.stderr)
+                return NO_DEVICE
+            begun = [name for name in names if (parts / f"{name}.json").exists()]
+            if status and begun:
+                _say_ended(parts / f"{begun[-1]}.json", status)
+                print("\n".join((parts / f"{names[0]}.log").read_text().splitlines()[-12:]))
+                groups += [names[len(begun) :]] if len(begun) < len(names) else []
+            elif status:
+                (parts / f"{names[0]}.json").write_text(json.dumps({"rows": []}))
+                _say_ended(parts / f"{names[0]}.json", status)
+                groups += [names[1:]] if len(names) > 1 else []
+    return 0
+
+
+def _start(command: list[str], name: str, parts: Path, threads: int) -> subprocess.Popen[bytes]:
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    with (parts / f"{name}.log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+
+
+def _ended(process: subprocess.Popen[bytes], until: float) -> int | str:
+    """The status of a process; one that does not end in time is killed with all that it started."""
     try:
-        status: int | str = subprocess.run(command, timeout=left + 30).returncode
+        return process.wait(timeout=max(1.0, until - time.time()))
     except subprocess.TimeoutExpired:
-        status = "no answer"
-    known = json.loads(report.read_text()) if report.exists() else {"rows": []}
-    if status or not known.get("done"):
-        known["rows"].append({"case": "-", "error": f"the process ended with {status}"})
-    return {"rows": known["rows"]}
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return "no answer"
+
+
+def _say_ended(file: Path, status: int | str) -> None:
+    known = json.loads(file.read_text())
+    if not known.get("done"):
+        error = {"case": "-", "error": f"the process ended with {status}"}
+        file.write_text(json.dumps({**known, "rows": [*known["rows"], error]}))
+
+
+def _found(name: str, parts: Path) -> Row:
+    file = parts / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {"rows": [{"case": name, "skipped": "no time left"}]}
 
 
 def unpack(data: Path | None, work: Path, frames: int) -> tuple[Path, Path | None]:
     """Clips of so many frames in the layout of DAVIS, and weights of RAFT-small where the pack has them."""
-    source = DEMO
+    packed = work / "pack"
     if data is not None:
-        source = work / "pack"
         with tarfile.open(data) as tar:
-            tar.extractall(source, filter="data")
-    for name in folder_names(source, "Annotations"):
-        copy_clip(source, name, work / "data", frames)
-    raft = source / RAFT
+            tar.extractall(packed, filter="data")
+    for source in (DEMO, packed):
+        for folder in sorted((source / "Annotations").glob("*")):
+            copy_clip(source, folder.name, work / "data", frames)
+    raft = packed / RAFT
     return work / "data", raft if raft.exists() else None
 
 
@@ -192,9 +326,8 @@ def pack(args: argparse.Namespace) -> int:
         SystemExit: It is too large.
     """
     with tempfile.TemporaryDirectory() as work:
-        for root, names in ((DEMO, ["tabletop"]), (args.root, args.sequences.split(",") if args.root else [])):
-            for name in names:
-                copy_clip(root, name, Path(work), FULL.frames)
+        for name in args.sequences.split(",") if args.root else []:
+            copy_clip(args.root, name, Path(work), FRAMES)
         if args.raft:
             shutil.copyfile(args.raft, Path(work) / RAFT)
         with tarfile.open(args.pack, "w") as tar:
@@ -215,7 +348,7 @@ def _arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="tiny sizes: only whether it runs")
     add("--data", type=Path, metavar="FILE", help="what --pack wrote")
     add("--out", type=Path, default=Path(os.environ.get("OUT", "gpu_check")), metavar="DIR", help="gpu_check.md, .json")
-    add("--minutes", type=float, help=f"for all checks; default {FULL.minutes:g}, with --quick {QUICK.minutes:g}")
+    add("--minutes", type=float, help=f"for all checks; default {MINUTES[False]:g}, with --quick {MINUTES[True]:g}")
     add("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"of {', '.join(CHECKS)}")
     packing = parser.add_argument_group("packing")
     packing.add_argument("--pack", type=Path, metavar="FILE", help="write the data that a bare machine needs")
@@ -223,8 +356,9 @@ def _arguments() -> argparse.Namespace:
     packing.add_argument("--sequences", default="", metavar="A,B", help="its clips, of which the first frames go in")
     packing.add_argument("--raft", type=Path, metavar="FILE", help="weights of RAFT-small, .safetensors")
     packing.add_argument("--mib", type=float, default=PACK_MIB, help="most that the pack may take, MiB")
-    for name in ("--check", "--bench", "--report"):
-        add(name, help=argparse.SUPPRESS)
+    add("--check", nargs="+", help=argparse.SUPPRESS)
+    add("--bench", help=argparse.SUPPRESS)
+    add("--parts", type=Path, help=argparse.SUPPRESS)
     add("--until", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -7,10 +7,11 @@ import contextlib
 import csv
 import datetime
 import json
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from gpu_bench import QUICK, Bench, Case, Row, Skipped, compared, follow
+from gpu_bench import SAME_FLOW, Bench, Case, Row, Skipped, compared, follow, reference, run_command
+from gpu_learning import check_paper, check_training
 
 from maskrnn_ros.benchmark.measure import all_tracking
 from maskrnn_ros.benchmark.report import machine
 from maskrnn_ros.benchmark.scene import Scene
 from maskrnn_ros.config import FlowConfig, settings
-from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.files import davis_sequence, read_labels
 from maskrnn_ros.flow import build_flow
-from maskrnn_ros.model.weights import save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.types import Frame, Seed
@@ -53,6 +53,8 @@ def _machine(bench: Bench) -> Row:
             "card MB": card.total_memory / 1e6,
             "CUDA": torch.version.cuda,
             "cuDNN": torch.backends.cudnn.version(),
+            "TF32 in convolutions": torch.backends.cudnn.allow_tf32,
+            "C compiler": shutil.which("gcc") or shutil.which("cc") or "none",
         }
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -63,29 +65,67 @@ def _machine(bench: Bench) -> Row:
 def check_precision(bench: Bench) -> Iterator[Case]:
     """Masks of the device beside those of the CPU, in all precisions of torch."""
     choices = next(known.choices for name, _, known in settings() if name == "precision")
-    for clip in bench.clips:
-        for precision in ("float32", "float16", "bfloat16"):
-            case = f"{precision}, {clip.name}"
-            if precision in choices:
-                yield case, partial(compared, bench, clip, bench.config(precision=precision))
-            elif clip == bench.clips[0]:
-                yield case, partial(_skip, f"precision has no {precision}")
+    for precision in ("float32", "float16", "bfloat16"):
+        if precision not in choices:
+            yield precision, partial(_skip, f"precision has no {precision}")
+            continue
+        for clip in bench.clips:
+            yield f"{precision}, {clip.name}", partial(compared, bench, clip, precision=precision)
+
+
+def check_cpu(bench: Bench) -> Iterator[Case]:
+    """What ``precision`` compares with; it begins with the last clip while that begins with the first."""
+    for clip in reversed(bench.clips):
+        yield clip.name, lambda clip=clip: {"J&F": reference(bench, clip, SAME_FLOW)[0]}
 
 
 def _skip(why: str) -> Row:
     raise Skipped(why)
 
 
+def check_streams(bench: Bench) -> Iterator[Case]:
+    """The two-stream network with heads in closed form and with trained ones, beside the CPU."""
+    steps = min(50, bench.extent.tuning)
+    recursive = {"network__weights": "streams", "adaptation__method": "recursive"}
+    tuned = {"network__weights": "streams", "adaptation__method": "finetune", "adaptation__steps": steps}
+    for precision in ("float32", "float16"):
+        yield f"recursive, {precision}", partial(compared, bench, bench.clips[0], **recursive, precision=precision)
+    yield f"finetune, {steps} steps", partial(compared, bench, bench.clips[0], **tuned, precision="float32")
+
+
+_RAFT_AIMS = (4, 64)
+"""Objects for which there is an aim with RAFT."""
+
+
 def check_times(bench: Bench) -> Iterator[Case]:
-    """Times per frame in the steady state, by objects and size; with flownet, and at the largest with RAFT."""
-    raft = {"flow__backend": "raft", "flow__weights": bench.raft_weights("small")}
-    for width, height in bench.extent.sizes:
-        for objects in bench.extent.objects:
-            scene = f"{objects} objects, {width}x{height}"
-            yield f"flownet, {scene}", partial(steady, bench, (width, height, objects), {"flow__backend": "flownet"})
-    for objects in bench.extent.objects:
-        width, height = bench.extent.sizes[-1]
-        yield f"raft, {objects} objects, {width}x{height}", partial(steady, bench, (width, height, objects), raft)
+    """Times per frame in the steady state, by objects and size; with flownet, and at the largest size with RAFT."""
+    largest = bench.extent.sizes[-1]
+    aims = [count for count in bench.extent.objects if count in _RAFT_AIMS] or list(bench.extent.objects)
+    yield from _scenes(bench, "flownet", largest, bench.extent.objects)
+    yield from _scenes(bench, "raft", largest, aims)
+    for size in bench.extent.sizes[:-1]:
+        yield from _scenes(bench, "flownet", size, bench.extent.objects)
+    yield from _scenes(bench, "flownet", largest, aims, precision="float16")
+
+
+def check_more(bench: Bench) -> Iterator[Case]:
+    """What else takes time: further sizes, and RAFT-large, whose weights are random."""
+    for size in bench.extent.more:
+        yield from _scenes(bench, "flownet", size, bench.extent.objects)
+    large = {"backend": "raft", "raft": "large", "weights": bench.raft_weights("large")}
+    yield "raft, large", partial(flow_times, bench, large)
+
+
+def _scenes(
+    bench: Bench, backend: str, size: tuple[int, int], objects: Sequence[int], precision: str = "float32"
+) -> Iterator[Case]:
+    changes = {"flow__backend": backend, "precision": precision}
+    if backend == "raft":
+        changes["flow__weights"] = bench.raft_weights("small")
+    for count in objects:
+        case = f"{backend}, {count} objects, {size[0]}x{size[1]}"
+        case += "" if precision == "float32" else f", {precision}"
+        yield case, partial(steady, bench, (*size, count), changes)
 
 
 def steady(bench: Bench, scene: tuple[int, int, int], changes: Row) -> Row:
@@ -145,7 +185,7 @@ class Waiting(Stages):
 
 def check_copies(bench: Bench) -> Iterator[Case]:
     """What goes between host and device while a frame is worked on."""
-    for objects in bench.extent.objects[:2]:
+    for objects in sorted({*bench.extent.objects[:2], bench.extent.objects[-1]}):
         yield f"{objects} objects", partial(copies, bench, objects)
 
 
@@ -175,15 +215,19 @@ SMALL_BYTES = 64
 
 
 def transfers(trace: Row) -> Row:
-    """Copies and kernels of a trace in Chrome's format; small ones are single numbers.
+    """Copies, kernels and waits of a trace in Chrome's format; small copies are single numbers.
 
     >>> transfers({"traceEvents": [{"name": "Memcpy DtoH (Device -> Pageable)", "args": {"bytes": 4}}]})["numbers down"]
     1
     """
-    found = {"up": 0, "down": 0, "numbers up": 0, "numbers down": 0, "up bytes": 0, "down bytes": 0, "kernels": 0}
+    found: Row = {"up": 0, "down": 0, "numbers up": 0, "numbers down": 0, "up bytes": 0, "down bytes": 0}
+    found |= {"kernels": 0, "kernels ms": 0.0, "waits": 0}
     for event in trace["traceEvents"]:
         name, size = event.get("name", ""), event.get("args", {}).get("bytes", 0)
-        found["kernels"] += event.get("cat") == "kernel"
+        if event.get("cat") == "kernel":
+            found["kernels"] += 1
+            found["kernels ms"] += event.get("dur", 0.0) / 1e3
+        found["waits"] += name in ("cudaStreamSynchronize", "cudaDeviceSynchronize")
         for kind, way in (("Memcpy HtoD", "up"), ("Memcpy DtoH", "down")):
             if name.startswith(kind):
                 found[way if size > SMALL_BYTES else f"numbers {way}"] += 1
@@ -198,7 +242,6 @@ def check_flow(bench: Bench) -> Iterator[Case]:
         "dis": {"backend": "dis"},
         "flownet": {"backend": "flownet"},
         "raft, small": {**raft, "weights": bench.raft_weights("small")},
-        "raft, large": {**raft, "raft": "large", "weights": bench.raft_weights("large")},
     }
     for name, values in backends.items():
         yield name, partial(flow_times, bench, values)
@@ -242,22 +285,12 @@ def _parameters(bench: Bench) -> str:
     return str(file)
 
 
-def _command(*arguments: object) -> float:
-    from maskrnn_ros.cli import main as maskrnn
-
-    begin = time.perf_counter()
-    status = maskrnn([str(argument) for argument in arguments])
-    if status:
-        raise RuntimeError(f"maskrnn {arguments[0]} ended with {status}")
-    return time.perf_counter() - begin
-
-
 def _track(bench: Bench) -> Row:
     clip, out = bench.clips[0], bench.work / "tracked"
     files = davis_sequence(bench.root, clip.name)
     seed = files.annotations[files.frames[0].stem]
     config = _parameters(bench)
-    seconds = _command(
+    seconds = run_command(
         "track", "--frames", files.frames[0].parent, "--seed-mask", seed, "--out", out, "--config", config
     )
     last = read_labels(out / f"{files.frames[-1].stem}.png")
@@ -266,91 +299,10 @@ def _track(bench: Bench) -> Row:
 
 def _evaluate(bench: Bench) -> Row:
     out = bench.work / "evaluated"
-    seconds = _command("evaluate", "--root", bench.root, "--config", _parameters(bench), "--out", out, "--force")
+    seconds = run_command("evaluate", "--root", bench.root, "--config", _parameters(bench), "--out", out, "--force")
     with (out / "per_object.csv").open(newline="") as file:
         j = [float(row["j_mean"]) for row in csv.DictReader(file)]
     return {"s": seconds, "objects": len(j), "J": float(np.mean(j))}
-
-
-def check_paper(bench: Bench) -> Iterator[Case]:
-    """The paper profile from random weights: time and memory; J is that of nothing that was trained."""
-    if bench.extent is QUICK:
-        _narrow()
-    from maskrnn_ros.model.paper import PaperNet
-
-    file = bench.work / "paper.safetensors"
-    torch.manual_seed(0)
-    save_weights(PaperNet(), file)
-    yield "stage 1", partial(_train_paper, bench, file, 1)
-    yield "stage 2, 7 frames", partial(_train_paper, bench, file, 7)
-    yield f"{bench.extent.tuning} iterations, then frames", partial(_follow_paper, bench, file)
-    file.unlink()
-
-
-def _narrow() -> None:
-    """Of every layer an eighth or less: in a quick run the path counts, not the figures."""
-    from maskrnn_ros.model import paper
-
-    class Small(paper.Localization):
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            self.layers = torch.nn.Sequential(torch.nn.Linear(16 * 49, 32), torch.nn.ReLU())
-            self.deltas = torch.nn.Linear(32, 4)
-
-    paper.BLOCKS = ((8, 8), (12, 12), (16, 16, 16), (16, 16, 16), (16, 16, 16))
-    paper.Localization = Small
-
-
-def _train_paper(bench: Bench, weights: Path, length: int) -> Row:
-    from maskrnn_ros.training.paper import PaperOptions, train_paper
-
-    bench.forget_memory()
-    begin, out = time.perf_counter(), bench.work / "trained"
-    steps, is_cuda = bench.extent.training, bench.device.startswith("cuda")
-    options = PaperOptions(
-        out=out,
-        steps=steps,
-        length=length,
-        davis=bench.root,
-        size=bench.extent.paper,
-        init=str(weights),
-        device=bench.device,
-        autocast=is_cuda,
-        channels_last=is_cuda,
-    )
-    train_paper(options)
-    with (out / "log.csv").open(newline="") as file:
-        row = list(csv.DictReader(file))[-1]
-    shutil.rmtree(out)
-    if not np.isfinite(float(row["loss"])):
-        raise ValueError(f"expected a finite loss, got {row['loss']}")
-    # from the first step on, without what was set up before it
-    s = {"s a step": float(row["seconds"]) / steps, "s with weights and files": time.perf_counter() - begin}
-    return {**s, "loss": float(row["loss"]), **bench.memory()}
-
-
-def _follow_paper(bench: Bench, weights: Path) -> Row:
-    from maskrnn_ros.evaluation.paper_follower import PaperFollower
-
-    clip = bench.clips[0]
-    values = {
-        "adaptation__method": "finetune",
-        "adaptation__steps": bench.extent.tuning,
-        "adaptation__rate": 1e-5,
-        "network__weights": str(weights),
-    }
-    config = bench.config(working_size=max(bench.extent.paper), adaptation__cover=0.0, **values)
-    bench.forget_memory()
-    follower, truth = PaperFollower(config), (clip.truth(0) == 1).astype(np.int32)
-    follower.seed(Seed(stamp_ns=1, labels=truth), Frame(stamp_ns=1, image=clip.image(0)))
-    tuning_s, ms = 0.0, []
-    for number in range(1, min(6, len(clip))):
-        begin = time.perf_counter()
-        labels = follower.step(Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number)))
-        tuning_s += follower.tuning_s
-        ms.append((time.perf_counter() - begin - follower.tuning_s) * 1e3)
-    j = jaccard(labels == 1, clip.truth(number) == 1)
-    return {"fine-tuning s": tuning_s, "ms": float(np.median(ms)), "J of the last": j, **bench.memory()}
 
 
 def check_onnxruntime(bench: Bench) -> Iterator[Case]:
@@ -371,34 +323,46 @@ def _with_onnxruntime(bench: Bench, provider: str) -> Row:
     only = [provider, "CPUExecutionProvider"]
     known, onnxruntime.get_available_providers = onnxruntime.get_available_providers, lambda: only
     try:
-        return compared(bench, bench.clips[0], bench.config(engine="onnxruntime", precision="float32"))
+        return compared(bench, bench.clips[0], engine="onnxruntime", precision="float32")
     finally:
         onnxruntime.get_available_providers = known
 
 
 def check_compile(bench: Bench) -> Iterator[Case]:
     """``torch.compile``, and CUDA graphs; on a CPU without making code, which takes minutes there."""
-    real = torch.compile
-    if bench.device == "cpu":
-        torch.compile = lambda function, mode: real(function, backend="eager")
     choices = next((known.choices for name, _, known in settings() if name == "compile"), ())
     for mode in ("default", "reduce-overhead"):
-        if mode in choices:
-            yield mode, partial(compared, bench, bench.clips[0], bench.config(compile=mode))
-            half = bench.config(compile=mode, precision="float16")
-            yield f"{mode}, float16", partial(compared, bench, bench.clips[0], half)
-    torch.compile = real
+        for precision in ("float32", "float16"):
+            if mode in choices:
+                yield f"{mode}, {precision}", partial(_compiled, bench, mode, precision)
+
+
+def _compiled(bench: Bench, mode: str, precision: str) -> Row:
+    if bench.device.startswith("cuda"):
+        if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
+            raise Skipped("Triton needs a C compiler, and there is none")
+        return compared(bench, bench.clips[0], compile=mode, precision=precision)
+    real = torch.compile
+    torch.compile = lambda function, mode: real(function, backend="eager")
+    try:
+        return compared(bench, bench.clips[0], compile=mode, precision=precision)
+    finally:
+        torch.compile = real
 
 
 CHECKS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "machine": check_machine,
     "precision": check_precision,
+    "cpu": check_cpu,
+    "training": check_training,
+    "streams": check_streams,
     "times": check_times,
     "copies": check_copies,
     "flow": check_flow,
     "commands": check_commands,
+    "more": check_more,
     "paper": check_paper,
     "onnxruntime": check_onnxruntime,
     "compile": check_compile,
 }
-"""In the order of what is worth most; where the time is up, the rest is left out."""
+"""By name; ``gpu_check.PHASES`` says in what order."""
