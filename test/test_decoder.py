@@ -6,14 +6,17 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
 from maskrnn_ros.model.step import StepNet
+from maskrnn_ros.model.weights import TRUNK
 from maskrnn_ros.training import decoder, losses, windows
 from maskrnn_ros.training.decoder import DecoderOptions, loss_of, train_decoder
+from maskrnn_ros.training.groups import Groups
 from maskrnn_ros.training.rollout import Dropout, rollout
 from maskrnn_ros.training.windows import Draws, WindowOptions, join
 
@@ -87,13 +90,59 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
 def test_merged_masks_cost_what_soft_aggregation_says() -> None:
     odds = torch.tensor([[[3.0, -2.0]], [[1.0, 0.5]]])
     shares = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
-    which = torch.tensor([0, 0])
-    loss = losses.merged_cross_entropy(odds, shares, torch.zeros(2, 1, 2), which)
+    groups = Groups(torch.tensor([0, 0]))
+    loss = losses.merged_cross_entropy(odds, shares, torch.zeros(2, 1, 2), groups)
     first = torch.log(1 + torch.exp(odds[:, 0, 0]).sum()) - 3
     second = torch.log(1 + torch.exp(odds[:, 0, 1]).sum())
     assert loss.item() == pytest.approx(((first + second) / 2).item(), rel=1e-5)
     unknown = torch.tensor([[[0.0, 1.0]], [[0.0, 1.0]]])
-    assert losses.merged_cross_entropy(odds, shares, unknown, which).item() == pytest.approx(first.item(), rel=1e-5)
+    assert losses.merged_cross_entropy(odds, shares, unknown, groups).item() == pytest.approx(first.item(), rel=1e-5)
+
+
+def test_objects_of_a_frame_meet_in_their_group_alone() -> None:
+    random = torch.Generator().manual_seed(0)
+    which = torch.tensor([0, 1, 1, 1, 2, 2])
+    maps = torch.rand(6, 4, 5, generator=random)
+    found = Groups(which).most_of_others(maps)
+    for k in range(6):
+        others = maps[[i for i in range(6) if which[i] == which[k] and i != k]]
+        assert torch.equal(found[k], others.amax(dim=0) if len(others) else torch.zeros(4, 5))
+    assert torch.equal(Groups(torch.tensor([0, 1])).most_of_others(maps[:2]), torch.zeros(2, 4, 5))
+    truth, unknown = torch.rand(6, 4, 5, generator=random), torch.rand(3, 4, 5, generator=random)[which]
+    apart = [
+        losses.merged_cross_entropy(maps[own], truth[own], unknown[own], Groups(torch.zeros(int(own.sum()), dtype=int)))
+        for own in (which == frame for frame in range(3))
+    ]
+    together = losses.merged_cross_entropy(maps, truth, unknown, Groups(which))
+    assert together.item() == pytest.approx(torch.stack(apart).mean().item(), rel=1e-5)
+
+
+def test_a_trunk_that_learns_is_written_beside_the_decoder(options: DecoderOptions) -> None:
+    learns = dataclasses.replace(options, steps=1, validate_every=1, trunk_rate=1e-3)
+    train_decoder(learns)
+    before, after = load_file(TRUNK), load_file(learns.out / decoder.TRUNK)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith("net.")} <= changed
+    kept = {name for name in before if name.startswith("start.") and "narrow" not in name and "head.bias" not in name}
+    assert kept and not changed & kept
+    train_decoder(dataclasses.replace(learns, steps=2, resume=True))
+    with pytest.raises(ValueError, match=r"--resume expected trunk_rate = 0\.001, found 0\.002"):
+        train_decoder(dataclasses.replace(learns, steps=3, resume=True, trunk_rate=2e-3))
+
+
+@pytest.mark.parametrize("make", ["_shrunk", "_zoomed", "_relit"])
+def test_a_window_is_changed_on_all_frames_alike(make: str) -> None:
+    random = np.random.default_rng(3)
+    images = np.repeat(random.integers(0, 255, (1, 32, 48, 3), dtype=np.uint8), 3, axis=0)
+    labels = np.zeros((3, 32, 48), np.uint8)
+    labels[:, 8:20, 10:30] = 1
+    if make == "_relit":
+        images, marked = windows._relit(images, random), labels
+    else:
+        images, marked = getattr(windows, make)(images, labels, random)
+    assert images.shape == (3, 32, 48, 3) and (images == images[:1]).all() and (marked == marked[:1]).all()
+    assert set(np.unique(marked)) <= {0, 1, 255} and (marked == 1).any()
+    assert ((marked == 1).sum() < (labels == 1).sum()) == (make == "_shrunk")
 
 
 def test_what_cannot_be_trained_is_refused(options: DecoderOptions, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.runs import CHECKPOINT, Schedule, load_checkpoint, rate_factor, train_steps
 from maskrnn_ros.training.sources import read_material, read_videos
 from maskrnn_ros.training.split import read_split
-from maskrnn_ros.training.windows import Draws, Frozen, WindowOptions, join
+from maskrnn_ros.training.windows import Draws, WindowOptions, filled, join, learning_trunk
 
 TOOL = Path(__file__).resolve().parent.parent / "tools" / "pack_training_data.py"
 
@@ -124,9 +124,9 @@ def test_features_of_a_whole_step_are_those_of_its_frames(tmp_path: Path, monkey
     bare = Draws(dataclasses.replace(options, has_features=False))
     without = join([bare.draw(number, 1) for number in (0, 1)])
     assert not without.columns.numel() and torch.equal(without.flow, whole.flow)
-    filled = Frozen("shipped", torch.device("cpu")).fill(without)
+    found = filled(without, learning_trunk("shipped", torch.device("cpu")))
     for field in dataclasses.fields(whole):
-        one, other = getattr(whole, field.name), getattr(filled, field.name)
+        one, other = getattr(whole, field.name), getattr(found, field.name)
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
 

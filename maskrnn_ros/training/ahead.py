@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 import cv2
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
@@ -18,15 +17,12 @@ _BATCHES = 3
 
 
 class _Drawn(Dataset[T], Generic[K, T]):
-    def __init__(self, make: Callable[[], Callable[[K], T]], processes: int) -> None:
-        self._make, self._processes = make, processes
+    def __init__(self, make: Callable[[], Callable[[K], T]]) -> None:
+        self._make = make
         self._draw: Callable[[K], T] | None = None
 
     def __getitem__(self, key: K) -> T:
         if self._draw is None:
-            if self._processes:  # of each of them; where it is this one, its threads are somebody else's matter
-                torch.set_num_threads(1)
-                cv2.setNumThreads(1)
             self._draw = self._make()
         return self._draw(key)
 
@@ -35,15 +31,28 @@ def drawn(make: Callable[[], Callable[[K], T]], keys: Iterable[K], processes: in
     """What is drawn for each key, in their order.
 
     Args:
-        make: Makes what draws, once in each process.
+        make: Makes what draws, once in each process; what it holds already they share.
         keys: Say what to draw, the number of the step for one; they may have no end. They are asked for ahead.
         processes: That draw; 0: none, it is drawn when it is asked for.
     """
-    loader = DataLoader(
-        _Drawn(make, processes),
+    if not processes:
+        return iter(_loader(make, keys, 0))
+    # A process of its own has one thread, of torch by what DataLoader does. OpenCV's threads are ended here: there they
+    # would not exist, and to end them there waits for ever.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(_loader(make, keys, processes))
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _loader(make: Callable[[], Callable[[K], T]], keys: Iterable[K], processes: int) -> DataLoader[T]:
+    return DataLoader(
+        _Drawn(make),
         batch_size=None,
         sampler=keys,
         num_workers=processes,
+        multiprocessing_context="fork" if processes else None,  # nothing is copied: all of it stays where it is
         prefetch_factor=_BATCHES if processes else None,
     )
-    return iter(loader)

@@ -89,6 +89,9 @@ def _add_decoder(actions: Any) -> None:
     add("--steps", type=int, default=2000, help="steps in all")
     add("--batch", type=int, default=4, help="windows in a step")
     add("--rate", type=float, default=1e-3, help="peak learning rate")
+    add("--trunk-rate", type=float, default=0.0, help="of the trunk; 0: it does not learn; wants a GPU")
+    text = "until which share of the training windows have how many frames, e.g. 0.5:3,1:8"
+    add("--lengths", type=_lengths, metavar="S:N,...", help=text)
     _add_pace(parser, 1)
     _add_run(parser, 200)
 
@@ -100,9 +103,26 @@ def _decoder(args: argparse.Namespace) -> int:
 
     set_threads(args.threads)
     names = ("data", "terms", "out", "trunk", "steps", "batch", "rate", "seed", "resume", "validate_every")
-    values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device")}
+    values = {name: getattr(args, name) for name in (*names, "minutes", "processes", "device", "trunk_rate")}
+    if args.lengths is not None:
+        values["lengths"] = args.lengths
     print(train_decoder(DecoderOptions(**values, init=_weights(args.init, DECODER))))
     return 0
+
+
+def _lengths(text: str) -> tuple[tuple[float, int], ...]:
+    """Shares of a training and lengths of windows.
+
+    Raises:
+        argparse.ArgumentTypeError: They are none, or do not reach to its end.
+    """
+    try:
+        found = tuple((float(share), int(count)) for share, _, count in (one.partition(":") for one in text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected shares and frames such as 0.5:3,1:8, got {text!r}") from None
+    if sorted(found) != list(found) or found[-1][0] != 1 or min(count for _, count in found) < 1:
+        raise argparse.ArgumentTypeError(f"expected rising shares up to 1 and frames >= 1, got {text!r}")
+    return found
 
 
 def _add_prompts(actions: Any) -> None:

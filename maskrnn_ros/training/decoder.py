@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.step import STRIDE, StepNet
+from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_step
 from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
@@ -25,12 +26,16 @@ from maskrnn_ros.training.rollout import Dropout, Look, rollout
 from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_videos
 from maskrnn_ros.training.split import read_split
-from maskrnn_ros.training.windows import SIZE, Frozen, Observer, WindowOptions, Windows, batches
+from maskrnn_ros.training.windows import SIZE, Observer, WindowOptions, Windows, batches, filled, learning_trunk
 
-WEIGHTS = "step.safetensors"
+WEIGHTS, TRUNK = "step.safetensors", "trunk.safetensors"
 
 LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
 """Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
+
+
+_COLUMNS_RATE = 4.0
+"""Learning rate of what makes columns of features over that of the trunk, which has less to learn."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,16 +46,24 @@ class DecoderOptions(RunOptions):
         trunk: Weights of the trunk: shipped, or a file.
         init: Weights to begin with; None: random ones.
         lengths: See ``LENGTHS``.
+        trunk_rate: Peak learning rate of the trunk, which learns with the decoder then; 0: it does not.
     """
 
     trunk: str = "shipped"
     init: Path | None = None
     batch: int = 4
     lengths: tuple[tuple[float, int], ...] = LENGTHS
+    trunk_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.trunk_rate < 1:
+            raise ValueError(f"trunk_rate must be in 0..1, got {self.trunk_rate:g}")
 
     def settings(self) -> dict[str, str]:
         """See ``RunOptions``."""
-        return {**super().settings(), "trunk": Path(self.trunk).name, "lengths": str(self.lengths)}
+        own = {"trunk": Path(self.trunk).name, "lengths": str(self.lengths)}
+        return {**super().settings(), **own, **({"trunk_rate": f"{self.trunk_rate:g}"} if self.trunk_rate else {})}
 
 
 def train_decoder(options: DecoderOptions) -> Path:
@@ -62,13 +75,13 @@ def train_decoder(options: DecoderOptions) -> Path:
     torch.manual_seed(options.seed)
     device = choose_device(options.device)
     net = (StepNet() if options.init is None else load_step(options.init)).to(device).requires_grad_(True).train()
-    frozen = Frozen(options.trunk, device) if computes_features(device) else None
+    trunk = learning_trunk(options.trunk, device) if options.trunk_rate or computes_features(device) else None
+    learner, optimizer = _learning(net, trunk, options)
     source = WindowOptions(
-        data=options.data, terms=options.terms, trunk=options.trunk, seed=options.seed, has_features=frozen is None
+        data=options.data, terms=options.terms, trunk=options.trunk, seed=options.seed, has_features=trunk is None
     )
-    optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
     held_out = read_videos(options.data, read_split(), SIZE, held_out=True)
-    observer = Observer(options.trunk)
+    observer = Observer(options.trunk, trunk is None)
     windows: Iterator[Windows] | None = None
     schedule = Schedule(options.steps, options.minutes, options.validate_every)
 
@@ -77,9 +90,10 @@ def train_decoder(options: DecoderOptions) -> Path:
         if windows is None:
             windows = batches(source, options.batch, step, schedule, options.lengths, options.processes)
         window = next(windows).to(device)
-        window = window if frozen is None else frozen.fill(window)
+        window = window if trunk is None else filled(window, trunk)
         if step == 0 and options.init is None:
-            net.matcher.standardise(window.stride8.flatten(0, 1).float(), window.stride16.flatten(0, 1).float())
+            with torch.no_grad():
+                net.matcher.standardise(window.stride8.flatten(0, 1).float(), window.stride16.flatten(0, 1).float())
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         parts = loss_of(net, rollout(net, window, Dropout(), random))
         norm = descend(optimizer, parts["loss"], 1)
@@ -87,13 +101,28 @@ def train_decoder(options: DecoderOptions) -> Path:
 
     return train_steps(
         options,
-        net,
+        learner,
         optimizer,
         take,
         WEIGHTS,
-        validate=lambda: validate(net, observer, held_out),
+        net=net,
+        beside={TRUNK: trunk} if trunk is not None and options.trunk_rate else None,
+        validate=lambda: validate(net, observer, held_out, trunk),
         schedule=schedule,
     )
+
+
+def _learning(
+    net: StepNet, trunk: TrainedTrunk | None, options: DecoderOptions
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """All that learns, and what makes it learn."""
+    groups = [{"params": list(net.parameters()), "lr": options.rate}]
+    if trunk is None or not options.trunk_rate:
+        return net, torch.optim.AdamW(groups, weight_decay=1e-4)
+    head = trunk.start.head
+    for values, factor in ((trunk.net.parameters(), 1.0), ((*head.narrow.parameters(), head.bias), _COLUMNS_RATE)):
+        groups.append({"params": [value.requires_grad_(True) for value in values], "lr": factor * options.trunk_rate})
+    return nn.ModuleDict({"step": net, "trunk": trunk}), torch.optim.AdamW(groups, weight_decay=1e-4)
 
 
 def computes_features(device: torch.device) -> bool:
@@ -121,14 +150,16 @@ def _parts(look: Look) -> dict[str, Tensor]:
     mask = losses.edge_cross_entropy(log_odds, truth, known) + losses.dice(sure, wanted)
     return {
         "mask": mask.mean(),
-        "merged": losses.merged_cross_entropy(look.pasted, look.shares, look.unknown, look.which),
+        "merged": losses.merged_cross_entropy(look.pasted, look.shares, look.unknown, look.groups),
         "box": losses.box(look.output.deltas, look.targets, look.present).mean(),
         "presence": losses.presence(look.output.presence, look.present).mean(),
     }
 
 
 @torch.no_grad()
-def validate(net: StepNet, observer: Observer, videos: Sequence[Video], most: int = 40) -> dict[str, float]:
+def validate(
+    net: StepNet, observer: Observer, videos: Sequence[Video], trunk: TrainedTrunk | None = None, most: int = 40
+) -> dict[str, float]:
     """J of the held out clips, followed from their first frames on, at the pixels of the training size; by clip.
 
     Without the tracker's memory of the lost, its merge at full size and its refinement: for curves, not for tables.
@@ -137,24 +168,26 @@ def validate(net: StepNet, observer: Observer, videos: Sequence[Video], most: in
         net: The network.
         observer: Of frames.
         videos: Clips; those that are not continuous are passed over.
+        trunk: Computes the features where the network learns; None: the observer does.
         most: Frames of each that are looked at.
     """
     net.eval()
     scores = {}
     for video in videos:
         if video.is_continuous:
-            scores[video.name] = float(np.mean(_followed(net, observer, video, most)))
+            scores[video.name] = float(np.mean(_followed(net, observer, video, most, trunk)))
     net.train()
     return scores
 
 
-def _followed(net: StepNet, observer: Observer, video: Video, most: int) -> list[float]:
+def _followed(net: StepNet, observer: Observer, video: Video, most: int, trunk: TrainedTrunk | None) -> list[float]:
     counts = np.bincount(video.labels[0].ravel(), minlength=256)
     ids = [i for i in range(1, IGNORE) if counts[i] >= 100]
     images = torch.from_numpy(video.images[:most]).permute(0, 3, 1, 2).contiguous()
     images = torch.cat([images[:1], images])
-    columns, stride8, stride16 = observer.features(images)
-    zero = torch.zeros(2, *columns.shape[-2:])
+    nothing = torch.zeros(len(images), 0)
+    columns, stride8, stride16 = observer.features(images) if trunk is None else (nothing, nothing, nothing)
+    zero = torch.zeros(2, *(side // STRIDE for side in images.shape[-2:]))
     flows = [zero, zero, *(observer.flow(images[k], images[k - 1]) for k in range(2, len(images)))]
     labels = torch.from_numpy(np.concatenate([video.labels[:1], video.labels[:most]]))
     window = Windows(
@@ -168,6 +201,7 @@ def _followed(net: StepNet, observer: Observer, video: Video, most: int) -> list
         ids=torch.tensor(ids),
         first=torch.stack([labels[1] == i for i in ids]).to(torch.uint8),
     ).to(next(net.parameters()).device)
+    window = window if trunk is None else filled(window, trunk)
     scores = []
     looks = rollout(net, window, None, torch.Generator())
     for number, look in enumerate(looks, start=2):

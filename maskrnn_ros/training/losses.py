@@ -9,8 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from maskrnn_ros.training.groups import Groups
+
 SURE = 15.0
 """Log-odds that cost nothing where they are right."""
+
+_NEVER = -1e4
+"""Log-odds of what is not there."""
 
 
 def balanced_cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
@@ -77,7 +82,7 @@ def edge_cross_entropy(log_odds: Tensor, truth: Tensor, known: Tensor) -> Tensor
     return loss.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
 
 
-def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, which: Tensor) -> Tensor:
+def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, groups: Groups) -> Tensor:
     """Cross entropy of the merged masks of each frame, its objects against each other and a background.
 
         p_i = exp(l_i) / (1 + sum_j exp(l_j)),   the soft aggregation of STM (Oh et al., ICCV 2019) in log-odds
@@ -86,23 +91,19 @@ def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, whic
         log_odds: float32, (K, a, b), of each object in its whole frame.
         shares: Truth, likewise, 0..1.
         unknown: Likewise: share of each cell that nobody knows; what other objects, not followed, are is background.
-        which: int64, (K,), the frame of each object.
+        groups: The frame of each object.
 
     Returns:
         Mean over the frames; cells count by whether they are near an object, so that empty frames are not all.
     """
-    total = log_odds.new_zeros(())
-    frames = sorted(set(which.tolist()))
-    for frame in frames:
-        own = which == frame
-        odds, truth = log_odds[own], shares[own]
-        known = (unknown[own][0] < 0.5).float()
-        whole = torch.cat([torch.zeros_like(odds[:1]), odds]).logsumexp(dim=0)
-        loss = whole - (truth * odds).sum(dim=0)
-        near = functional.max_pool2d(truth.sum(dim=0, keepdim=True), 9, 1, 4)[0] > 0
-        weight = known * (0.2 + near.float())
-        total = total + (loss * weight).sum() / weight.sum().clamp(min=1)
-    return total / len(frames)
+    odds, truth = groups.padded(log_odds, _NEVER), groups.padded(shares)  # (B, M, a, b)
+    known = (groups.padded(unknown)[:, 0] < 0.5).float()
+    whole = torch.cat([torch.zeros_like(odds[:, :1]), odds], dim=1).logsumexp(dim=1)
+    loss = whole - (truth * odds).sum(dim=1)
+    near = functional.max_pool2d(truth.sum(dim=1), 9, 1, 4) > 0
+    weight = known * (0.2 + near.float())
+    of_frames: Tensor = (loss * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
+    return of_frames.mean()
 
 
 MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

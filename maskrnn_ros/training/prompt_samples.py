@@ -24,7 +24,7 @@ from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.training.layers import Scenes, chances
 from maskrnn_ros.training.perturbation import perturb_mask
-from maskrnn_ros.training.sources import IGNORE, read_material
+from maskrnn_ros.training.sources import IGNORE, Material, read_material
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 SIZE = (256, 448)
@@ -100,13 +100,17 @@ class SampleOptions:
 class Draws:
     """Draws views by number; any can be drawn again.
 
+    Args:
+        options: What from.
+        material: What was read there already.
+
     Raises:
         ValueError: The data cannot be read.
         RuntimeError: The trunk cannot be read.
     """
 
-    def __init__(self, options: SampleOptions) -> None:
-        material = read_material(options.data, options.terms, SIZE)
+    def __init__(self, options: SampleOptions, material: Material | None = None) -> None:
+        material = material or read_material(options.data, options.terms, SIZE)
         self._scenes = Scenes(material.stills, SIZE)
         self._stills = [still for still in material.stills if not still.source.endswith("cutouts")]
         self._chances = chances(self._stills)
@@ -245,8 +249,9 @@ class Steps:
 
     options: SampleOptions
     batch: int
+    material: Material
 
     def __call__(self) -> Callable[[int], Samples]:
         """The views of a step."""
-        draws = Draws(self.options)
+        draws = Draws(self.options, self.material)
         return lambda step: join([draws.draw(step * self.batch + k) for k in range(self.batch)])

@@ -31,7 +31,7 @@ from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.prompt_samples import SIZE, SampleOptions, Samples, Steps
 from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
-from maskrnn_ros.training.sources import IGNORE, Still, StillFile, allowed, read_videos, still_files
+from maskrnn_ros.training.sources import IGNORE, Still, StillFile, allowed, read_material, read_videos, still_files
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.types import Box
 
@@ -96,7 +96,8 @@ def train_prompts(options: PromptOptions) -> Path:
     def take(step: int) -> dict[str, float]:
         nonlocal batches
         if batches is None:
-            batches = drawn(Steps(source, options.batch), itertools.count(step), options.processes)
+            material = read_material(options.data, options.terms, SIZE)
+            batches = drawn(Steps(source, options.batch, material), itertools.count(step), options.processes)
         samples = with_maps(next(batches).to(device), net_of(trunk))
         if step == 0 and options.init is None:
             net.standardise(*samples.maps[1:])

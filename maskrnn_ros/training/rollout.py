@@ -26,6 +26,7 @@ from maskrnn_ros.model.step import (
     place,
     see,
 )
+from maskrnn_ros.training.groups import Groups
 from maskrnn_ros.training.sources import IGNORE
 from maskrnn_ros.training.unroll import boxes_of
 from maskrnn_ros.training.windows import Windows
@@ -60,7 +61,7 @@ class Look:
         pasted: Log-odds of each object in the whole frame, float32, (K, h4, w4).
         shares: Truth there, likewise.
         unknown: Likewise, of each object's frame.
-        which: int64, (K,).
+        groups: The window of each object.
     """
 
     output: Output
@@ -71,7 +72,7 @@ class Look:
     pasted: Tensor
     shares: Tensor
     unknown: Tensor
-    which: Tensor
+    groups: Groups
 
 
 def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torch.Generator) -> Iterator[Look]:
@@ -83,7 +84,7 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
         dropout: What is off at times; None in validation: nothing.
         random: Random numbers of the dropout.
     """
-    which, count = window.which, len(window.which)
+    which, count, groups = window.which, len(window.which), Groups(window.which)
     kept = _Kept(dropout, count, random, window.images.device)
     size4 = (window.flow.shape[-2], window.flow.shape[-1])
     whole = window.images.new_tensor([0, 0, size4[1] * STRIDE, size4[0] * STRIDE], dtype=torch.float32)
@@ -101,7 +102,7 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
         prior4 = place(carried, shared.flow, which) * kept.prior[:, None, None]
         last = boxes_of(prior4, true_boxes).detach()
         boxes = crops_around(kept.shaken(last))
-        others = _most_of_others(prior4, which) * kept.others[:, None, None]
+        others = groups.most_of_others(prior4) * kept.others[:, None, None]
         seen = see(shared, which, boxes, carried, others, kept.hidden)
         seen = dataclasses.replace(
             seen,
@@ -126,20 +127,19 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
             pasted=pasted,
             shares=functional.avg_pool2d(truth, STRIDE),
             unknown=functional.avg_pool2d(unknown, STRIDE),
-            which=which,
+            groups=groups,
         )
         with torch.no_grad():
             share = functional.avg_pool2d(probability, 2)
             trust, usual = _trust(probability[:, 0], boxes, usual, there)
-            rivals = _most_of_others(pasted.sigmoid() * there[:, None, None], which)
+            rivals = groups.most_of_others(pasted.sigmoid() * there[:, None, None])
             rivals = crop(rivals[:, None], rois, CROP, 1 / STRIDE)
             sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
-        if trust.any():
-            own = share * (1 - rivals * (rivals > share))
-            sums = sums_of(net, seen.columns, own, rivals, sure)
-            half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
-            memory = remember(memory, sums, net.matcher.keys(output.code, half[:, :1], half[:, 1:]), trust * kept.rate)
-            weights = coefficients(net, memory)
+        own = share * (1 - rivals * (rivals > share))
+        sums = sums_of(net, seen.columns, own, rivals, sure)
+        half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
+        memory = remember(memory, sums, net.matcher.keys(output.code, half[:, :1], half[:, 1:]), trust * kept.rate)
+        weights = coefficients(net, memory)
 
 
 def _seeded(net: StepNet, window: Windows, otherwise: Tensor, size4: tuple[int, int]) -> Memory:
@@ -170,17 +170,6 @@ def _shared(window: Windows, number: int) -> Shared:
         stride16=window.stride16[:, number].float(),
         flow=window.flow[:, number].float(),
     )
-
-
-def _most_of_others(maps: Tensor, which: Tensor) -> Tensor:
-    """At every place the most of what the other objects of the same frame have there, (K, a, b)."""
-    found = torch.zeros_like(maps)
-    for k in range(len(maps)):
-        own = which == which[k]
-        own[k] = False
-        if own.any():
-            found[k] = maps[own].amax(dim=0)
-    return found
 
 
 def _trust(probability: Tensor, boxes: Tensor, usual: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:

@@ -184,6 +184,7 @@ def train_steps(
     weights: str,
     *,
     net: nn.Module | None = None,
+    beside: Mapping[str, nn.Module] | None = None,
     validate: Callable[[], dict[str, float]] = dict,
     place: tuple[int, int] = (0, 1),
     metric: str = "J",
@@ -199,6 +200,7 @@ def train_steps(
         take: Takes a step; returns its figures, ``loss`` among them.
         weights: Name of the file of the weights.
         net: The part of the learner that they are of; None: all of it.
+        beside: Other parts of it whose weights are written, too, by the name of the file.
         validate: Scores of the held out clips, by clip.
         place: Rank and number of processes.
         metric: What they are.
@@ -221,7 +223,7 @@ def train_steps(
     schedule.begin(spent_s)
     step, share = begin, schedule.share(begin)
     if begin and share >= 1 and rank == 0:  # nothing is left to do; who has the checkpoint alone wants the weights
-        save_weights(net or learner, options.out / weights, options.settings())
+        _write(options, {weights: net or learner, **(beside or {})})
     total = options.steps if schedule.minutes is None else None
     bar = tqdm(total=total, initial=begin, disable=rank > 0, mininterval=5)
     with Log(options.out / LOG, begin, rank, metric, apart) as log, bar:
@@ -236,11 +238,16 @@ def train_steps(
                     bar.set_postfix_str(log.write(step, validate()))
                     known = options.settings()
                     save_checkpoint(options.out / CHECKPOINT, learner, optimizer, step, known, schedule.spent_s)
-                    save_weights(net or learner, options.out / weights, known)
+                    _write(options, {weights: net or learner, **(beside or {})})
                     log.plot(options.out / "curves.png")
                 if world > 1:
                     dist.barrier()
     return options.out / weights
+
+
+def _write(options: Stage, nets: Mapping[str, nn.Module]) -> None:
+    for name, net in nets.items():
+        save_weights(net, options.out / name, options.settings())
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor, world: int) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maskrnn_ros.cores import cores
 from maskrnn_ros.files import binary_as_instance, frame_paths, read_frame, read_labels
 from maskrnn_ros.labels import read_soft_mask
 from maskrnn_ros.training.clips import fit_image, fit_labels
@@ -133,7 +134,7 @@ def allowed(files: list[StillFile], split: Split, held_out: bool = False) -> lis
     def is_held(file: StillFile) -> bool:
         return split.holds(both_hashes(read_frame(file.image)))
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(len(cores())) as pool:
         return [file for file, held in zip(files, pool.map(is_held, files), strict=True) if held is held_out]
 
 
@@ -175,20 +176,21 @@ def read_videos(
     def will_do(source: str) -> bool:
         return kinds is None or TERMS.get(source, UNKNOWN) in kinds
 
-    found = []
+    wanted: list[tuple[str, str, Path, Path, tuple[int, int], bool]] = []
     for source, held in (("davis2016_train_288p", split.clips), ("rendered", None)):
         root = data / source
         folders = sorted((root / "Annotations").glob("*")) if will_do(source) else []
         for folder in folders:
             is_held = folder.name in held if held is not None else folder.name.startswith("held")
             if is_held is held_out:
-                found.append(_video(folder.name, source, root / "JPEGImages" / folder.name, folder, size, True))
+                wanted.append((folder.name, source, root / "JPEGImages" / folder.name, folder, size, True))
     for source in ("moseg26", "vosvs_robot") if not held_out else ("moseg26",):
         root = data / "objects" / "clips" / source
         for folder in sorted(root.glob("*")) if will_do(source) else []:
             if (source == "moseg26" and folder.name in split.motion) is held_out:
-                found.append(_video(folder.name, source, folder / "frames", folder / "masks", size, False))
-    return found
+                wanted.append((folder.name, source, folder / "frames", folder / "masks", size, False))
+    with ThreadPoolExecutor(len(cores())) as pool:
+        return list(pool.map(lambda one: _video(*one), wanted))
 
 
 def _video(name: str, source: str, frames: Path, masks: Path, size: tuple[int, int], is_continuous: bool) -> Video:

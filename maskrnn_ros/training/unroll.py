@@ -224,16 +224,15 @@ def shares_of(truth: Tensor, size: tuple[int, int]) -> Tensor:
 @torch.no_grad()
 def boxes_of(masks: Tensor, otherwise: Tensor, stride: float = STRIDE) -> Tensor:
     """Boxes (B, 4) of what is 0.5 or more in maps (B, a, b), pixels; ``otherwise`` where there is nothing."""
-    inside = masks >= 0.5
-    found = []
-    for mask, other in zip(inside, otherwise, strict=True):
-        columns, rows = mask.any(dim=0).nonzero()[:, 0], mask.any(dim=1).nonzero()[:, 0]
-        if len(columns):
-            corners = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float() * stride
-            found.append(corners)
-        else:
-            found.append(other)
-    return torch.stack(found)
+    inside = masks >= 0.5  # at once for all: a loop would wait for a GPU at every object
+    corners = [*_ends(inside.any(dim=1)), *_ends(inside.any(dim=2))]  # x0, x1, y0, y1
+    found = torch.stack([corners[k] for k in (0, 2, 1, 3)], dim=1).float() * stride
+    return torch.where(inside.flatten(1).any(dim=1)[:, None], found, otherwise)
+
+
+def _ends(line: Tensor) -> tuple[Tensor, Tensor]:
+    """First, and last and 1, of what is set in lines bool (B, n), int64 (B,) each."""
+    return line.int().argmax(dim=1), line.shape[1] - line.flip(1).int().argmax(dim=1)
 
 
 def _whole(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -27,7 +27,7 @@ from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.perturbation import perturb_mask
 from maskrnn_ros.training.runs import Schedule
-from maskrnn_ros.training.sources import IGNORE, Video, read_material
+from maskrnn_ros.training.sources import IGNORE, Material, Video, read_material
 from maskrnn_ros.types import UInt8Array
 
 SIZE = (256, 448)
@@ -100,7 +100,7 @@ class WindowOptions:
         terms: Likewise.
         trunk: Weights of the trunk: shipped, or a file.
         seed: Of all random numbers.
-        has_features: Compute what the trunk says where a window is drawn; else ``Frozen.fill`` has to.
+        has_features: Compute what the trunk says where a window is drawn; else ``filled`` has to.
     """
 
     data: Path
@@ -115,14 +115,15 @@ class Draws:
 
     Args:
         options: What from.
+        material: What was read there already.
 
     Raises:
         ValueError: The data cannot be read.
         RuntimeError: The trunk cannot be read.
     """
 
-    def __init__(self, options: WindowOptions) -> None:
-        material = read_material(options.data, options.terms, SIZE)
+    def __init__(self, options: WindowOptions, material: Material | None = None) -> None:
+        material = material or read_material(options.data, options.terms, SIZE)
         self._scenes = Scenes(material.stills, SIZE)
         self._videos = {
             source: [video for video in material.videos if video.is_continuous and video.source == source]
@@ -171,8 +172,13 @@ class Draws:
         images, labels = video.images[chosen], video.labels[chosen]
         if random.random() < 0.5:
             images, labels = images[:, :, ::-1], labels[:, :, ::-1]
-        if random.random() < 0.5:
+        zoom = random.random()
+        if zoom < 0.5:
             images, labels = _zoomed(images, labels, random)
+        elif zoom < 0.65:
+            images, labels = _shrunk(images, labels, random)
+        if random.random() < 0.5:
+            images = _relit(images, random)
         clip = Clip(images=np.ascontiguousarray(images), labels=np.ascontiguousarray(labels))
         return self._scenes.draw_over(clip, random, times.astype(float).tolist()) if random.random() < 0.4 else clip
 
@@ -190,6 +196,28 @@ def _zoomed(images: UInt8Array, labels: UInt8Array, random: np.random.Generator)
     grown = [cv2.resize(image[part], (width, height)) for image in images]
     marked = [cv2.resize(label[part], (width, height), interpolation=cv2.INTER_NEAREST) for label in labels]
     return np.stack(grown), np.stack(marked)
+
+
+def _shrunk(images: UInt8Array, labels: UInt8Array, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
+    """All frames smaller, for small objects, in a frame of their own reflection, of which nobody knows whose it is."""
+    height, width = labels.shape[1:]
+    factor = random.uniform(0.5, 1.0)
+    rows, columns = round(factor * height), round(factor * width)
+    top, left = (int(random.integers(0, room + 1)) for room in (height - rows, width - columns))
+    sides = top, height - rows - top, left, width - columns - left
+    small = [cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA) for image in images]
+    marked = [cv2.resize(label, (columns, rows), interpolation=cv2.INTER_NEAREST) for label in labels]
+    framed = [cv2.copyMakeBorder(image, *sides, cv2.BORDER_REFLECT_101) for image in small]
+    known = [cv2.copyMakeBorder(label, *sides, cv2.BORDER_CONSTANT, value=IGNORE) for label in marked]
+    return np.stack(framed), np.stack(known)
+
+
+def _relit(images: UInt8Array, random: np.random.Generator) -> UInt8Array:
+    """In other light, the same on all frames."""
+    steps = np.linspace(0, 1, 256)[:, None]
+    table = steps ** np.exp(random.normal(0, 0.2)) * random.uniform(0.8, 1.15, 3) + random.uniform(-0.04, 0.04)
+    table = np.clip(255 * table, 0, 255).astype(np.uint8)
+    return np.stack([cv2.LUT(np.ascontiguousarray(image), table[None]) for image in images])
 
 
 class Observer:
@@ -250,27 +278,30 @@ class Observer:
         )
 
 
-class Frozen:
-    """The trunk on the device that trains: what it says of all frames of a step in one go.
+def learning_trunk(trunk: str, device: torch.device) -> TrainedTrunk:
+    """The trunk on the device that trains, all of it frozen; for its name see ``Observer``."""
+    found = load_trunk(trunk, device)
+    assert isinstance(found, TrainedTrunk)
+    return found
 
-    Args:
-        trunk: See ``Observer``.
-        device: Where.
+
+def filled(windows: Windows, trunk: TrainedTrunk) -> Windows:
+    """The same with columns, stride 8 and stride 16, of all frames in one go, on the device that they are on.
+
+    They are rounded as the tracker's are where the trunk is frozen; float32 where it learns, for its gradients.
     """
-
-    def __init__(self, trunk: str, device: torch.device) -> None:
-        found = load_trunk(trunk, device)
-        assert isinstance(found, TrainedTrunk)
-        self._trunk = found
-
-    @torch.no_grad()
-    def fill(self, windows: Windows) -> Windows:
-        """The same with columns, stride 8 and stride 16; on the device that they are on."""
-        maps = [map_.half().float() for map_ in self._trunk.net(windows.images.flatten(0, 1))]
-        columns = functional.relu(self._trunk.start.head.hidden(maps))
-        shape = windows.images.shape[:2]
-        columns, stride8, stride16 = (map_.half().unflatten(0, shape) for map_ in (columns, *maps[1:]))
-        return dataclasses.replace(windows, columns=columns, stride8=stride8, stride16=stride16)
+    learns = trunk.net.stem.weight.requires_grad
+    images = windows.images.flatten(0, 1)
+    is_half = learns and images.is_cuda  # a CPU is slower with it
+    with torch.set_grad_enabled(learns), torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
+        maps = [map_.float() if learns else map_.half().float() for map_ in trunk.net(images)]
+    with torch.set_grad_enabled(learns):
+        columns = functional.relu(trunk.start.head.hidden(maps))
+    kinds = torch.float32 if learns else torch.float16
+    columns, stride8, stride16 = (
+        map_.to(kinds).unflatten(0, windows.images.shape[:2]) for map_ in (columns, *maps[1:])
+    )
+    return dataclasses.replace(windows, columns=columns, stride8=stride8, stride16=stride16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,9 +310,10 @@ class _Steps:
 
     options: WindowOptions
     batch: int
+    material: Material
 
     def __call__(self) -> Callable[[tuple[int, int]], Windows]:
-        draws = Draws(self.options)
+        draws = Draws(self.options, self.material)
 
         def draw(key: tuple[int, int]) -> Windows:
             step, length = key
@@ -316,4 +348,4 @@ def batches(
                 return
             yield step, next((length for until, length in lengths if share < until), lengths[-1][1])
 
-    return drawn(_Steps(options, batch), keys(), processes)
+    return drawn(_Steps(options, batch, read_material(options.data, options.terms, SIZE)), keys(), processes)
