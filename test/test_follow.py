@@ -164,10 +164,13 @@ def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
 def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was() -> None:
     prior = torch.zeros(20, 30)
     prior[5, 4:9], prior[6, 4] = 0.3, 0.1
-    assert module._prior_box(prior) == (16.0, 20.0, 36.0, 24.0)
+    assert module._prior_boxes(prior[None])[0] == (16.0, 20.0, 36.0, 24.0)
     prior[10:12, 10:14], prior[12, 10] = 0.9, 0.4
-    assert module._prior_box(prior) == (40.0, 40.0, 56.0, 48.0), "what fills cells is looked for where it does"
-    assert module._prior_box(torch.full((20, 30), 0.05)) is None
+    assert module._prior_boxes(prior[None])[0] == (40.0, 40.0, 56.0, 48.0), (
+        "what fills cells is looked for where it does"
+    )
+    nothing = torch.full((20, 30), 0.05)
+    assert module._prior_boxes(torch.stack([nothing, prior])) == [None, (40.0, 40.0, 56.0, 48.0)]
 
 
 def test_a_mask_is_like_what_its_cells_were_matched_with() -> None:

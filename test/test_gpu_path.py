@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import world
-from engine_bench import CPU, SHAPES, least_overlap, models, run, tracker
+from engine_bench import CPU, HEADS, SHAPES, least_overlap, models, run, tracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskrnn_ros.config import with_values
@@ -232,3 +232,11 @@ def test_torch_compile_itself_takes_a_function_of_several_sizes() -> None:
         for size in (5, 9):
             x = torch.rand(1, 2, size, size)
             torch.testing.assert_close(compiled(x)[0], layer(x).relu())
+
+
+def test_several_threads_refine_the_masks_that_one_refines() -> None:
+    found = models(engine="torch")
+    flow = world.ExactFlow(SHAPES)
+    shared = Tracker(HEADS, flow, CPU, found.trunk, found.network, threads=1, refiners=3)
+    alone, many = run(tracker(found, threads=1)), run(shared)
+    assert all(np.array_equal(one.labels, other.labels) for one, other in zip(alone, many, strict=True))

@@ -45,7 +45,7 @@ from maskrnn_ros.model.step import (
 from maskrnn_ros.model.trunk import Trunk
 from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.tracking.crew import Crew
-from maskrnn_ros.tracking.gate import clip
+from maskrnn_ros.tracking.gate import boxes_at_once, clip
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.types import Box
@@ -330,13 +330,12 @@ class Following:
         ignored = _ignored(on.frame, shared.columns)
         prior4 = prior4 * (ignored < 0.5)
         boxes, looked = [], []
-        for state, prior in zip(on.states, prior4, strict=True):
+        for state, box in zip(on.states, _prior_boxes(prior4), strict=True):
             known = _known(state)
-            box = _prior_box(prior)
             if box is None:
                 box = self._searched(shared.columns, known.weights[0], state.usual_area, ignored, config)
             looked.append(box is not None)
-            boxes.append(known.carried.boxes[0] if box is None else prior.new_tensor(box))
+            boxes.append(known.carried.boxes[0] if box is None else prior4.new_tensor(box))
         around, others = torch.stack(boxes), most_of_others(prior4)
         if on.beside.before is not None and config.prior.source != "none":
             there = warp(on.beside.before[None], moved[0] / STRIDE)
@@ -649,16 +648,15 @@ def _cells(planes: Tensor, features: Features) -> Tensor:
     return functional.avg_pool2d(functional.pad(planes[:, None], (0, right, 0, down)), STRIDE)[:, 0]
 
 
-def _prior_box(prior: Tensor) -> tuple[float, float, float, float] | None:
-    """Box of a warped mask, (h4, w4), 0..1: of its likely cells, or of the likeliest where it fills none."""
-    return _cells_box(prior >= min(0.5, max(_THIN, 0.5 * float(prior.max()))))
+def _prior_boxes(priors: Tensor) -> list[tuple[float, float, float, float] | None]:
+    """Boxes of warped masks, (K, h4, w4), 0..1: of their likely cells, or of the likeliest where one fills none."""
+    least = (0.5 * priors.amax(dim=(1, 2), keepdim=True)).clamp(_THIN, 0.5)
+    found = boxes_at_once(priors >= least)
+    return [None if box is None else _in_pixels(box) for box in found]
 
 
-def _cells_box(mask: Tensor) -> tuple[float, float, float, float] | None:
-    columns, rows = mask.any(dim=0).nonzero()[:, 0], mask.any(dim=1).nonzero()[:, 0]
-    if not len(columns):
-        return None
-    x0, y0, x1, y1 = (float(v) * STRIDE for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+def _in_pixels(cells: Box) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = (float(edge * STRIDE) for edge in (cells.x0, cells.y0, cells.x1, cells.y1))
     return x0, y0, x1, y1
 
 

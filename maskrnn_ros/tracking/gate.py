@@ -25,10 +25,15 @@ def box_of(probability: Tensor, threshold: float = 0.5) -> Box | None:
 
 def box_at_once(mask: Tensor) -> Box | None:
     """Smallest box around what is set in (h, w); on a GPU, where each number that is read costs a wait, by one read."""
-    lines = [mask.any(dim=axis).int() for axis in (0, 1)]
-    ends = [line.argmax() for line in lines] + [len(line) - line.flip(0).argmax() for line in lines]
-    x0, y0, x1, y1, is_any = torch.stack([*ends, mask.any().to(ends[0].dtype)]).tolist()
-    return Box(x0, y0, x1, y1) if is_any else None
+    return boxes_at_once(mask[None])[0]
+
+
+def boxes_at_once(masks: Tensor) -> list[Box | None]:
+    """Those of K masks, bool (K, h, w), by one read, too."""
+    lines = [masks.any(dim=axis).int() for axis in (1, 2)]  # (K, w), (K, h)
+    ends = [line.argmax(dim=1) for line in lines] + [line.shape[1] - line.flip(1).argmax(dim=1) for line in lines]
+    rows: list[list[int]] = torch.stack([*ends, lines[0].amax(dim=1).to(ends[0].dtype)], dim=1).tolist()
+    return [Box(x0, y0, x1, y1) if is_any else None for x0, y0, x1, y1, is_any in rows]
 
 
 def enlarge(box: Box, factor: float, size: tuple[int, int]) -> Box:

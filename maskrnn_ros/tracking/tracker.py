@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config, FlowConfig
+from maskrnn_ros.cores import cores
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.backbone import cells_of
 from maskrnn_ros.model.engine import Models, Network, OnnxTrunk, load_models
@@ -71,6 +72,7 @@ class Tracker:
         network: The network, frozen; it needs a trunk. None for the parts alone.
         announce: Called with one line when an adapted head is taken into use between two frames.
         threads: How many instances are worked on at a time.
+        refiners: Threads that bring the masks to the size of the input, which is the CPU's work; None: as many.
         together: Whether the network looks at all instances in one batch; None: on a GPU.
         make_flow: Makes another estimator where settings of the flow change; None stays with the one given.
     """
@@ -87,6 +89,7 @@ class Tracker:
         together: bool | None = None,
         make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
         following: Following | None = None,
+        refiners: int | None = None,
     ) -> None:
         self.config = at_level(config, config.quality)  # as often as not it is at its level already
         self.announce = announce
@@ -94,6 +97,7 @@ class Tracker:
         self.progress: Callable[[], None] = lambda: None  # called while a head is trained at once
         self.stages = Stages()
         self._crew = Crew(threads)
+        self._refiners = self._crew if refiners is None else Crew(refiners)
         self._together = together
         self._flow = flow
         self._make_flow = make_flow
@@ -387,7 +391,7 @@ class Tracker:
         seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
         patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
         if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.pixels, image, self.config.refinement, self._crew)
+            likely = enlarge_along_edges(patches, newest.pixels, image, self.config.refinement, self._refiners)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel
@@ -568,6 +572,8 @@ def build_tracker(config: Config) -> Tracker:
         threads=models.threads,
         make_flow=make_flow,
         following=following,
+        # a GPU works on all instances at once, and the cores have nothing else to do meanwhile
+        refiners=(config.threads or len(cores())) if device.type != "cpu" else None,
     )
 
 
