@@ -220,3 +220,10 @@ def test_the_script_runs_without_ros_in_processes_of_its_own_and_ends_with_1_aft
 def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", WITHOUT, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+
+
+def test_the_command_line_comes_without_what_a_bare_machine_lacks(tmp_path: Path) -> None:
+    """Training and the commands on a borrowed machine: no package but those that the script's docstring names."""
+    for command in (["train", "decoder"], ["train", "prompts"], ["train", "trunk"], ["track"], ["evaluate"]):
+        ended = start(tmp_path, str(TOOLS.parent / "maskrnn_ros" / "__main__.py"), *command, "--help")
+        assert ended.returncode == 0, ended.stderr
