@@ -1,30 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a training is, by steps or by the clock; what its steps see, drawn ahead; the data that travel to a GPU."""
+"""How long a training is, by steps or by the clock; what its steps see, drawn ahead."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import subprocess
-import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_bench import HELD_OUT, TRAINED, write_data
+from training_bench import write_data
 
 from maskrnn_ros.training import windows
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.runs import CHECKPOINT, Schedule, load_checkpoint, rate_factor, train_steps
-from maskrnn_ros.training.sources import read_material, read_videos
-from maskrnn_ros.training.split import read_split
 from maskrnn_ros.training.windows import Draws, WindowOptions, filled, join, learning_trunk
-
-TOOL = Path(__file__).resolve().parent.parent / "tools" / "pack_training_data.py"
 
 
 class Clock:
@@ -129,42 +121,3 @@ def test_features_of_a_whole_step_are_those_of_its_frames(tmp_path: Path, monkey
         one, other = getattr(whole, field.name), getattr(found, field.name)
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
-
-
-def pack(data: Path, out: Path, mib: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, TOOL, "--data", data, "--out", out, "--mib", mib]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True)
-
-
-def test_a_pack_has_the_layout_of_the_data_within_its_room(tmp_path: Path) -> None:
-    data = write_data(tmp_path / "data", frames=6)
-    known = read_material(data, "research", (96, 128))
-    made = pack(data, tmp_path / "all.tar", "2")
-    assert made.returncode == 0, made.stderr
-    with tarfile.open(tmp_path / "all.tar") as tar:
-        tar.extractall(tmp_path / "again", filter="data")
-    found = read_material(tmp_path / "again", "research", (96, 128))
-    assert [video.name for video in found.videos] == [video.name for video in known.videos] == [TRAINED]
-    assert len(found.stills) == len(known.stills)
-    assert np.array_equal(found.videos[0].labels, known.videos[0].labels)
-    by_name = {still.image.stem + still.source: still for still in known.stills if hasattr(still, "mask")}
-    for still in (still for still in found.stills if hasattr(still, "mask")):
-        one, other = still.read(), by_name[still.image.stem + still.source].read()
-        assert np.array_equal(one.labels, other.labels) and (one.alpha is None) is (other.alpha is None)
-        assert np.abs(one.image.astype(int) - other.image).mean() < 30  # noise, as JPEG
-    held = read_videos(tmp_path / "again", read_split(), (96, 128), held_out=True)
-    assert [video.name for video in held] == [HELD_OUT]
-    with tarfile.open(tmp_path / "all.tar") as tar:
-        own = sum(entry.size + 1024 for entry in tar if f"/{TRAINED}/" in entry.name)
-    room = own / 2 / (0.42 * 0.75)  # for half of its frames
-    small = tmp_path / "small.tar"
-    mib = (room + 2 * tarfile.RECORDSIZE) / 2**20
-    assert pack(data, small, str(mib)).returncode == 0
-    assert small.stat().st_size <= mib * 2**20
-    with tarfile.open(small) as tar:
-        names = [name for name in tar.getnames() if f"JPEGImages/{TRAINED}" in name]
-    numbers = [int(Path(name).stem) for name in names]
-    assert 2 <= len(numbers) < 6 and numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a run of frames"
-    none = pack(data, tmp_path / "none.tar", "0.01")
-    assert none.returncode == 2 and not (tmp_path / "none.tar").exists()
-    assert none.stderr == "pack_training_data: two frames of each clip take more than 0.01 MiB\n"

@@ -1,47 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pack the data of ``maskrnn train trunk`` and ``maskrnn train decoder`` into one small tar that a borrowed GPU gets.
 
-    python tools/pack_training_data.py --data DATA --out train_pack.tar [--mib 22]
+    python tools/pack_training_data.py --data DATA --out train_pack.tar [--mib 27]
+    python tools/unpack_training_data.py train_pack.tar DIR
 
-Inside is the layout that ``--data`` takes (``maskrnn_ros/training/sources.py``), with smaller pictures. Each source has
-a share of the room (``SHARES``); what one does not need goes to the stills, of which as many are taken as fit, from
-all sets alike. Of a clip a run of frames that follow each other is kept, since windows need real motion between
-frames; of held out clips a short one, for the curves. What the split holds out of the stills stays out.
+Pictures are HEVC (needs ``pip install av``): a clip is a video, stills of about one size are a video of intra frames.
+Masks are lossless: stacks of CCITT group 4 where there is one object, WebP else. All clips go in, of held out ones a
+short run for the curves, and all stills that the split does not hold out, at the quality that the room leaves; where
+that is too low, fewer stills of each set. ``unpack_training_data.py`` says what is in the tar.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import lzma
+import math
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+TOOLS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TOOLS.parent), str(TOOLS)]
 
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
+from unpack_training_data import INDEX, frames_of  # noqa: E402
 
-from maskrnn_ros.files import davis_palette, frame_paths, read_frame, read_labels  # noqa: E402
-from maskrnn_ros.training.sources import StillFile, allowed, still_files  # noqa: E402
+from maskrnn_ros.files import frame_paths, read_frame, read_labels  # noqa: E402
+from maskrnn_ros.labels import read_soft_mask  # noqa: E402
+from maskrnn_ros.training.clips import fit_image, fit_labels  # noqa: E402
+from maskrnn_ros.training.sources import IGNORE, StillFile, allowed, still_files, training_labels  # noqa: E402
 from maskrnn_ros.training.split import read_split  # noqa: E402
 
-CLIP, STILL = 400, 288
-"""Longer side of the frames of clips and of stills, pixels; the training works at 448 and 320."""
+CLIP = 256, 448
+"""(h, w) that frames of clips are cut to, as the training does; smaller ones stay as they are."""
 
-QUALITY = 60
-"""Of JPEG."""
+STILL = 320
+"""Longer side of stills, pixels; objects are pasted at 205 at most."""
 
-SHARES = {"davis": 0.42, "rendered": 0.1, "moseg": 0.05, "robot": 0.05, "cutouts": 0.04}
-"""Of the room; the rest is for the stills."""
+CLIP_CRF, STILL_CRF, WORST_CRF = 23.0, 30.0, 38.0
+"""Quality of the clips; that at which a sample says what the stills take; the worst at which all of them are kept."""
 
-HELD_OUT = 20
+E_FOLD = 8.2
+"""CRF by which the bytes of intra frames fall to 1/e; measured from 28 to 36."""
+
+SAMPLE, VIDEO, GRID = 12, 128, 32
+"""Of how many stills one is the sample; most stills in a video; what canvases of stills are a multiple of, pixels."""
+
+HELD_OUT = 40
 """Frames of a held out clip."""
 
-File = tuple[str, bytes]
+
+class Item(NamedTuple):
+    """A picture, its mask, and the folders that they go to."""
+
+    kind: str
+    image: Path
+    mask: Path
+    folders: tuple[str, str]
+    size: tuple[int, int]
+
+
+class Group(NamedTuple):
+    """Encoded pictures, what they take, and their entry of the index."""
+
+    files: list[bytes]
+    entry: dict[str, object]
+    counts: dict[str, int]
+
+    @property
+    def size(self) -> int:
+        """Most bytes in a tar, with the entry of the index."""
+        blocks = sum(1 + -(-len(data) // tarfile.BLOCKSIZE) for data in self.files)
+        return blocks * tarfile.BLOCKSIZE + len(lzma.compress(json.dumps(self.entry).encode()))
 
 
 def main() -> int:
@@ -49,166 +85,202 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the sets")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="tar to write")
-    parser.add_argument("--mib", type=float, default=22.0, help="most that it may take, MiB")
+    parser.add_argument("--mib", type=float, default=27.0, help="most that it may take, MiB")
     args = parser.parse_args()
-    room = int(args.mib * 2**20) - 2 * tarfile.RECORDSIZE  # its end
-    with Packer(args.out) as packer:
-        pack(args.data, packer, room)
-    if args.out.stat().st_size > args.mib * 2**20:
-        args.out.unlink()
-        print(f"pack_training_data: two frames of each clip take more than {args.mib:g} MiB", file=sys.stderr)
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        print("pack_training_data: expected PyAV for HEVC, found no module av: pip install av", file=sys.stderr)
         return 2
-    for name, (count, size) in packer.counts.items():
-        print(f"{name:10} {count:6} pictures {size / 2**20:7.2f} MiB")
+    room = int(args.mib * 2**20) - 2 * tarfile.RECORDSIZE  # its end
+    split = read_split()
+    groups = [encode(clip, CLIP_CRF, is_intra=False) for clip in clips(args.data)]
+    room -= sum(group.size for group in groups)
+    if room < 0:
+        print(f"pack_training_data: the clips alone take more than {args.mib:g} MiB", file=sys.stderr)
+        return 2
+    print(f"{len(groups)} clips: {sum(group.size for group in groups) / 2**20:.2f} MiB", flush=True)
+    groups += fitting(in_turn(stills(args.data, allowed(still_files(args.data), split))), room)
+    write(groups, args.out)
+    report(groups)
     print(f"{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB of {args.mib:g}")
     return 0
 
 
-class Packer:
-    """Writes files into a tar and counts what each kind of them takes."""
-
-    def __init__(self, out: Path) -> None:
-        self._tar = tarfile.open(out, "w")
-        self.counts: dict[str, tuple[int, int]] = {}
-
-    def __enter__(self) -> Packer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tar.close()
-
-    @property
-    def size(self) -> int:
-        """Bytes so far."""
-        return self._tar.offset
-
-    def add(self, kind: str, files: Iterable[File]) -> None:
-        """Add a picture and its mask."""
-        (count, size), before = self.counts.get(kind, (0, 0)), self.size
-        for name, data in files:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            self._tar.addfile(entry, io.BytesIO(data))
-        self.counts[kind] = count + 1, size + self.size - before
-
-
-def taken(files: Iterable[File]) -> int:
-    """Most bytes in a tar: headers, with room for a long name, and whole blocks of 512."""
-    return sum(tarfile.BLOCKSIZE * (4 + -(-len(data) // tarfile.BLOCKSIZE)) for _, data in files)
-
-
-def pack(data: Path, packer: Packer, room: int) -> None:
-    """Fill the room; sources that are not there leave theirs to the stills."""
+def clips(data: Path) -> Iterator[list[Item]]:
+    """Clips of all sets; held out ones have fewer frames."""
     split = read_split()
-    clips = {
-        "davis": davis(data, "davis2016_train_288p", frozenset(split.clips)),
-        "rendered": davis(data, "rendered", None),
-        "moseg": sparse(data, "moseg26", frozenset(split.motion)),
-        "robot": sparse(data, "vosvs_robot", frozenset()),
-    }
-    for kind, found in clips.items():
-        pack_clips(kind, found, packer, round(room * SHARES[kind]))
-    files = allowed(still_files(data), split)
-    cutouts = [file for file in files if file.source.endswith("cutouts")]
-    pack_stills("cutouts", cutouts, packer, packer.size + round(room * SHARES["cutouts"]), data)
-    pack_stills("stills", [file for file in files if not file.source.endswith("cutouts")], packer, room, data)
+    for source, held in (("davis2016_train_288p", split.clips), ("rendered", None)):
+        for folder in sorted((data / source / "Annotations").glob("*")):
+            is_held = folder.name in held if held is not None else folder.name.startswith("held")
+            images = data / source / "JPEGImages" / folder.name
+            yield clip(data, source, images, folder)[: HELD_OUT if is_held else None]
+    for source in ("moseg26", "vosvs_robot"):
+        for folder in sorted((data / "objects" / "clips" / source).glob("*")):
+            yield clip(data, source, folder / "frames", folder / "masks")
 
 
-Clip = tuple[list[tuple[Path, Path]], str, str, bool]
-"""Frames and masks, the folders that they go to, and whether it is held out."""
-
-
-def davis(data: Path, source: str, held: frozenset[str] | None) -> list[Clip]:
-    """Clips in the layout of DAVIS."""
-    root, found = data / source, list[Clip]()
-    for folder in sorted((root / "Annotations").glob("*")):
-        is_held = folder.name in held if held is not None else folder.name.startswith("held")
-        places = f"{source}/JPEGImages/{folder.name}", f"{source}/Annotations/{folder.name}"
-        found.append((pairs(root / "JPEGImages" / folder.name, folder), *places, is_held))
-    return found
-
-
-def sparse(data: Path, source: str, held: frozenset[str]) -> list[Clip]:
-    """Clips whose frames do not follow each other: none is left out but for room."""
-    found = []
-    for folder in sorted((data / "objects" / "clips" / source).glob("*")):
-        place = f"objects/clips/{source}/{folder.name}"
-        known = pairs(folder / "frames", folder / "masks")
-        found.append((known, f"{place}/frames", f"{place}/masks", folder.name in held))
-    return found
-
-
-def pairs(images: Path, masks: Path) -> list[tuple[Path, Path]]:
-    """Pictures with a mask of the same name."""
+def clip(data: Path, source: str, images: Path, masks: Path) -> list[Item]:
+    """Frames that have a mask, in order."""
     by_stem = {path.stem: path for path in frame_paths(masks)}
-    return [(path, by_stem[path.stem]) for path in frame_paths(images) if path.stem in by_stem]
+    paths = [path for path in frame_paths(images) if path.stem in by_stem]
+    height, width = read_frame(paths[0]).shape[:2]
+    size = CLIP if height >= CLIP[0] and width >= CLIP[1] else (height, width)
+    folders = images.relative_to(data).as_posix(), masks.relative_to(data).as_posix()
+    return [Item(source, path, by_stem[path.stem], folders, size) for path in paths]
 
 
-def pack_clips(kind: str, clips: list[Clip], packer: Packer, room: int) -> None:
-    """From every clip the same share of its frames, from its middle, as large as fits."""
-    if not clips:
-        return
-    encoded = [
-        [encode(image, mask, places, CLIP) for image, mask in (middle(known, HELD_OUT) if is_held else known)]
-        for known, *places, is_held in clips
-    ]
-    held, whole = (
-        sum(taken(files) for clip, frames in zip(clips, encoded, strict=True) if clip[3] is is_held for files in frames)
-        for is_held in (True, False)
-    )
-    for_held = min(held, room / 4)
-    shares = {True: for_held / max(1, held), False: min(1.0, (room - for_held) / max(1, whole))}
-    for clip, frames in zip(clips, encoded, strict=True):
-        for files in middle(frames, max(2, int(shares[clip[3]] * len(frames)))):
-            packer.add(kind, files)
-
-
-def middle(values: list, count: int) -> list:
-    """So many in a row.
-
-    >>> middle([0, 1, 2, 3, 4], 3)
-    [1, 2, 3]
-    """
-    begin = max(0, len(values) - count) // 2
-    return values[begin : begin + count]
-
-
-def pack_stills(kind: str, files: list[StillFile], packer: Packer, until: int, data: Path) -> None:
-    """As many as fit, a set after the other in turn."""
-    for file in in_turn(files):
-        folders = [path.parent.relative_to(data).as_posix() for path in (file.image, file.mask)]
-        encoded = encode(file.image, file.mask, folders, STILL, is_alpha=kind == "cutouts")
-        if packer.size + taken(encoded) > until:
-            return
-        packer.add(kind, encoded)
-
-
-def in_turn(files: list[StillFile]) -> Iterator[StillFile]:
-    """One of each set, then another one of each; which, is drawn by lot, always the same."""
-    random = np.random.default_rng(0)
-    sets: dict[str, list[StillFile]] = {}
+def stills(data: Path, files: Iterable[StillFile]) -> list[Item]:
+    """Stills and cut-outs with the sizes that they get."""
+    found = []
     for file in files:
-        sets.setdefault(file.source, []).append(file)
-    left = [[own[k] for k in random.permutation(len(own))] for own in sets.values()]
-    while left:
-        yield from (own.pop() for own in left)
-        left = [own for own in left if own]
+        with Image.open(file.mask) as mask:  # it has no EXIF that may turn it
+            width, height = mask.size
+        scale = min(1.0, STILL / max(height, width))
+        folders = tuple(path.parent.relative_to(data).as_posix() for path in (file.image, file.mask))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        found.append(Item(file.source, file.image, file.mask, (folders[0], folders[1]), size))
+    return found
 
 
-def encode(image: Path, mask: Path, folders: list[str], longest: int, is_alpha: bool = False) -> list[File]:
-    """A picture as JPEG and its mask as PNG, at most so long."""
-    picture, labels = read_frame(image), read_labels(mask).astype(np.uint8)
-    scale = min(1.0, longest / max(labels.shape))
-    size = max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale))
-    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    labels = cv2.resize(labels, size, interpolation=cv2.INTER_AREA if is_alpha else cv2.INTER_NEAREST)
-    ok, jpeg = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    assert ok
-    png, drawn = io.BytesIO(), Image.fromarray(labels)
-    if not is_alpha:
-        drawn.putpalette(davis_palette().tobytes())
-    drawn.save(png, "PNG", optimize=True)
-    return [(f"{folders[0]}/{image.stem}.jpg", jpeg.tobytes()), (f"{folders[1]}/{image.stem}.png", png.getvalue())]
+def in_turn(items: list[Item]) -> list[Item]:
+    """Some of each set, by its share, wherever the list is cut; which, is drawn by lot, always the same."""
+    random = np.random.default_rng(0)
+    sets: dict[str, list[Item]] = {}
+    for item in items:
+        sets.setdefault(item.kind, []).append(item)
+    order = [(place, item) for own in sets.values() for place, item in zip(places(len(own), random), own, strict=True)]
+    return [item for _, item in sorted(order, key=lambda pair: pair[0])]
+
+
+def places(count: int, random: np.random.Generator) -> list[float]:
+    """Even places in 0..1, in any order."""
+    return list((random.permutation(count) + random.random(count)) / count)
+
+
+def fitting(items: list[Item], room: int) -> list[Group]:
+    """Stills at the best quality that fits; at the worst, fewer of them."""
+    sample = items[:: max(1, min(SAMPLE, len(items) // 100))]
+    found = [encode(group, STILL_CRF, is_intra=True) for group in by_canvas(sample)]
+    estimate = sum(map(sum, ((len(data) for data in group.files) for group in found))) * len(items) / len(sample)
+    crf = max(10.0, STILL_CRF + E_FOLD * math.log(estimate / (0.98 * max(1, room))))
+    while items:
+        if crf > WORST_CRF:
+            items = items[: int(len(items) * math.exp((WORST_CRF - crf) / E_FOLD))]
+            crf = WORST_CRF
+        groups = [encode(group, crf, is_intra=True) for group in by_canvas(items)]
+        size = sum(group.size for group in groups)
+        print(f"{len(items)} stills at CRF {crf:.1f}: {size / 2**20:.2f} MiB of {room / 2**20:.2f}", flush=True)
+        if size <= room:
+            return groups
+        crf += E_FOLD * math.log(size / (0.98 * max(1, room)))
+    return []
+
+
+def by_canvas(items: list[Item]) -> Iterator[list[Item]]:
+    """Those of about one size together."""
+    found: dict[tuple[int, ...], list[Item]] = {}
+    for item in items:
+        found.setdefault(tuple(-(-side // GRID) for side in item.size), []).append(item)
+    for _, group in sorted(found.items()):
+        for k in range(0, len(group), VIDEO):
+            yield group[k : k + VIDEO]
+
+
+def encode(items: Sequence[Item], crf: float, is_intra: bool) -> Group:
+    """Pictures of about one size as a video, their masks, and their entry of the index."""
+    grid = GRID if is_intra else 8
+    canvas = tuple(max(64, -(-max(sides) // grid) * grid) for sides in zip(*(item.size for item in items), strict=True))
+    pictures, stack, others = [], [], []
+    counts: dict[str, int] = {}
+    listed = []
+    for item in items:
+        image, mask = read(item)
+        pictures.append(padded(image, canvas, mode="edge"))
+        if mask.max() <= 1:
+            stack.append(padded(mask, canvas) > 0)
+        data = b"" if mask.max() <= 1 else encoded(Image.fromarray(mask), "WEBP", lossless=True, quality=90, method=6)
+        others.append(data)
+        listed.append([item.kind, *item.folders, item.image.stem, *item.size, len(data)])
+        counts[item.kind] = counts.get(item.kind, 0) + 1
+    video = hevc(pictures, crf, is_intra)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mkv"
+        path.write_bytes(video)
+        if sum(1 for _ in frames_of(path)) != len(items):
+            raise ValueError(f"{items[0].image}: expected {len(items)} frames in its video, found others")
+    files = [video, encoded(Image.fromarray(np.concatenate(stack)), "TIFF", compression="group4") if stack else b""]
+    files.append(b"".join(others))
+    return Group(files, {"pictures": listed}, counts)
+
+
+def read(item: Item) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and ids, or an alpha, at the size that they get."""
+    image = read_frame(item.image)
+    if item.kind.endswith("cutouts"):
+        return fit_image(image, item.size), fit_image(read_soft_mask(item.mask).astype(np.uint8), item.size)
+    raw = training_labels(read_labels(item.mask, is_known=True), item.kind)
+    labels = fit_labels(raw.astype(np.int32), item.size)
+    if np.isin(labels, (0, IGNORE)).all() and not np.isin(raw, (0, IGNORE)).all():
+        labels[:] = 0  # alone, 255 would be read as an object
+    return fit_image(image, item.size), labels
+
+
+def padded(values: np.ndarray, canvas: Sequence[int], **how: str) -> np.ndarray:
+    """Filled up at the right and at the bottom."""
+    sides = [(0, canvas[k] - values.shape[k]) for k in (0, 1)] + [(0, 0)] * (values.ndim - 2)
+    return np.pad(values, sides, **how)  # type: ignore[call-overload]
+
+
+def encoded(image: Image.Image, kind: str, **how: object) -> bytes:
+    """A picture as a file."""
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+def hevc(pictures: Sequence[np.ndarray], crf: float, is_intra: bool) -> bytes:
+    """Pictures of one size, RGB, as Matroska with HEVC, 4:2:0 of BT.601 in limited range: what OpenCV takes it for."""
+    import av
+
+    file = io.BytesIO()
+    between = "keyint=1" if is_intra else "keyint=250:min-keyint=250:scenecut=0"
+    with av.open(file, "w", format="matroska") as container:
+        stream = container.add_stream("libx265", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        options = f"crf={crf:.2f}:log-level=none:info=0:{between}"
+        stream.options = {"preset": "veryfast" if is_intra else "fast", "x265-params": options}
+        for picture in pictures:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU601")))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def write(groups: Sequence[Group], out: Path) -> None:
+    """Write the tar."""
+    index = lzma.compress(json.dumps([group.entry for group in groups]).encode())
+    with tarfile.open(out, "w") as tar:
+        members = [(INDEX, index)]
+        for number, group in enumerate(groups):
+            members += zip((f"{number}.mkv", f"{number}.tif", f"{number}.webp"), group.files, strict=True)
+        for name, data in members:
+            if data:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+
+
+def report(groups: Sequence[Group]) -> None:
+    """Print pictures and bytes of each set; in a video of several sets, bytes by their shares of it."""
+    counts: dict[str, tuple[int, float]] = {}
+    for group in groups:
+        size, whole = sum(map(len, group.files)), sum(group.counts.values())
+        for kind, count in group.counts.items():
+            before = counts.get(kind, (0, 0.0))
+            counts[kind] = before[0] + count, before[1] + size * count / whole
+    for kind, (count, taken) in counts.items():
+        print(f"{kind:22} {count:6} pictures {taken / 2**20:7.2f} MiB")
 
 
 if __name__ == "__main__":

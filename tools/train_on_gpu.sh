@@ -23,7 +23,7 @@ sys.exit(f"train_on_gpu: missing {', '.join(missing)}: see docs/training.md" if 
 END
 data=$(mktemp -d)
 trap 'rm -rf "$data"' EXIT
-tar -xf "$pack" -C "$data"
+"$python" tools/unpack_training_data.py "$pack" "$data"
 mkdir -p "$out/trunk" "$out/decoder"
 trunk=shipped
 if [ "$trunk_minutes" != 0 ]; then
