@@ -227,3 +227,5 @@ def test_the_command_line_comes_without_what_a_bare_machine_lacks(tmp_path: Path
     for command in (["train", "decoder"], ["train", "prompts"], ["train", "trunk"], ["track"], ["evaluate"]):
         ended = start(tmp_path, str(TOOLS.parent / "maskrnn_ros" / "__main__.py"), *command, "--help")
         assert ended.returncode == 0, ended.stderr
+    ended = start(tmp_path, str(TOOLS.parent / "maskrnn_ros" / "__main__.py"), "evaluate", "--root", "nowhere")
+    assert ended.returncode == 2 and "nowhere" in ended.stderr and "rosbags" not in ended.stderr

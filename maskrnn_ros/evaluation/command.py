@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrnn_ros import __version__
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation import ablation
-from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
@@ -28,6 +28,9 @@ from maskrnn_ros.evaluation.run import Task, evaluate, predictions_of, prepare_o
 from maskrnn_ros.evaluation.scoring import seeds_of
 from maskrnn_ros.limits import check_fps
 from maskrnn_ros.timeline import TimeRule
+
+if TYPE_CHECKING:
+    from maskrnn_ros.evaluation.bag_clip import BagClip
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless")
 
@@ -189,6 +192,8 @@ def run(options: Options) -> int:
             ),
             options,
         )
+    from maskrnn_ros.evaluation.bag_clip import BagClip  # needs rosbags, which files do not
+
     image_topic, truth_topic = options.image_topic or IMAGE_TOPIC, options.truth_topic or TRUTH_TOPIC
     rule, bits = TimeRule.of(options.config), options.config.mono16_bits
     ignore = options.ignore_topic, options.config.ignore_mask_timeout
