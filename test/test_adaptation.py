@@ -131,6 +131,18 @@ def test_each_augmentation_does_its_own(change: dict, same_mask: bool) -> None:
     assert np.array_equal(mask, share) == same_mask
 
 
+@pytest.mark.parametrize("count", [129, 600])  # 64 objects and their others; OpenCV 5 takes 128 planes, OpenCV 4 512
+def test_any_number_of_planes_moves_alike(count: int) -> None:
+    image, share = world.image(0), (world.labels(0) == 1).astype(np.float32)
+    many = np.stack([share * (k + 1) / count for k in range(count)], axis=2)
+    picture, moved = augment(image, many, SETTINGS, np.random.default_rng(3))
+    few = many[..., [0, 1, count // 2, count - 2, count - 1]]
+    same, expected = augment(image, few, SETTINGS, np.random.default_rng(3))
+    assert moved.shape == many.shape and moved.dtype == np.float32
+    np.testing.assert_array_equal(picture, same)
+    np.testing.assert_array_equal(moved[..., [0, 1, count // 2, count - 2, count - 1]], expected)
+
+
 def test_mirroring_is_about_the_object() -> None:
     image, share = world.image(0), (world.labels(0) == 1).astype(np.float32)
     views = [augment(image, share, dataclasses.replace(STILL, flip=True), np.random.default_rng(n)) for n in range(8)]

@@ -34,6 +34,9 @@ from maskrnn_ros.model.trunk import Trunk
 
 _WEIGHT_DECAY = 1e-3
 
+_PLANES = 128
+"""Most channels of an image in OpenCV 5; in OpenCV 4 they are 512."""
+
 _NICE = 19
 """Of the thread in the background: the lowest priority."""
 
@@ -110,14 +113,19 @@ def augment(
     change[:, 2] += move
     values = np.clip(((np.arange(256) / 255) ** gamma - 0.5) * contrast + 0.5, 0, 1)
     table = np.round(values * 255).astype(np.uint8)
-    warped, mask = (
-        cv2.warpAffine(picture, change, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-        for picture in (image, share)
-    )
+    warped, mask = _warped(image, change), _warped(share, change)
     picture = table[warped]
     if random.random() < config.cover:
         _cover(picture, mask, centre + move, random)
     return picture, mask
+
+
+def _warped(planes: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Any number of planes (h, w) or (h, w, C), moved; OpenCV takes an array of more than ``_PLANES`` for no image."""
+    size = planes.shape[1::-1]
+    parts = [planes] if planes.ndim == 2 else np.array_split(planes, -(-planes.shape[2] // _PLANES), axis=2)
+    moved = [cv2.warpAffine(part, change, size, borderMode=cv2.BORDER_REFLECT_101) for part in parts]
+    return np.asarray(moved[0] if len(moved) == 1 else np.concatenate(moved, axis=2))
 
 
 def _cover(image: np.ndarray, share: np.ndarray, centre: np.ndarray, random: np.random.Generator) -> None:
