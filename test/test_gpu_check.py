@@ -112,7 +112,7 @@ def test_what_ends_its_process_is_said_and_the_checks_after_it_run_in_another(tm
         "names = sys.argv[sys.argv.index('--check') + 1 : sys.argv.index('--until')]\n"
         "for name in names:\n"
         f"    file = pathlib.Path({str(tmp_path)!r}, name + '.json')\n"
-        "    file.write_text(json.dumps({'rows': [{'case': 'begun'}]}))\n"
+        "    file.write_text(json.dumps({'rows': [{'case': 'begun'}], 'running': 'next'}))\n"
         "    if name == 'bad':\n"
         "        os._exit(3)\n"
         "    file.write_text(json.dumps({'rows': [{'case': 'all'}], 'done': True}))\n"
@@ -121,7 +121,7 @@ def test_what_ends_its_process_is_said_and_the_checks_after_it_run_in_another(tm
     assert gpu_check.run_phase(groups, [sys.executable, str(script)], tmp_path, time.time() + 600) == 0
     found = {name: json.loads((tmp_path / f"{name}.json").read_text())["rows"] for group in groups for name in group}
     assert found["first"] == found["last"] == found["beside"] == [{"case": "all"}]
-    assert found["bad"] == [{"case": "begun"}, {"case": "-", "error": "the process ended with 3"}]
+    assert found["bad"] == [{"case": "begun"}, {"case": "next", "error": "the process ended with 3"}]
 
 
 def test_without_the_device_nothing_is_checked(tmp_path: Path) -> None:
@@ -176,6 +176,16 @@ def test_what_fails_or_is_not_there_is_said_and_the_rest_goes_on(bench: gpu_benc
     ]
     text = gpu_check.table("made", {"rows": rows})
     assert "| after | 2.000 | - |" in text and "* absent: skipped: no such provider" in text
+
+
+def test_a_check_that_needs_more_time_than_there_is_does_not_begin(
+    bench: gpu_bench.Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "LEAST_S", {"compile": 7200.0})
+    gpu_check.run_check("compile", bench, tmp_path / "compile.json", time.time() + 3600)
+    rows = json.loads((tmp_path / "compile.json").read_text())["rows"]
+    assert len(rows) == 4
+    assert all(row["skipped"].startswith("no time left: 3") and row["skipped"].endswith("take 7200") for row in rows)
 
 
 def test_masks_that_are_not_the_cpus_are_an_error(bench: gpu_bench.Bench, tmp_path: Path) -> None:
