@@ -80,7 +80,7 @@ SHARES = {"times": 4.0}
 """Of what is left of a phase to a check beside those after it; 1 where it is not said."""
 
 LEAST_S = {"compile": 90.0}
-"""A case is not begun with less time: beside an H100, with 16 cores, half a minute was too little for the first code."""
+"""A case is not begun with less time: beside an H100, on 16 cores, half a minute was too little for the first code."""
 
 CHECKS = tuple(name for phase in PHASES for names in phase.processes for name in names)
 
