@@ -162,14 +162,16 @@ class TrunkConfig(Checked):
 
     weights: str = setting(
         "shipped",
-        "shipped: trained so that heads fitted on one image are right on others; imagenet: as ImageNet left it; "
-        "or the path of a .safetensors file.",
+        "shipped: the one that learned with the network in use; streams: that of the two-stream network; imagenet: as "
+        "ImageNet left it; or the path of a .safetensors file.",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in ("shipped", "imagenet") and not self.weights.endswith(".safetensors"):
-            raise ValueError(f"trunk.weights must be shipped, imagenet or a .safetensors file, got {self.weights!r}")
+        if self.weights not in ("shipped", "streams", "imagenet") and not self.weights.endswith(".safetensors"):
+            raise ValueError(
+                f"trunk.weights must be shipped, streams, imagenet or a .safetensors file, got {self.weights!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,8 +277,8 @@ class PresenceConfig(Checked):
         live=True,
     )
     threshold: float = setting(
-        0.5,
-        "With the network's localization: its probability of being there that it takes.",
+        0.95,
+        "Probability of being there, as the network says it, that it takes; of the streams, with localization alone.",
         low=0.0,
         high=1.0,
         live=True,

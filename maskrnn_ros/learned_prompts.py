@@ -41,7 +41,7 @@ WEIGHTS = FOLDER / "prompts.safetensors"
 """The weights that ship with the package, in versions that have some."""
 
 TRUNK = FOLDER / "trunk.safetensors"
-"""The trunk that ships (``model.weights``, which needs torch, names it, too)."""
+"""The trunk that ships and that those learned with (``model.weights``, which needs torch, names it, too)."""
 
 _CONTEXT = 1.5
 """Side of a view over the longer side of what it is about."""
@@ -247,7 +247,7 @@ def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) ->
     if file == WEIGHTS and not WEIGHTS.is_file():
         raise ValueError("prompts.weights 'shipped': this version ships none; give the path of a .safetensors file")
     try:
-        look = GraphLook(file, TRUNK if trunk == "shipped" else Path(trunk))
+        look = GraphLook(file, TRUNK if trunk in ("shipped", "streams") else Path(trunk))
     except (ImportError, OSError, RuntimeError) as error:
         raise ValueError(f"prompts.backend learned: {' '.join(str(error).split())}") from error
     return LearnedPrompts(look, zoom, min_confidence)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import world
 import yaml
+from safetensors.torch import load_file
 
 from maskrnn_ros import cli
 from maskrnn_ros.config import Config, from_flat, with_values
@@ -20,8 +21,18 @@ from maskrnn_ros.model.digests import sealed
 from maskrnn_ros.model.engine import load_models
 from maskrnn_ros.model.graphs import step_graph, trunk_graph
 from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import DECODER as FILE
-from maskrnn_ros.model.weights import NETWORKS, STREAMS, TRUNK, is_step, load_step, network_file, save_weights
+from maskrnn_ros.model.weights import (
+    NETWORKS,
+    STREAMS,
+    STREAMS_TRUNK,
+    TRUNK,
+    is_step,
+    load_step,
+    network_file,
+    save_weights,
+)
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import build_tracker
@@ -51,6 +62,24 @@ def test_the_default_tracker_follows_two_objects_without_training(caplog: pytest
         (1, InstanceStatus.TRACKING),
         (2, InstanceStatus.TRACKING),
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "file"),
+    [
+        ({}, TRUNK),
+        ({"network.weights": "streams", "adaptation.method": "finetune"}, STREAMS_TRUNK),
+        ({"network.enabled": False}, STREAMS_TRUNK),
+        ({"trunk.weights": "streams"}, STREAMS_TRUNK),
+    ],
+)
+def test_the_trunk_that_ships_is_the_one_that_learned_with_the_network_in_use(
+    values: Mapping[str, Value], file: Path
+) -> None:
+    found = load_models(from_flat({**values, "engine": "torch"}), CPU).trunk
+    assert isinstance(found, TrainedTrunk)
+    expected = load_file(file)
+    assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from maskrnn_ros.model.engine import OnnxNetwork, OnnxTrunk, adds_8_bit_products
 from maskrnn_ros.model.graphs import NEAREST, encode_graph, step_graph, streams_graph, trunk_graph
 from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
 from maskrnn_ros.model.similarity import nearest
-from maskrnn_ros.model.weights import DECODER, STREAMS, TRUNK, load_network, load_trunk, save_weights
+from maskrnn_ros.model.weights import DECODER, STREAMS, STREAMS_TRUNK, TRUNK, load_network, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -62,6 +62,8 @@ def crops(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     [
         (trunk_graph(TRUNK), TRUNK),
         (trunk_graph(TRUNK, "int8"), TRUNK),
+        (trunk_graph(STREAMS_TRUNK), STREAMS_TRUNK),
+        (trunk_graph(STREAMS_TRUNK, "int8"), STREAMS_TRUNK),
         (encode_graph(STREAMS), STREAMS),
         (streams_graph(STREAMS), STREAMS),
         (streams_graph(STREAMS, "int8"), STREAMS),
@@ -77,7 +79,9 @@ def test_a_shipped_graph_was_made_from_the_shipped_weights(graph: Path, source: 
 @pytest.mark.parametrize("size", [(96, 128), (97, 131), (90, 160), (31, 47), (16, 16), (1, 1)])
 def test_features_are_those_of_torch_to_the_rounding_of_float16(size: tuple[int, int]) -> None:
     image = picture(*size)
-    for one, other in zip(of("float32")[0].features(image).maps, load_trunk().features(image).maps, strict=True):
+    for one, other in zip(
+        of("float32")[0].features(image).maps, load_trunk("streams").features(image).maps, strict=True
+    ):
         assert one.dtype == other.dtype == torch.float16
         torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-3)
 
@@ -105,7 +109,7 @@ def test_the_streams_are_those_of_torch(count: int) -> None:
 def test_int8_is_close_in_the_mean_and_is_not_float32() -> None:
     trunk, network = of("int8")
     image = picture(288, 512)
-    for one, other in zip(trunk.features(image).maps, load_trunk().features(image).maps, strict=True):
+    for one, other in zip(trunk.features(image).maps, load_trunk("streams").features(image).maps, strict=True):
         share = float((one.float() - other.float()).abs().mean() / other.float().abs().mean())
         assert 1e-3 < share < 0.2
     seen, moved, hidden = crops(3)

@@ -52,7 +52,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
     monkeypatch.setattr(engine, "adds_8_bit_products", lambda: True)
     (tmp_path / "own").mkdir()
     copies = copied(tmp_path / "own", graphs="none")
-    trunk, network = load_trunk(), load_network()
+    trunk, network = load_trunk("streams"), load_network()
     for module, file in ((trunk, copies.trunk), (network, copies.network)):
         next(module.parameters()).data.mul_(1.01)  # type: ignore[attr-defined]
         save_weights(module, file)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def test_calibrating_again_gives_the_same_graph(own: Copies, tmp_path: Path) -> 
     assert cli.main(["export", "--network", str(own.network)]) == 0
     made = []
     for _ in range(2):
-        list(quantise(calibration, None, [str(own.network)]))
+        list(quantise(calibration, (), [str(own.network)]))
         made.append(streams_graph(own.network, "int8").read_bytes())
     assert made[0] == made[1]
 
@@ -123,7 +123,7 @@ def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
     out = tmp_path / "some" / "folder"
     assert cli.main(["export", "--out", str(out)]) == 0
     assert {file.name for file in out.iterdir()} == {
-        "trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
+        "trunk.onnx", "fast.trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
     }  # fmt: skip
     for file in out.iterdir():
         one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))

@@ -71,7 +71,7 @@ def through_meta(current: Tensor, previous: Tensor) -> Tensor:
 
 def carried(config: Config, flow: Any, seen: list[str], parts: bool, together: bool = False) -> Tracker:
     """A tracker after a step, watched from the first operation on the prepared frame to the last before the merge."""
-    trunk, net = (load_trunk(), network(0.05)) if parts else (None, None)
+    trunk, net = (load_trunk("streams"), network(0.05)) if parts else (None, None)
     tracker = Tracker(config, flow, CPU, trunk, net, together=together)
     tracker.seed(seed(0), frame(0))
     prepared = tracker.prepare(frame(1))

@@ -27,7 +27,13 @@ from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
 CPU = torch.device("cpu")
 LARGE = (world.Shape(1, 12, 12, 56, 44, 2, 0), world.Shape(2, 76, 40, 40, 48, -1, 1))
-NO_EVIDENCE = with_values(world.WARP_ONLY, presence__min_pixels=1, network__localization=True, gate__spans_prior=False)
+NO_EVIDENCE = with_values(
+    world.WARP_ONLY,
+    presence__min_pixels=1,
+    presence__threshold=0.5,  # what a network says that never learned
+    network__localization=True,
+    gate__spans_prior=False,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,8 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_before_training_it_says_what_the_parts_say_without_it(trunk: Lite0) -> None:
-    config = with_values(world.QUICK, adaptation__steps=60, adaptation__views=8, adaptation__channels=16)
+    own = {"adaptation__steps": 60, "adaptation__views": 8, "adaptation__channels": 16, "presence__threshold": 0.5}
+    config = with_values(world.QUICK, **own)
     without, within = (tracker_of(config, trunk, net, LARGE) for net in (None, world.network()))
     for tracker in (without, within):
         tracker.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
@@ -286,7 +293,7 @@ def test_weights_that_are_written_are_read_and_used(tmp_path: Path) -> None:
     results = []
     for tracker in (
         build_tracker(with_values(NO_EVIDENCE, network__enabled=True, network__weights=str(file))),
-        Tracker(NO_EVIDENCE, build_tracker(NO_EVIDENCE)._flow, CPU, load_trunk(), net),
+        Tracker(NO_EVIDENCE, build_tracker(NO_EVIDENCE)._flow, CPU, load_trunk("streams"), net),
         build_tracker(NO_EVIDENCE),
     ):
         tracker.seed(world.seed(0, 1), world.frame(0))

@@ -180,12 +180,14 @@ def test_what_cannot_be_trained_on_is_refused(options: TrunkOptions, monkeypatch
 
 def test_weights_are_named_by_the_config_and_checked(tmp_path: Path) -> None:
     assert load_trunk("imagenet").start is None
-    shipped = load_trunk()
+    shipped = load_trunk("streams")
     assert shipped.start is not None and not shipped.start.ridge.requires_grad
     save_weights(load_lite0(), tmp_path / "other.safetensors")
     with pytest.raises(RuntimeError, match="do not fit TrainedTrunk"):
         load_trunk(str(tmp_path / "other.safetensors"))
-    with pytest.raises(ValueError, match=r"trunk.weights must be shipped, imagenet or a .safetensors file, got 'best'"):
+    with pytest.raises(
+        ValueError, match=r"trunk.weights must be shipped, streams, imagenet or a .safetensors file, got 'best'"
+    ):
         TrunkConfig(weights="best")
 
 
@@ -222,7 +224,7 @@ def test_recursive_is_the_head_of_the_seeds_alone_at_once_and_without_chance(mod
     assert torch.equal(found.head.last.weight, same.head.last.weight)
     maps = [map_[None].float() for map_ in tracker.newest.features.maps]
     mine, others = (cells_of(torch.from_numpy(world.labels(0) == i).float(), 4)[None] for i in (1, 2))
-    fitted = load_trunk().start.fit(maps, mine, others)
+    fitted = load_trunk("streams").start.fit(maps, mine, others)
     torch.testing.assert_close(found.head.last.weight, fitted.last.weight, rtol=1e-3, atol=1e-4)
 
 

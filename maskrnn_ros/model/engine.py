@@ -38,7 +38,7 @@ from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
 from maskrnn_ros.model.step import Encoder, Keys, Matcher, Output, Seen, StepNet
 from maskrnn_ros.model.trunk import Trunk, net_of
-from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, network_file, trunk_file
+from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, network_file, trunk_file, trunk_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,12 +138,13 @@ def load_models(config: Config, device: torch.device) -> Models:
     needs_features = config.matching.enabled or config.adaptation.method != "none" or config.network.enabled
     if not needs_features:
         return Models("torch", None, None)
-    trunk = load_trunk(config.trunk.weights, device)
+    trunk_setting = trunk_of(config.trunk.weights, has_decoder=step is not None)
+    trunk = load_trunk(trunk_setting, device)
     check_fit(config, has_decoder=step is not None, is_trained_trunk=trunk.start is not None)
     if _wants_torch(config, device):
         return _in_torch(config, trunk, network, step)
     try:
-        return _in_onnxruntime(config, device, trunk, network, step)
+        return _in_onnxruntime(config, device, trunk, network, step, trunk_file(trunk_setting))
     except (ImportError, RuntimeError) as error:
         if config.engine == "auto" and config.precision != "int8":
             _LOG.warning("engine torch: %s", error)
@@ -177,12 +178,16 @@ def _in_torch(config: Config, trunk: Trunk, network: FastNet | None, step: StepN
 
 
 def _in_onnxruntime(
-    config: Config, device: torch.device, trunk: Trunk, network: FastNet | None, step: StepNet | None
+    config: Config,
+    device: torch.device,
+    trunk: Trunk,
+    network: FastNet | None,
+    step: StepNet | None,
+    weights: Path,
 ) -> Models:
-    """In int8 where that is asked for, or else is to be had on a CPU."""
+    """In int8 where that is asked for, or else is to be had on a CPU; ``weights`` are those of the trunk."""
     threads = config.threads or len(cores())
     runtime = _Runtime(device, threads)
-    weights = trunk_file(config.trunk.weights)
 
     def models(precision: str) -> Models:
         fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)

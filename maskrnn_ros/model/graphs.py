@@ -97,13 +97,13 @@ class Exported:
 
 
 def export(
-    trunk: str | None = "shipped", networks: Sequence[str] = tuple(NETWORKS), out: Path | None = None
+    trunks: Sequence[str] = ("shipped", "streams"), networks: Sequence[str] = tuple(NETWORKS), out: Path | None = None
 ) -> Iterator[Exported]:
     """Make graphs in float32 and compare each with torch on random inputs.
 
     Args:
-        trunk: What ``trunk.weights`` names; None leaves its graph out.
-        networks: What ``network.weights`` names, any number of them.
+        trunks: Names or paths, see ``weights.trunk_file``, any number of them.
+        networks: What ``network.weights`` names, likewise.
         out: Folder for the graphs, made if it is not there; None: beside the weights, where the tracker looks for them.
 
     Raises:
@@ -114,11 +114,11 @@ def export(
     needs("onnx", "onnxruntime")
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    if trunk is not None:
+    for trunk in trunks:
         yield from _export_trunk(trunk, out)
     for network in networks:
         yield from _export_network(network, out)
-    if out is not None or trunk == "shipped":  # it has no weights: other people's folders need none of their own
+    if out is not None or "shipped" in trunks:  # it has no weights: other people's folders need none of their own
         yield _export_nearest(out)
 
 

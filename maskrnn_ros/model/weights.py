@@ -23,7 +23,13 @@ LITE0 = FOLDER / "efficientnet_lite0.safetensors"
 """The trunk as ImageNet left it: what its training begins with."""
 
 TRUNK = LITE0.with_name("trunk.safetensors")
-"""The trained trunk that ships with the package."""
+"""The trained trunk that ships with the package: it learned with the decoder."""
+
+STREAMS_TRUNK = LITE0.with_name("fast.trunk.safetensors")
+"""The trunk that the two-stream network learned with; heads that are fitted without a network begin with it, too."""
+
+TRUNKS = {"shipped": TRUNK, "streams": STREAMS_TRUNK, "imagenet": LITE0}
+"""Files of trunks that ship, by name; ``trunk.weights: shipped`` is one of the first two, see ``trunk_of``."""
 
 DECODER = LITE0.with_name("decoder.safetensors")
 """The decoder that ships with the package and follows objects as the package comes."""
@@ -53,7 +59,7 @@ def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> 
 
 
 def load_trunk(setting: str = "shipped", device: torch.device | str = "cpu") -> Trunk:
-    """The trunk that ``trunk.weights`` names, frozen: ``shipped``, ``imagenet`` or a path.
+    """The trunk of that name or path, frozen, see ``TRUNKS``.
 
     Raises:
         RuntimeError: The file is missing or is none, or holds other names or shapes than the trunk.
@@ -66,8 +72,13 @@ def load_trunk(setting: str = "shipped", device: torch.device | str = "cpu") -> 
 
 
 def trunk_file(setting: str) -> Path:
-    """The file that ``trunk.weights`` names: ``shipped``, ``imagenet`` or a path."""
-    return {"shipped": TRUNK, "imagenet": LITE0}.get(setting) or Path(setting)
+    """The file of the trunk of that name, see ``TRUNKS``, or a path."""
+    return TRUNKS.get(setting) or Path(setting)
+
+
+def trunk_of(setting: str, *, has_decoder: bool) -> str:
+    """The trunk that ``trunk.weights`` names: with ``shipped`` the one that goes with the network in use."""
+    return "streams" if setting == "shipped" and not has_decoder else setting
 
 
 def network_file(setting: str) -> Path:

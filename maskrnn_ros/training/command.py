@@ -203,7 +203,7 @@ def _add_prepare(actions: Any) -> None:
     add("--pasted", type=int, default=60, help="clips of two objects to make from the others")
     _add_stills(parser)
     add("--moving", type=int, default=500, help="clips to make from the stills")
-    add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
+    add("--trunk", default="streams", metavar="FILE", help="weights of the trunk: streams or a file")
     add("--seed", type=int, default=0, help="of the random numbers")
     add("--processes", type=int, default=2, help="how many work at a time, with a thread each")
 

@@ -35,7 +35,7 @@ def add_export(commands: Any) -> None:
     )
     parser.set_defaults(run=_export)
     add = parser.add_argument
-    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
+    add("--trunk", metavar="SETTING", help="shipped (the decoder's), streams, imagenet or a .safetensors file")
     add("--network", metavar="SETTING", help="as network.weights: shipped, streams or a .safetensors file")
     add("--prompts", type=Path, metavar="FILE", help="as prompts.weights: a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
@@ -56,16 +56,16 @@ def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.model.graphs import Exported
     from maskrnn_ros.model.weights import NETWORKS
 
-    trunk: str | None = args.trunk
+    trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)
     networks: tuple[str, ...] = () if args.network is None else (args.network,)
-    if trunk is None and not networks and args.prompts is None:
-        trunk, networks = "shipped", tuple(NETWORKS)
-    for network in networks or ("shipped",):  # refuses what is neither
-        from_flat({"trunk.weights": trunk or "shipped", "network.weights": network})
+    if not trunks and not networks and args.prompts is None:
+        trunks, networks = ("shipped", "streams"), tuple(NETWORKS)
+    for name, setting in (*(("trunk", one) for one in trunks), *(("network", one) for one in networks)):
+        from_flat({f"{name}.weights": setting})  # refuses what is neither
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     made: list[Exported] = []
-    for one in _exported(trunk, networks, args.prompts, args.out):
+    for one in _exported(trunks, networks, args.prompts, args.out):
         made.append(one)
         print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
     if args.calibrate is not None:
@@ -73,7 +73,7 @@ def _export(args: argparse.Namespace) -> int:
 
         held_out = tuple(name for name in args.held_out.split(",") if name)
         for one in quantise(
-            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunk, networks, args.out
+            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunks, networks, args.out
         ):
             made.append(one)
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
@@ -83,12 +83,12 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _exported(trunk: str | None, networks: Sequence[str], prompts: Path | None, out: Path | None) -> Iterator[Any]:
+def _exported(trunks: Sequence[str], networks: Sequence[str], prompts: Path | None, out: Path | None) -> Iterator[Any]:
     from maskrnn_ros.model.graphs import export
     from maskrnn_ros.model.prompt_graph import export_prompts
 
-    if trunk is not None or networks:
-        yield from export(trunk, networks, out)
+    if trunks or networks:
+        yield from export(trunks, networks, out)
     if prompts is not None:
         yield export_prompts(prompts, out)
 

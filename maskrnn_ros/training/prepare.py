@@ -60,7 +60,7 @@ class Preparation:
     pasted: int = 60
     stills: tuple[Path, ...] = ()
     moving: int = 500
-    trunk: str = "shipped"
+    trunk: str = "streams"
     seed: int = 0
     processes: int = 2
 

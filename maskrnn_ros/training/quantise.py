@@ -77,7 +77,7 @@ class Calibration:
 
 def quantise(
     calibration: Calibration,
-    trunk: str | None = "shipped",
+    trunks: Sequence[str] = ("shipped", "streams"),
     networks: Sequence[str] = tuple(NETWORKS),
     out: Path | None = None,
 ) -> Iterator[Exported]:
@@ -85,7 +85,7 @@ def quantise(
 
     Args:
         calibration: Data.
-        trunk: What ``trunk.weights`` names; None leaves its graph out, and the streams see through the shipped one.
+        trunks: Names or paths, see ``weights.trunk_file``; the streams see through the last of them, or through theirs.
         networks: What ``network.weights`` names; of decoders there is none in int8.
         out: Folder of the graphs; None: beside the weights.
 
@@ -97,7 +97,7 @@ def quantise(
     """
     needs("onnx", "onnxruntime", "sympy")
     clips = _clips(calibration)
-    if trunk is not None:
+    for trunk in trunks:
         weights = trunk_file(trunk)
         feeds = _images(clips, calibration.seed)
         made = trunk_graph(weights, "int8")
@@ -106,7 +106,7 @@ def quantise(
         weights = network_file(network)
         if is_step(weights):
             continue
-        feeds, checked = _shown(clips, calibration.seed, trunk or "shipped", network)
+        feeds, checked = _shown(clips, calibration.seed, trunks[-1] if trunks else "streams", network)
         made = streams_graph(weights, "int8")
         yield _quantised(streams_graph(weights), made, out, feeds, checked, bits=7)
 
