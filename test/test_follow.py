@@ -143,10 +143,10 @@ def test_what_is_found_again_must_look_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: 1.0)
+    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.ones(len(log_odds)))
     assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == InstanceStatus.TRACKING
     tracker.step(red_frame(2, picture(0, 0, there=False)))
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: likeness)
+    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.full((len(log_odds),), likeness))
     assert tracker.step(red_frame(3, picture(12, 12))).tracks[0].status == status
 
 
@@ -155,10 +155,10 @@ def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: 1.0)
+    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.ones(len(log_odds)))
     tracker.step(red_frame(1, picture(12, 12)))
     tracker.configure(with_values(PLAIN, presence__min_probability=1.0))
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: likeness)
+    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.full((len(log_odds),), likeness))
     assert tracker.step(red_frame(2, picture(12, 12))).tracks[0].status == status
 
 
@@ -175,12 +175,12 @@ def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was() -> None:
 
 
 def test_a_mask_is_like_what_its_cells_were_matched_with() -> None:
-    log_odds, matched = torch.full((FINE, FINE), -4.0), torch.zeros(6, FINE // 4, FINE // 4)
-    assert module._likeness(log_odds, matched) == 0.0
-    log_odds[: FINE // 2] = 4.0
-    matched[2, : FINE // 8] = 0.75
-    matched[:2] = matched[3:] = 9.0
-    assert module._likeness(log_odds, matched) == pytest.approx(0.75)
+    log_odds, matched = torch.full((2, FINE, FINE), -4.0), torch.zeros(2, 6, FINE // 4, FINE // 4)
+    assert module._likeness(log_odds, matched).tolist() == [0.0, 0.0]
+    log_odds[1, : FINE // 2] = 4.0
+    matched[1, 2, : FINE // 8] = 0.75
+    matched[1, :2] = matched[1, 3:] = 9.0
+    assert module._likeness(log_odds, matched).tolist() == [0.0, pytest.approx(0.75)]
 
 
 def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_stay() -> None:
@@ -189,10 +189,11 @@ def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_st
     log_odds[42:50, 84:90] = 4.0  # small and near
     log_odds[100:126, 96:126] = 4.0  # far and large
     log_odds[2:8, 2:8] = 4.0  # small and far
-    found = module._without_strays(log_odds)
-    assert (found[2:8, 2:8] < 0).all()
+    empty = torch.full_like(log_odds, -4.0)
+    found = module._without_strays(torch.stack([log_odds, empty, log_odds.T]))
+    assert (found[0, 2:8, 2:8] < 0).all()
     log_odds[2:8, 2:8] = -8.0
-    assert torch.equal(found, log_odds)
+    assert torch.equal(found, torch.stack([log_odds, empty, log_odds.T]))
 
 
 def test_without_adaptation_there_is_no_target_model(make: Make) -> None:

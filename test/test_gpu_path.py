@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 from typing import Any
@@ -14,12 +15,12 @@ import world
 from engine_bench import CPU, HEADS, SHAPES, least_overlap, models, run, tracker
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskrnn_ros.config import with_values
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.compiled import Compiled
 from maskrnn_ros.model.network import FastNet
-from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.model.weights import load_lite0
-from maskrnn_ros.tracking import Tracker, estimate, gate, outputs, view
+from maskrnn_ros.model.trunk import TrainedTrunk, net_of
+from maskrnn_ros.model.weights import DECODER, load_lite0, load_step, load_trunk
+from maskrnn_ros.tracking import Tracker, estimate, follow, gate, outputs, view
 from maskrnn_ros.tracking import patch as patch_module
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box
@@ -126,6 +127,76 @@ def test_few_numbers_are_read_for_each_instance(monkeypatch: pytest.MonkeyPatch)
         assert all(state.frames_unseen == 0 for state in one.states.values())
         counts.append(reads.count)
     assert counts[1] - counts[0] <= 2 * 9 and counts[0] <= 9 + 2, counts
+
+
+IN_A_ROW = tuple(world.Shape(2 * k + 1, 4 + 40 * k, 8 + 20 * k, 32, 36, 2, 0) for k in range(3))
+"""Of odd ids: all enter their memories on the same frames."""
+
+
+def decoding(*ids: int) -> Tracker:
+    """The decoder that ships, after two frames."""
+    trunk = load_trunk()
+    assert isinstance(trunk, TrainedTrunk)
+    following = follow.Following(load_step(DECODER), trunk)
+    found = Tracker(Config(), world.ExactFlow(IN_A_ROW), CPU, trunk, following=following)
+    found.seed(world.seed(0, *ids, shapes=IN_A_ROW), world.frame(0, IN_A_ROW))
+    found.step(world.frame(1, IN_A_ROW))
+    return found
+
+
+def in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow.Following, "_groups", staticmethod(lambda count, device: [slice(0, count)]))
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_decoder_reads_no_more_for_many_objects_than_for_one(
+    is_ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_one_batch(monkeypatch)
+    monkeypatch.setattr(Compiled, "__call__", lambda compiled, *inputs: compiled._function(*inputs))
+    reads = Reads()
+
+    def noted(function: Any) -> Any:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            reads.count += 1
+            return function(*args, **kwargs)
+
+        return called
+
+    for name in ("tolist", "cpu", "new_tensor"):  # what is sent waits, too
+        monkeypatch.setattr(torch.Tensor, name, noted(getattr(torch.Tensor, name)))
+    monkeypatch.setattr(torch, "tensor", noted(torch.tensor))
+    ignored = np.zeros(world.image(0, IN_A_ROW).shape[:2], np.bool_)
+    ignored[:4] = True
+    counts = []
+    for ids in ((1,), (1, 3), (1, 3, 5)):
+        one = decoding(*ids)
+        before = {i: state.known for i, state in one.states.items()}
+        prepared = one.prepare(dataclasses.replace(world.frame(2, IN_A_ROW), ignored=ignored if is_ignored else None))
+        reads.count = 0
+        with reads:
+            one.advance(prepared)
+        counts.append(reads.count)
+        for i, state in one.states.items():
+            assert state.frames_unseen == 0 and before[i] is not None and state.known is not None
+            assert state.known.memory.recent is not before[i].memory.recent, "it learned"
+    assert counts[0] == counts[1] == counts[2] <= 10, counts
+
+
+def test_a_batch_of_the_decoder_says_what_one_by_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, at_once = decoding(1, 3, 5), decoding(1, 3, 5)
+    for number in (2, 3):
+        found = alone.step(world.frame(number, IN_A_ROW))
+        with monkeypatch.context() as patched:
+            in_one_batch(patched)
+            other = at_once.step(world.frame(number, IN_A_ROW))
+        assert len(np.unique(found.labels)) == 4 and (found.labels != other.labels).mean() < 0.001
+    for i in (1, 3, 5):
+        one, other_state = alone.states[i], at_once.states[i]
+        torch.testing.assert_close(one.probability, other_state.probability, atol=1e-3, rtol=0)
+        assert one.known is not None and other_state.known is not None
+        torch.testing.assert_close(one.known.weights, other_state.known.weights, atol=1e-2, rtol=1e-2)
+        assert one.velocity == pytest.approx(other_state.velocity, rel=1e-3)
 
 
 def test_a_frame_is_sent_to_the_device_once_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:

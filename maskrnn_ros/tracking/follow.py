@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -48,7 +50,7 @@ from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import boxes_at_once, clip
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.types import Box
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
 """A piece smaller than this share of the largest one, and farther from it than this share of its root, is stray."""
@@ -146,14 +148,34 @@ class _Places:
     Args:
         boxes: float32, (K, 4): of their warped masks, or of where a lost one may be, pixels.
         crops: Around them, likewise.
+        corners: The crops as numbers.
         looked: Whether there is anything to look at.
         others: Most of the warped masks of the others, float32, (K, h4, w4).
     """
 
     boxes: Tensor
     crops: Tensor
+    corners: Sequence[Sequence[float]]
     looked: Sequence[bool]
     others: Tensor
+
+
+class _Measured(NamedTuple):
+    """What decides about one object, read from the device at once.
+
+    Args:
+        presence: See ``Output``, 0..1.
+        likeness: See ``Known``.
+        inside: Mean probability of its mask in its crop; 0 without a mask.
+        area: Pixels of the working image with probability of at least 0.5.
+        sure: Their mean probability, likewise.
+    """
+
+    presence: float
+    likeness: float
+    inside: float
+    area: int
+    sure: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -166,7 +188,7 @@ class _Decided:
         code: Descriptors of the crops, see ``Output``.
         covered: Share of each cell that an ignore mask covers, float32 (K, 1, FINE, FINE); None without one.
         patches: Masks at the pixels of the working image.
-        areas: Pixels with probability of at least 0.5.
+        measured: What they are like.
         sees: Whether each is there.
         likenesses: See ``Known``.
     """
@@ -176,7 +198,7 @@ class _Decided:
     code: Tensor
     covered: Tensor | None
     patches: Sequence[Patch]
-    areas: Sequence[int]
+    measured: Sequence[_Measured]
     sees: Sequence[bool]
     likenesses: Sequence[float | None]
 
@@ -202,7 +224,7 @@ class Following:
     """Runs the decoder.
 
     On a CPU each object is a batch of its own: threads share the objects out, and no object's numbers depend on how
-    many there are. On a GPU all are one batch.
+    many there are. On a GPU all are one batch, and what is read of them is read for all of them at once.
 
     Args:
         net: The decoder and what belongs to it, frozen.
@@ -234,7 +256,7 @@ class Following:
         if not shares:
             return {}
         masks, others = (torch.stack(list(part.values())) for part in (shares, around))
-        boxes = torch.cat([_box_of(mask) for mask in masks])
+        boxes = _boxes_of(masks)
         if config.adaptation.method == "none":
             memory = _nothing(len(boxes), masks.device)
             weights = memory.seed.target
@@ -245,7 +267,7 @@ class Following:
         probability = crop(masks[:, None], _rois(crops), FINE, 1.0)
         hidden = crops.new_zeros(len(crops), HIDDEN, CROP // 2, CROP // 2)
         carried = Carried(probability, crops, hidden)
-        return {i: _one(carried, memory, weights, k) for k, i in enumerate(shares)}
+        return {i: _one(carried, memory, weights, k) for i, k in zip(shares, _each(weights), strict=True)}
 
     def _memory(self, frame: PreparedFrame, masks: Tensor, others: Tensor, boxes: Tensor, config: Config) -> Memory:
         """Of K objects on the frame that they were marked on; masks and others are (K, h, w), boxes (K, 4)."""
@@ -267,11 +289,9 @@ class Following:
             hidden = [every[-1:]] if ignored else []
             counts = (seen.sum(dim=(1, 2)) >= _LEFT * masks.sum(dim=(1, 2))).to(masks.dtype)
             features = self._trunk.features(torch.from_numpy(changed).to(masks.device).permute(2, 0, 1))
-            found = torch.cat([_box_of(mask) for mask in seen])
             count = count + counts
-            sums = sums.blend(
-                self._sums(features, _cells(seen, features), _cells(around, features), found, *hidden), counts / count
-            )
+            cells = _cells(seen, features), _cells(around, features)
+            sums = sums.blend(self._sums(features, *cells, _boxes_of(seen), *hidden), counts / count)
         return Memory(sums, sums, keys, keys)
 
     def _sums(
@@ -311,12 +331,16 @@ class Following:
         """
         on = _Frame(list(states.values()), frame, self._share(frame, flow), config, beside or Beside())
         places = self._places(on)
-        everyone = range(len(states))
-        groups = [list(everyone)] if flow.device.type != "cpu" else [[k] for k in everyone]
+        groups = self._groups(len(states), flow.device)
         decided = crew.map(lambda group: self._decided(on, group, places), groups)
         found = _all_carried([one.carried for one in decided])
-        learned = crew.map(lambda pair: self._learned(on, *pair, found), zip(groups, decided, strict=True))
+        learned = crew.map(lambda pair: self._learned(on, *pair, found, places), zip(groups, decided, strict=True))
         return {i: one for i, one in zip(states, itertools.chain(*learned), strict=True)}
+
+    @staticmethod
+    def _groups(count: int, device: torch.device) -> list[slice]:
+        """Which of so many objects are looked at in one batch."""
+        return [slice(k, k + 1) for k in range(count)] if device.type == "cpu" else [slice(0, count)]
 
     def _places(self, on: _Frame) -> _Places:
         config, shared = on.config, on.shared
@@ -329,18 +353,18 @@ class Following:
             prior4 = torch.zeros_like(prior4)
         ignored = _ignored(on.frame, shared.columns)
         prior4 = prior4 * (ignored < 0.5)
-        boxes, looked = [], []
-        for state, box in zip(on.states, _prior_boxes(prior4), strict=True):
-            known = _known(state)
-            if box is None:
-                box = self._searched(shared.columns, known.weights[0], state.usual_area, ignored, config)
-            looked.append(box is not None)
-            boxes.append(known.carried.boxes[0] if box is None else prior4.new_tensor(box))
-        around, others = torch.stack(boxes), most_of_others(prior4)
+        boxes = _prior_boxes(prior4)
+        for k, state in enumerate(on.states):
+            if boxes[k] is None:
+                weights = _known(state).weights[0]
+                boxes[k] = self._searched(shared.columns, weights, state.usual_area, ignored, config)
+        there = prior4.new_tensor([box or (math.nan,) * 4 for box in boxes])
+        around, others = torch.where(there.isnan(), carried.boxes, there), most_of_others(prior4)
         if on.beside.before is not None and config.prior.source != "none":
-            there = warp(on.beside.before[None], moved[0] / STRIDE)
-            others = torch.maximum(others, there * (ignored < 0.5))
-        return _Places(around, crops_around(around), looked, others)
+            beside = warp(on.beside.before[None], moved[0] / STRIDE)
+            others = torch.maximum(others, beside * (ignored < 0.5))
+        crops = crops_around(around)
+        return _Places(around, crops, crops.tolist(), [box is not None for box in boxes], others)
 
     def _share(self, frame: PreparedFrame, flow: Tensor) -> Shared:
         columns = self.columns(frame.features)
@@ -375,25 +399,23 @@ class Following:
         centre = x + width / 2, y + height / 2
         return centre[0] - side[0] / 2, centre[1] - side[1] / 2, centre[0] + side[0] / 2, centre[1] + side[1] / 2
 
-    def _looked(self, on: _Frame, group: Sequence[int], places: _Places) -> tuple[Seen, Output]:
-        knowns = [_known(on.states[k]) for k in group]
+    def _looked(self, on: _Frame, group: slice, places: _Places) -> tuple[Seen, Output]:
+        knowns = [_known(state) for state in on.states[group]]
         memory = _joined([known.memory for known in knowns])
         carried = _all_carried([known.carried for known in knowns])
         crops, shared = places.crops[group], on.shared
-        which = torch.zeros(len(group), dtype=torch.int64, device=crops.device)
+        which = torch.zeros(len(crops), dtype=torch.int64, device=crops.device)
         still = on.config.prior.source != "warped"
         moved = dataclasses.replace(shared, flow=torch.zeros_like(shared.flow)) if still else shared
         seen = see(moved, which, crops, carried, places.others[group])
         seen = _switched(seen, shared, which, crops, on.config)
         weights = torch.cat([known.weights for known in knowns])
-        net = self._net if len(group) == len(on.states) else self._aside
+        net = self._net if len(crops) == len(on.states) else self._aside
         return seen, net.look(seen, weights, memory.seed_keys, memory.newest_keys)
 
-    def _decided(self, on: _Frame, group: Sequence[int], places: _Places) -> _Decided:
+    def _decided(self, on: _Frame, group: slice, places: _Places) -> _Decided:
         seen, output = self._looked(on, group, places)
         frame, config, crops = on.frame, on.config, places.crops[group]
-        size = (frame.image.shape[1], frame.image.shape[2])
-        presence = output.presence.sigmoid().tolist()
         log_odds = output.log_odds
         if config.gate.enabled and config.network.localization:
             inside = _gates(output.deltas, places.boxes[group], crops, config)
@@ -401,38 +423,26 @@ class Following:
         covered = _in_crops(frame, crops)
         if covered is not None:
             log_odds = log_odds.masked_fill(covered[:, 0] >= 0.5, -8.0)
-        patches: list[Patch] = []
-        probabilities, areas, sees, likenesses = [], [], [], []
-        for n, k in enumerate(group):
-            state, looked = on.states[k], places.looked[k]
-            clean = _without_strays(log_odds[n])
-            patch = _patch(clean, crops[n], size) if looked else Patch.nothing(size, crops.device)
-            patch = patch.without(frame.unknown)
-            area = int((patch.values >= 0.5).sum()) if patch.box is not None else 0
-            likeness = _likeness(clean, output.matched[n])
+        clean = _without_strays(log_odds)
+        probability = clean.sigmoid()
+        patches = [patch.without(frame.unknown) for patch in _patches(clean, places, group, frame)]
+        measured = _measured(output.presence.sigmoid(), _likeness(clean, output.matched), probability, patches)
+        sees: list[bool] = []
+        likenesses: list[float | None] = []
+        for state, looked, one in zip(on.states[group], places.looked[group], measured, strict=True):
             usual = _known(state).likeness
-            is_like = usual is None or likeness >= _LIKE * usual
-            is_seen = looked and self._is_seen(patch, area, presence[n], is_like, state, config)
-            if is_seen:
-                usual = likeness if usual is None else usual + _LIKENESS_RATE * (likeness - usual)
+            is_like = usual is None or one.likeness >= _LIKE * usual
+            sees.append(looked and self._is_seen(one, is_like, state, config))
+            if sees[-1]:
+                usual = one.likeness if usual is None else usual + _LIKENESS_RATE * (one.likeness - usual)
             likenesses.append(usual)
-            probabilities.append(clean.sigmoid() * float(is_seen))
-            patches.append(patch if is_seen else Patch.nothing(size, crops.device))
-            areas.append(area)
-            sees.append(is_seen)
-        hidden = output.hidden * crops.new_tensor(sees)[:, None, None, None]
-        carried = Carried(torch.stack(probabilities)[:, None], crops, hidden)
-        return _Decided(carried, seen.columns, output.code, covered, patches, areas, sees, likenesses)
+        there = crops.new_tensor([float(is_seen) for is_seen in sees])[:, None, None, None]
+        carried = Carried(probability[:, None] * there, crops, output.hidden * there)
+        nothing = Patch.nothing(patches[0].size, crops.device)
+        patches = [patch if is_seen else nothing for patch, is_seen in zip(patches, sees, strict=True)]
+        return _Decided(carried, seen.columns, output.code, covered, patches, measured, sees, likenesses)
 
-    def _is_seen(
-        self,
-        patch: Patch,
-        area: int,
-        presence: float,
-        is_like: bool,
-        state: InstanceState,
-        config: Config,
-    ) -> bool:
+    def _is_seen(self, found: _Measured, is_like: bool, state: InstanceState, config: Config) -> bool:
         """Whether what was found is the object.
 
         A mask that is not sure counts where it looks like the seed: a thin object, or one of which little is seen, has
@@ -441,51 +451,50 @@ class Following:
         settings = config.presence
         was_seen = state.frames_unseen == 0
         share = settings.min_share if was_seen else settings.return_share
-        if area < max(settings.min_pixels, share * state.usual_area):
+        if found.area < max(settings.min_pixels, share * state.usual_area):
             return False
-        mask = patch.values >= 0.5
-        mean = float(patch.values[mask].mean())
         if not was_seen:
-            sure = mean >= settings.return_probability and presence >= max(settings.threshold, 0.5)
+            sure = found.sure >= settings.return_probability and found.presence >= max(settings.threshold, 0.5)
             return sure and is_like
-        return presence >= settings.threshold and (mean >= settings.min_probability or is_like)
+        return found.presence >= settings.threshold and (found.sure >= settings.min_probability or is_like)
 
-    def _learned(self, on: _Frame, group: Sequence[int], decided: _Decided, found: Carried) -> list[Found]:
+    def _learned(self, on: _Frame, group: slice, decided: _Decided, found: Carried, places: _Places) -> list[Found]:
         """The objects with this frame in their memories, where it can be trusted; ``found`` has all objects of it."""
-        knowns = [_known(on.states[k]) for k in group]
-        memory = _joined([known.memory for known in knowns])
-        weights = torch.cat([known.weights for known in knowns])
-        rates = [self._rate(on, k, decided, n) for n, k in enumerate(group)]
+        states = on.states[group]
+        memory = _joined([_known(state).memory for state in states])
+        weights = torch.cat([_known(state).weights for state in states])
+        rates = [self._rate(on, state, decided, n) for n, state in enumerate(states)]
         if any(rates):
-            memory = remember(memory, *self._sums_on(on, group, decided, found), weights.new_tensor(rates))
+            memory = remember(memory, *self._sums_on(on, group, decided, found, places), weights.new_tensor(rates))
             weights = coefficients(self._net, memory)
+        each = enumerate(_each(weights))
+        knowns = [_one(decided.carried, memory, weights, which, decided.likenesses[n]) for n, which in each]
         return [
             Found(
                 decided.patches[n],
-                _one(decided.carried, memory, weights, n, decided.likenesses[n]).sharing(knowns[n], rates[n] > 0),
-                decided.areas[n],
+                known.sharing(_known(states[n]), rates[n] > 0),
+                decided.measured[n].area,
                 decided.sees[n],
             )
-            for n in range(len(group))
+            for n, known in enumerate(knowns)
         ]
 
-    def _rate(self, on: _Frame, k: int, decided: _Decided, n: int) -> float:
+    def _rate(self, on: _Frame, state: InstanceState, decided: _Decided, n: int) -> float:
         """With what weight the frame enters the memory of one object: 0 where it is not to be trusted."""
-        state = on.states[k]
         is_due = (state.age + state.instance_id) % _EVERY == 0  # not all objects on the same frame
         if on.config.adaptation.method == "none" or not decided.sees[n] or not is_due:
             return 0.0
-        probability = decided.carried.probability[n]
-        mask = probability >= 0.5
-        mean = float(probability[mask].mean()) if mask.any() else 0.0
-        ratio = decided.areas[n] / max(state.usual_area, 1.0)
-        return (1 - (1 - RATE) ** _EVERY) * (mean >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2])
+        found = decided.measured[n]
+        ratio = found.area / max(state.usual_area, 1.0)
+        return (1 - (1 - RATE) ** _EVERY) * (found.inside >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2])
 
-    def _sums_on(self, on: _Frame, group: Sequence[int], decided: _Decided, found: Carried) -> tuple[Sums, Keys]:
+    def _sums_on(
+        self, on: _Frame, group: slice, decided: _Decided, found: Carried, places: _Places
+    ) -> tuple[Sums, Keys]:
         share = functional.avg_pool2d(decided.carried.probability, 2)
-        rivals = self._rivals(group, found)
+        rivals = self._rivals(group, found, places.corners)
         if on.beside.now is not None:
-            every = on.beside.now.expand(len(group), 1, -1, -1)
+            every = on.beside.now.expand(len(share), 1, -1, -1)
             rivals = torch.maximum(rivals, crop(every, _rois(decided.carried.boxes), CROP, 1 / STRIDE))
         sure = ((share - 0.5).abs() * 2).clamp(min=0.1)
         if decided.covered is not None:
@@ -496,16 +505,17 @@ class Following:
         keys = self._net.matcher.keys(decided.code, half[:, :1], half[:, 1:])
         return sums, self._uncovered(keys, decided.covered)
 
-    def _rivals(self, group: Sequence[int], found: Carried) -> Tensor:
+    def _rivals(self, group: slice, found: Carried, corners: Sequence[Sequence[float]]) -> Tensor:
         """What the others are found to cover in each object's crop, (K, 1, CROP, CROP)."""
-        rivals = found.probability.new_zeros(len(group), 1, CROP, CROP)
-        boxes = found.boxes.tolist()
-        for n, k in enumerate(group):
-            for other in range(len(boxes)):
-                if other != k and _meet(boxes[k], boxes[other]):
-                    grid = _seen_from(found.boxes[k : k + 1], found.boxes[other : other + 1])
-                    seen = functional.grid_sample(found.probability[other : other + 1], grid, align_corners=False)
-                    rivals[n] = torch.maximum(rivals[n], seen[0])
+        everyone = range(len(corners))
+        near = [[o for o in everyone if o != k and _meet(corners[k], corners[o])] for k in everyone[group]]
+        others = torch.tensor(list(itertools.chain(*near)), dtype=torch.int64, device=found.boxes.device)
+        parts = others.split_with_sizes([len(one) for one in near])
+        rivals = found.probability.new_zeros(len(near), 1, CROP, CROP)
+        for n, (k, which) in enumerate(zip(everyone[group], parts, strict=True)):
+            if near[n]:
+                grid = _seen_from(found.boxes[k : k + 1], found.boxes[which])
+                rivals[n] = functional.grid_sample(found.probability[which], grid, align_corners=False).amax(dim=0)
         return rivals
 
 
@@ -578,48 +588,80 @@ def _gates(deltas: Tensor, boxes: Tensor, crops: Tensor, config: Config) -> Tens
 
 
 def _without_strays(log_odds: Tensor) -> Tensor:
-    """Log-odds (n, n) without small pieces far from the largest one."""
-    mask = (log_odds >= 0).to(torch.uint8).cpu().numpy()
+    """Log-odds (K, n, n) without small pieces far from the largest one of each."""
+    masks = (log_odds >= 0).to(torch.uint8).cpu().numpy()
+    strays = [_strays(mask) for mask in masks]
+    if not any(stray.any() for stray in strays):
+        return log_odds
+    gone = torch.from_numpy(np.stack(strays)).to(log_odds.device)
+    return torch.where(gone, -8.0, log_odds)
+
+
+def _strays(mask: UInt8Array) -> BoolArray:
+    """Small pieces of a mask (n, n) far from the largest one."""
+    none = np.zeros(mask.shape, np.bool_)
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 3:
-        return log_odds
+        return none
     areas = stats[:, cv2.CC_STAT_AREA]
     largest = int(areas[1:].argmax()) + 1
     small = [k for k in range(1, count) if k != largest and areas[k] < _STRAY_SHARE * areas[largest]]
     if not small:
-        return log_odds
+        return none
     away = cv2.distanceTransform((pieces != largest).astype(np.uint8), cv2.DIST_L2, 3)
     reach = _STRAY_REACH * float(areas[largest]) ** 0.5
-    stray = [k for k in small if float(away[pieces == k].min()) > reach]
-    if not stray:
-        return log_odds
-    gone = torch.from_numpy(np.isin(pieces, stray)).to(log_odds.device)
-    return torch.where(gone, -torch.ones_like(log_odds) * 8.0, log_odds)
+    return np.isin(pieces, [k for k in small if float(away[pieces == k].min()) > reach])
 
 
-def _patch(log_odds: Tensor, crop_box: Tensor, size: tuple[int, int]) -> Patch:
-    """A crop at the pixels that it covers."""
-    box = clip(crop_box.tolist(), size)
-    if box is None:
-        return Patch.nothing(size, log_odds.device)
-    local = (crop_box - crop_box.new_tensor([box.x0, box.y0, box.x0, box.y0]))[None]
-    return Patch(paste(log_odds[None], local, (box.height, box.width))[0].sigmoid(), box, size)
+def _patches(log_odds: Tensor, places: _Places, group: slice, frame: PreparedFrame) -> list[Patch]:
+    """Crops (K, n, n) at the pixels that they cover; empty where there was nothing to look at."""
+    size, crops = (frame.image.shape[1], frame.image.shape[2]), places.crops[group]
+    local = crops - crops[:, :2].floor().clamp(min=0).repeat(1, 2)  # in the boxes that clip makes of the same numbers
+    found = []
+    for k, (looked, corners) in enumerate(zip(places.looked[group], places.corners[group], strict=True)):
+        box = clip(corners, size) if looked else None
+        if box is None:
+            found.append(Patch.nothing(size, crops.device))
+        else:
+            here = paste(log_odds[k : k + 1], local[k : k + 1], (box.height, box.width))
+            found.append(Patch(here[0].sigmoid(), box, size))
+    return found
 
 
-def _likeness(log_odds: Tensor, matched: Tensor) -> float:
-    """How much the cells of a mask resemble those of its seed, -1..1; 0 without a mask.
+def _measured(presence: Tensor, likeness: Tensor, probability: Tensor, patches: Sequence[Patch]) -> list[_Measured]:
+    """Of K objects, by one read: presence and likeness (K,), probability (K, n, n) in the crops."""
+    crops, pixels = _insides(probability), torch.stack([_insides(patch.values) for patch in patches])
+    rows = torch.cat([torch.stack([presence.double(), likeness.double()], dim=1), crops, pixels], dim=1).tolist()
+    return [
+        _Measured(here, like, total / max(count, 1.0), int(area), sure / max(area, 1.0))
+        for here, like, count, total, area, sure in rows
+    ]
+
+
+def _insides(probability: Tensor) -> Tensor:
+    """How many of (..., a, b) are at least 0.5, and their sum, float64 (..., 2)."""
+    inside = probability >= 0.5
+    return torch.stack([part.sum(dim=(-2, -1), dtype=torch.float64) for part in (inside, probability * inside)], dim=-1)
+
+
+def _likeness(log_odds: Tensor, matched: Tensor) -> Tensor:
+    """How much the cells of masks resemble those of their seeds, float64 (K,), -1..1; 0 without a mask.
 
     Args:
-        log_odds: (n, n).
-        matched: What the matching said of its crop, (6, m, m), see ``Output``.
+        log_odds: (K, n, n).
+        matched: What the matching said of their crops, (K, 6, m, m), see ``Output``.
     """
-    share = functional.avg_pool2d((log_odds >= 0).float()[None, None], FINE // matched.shape[-1])[0, 0]
-    total = float(share.sum())
-    return float((matched[2] * share).sum()) / total if total else 0.0
+    share = functional.avg_pool2d((log_odds >= 0).float()[:, None], FINE // matched.shape[-1])[:, 0]
+    total, alike = (part.sum(dim=(1, 2)).double() for part in (share, matched[:, 2] * share))
+    return torch.where(total > 0, alike / total, 0.0)
 
 
-def _one(carried: Carried, memory: Memory, weights: Tensor, k: int, likeness: float | None = None) -> Known:
-    which = torch.tensor([k], device=weights.device)
+def _each(of: Tensor) -> tuple[Tensor, ...]:
+    """Indices of the objects of a batch, one by one, already where they are needed."""
+    return torch.arange(len(of), device=of.device)[:, None].unbind()
+
+
+def _one(carried: Carried, memory: Memory, weights: Tensor, which: Tensor, likeness: float | None = None) -> Known:
     return Known(carried[which], memory[which], weights[which], likeness)
 
 
@@ -660,11 +702,10 @@ def _in_pixels(cells: Box) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _box_of(mask: Tensor) -> Tensor:
-    """Box of what is at least 0.5 in (h, w), or of the most there is, (1, 4)."""
-    inside = mask >= min(0.5, float(mask.max()))
-    columns, rows = inside.any(dim=0).nonzero()[:, 0], inside.any(dim=1).nonzero()[:, 0]
-    return torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]).float()[None]
+def _boxes_of(masks: Tensor) -> Tensor:
+    """Boxes of what is at least 0.5 in (K, h, w), or of the most there is, (K, 4)."""
+    found = boxes_at_once(masks >= masks.amax(dim=(1, 2), keepdim=True).clamp(max=0.5))
+    return masks.new_tensor([(box.x0, box.y0, box.x1, box.y1) for box in found if box is not None])
 
 
 def _rois(boxes: Tensor) -> Tensor:

@@ -66,9 +66,9 @@ class Patch:
 
     def without(self, mask: Tensor | None) -> Patch:
         """The same, ``outside`` where a mask bool (h, w) of the whole map is set; None sets nothing."""
-        if mask is None or self.box is None or not (inside := mask[self.box.slices]).any():
+        if mask is None or self.box is None:
             return self
-        return dataclasses.replace(self, values=self.values.masked_fill(inside, self.outside))
+        return dataclasses.replace(self, values=self.values.masked_fill(mask[self.box.slices], self.outside))
 
 
 def cells_in(box: Box, stride: int, margin: int, size: tuple[int, int]) -> Box:

@@ -350,7 +350,9 @@ class Tracker:
                 _ = current.features
             with self.stages.time("heads"):
                 looked = self._following.advance(states, current, flow, self.config, self._crew, beside)
-                return {i: self._followed(states[i], looked[i], flow, per_second, images) for i in states}
+                patches = {i: found.patch for i, found in looked.items() if found.is_seen}
+                velocities = _velocities(patches, flow, per_second)
+                return {i: self._followed(states[i], looked[i], velocities.get(i), images) for i in states}
         view = View(current, flow, self._network, self.config.network)
         if self._trunk is not None:
             with self.stages.time("backbone"):
@@ -517,14 +519,14 @@ class Tracker:
             frames_unseen=unseen,
             area=area,
             usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
-            velocity=_velocity(patch, view.flow, per_second) if seen else None,
+            velocity=_velocities({0: patch}, view.flow, per_second).get(0) if seen else None,
             seed_mask=None,
             recent=remember(state, view.frame, patch, self.config) if seen and state.seeds else state.recent,
             hidden=hidden,
         )
 
     def _followed(
-        self, state: InstanceState, found: Found, flow: Tensor, per_second: float | None, images: int
+        self, state: InstanceState, found: Found, velocity: tuple[float, float] | None, images: int
     ) -> InstanceState:
         unseen = 0 if found.is_seen else state.frames_unseen + images
         grown = _USUAL_AREA_RATE * (found.area - state.usual_area) if found.is_seen else 0.0
@@ -536,7 +538,7 @@ class Tracker:
             frames_unseen=unseen,
             area=found.area,
             usual_area=state.usual_area + grown,
-            velocity=_velocity(found.patch, flow, per_second) if found.is_seen else None,
+            velocity=velocity,
             seed_mask=None,
             known=found.known,
         )
@@ -636,10 +638,15 @@ def _marked(mask: BoolArray) -> Likely:
     return Likely(box, mask[box.slices].astype(np.float32))
 
 
-def _velocity(patch: Patch, flow: Tensor, per_second: float | None) -> tuple[float, float] | None:
-    """Mean motion under the mask; flow points back to where it came from, hence the sign."""
-    if per_second is None or patch.box is None:
-        return None
-    moved = (flow[(slice(None), *patch.box.slices)] * patch.values).sum(dim=(1, 2)) / patch.values.sum()
-    dx, dy = (-moved * per_second).tolist()
-    return dx, dy
+def _velocities(patches: Mapping[int, Patch], flow: Tensor, per_second: float | None) -> dict[int, tuple[float, float]]:
+    """Mean motion under masks, by id, all read at once; flow points back to where it came from, hence the sign."""
+    known = {i: patch for i, patch in patches.items() if patch.box is not None}
+    if per_second is None or not known:
+        return {}
+    moved = [
+        (flow[(slice(None), *patch.box.slices)] * patch.values).sum(dim=(1, 2)) / patch.values.sum()
+        for patch in known.values()
+        if patch.box is not None
+    ]
+    rows = (-torch.stack(moved) * per_second).tolist()
+    return {i: (dx, dy) for i, (dx, dy) in zip(known, rows, strict=True)}
