@@ -277,8 +277,8 @@ class PresenceConfig(Checked):
         live=True,
     )
     threshold: float = setting(
-        0.95,
-        "Probability of being there, as the network says it, that it takes; of the streams, with localization alone.",
+        0.5,
+        "With the network's localization: its probability of being there that it takes.",
         low=0.0,
         high=1.0,
         live=True,
