@@ -547,7 +547,7 @@ def test_what_did_not_change_is_held_once() -> None:
     counted = first.pieces | later[0].pieces
     assert sum(counted.values()) < sum((*first.pieces.values(), *later[0].pieces.values()))
     known = bench.session.states[1].known
-    assert known is not None and known.sharing(known, False).memory is known.memory
+    assert known is not None and known.after(known.carried, None, None).memory is known.memory
 
 
 def test_a_snapshot_counts_every_array_of_the_instances_and_the_ids_that_were_published() -> None:

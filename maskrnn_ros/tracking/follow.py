@@ -106,12 +106,15 @@ class Known:
     weights: Tensor
     likeness: float | None = None
 
-    def sharing(self, former: Known, has_learned: bool) -> Known:
-        """The same; what did not change since the frame before is not there twice: states of many frames are held."""
-        if not has_learned:
-            return dataclasses.replace(self, memory=former.memory, weights=former.weights)
-        memory = dataclasses.replace(self.memory, seed=former.memory.seed, seed_keys=former.memory.seed_keys)
-        return dataclasses.replace(self, memory=memory)
+    def after(self, carried: Carried, likeness: float | None, learned: tuple[Memory, Tensor] | None) -> Known:
+        """On the next frame, with memory and coefficients where it learned.
+
+        What did not change since the frame before is not there twice: states of many frames are held.
+        """
+        if learned is None:
+            return dataclasses.replace(self, carried=carried, likeness=likeness)
+        memory = dataclasses.replace(learned[0], seed=self.memory.seed, seed_keys=self.memory.seed_keys)
+        return Known(carried, memory, learned[1], likeness)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -272,7 +275,7 @@ class Following:
         probability = crop(masks[:, None], _rois(crops), FINE, 1.0)
         hidden = crops.new_zeros(len(crops), HIDDEN, CROP // 2, CROP // 2)
         carried = Carried(probability, crops, hidden)
-        return {i: _one(carried, memory, weights, k) for i, k in zip(shares, _each(weights), strict=True)}
+        return {i: Known(carried[k], memory[k], weights[k]) for i, k in zip(shares, _each(weights), strict=True)}
 
     def _memory(self, frame: PreparedFrame, masks: Tensor, others: Tensor, boxes: Tensor, config: Config) -> Memory:
         """Of K objects on the frame that they were marked on; masks and others are (K, h, w), boxes (K, 4)."""
@@ -467,23 +470,24 @@ class Following:
 
     def _learned(self, on: _Frame, group: slice, decided: _Decided, found: Carried, places: _Places) -> list[Found]:
         """The objects with this frame in their memories, where it can be trusted; ``found`` has all objects of it."""
-        states = on.states[group]
-        memory = _joined([_known(state).memory for state in states])
-        weights = torch.cat([_known(state).weights for state in states])
-        rates = [self._rate(on, state, decided, n) for n, state in enumerate(states)]
+        knowns = [_known(state) for state in on.states[group]]
+        rates = [self._rate(on, state, decided, n) for n, state in enumerate(on.states[group])]
+        learned: list[tuple[Memory, Tensor] | None] = [None] * len(knowns)
+        each = _each(decided.code)
         if any(rates):
-            memory = remember(memory, *self._sums_on(on, group, decided, found, places), weights.new_tensor(rates))
+            memory = _joined([known.memory for known in knowns])
+            sums, keys = self._sums_on(on, group, decided, found, places)
+            memory = remember(memory, sums, keys, sums.square.new_tensor(rates))
             weights = coefficients(self._net, memory)
-        each = enumerate(_each(weights))
-        knowns = [_one(decided.carried, memory, weights, which, decided.likenesses[n]) for n, which in each]
+            learned = [(memory[k], weights[k]) if rate else None for k, rate in zip(each, rates, strict=True)]
         return [
             Found(
                 decided.patches[n],
-                known.sharing(_known(states[n]), rates[n] > 0),
+                known.after(decided.carried[k], decided.likenesses[n], learned[n]),
                 decided.measured[n].area,
                 decided.sees[n],
             )
-            for n, known in enumerate(knowns)
+            for n, (k, known) in enumerate(zip(each, knowns, strict=True))
         ]
 
     def _rate(self, on: _Frame, state: InstanceState, decided: _Decided, n: int) -> float:
@@ -666,10 +670,6 @@ def _likeness(log_odds: Tensor, matched: Tensor) -> Tensor:
 def _each(of: Tensor) -> tuple[Tensor, ...]:
     """Indices of the objects of a batch, one by one, already where they are needed."""
     return torch.arange(len(of), device=of.device)[:, None].unbind()
-
-
-def _one(carried: Carried, memory: Memory, weights: Tensor, which: Tensor, likeness: float | None = None) -> Known:
-    return Known(carried[which], memory[which], weights[which], likeness)
 
 
 def _joined(memories: Sequence[Memory]) -> Memory:
