@@ -138,16 +138,29 @@ def test_what_is_gone_is_hidden_then_lost_and_found_again_where_it_comes_back(ma
     assert overlap(tracks.labels == 1, truth) > 0.7
 
 
+def said(log_odds: torch.Tensor, likeness: float, agreement: float = 0.0) -> torch.Tensor:
+    return torch.tensor([[likeness, agreement]], dtype=torch.float64).expand(len(log_odds), -1)
+
+
 @pytest.mark.parametrize("likeness, status", [(0.85, InstanceStatus.OCCLUDED), (0.95, InstanceStatus.TRACKING)])
 def test_what_is_found_again_must_look_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.ones(len(log_odds)))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0))
     assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == InstanceStatus.TRACKING
     tracker.step(red_frame(2, picture(0, 0, there=False)))
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.full((len(log_odds),), likeness))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, likeness))
     assert tracker.step(red_frame(3, picture(12, 12))).tracks[0].status == status
+
+
+@pytest.mark.parametrize("agreement, status", [(-0.7, InstanceStatus.OCCLUDED), (-0.5, InstanceStatus.TRACKING)])
+def test_what_was_beside_the_object_on_its_seed_is_not_taken_for_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, agreement: float, status: InstanceStatus
+) -> None:
+    tracker = following_red(make, PLAIN)
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0, agreement))
+    assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == status
 
 
 @pytest.mark.parametrize("likeness, status", [(0.85, InstanceStatus.OCCLUDED), (0.95, InstanceStatus.TRACKING)])
@@ -155,10 +168,10 @@ def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.ones(len(log_odds)))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0))
     tracker.step(red_frame(1, picture(12, 12)))
     tracker.configure(with_values(PLAIN, presence__min_probability=1.0))
-    monkeypatch.setattr(module, "_likeness", lambda log_odds, matched: torch.full((len(log_odds),), likeness))
+    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, likeness))
     assert tracker.step(red_frame(2, picture(12, 12))).tracks[0].status == status
 
 
@@ -176,11 +189,11 @@ def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was() -> None:
 
 def test_a_mask_is_like_what_its_cells_were_matched_with() -> None:
     log_odds, matched = torch.full((2, FINE, FINE), -4.0), torch.zeros(2, 6, FINE // 4, FINE // 4)
-    assert module._likeness(log_odds, matched).tolist() == [0.0, 0.0]
+    assert module._resemblance(log_odds, matched).tolist() == [[0.0, 0.0]] * 2
     log_odds[1, : FINE // 2] = 4.0
-    matched[1, 2, : FINE // 8] = 0.75
-    matched[1, :2] = matched[1, 3:] = 9.0
-    assert module._likeness(log_odds, matched).tolist() == [0.0, pytest.approx(0.75)]
+    matched[1] = 9.0
+    matched[1, 2, : FINE // 8], matched[1, 0, : FINE // 8] = 0.75, -0.5
+    assert module._resemblance(log_odds, matched).tolist() == [[0.0, 0.0], [pytest.approx(0.75), pytest.approx(-0.5)]]
 
 
 def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_stay() -> None:
