@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Trains trunk and decoder on a GPU within a time, from the tar of pack_training_data.py. No ROS, no network.
+# Trains the trunk, then the decoder and the trunk with it, on a GPU within a time, from the tar of
+# pack_training_data.py. No ROS, no network.
 #
 #     tools/train_on_gpu.sh PACK.tar OUT [TRUNK_MINUTES] [DECODER_MINUTES]
 #
-# With 0 minutes the trunk that ships is taken. DEVICE=cpu and EXTRA='--batch 2' make a trial of it. Weights, checkpoints
+# With 0 minutes for the trunk, the one that ships goes on; INIT=FILE or INIT=shipped is what the decoder begins with.
+# DEVICE=cpu and EXTRA='--batch 2' make a trial of it. Weights, checkpoints
 # and logs are written every two minutes: what is ended early loses little. Run again with RESUME=1 it goes on from there.
 set -euo pipefail
 pack=$(realpath "$1") out=$2 trunk_minutes=${3:-4} decoder_minutes=${4:-4}
@@ -34,7 +36,8 @@ if [ "$trunk_minutes" != 0 ]; then
 fi
 if [ "$decoder_minutes" != 0 ]; then
   "$python" -m maskrnn_ros train decoder --data "$data" --out "$out/decoder" --minutes "$decoder_minutes" \
-    --trunk "$trunk" --device "$device" --processes "$processes" --batch "${DECODER_BATCH:-12}" \
-    --rate "${DECODER_RATE:-1e-3}" --threads 1 $resume ${EXTRA:-}
+    --trunk "$trunk" --trunk-rate "${TRUNK_RATE_THEN:-2e-4}" ${INIT:+--init "$INIT"} --device "$device" \
+    --processes "$processes" --batch "${DECODER_BATCH:-32}" --rate "${DECODER_RATE:-1.2e-3}" \
+    --lengths 0.35:4,0.75:6,1:9 --threads 1 $resume ${EXTRA:-}
 fi
 ls -l "$out"/*
