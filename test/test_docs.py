@@ -30,6 +30,21 @@ def test_every_link_leads_somewhere(name: str) -> None:
         assert "://" in link or (ROOT / "docs" / link).exists(), link
 
 
+def anchors(page: str) -> set[str]:
+    """What the headings of a page are called in links, as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", [*PAGES, "README.md"])
+def test_every_link_to_a_section_finds_it(name: str) -> None:
+    page = PAGES[name] if name in PAGES else (ROOT / name).read_text()
+    for target, section in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page):
+        own = (target or name).removeprefix("docs/").removeprefix("../")
+        there = PAGES[own] if own in PAGES else (ROOT / own).read_text()
+        assert section in anchors(there), f"{target}#{section}"
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_every_setting_that_is_named_is_one(name: str) -> None:
     for text in code(PAGES[name]):
