@@ -203,10 +203,32 @@ def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_st
     log_odds[100:126, 96:126] = 4.0  # far and large
     log_odds[2:8, 2:8] = 4.0  # small and far
     empty = torch.full_like(log_odds, -4.0)
-    found = module._without_strays(torch.stack([log_odds, empty, log_odds.T]))
+    matched = torch.ones(3, 2, FINE // 4, FINE // 4)
+    found = module._without_strays(torch.stack([log_odds, empty, log_odds.T]), matched, [None, 1.0, 1.0])
     assert (found[0, 2:8, 2:8] < 0).all()
     log_odds[2:8, 2:8] = -8.0
     assert torch.equal(found, torch.stack([log_odds, empty, log_odds.T]))
+
+
+@pytest.mark.parametrize(
+    ("likeness", "agreement", "usual", "stays"),
+    [
+        (0.9, 0.2, 1.0, False),
+        (0.9, 0.4, 1.0, True),
+        (0.95, 0.2, 1.0, True),
+        (0.9, 0.2, 0.95, True),
+        (0.9, 0.2, None, True),
+    ],
+)
+def test_a_piece_that_is_unlike_the_seed_is_left_out_however_near(
+    likeness: float, agreement: float, usual: float | None, stays: bool
+) -> None:
+    log_odds = torch.full((1, FINE, FINE), -4.0)
+    log_odds[0, 40:80, 40:80] = log_odds[0, 40:80, 84:100] = 4.0
+    matched = torch.ones(1, 2, FINE // 4, FINE // 4)
+    matched[0, :, :, 21:] = torch.tensor([likeness, agreement])[:, None, None]
+    found = module._without_strays(log_odds, matched, [usual])
+    assert (found[0, 40:80, 40:80] == 4).all() and bool((found[0, 40:80, 84:100] == 4).all()) is stays
 
 
 def test_without_adaptation_there_is_no_target_model(make: Make) -> None:
