@@ -344,9 +344,9 @@ class PromptsConfig(Checked):
     """Boxes and points: how they become masks, and which of a detector's boxes start an instance."""
 
     backend: str = setting(
-        "grabcut",
-        "What makes a mask of a box or a point: grabcut (OpenCV, by colours), learned (a small network, with "
-        "prompts.weights), or package.module:factory of your own.",
+        "learned",
+        "What makes a mask of a box or a point: learned (a small network, with prompts.weights), grabcut (OpenCV, by "
+        "colours), or package.module:factory of your own.",
     )
     weights: str = setting(
         "shipped",

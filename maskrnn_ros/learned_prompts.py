@@ -9,6 +9,7 @@ and the second one close to what was found there, so that a small object has as 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,7 +39,7 @@ TRUNK_DIGEST = "trunk_sha256"
 """Key of the digest of the trunk's weights that a network learned with, in the metadata of its weights and graph."""
 
 WEIGHTS = FOLDER / "prompts.safetensors"
-"""The weights that ship with the package, in versions that have some."""
+"""The weights that ship with the package."""
 
 TRUNK = FOLDER / "trunk.safetensors"
 """The trunk that ships and that those learned with (``model.weights``, which needs torch, names it, too)."""
@@ -237,20 +238,71 @@ class GraphLook:
         return log_odds[0], float(confidence[0])
 
 
+class Mirrored:
+    """Looks at a view and at its mirror image and takes the mean: 0.01 to 0.06 more IoU for twice the time. A ``Look``.
+
+    Args:
+        look: Looks at either.
+    """
+
+    def __init__(self, look: Look) -> None:
+        self._look = look
+
+    def __call__(self, view: UInt8Array, planes: Floats) -> tuple[Floats, float]:
+        """See ``Look``."""
+        one, sure = self._look(view, planes)
+        other, sure_too = self._look(np.ascontiguousarray(view[:, ::-1]), np.ascontiguousarray(planes[..., ::-1]))
+        return np.asarray((one + other[:, ::-1]) / 2, np.float32), (sure + sure_too) / 2
+
+
+class ShippedLook:
+    """Looks with what ships, which a process reads when it is asked for the first time: most never are. A ``Look``."""
+
+    def __call__(self, view: UInt8Array, planes: Floats) -> tuple[Floats, float]:
+        """See ``Look``.
+
+        Raises:
+            ValueError: What ships is missing or damaged.
+        """
+        try:
+            look = _shipped()
+        except (ImportError, OSError, RuntimeError) as error:
+            raise _unusable(error) from error
+        return look(view, planes)
+
+
 def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) -> LearnedPrompts:
     """The backend ``learned`` of what ``prompts.*`` and ``trunk.weights`` name.
 
+    What ships looks with the trunk that ships, whatever the tracker's is.
+
     Raises:
-        ValueError: The weights cannot be used, or this version ships none.
+        ValueError: The weights cannot be used.
     """
-    file = WEIGHTS if weights == "shipped" else Path(weights)
-    if file == WEIGHTS and not WEIGHTS.is_file():
-        raise ValueError("prompts.weights 'shipped': this version ships none; give the path of a .safetensors file")
+    if weights == "shipped":
+        return LearnedPrompts(Mirrored(ShippedLook()), zoom, min_confidence)
     try:
-        look = GraphLook(file, TRUNK if trunk in ("shipped", "streams") else Path(trunk))
+        look = GraphLook(Path(weights), TRUNK if trunk in ("shipped", "streams") else Path(trunk))
     except (ImportError, OSError, RuntimeError) as error:
-        raise ValueError(f"prompts.backend learned: {' '.join(str(error).split())}") from error
-    return LearnedPrompts(look, zoom, min_confidence)
+        raise _unusable(error) from error
+    return LearnedPrompts(Mirrored(look), zoom, min_confidence)
+
+
+@functools.cache
+def _shipped() -> Look:
+    """By ONNX Runtime, or where that is not installed by torch, as ``engine: auto`` does."""
+    try:
+        return GraphLook(WEIGHTS, TRUNK)
+    except ImportError:
+        from maskrnn_ros.model.prompt_graph import load_prompts
+        from maskrnn_ros.model.prompt_net import TorchLook
+        from maskrnn_ros.model.weights import load_trunk
+
+        return TorchLook(load_prompts(WEIGHTS), load_trunk(str(TRUNK)))
+
+
+def _unusable(error: Exception) -> ValueError:
+    return ValueError(f"prompts.backend learned: {' '.join(str(error).split())}")
 
 
 def _session(weights: Path, option: str) -> Any:

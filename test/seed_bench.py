@@ -47,7 +47,8 @@ class SeedBench:
 
     def __init__(self, subscribe: Callable[[Any], None] | None = None, **parameters: Any) -> None:
         self._subscribe = subscribe
-        self._overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        named = {"prompts.backend": "grabcut", **parameters}  # which goes by the colours of these plain pictures
+        self._overrides = [Parameter(name, value=value) for name, value in named.items()]
         self._compressed = bool(parameters.get("compressed", False))
         self.scene = RvizScene()
         self.updates: list[Any] = []

@@ -123,7 +123,8 @@ def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
     out = tmp_path / "some" / "folder"
     assert cli.main(["export", "--out", str(out)]) == 0
     assert {file.name for file in out.iterdir()} == {
-        "trunk.onnx", "fast.trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx"
+        "trunk.onnx", "fast.trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx",
+        "prompts.onnx",
     }  # fmt: skip
     for file in out.iterdir():
         one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,23 @@ import pytest
 import torch
 from prompt_bench import Reddish, clicked_at, weights
 
-from maskrnn_ros.learned_prompts import BEFORE, BOX, NEGATIVE, SIDE, GraphLook, LearnedPrompts, View, build_learned
+from maskrnn_ros import learned_prompts
+from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.learned_prompts import (
+    BEFORE,
+    BOX,
+    NEGATIVE,
+    SIDE,
+    GraphLook,
+    LearnedPrompts,
+    Mirrored,
+    View,
+    build_learned,
+)
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
 from maskrnn_ros.model.weights import LITE0, TRUNK, load_trunk
-from maskrnn_ros.prompts import Point, Prompt, UnsureError
+from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
 from maskrnn_ros.types import Box
 
 SIZE = (300, 500)
@@ -89,6 +103,18 @@ def test_a_box_and_the_mask_before_say_where_to_look() -> None:
     assert overlap(mask, SMALL) > 0.9
 
 
+def test_a_view_is_looked_at_mirrored_too() -> None:
+    look = Reddish()
+    mirrored = Mirrored(look)
+    view = View(300, 0, 200)
+    planes = view.planes(CLICK)
+    log_odds, confidence = mirrored(view.cut(picture()), planes)
+    (one, told), (other, told_too) = look.seen
+    np.testing.assert_array_equal(one[:, ::-1], other)
+    np.testing.assert_array_equal(told[..., ::-1], told_too)
+    assert confidence == pytest.approx(0.9) and set(np.unique(log_odds)) == {-5.0, 5.0}, "both are at one place"
+
+
 def test_what_it_does_not_believe_in_is_not_given() -> None:
     backend = LearnedPrompts(Reddish(confidence=0.3), min_confidence=0.5)
     with pytest.raises(UnsureError, match=r"unsure \(0.30, below 0.5\): click again or draw") as caught:
@@ -124,8 +150,6 @@ def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     file = weights(tmp_path)
     assert isinstance(build_learned(str(file), "shipped", "mask", 0.0), LearnedPrompts)
-    with pytest.raises(ValueError, match="prompts.weights 'shipped': this version ships none; give the path"):
-        build_learned("shipped", "shipped", "mask", 0.0)
     with pytest.raises(ValueError, match="prompts.backend learned: .*no/such.onnx"):
         build_learned("no/such.safetensors", "shipped", "mask", 0.0)
     with pytest.raises(ValueError, match="learned with another trunk than .*lite0.*: name it by trunk.weights"):
@@ -134,6 +158,41 @@ def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     file.write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match="was not made from .*: run maskrnn export --prompts"):
         build_learned(str(file), "shipped", "mask", 0.0)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """What ships is read anew, and by later tests once more."""
+    learned_prompts._shipped.cache_clear()
+    yield
+    learned_prompts._shipped.cache_clear()
+
+
+def test_as_the_package_comes_a_click_is_enough_for_a_plain_object() -> None:
+    backend = build_prompts(PromptsConfig(), "imagenet")  # the tracker's trunk is its own matter
+    assert isinstance(backend, LearnedPrompts)
+    box = Box(180, 90, 300, 210)
+    assert overlap(backend(picture(box), Prompt(points=(Point(x=240.0, y=150.0),))), box) > 0.8
+    assert overlap(backend(picture(box), Prompt(box=box)), box) > 0.8
+
+
+def test_what_ships_looks_by_torch_where_onnxruntime_is_not_installed(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    backend = build_learned("shipped", "shipped", "mask", 0.0)
+    expected = backend(picture(), CLICK)
+    learned_prompts._shipped.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = backend(picture(), CLICK)
+    assert isinstance(learned_prompts._shipped(), TorchLook)
+    assert found.any() and (found != expected).mean() < 0.001
+
+
+def test_what_ships_damaged_is_said_of_the_prompt(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learned_prompts, "WEIGHTS", tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match="prompts.backend learned: .*none"):
+        build_learned("shipped", "shipped", "mask", 0.0)(picture(), CLICK)
 
 
 def test_the_gradient_reaches_every_part() -> None:

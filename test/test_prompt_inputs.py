@@ -60,7 +60,8 @@ def picture() -> np.ndarray:
 
 class Bench(NodeBench):
     def __init__(self, **parameters: Any) -> None:
-        super().__init__(still_tracker, seed_timeout=30.0, **parameters)
+        # GrabCut goes by colours, of which these pictures are made
+        super().__init__(still_tracker, **{"prompts.backend": "grabcut", "seed_timeout": 30.0, **parameters})
 
     def __enter__(self) -> Bench:
         super().__enter__()

@@ -16,7 +16,7 @@ from prompt_bench import weights
 from test_prompt_inputs import APPLIED, BLUE, RED, REJECTED, Bench, picture
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.learned_prompts import LearnedPrompts
+from maskrnn_ros.learned_prompts import LearnedPrompts, Mirrored
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import TorchLook
 from maskrnn_ros.model.weights import load_trunk
@@ -36,7 +36,7 @@ def test_a_click_becomes_what_the_network_finds_there_or_is_refused_as_unsure(tm
         bench.outcome(SeedResult.STATUS_PENDING)
         bench.show()
         bench.outcome(APPLIED)
-        backend = LearnedPrompts(TorchLook(load_prompts(file), load_trunk()))
+        backend = LearnedPrompts(Mirrored(TorchLook(load_prompts(file), load_trunk())))
         expected = backend(picture(), Prompt(points=(Point(x=40.5, y=50.5),)))
         assert expected.any() and ((bench.labels == 1) != expected).mean() < 0.01
     with Bench(**learned, **{"prompts.min_confidence": 1.0}) as bench:

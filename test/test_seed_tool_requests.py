@@ -208,7 +208,7 @@ def test_grabcut_cuts_the_object_out_of_the_box(bench, tracker) -> None:
     picture[truth] = (220, 90, 40)
     bench.image(picture, world.stamp_ns(0))
     bench.corners((36, 24), (92, 76), width=WIDTH)
-    bench.choose("Cut out (GrabCut)")
+    bench.choose("Cut out")
     bench.wait(lambda: bench.shown("mask"))
     found = bench.node._drawing.mask
     assert (found & truth).sum() / (found | truth).sum() > 0.95

@@ -36,8 +36,8 @@ ENTRIES = (
     Entry(name="rectangle", title="Rectangle", text="marks the rectangle between the last two clicks"),
     Entry(
         name="cut_out",
-        title="Cut out (GrabCut)",
-        text="marks the object in the box around the clicks, or around the mask, by its colours",
+        title="Cut out",
+        text="marks the object in the box around the clicks, or around the mask",
     ),
     Entry(name="undo", title="Undo", text="takes back the last click, polygon, rectangle or cut-out"),
     Entry(name="new_instance", title="New instance", text="sends the mask as a new instance"),

@@ -85,7 +85,7 @@ _CUTTING = "cutting the object out ..."
 _BACKEND = tuple(
     (name, default, known)
     for name, default, known in settings()
-    if name in ("prompts.backend", "prompts.weights", "prompts.min_confidence", "trunk.weights")
+    if name in ("prompts.backend", "prompts.weights", "prompts.zoom", "prompts.min_confidence", "trunk.weights")
 )
 """The tracker's settings that say what cuts an object out of a box."""
 

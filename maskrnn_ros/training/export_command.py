@@ -37,7 +37,7 @@ def add_export(commands: Any) -> None:
     add = parser.add_argument
     add("--trunk", metavar="SETTING", help="shipped (the decoder's), streams, imagenet or a .safetensors file")
     add("--network", metavar="SETTING", help="as network.weights: shipped, streams or a .safetensors file")
-    add("--prompts", type=Path, metavar="FILE", help="as prompts.weights: a .safetensors file")
+    add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
     add(
         "--calibrate",
@@ -53,11 +53,15 @@ def add_export(commands: Any) -> None:
 def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.config import from_flat
     from maskrnn_ros.disk import write_text
+    from maskrnn_ros.learned_prompts import WEIGHTS
     from maskrnn_ros.model.graphs import Exported
     from maskrnn_ros.model.weights import NETWORKS
 
+    prompts = None if args.prompts is None else Path(args.prompts)
     trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)
     networks: tuple[str, ...] = () if args.network is None else (args.network,)
+    if args.prompts == "shipped" or (not trunks and not networks and prompts is None):
+        prompts = WEIGHTS
     if not trunks and not networks and args.prompts is None:
         trunks, networks = ("shipped", "streams"), tuple(NETWORKS)
     for name, setting in (*(("trunk", one) for one in trunks), *(("network", one) for one in networks)):
@@ -65,7 +69,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     made: list[Exported] = []
-    for one in _exported(trunks, networks, args.prompts, args.out):
+    for one in _exported(trunks, networks, prompts, args.out):
         made.append(one)
         print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
     if args.calibrate is not None:
