@@ -137,7 +137,9 @@ def test_a_window_is_changed_on_all_frames_alike(make: str) -> None:
     labels = np.zeros((3, 32, 48), np.uint8)
     labels[:, 8:20, 10:30] = 1
     if make == "_relit":
-        images, marked = windows._relit(images, random), labels
+        lit, marked = windows._relit(images, random), labels
+        assert (lit != images).any()
+        images = lit
     else:
         images, marked = getattr(windows, make)(images, labels, random)
     assert images.shape == (3, 32, 48, 3) and (images == images[:1]).all() and (marked == marked[:1]).all()

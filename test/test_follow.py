@@ -18,7 +18,7 @@ from maskrnn_ros.model.graphs import _seen, export_step
 from maskrnn_ros.model.step import FINE, Keys, Output, Seen, StepNet
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import DECODER, is_step, load_network, load_step, load_trunk, save_weights
-from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking import Tracker, build_tracker, recognition
 from maskrnn_ros.tracking import follow as module
 from maskrnn_ros.tracking.follow import Following, most_of_others
 from maskrnn_ros.tracking.rescale import rescaled_states
@@ -147,10 +147,10 @@ def test_what_is_found_again_must_look_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0))
+    monkeypatch.setattr(module, "resemblance", lambda log_odds, matched: said(log_odds, 1.0))
     assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == InstanceStatus.TRACKING
     tracker.step(red_frame(2, picture(0, 0, there=False)))
-    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, likeness))
+    monkeypatch.setattr(module, "resemblance", lambda log_odds, matched: said(log_odds, likeness))
     assert tracker.step(red_frame(3, picture(12, 12))).tracks[0].status == status
 
 
@@ -159,7 +159,7 @@ def test_what_was_beside_the_object_on_its_seed_is_not_taken_for_it(
     make: Make, monkeypatch: pytest.MonkeyPatch, agreement: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0, agreement))
+    monkeypatch.setattr(module, "resemblance", lambda log_odds, matched: said(log_odds, 1.0, agreement))
     assert tracker.step(red_frame(1, picture(12, 12))).tracks[0].status == status
 
 
@@ -168,10 +168,10 @@ def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
     make: Make, monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
 ) -> None:
     tracker = following_red(make, PLAIN)
-    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, 1.0))
+    monkeypatch.setattr(module, "resemblance", lambda log_odds, matched: said(log_odds, 1.0))
     tracker.step(red_frame(1, picture(12, 12)))
     tracker.configure(with_values(PLAIN, presence__min_probability=1.0))
-    monkeypatch.setattr(module, "_resemblance", lambda log_odds, matched: said(log_odds, likeness))
+    monkeypatch.setattr(module, "resemblance", lambda log_odds, matched: said(log_odds, likeness))
     assert tracker.step(red_frame(2, picture(12, 12))).tracks[0].status == status
 
 
@@ -189,11 +189,14 @@ def test_a_thin_object_that_fills_no_cell_is_looked_for_where_it_was() -> None:
 
 def test_a_mask_is_like_what_its_cells_were_matched_with() -> None:
     log_odds, matched = torch.full((2, FINE, FINE), -4.0), torch.zeros(2, 6, FINE // 4, FINE // 4)
-    assert module._resemblance(log_odds, matched).tolist() == [[0.0, 0.0]] * 2
+    assert recognition.resemblance(log_odds, matched).tolist() == [[0.0, 0.0]] * 2
     log_odds[1, : FINE // 2] = 4.0
     matched[1] = 9.0
     matched[1, 2, : FINE // 8], matched[1, 0, : FINE // 8] = 0.75, -0.5
-    assert module._resemblance(log_odds, matched).tolist() == [[0.0, 0.0], [pytest.approx(0.75), pytest.approx(-0.5)]]
+    assert recognition.resemblance(log_odds, matched).tolist() == [
+        [0.0, 0.0],
+        [pytest.approx(0.75), pytest.approx(-0.5)],
+    ]
 
 
 def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_stay() -> None:
@@ -204,7 +207,7 @@ def test_stray_pieces_far_from_the_object_are_left_out_and_near_or_large_ones_st
     log_odds[2:8, 2:8] = 4.0  # small and far
     empty = torch.full_like(log_odds, -4.0)
     matched = torch.ones(3, 2, FINE // 4, FINE // 4)
-    found = module._without_strays(torch.stack([log_odds, empty, log_odds.T]), matched, [None, 1.0, 1.0])
+    found = recognition.without_strays(torch.stack([log_odds, empty, log_odds.T]), matched, [None, 1.0, 1.0])
     assert (found[0, 2:8, 2:8] < 0).all()
     log_odds[2:8, 2:8] = -8.0
     assert torch.equal(found, torch.stack([log_odds, empty, log_odds.T]))
@@ -227,7 +230,7 @@ def test_a_piece_that_is_unlike_the_seed_is_left_out_however_near(
     log_odds[0, 40:80, 40:80] = log_odds[0, 40:80, 84:100] = 4.0
     matched = torch.ones(1, 2, FINE // 4, FINE // 4)
     matched[0, :, :, 21:] = torch.tensor([likeness, agreement])[:, None, None]
-    found = module._without_strays(log_odds, matched, [usual])
+    found = recognition.without_strays(log_odds, matched, [usual])
     assert (found[0, 40:80, 40:80] == 4).all() and bool((found[0, 40:80, 84:100] == 4).all()) is stays
 
 

@@ -12,11 +12,9 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -50,17 +48,9 @@ from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import boxes_at_once, clip
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, resemblance, usually, without_strays
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.types import BoolArray, Box, UInt8Array
-
-_STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
-"""A piece smaller than this share of the largest one, and farther from it than this share of its root, is stray."""
-
-_PIECE = 0.93, 0.3
-"""Share of an object's usual likeness to its seed, and what the matching with it says (log-odds / 4), below which,
-both, a piece apart from its mask is stray, however near. Of such pieces on the five held out clips of DAVIS less than a
-hundredth of the right cells go, and a third of the wrong ones. A chair behind the box of OpenCV's box.mp4 had pieces
-of the mask on 220 of 455 frames, up to 105 one after the other; with it on 84, up to 13."""
+from maskrnn_ros.types import Box
 
 _VIEWS = 8
 """Views of a seed that its target model is fitted to, itself and augmentations, see ``AdaptationConfig``. On the held
@@ -68,25 +58,6 @@ out clips, closed form alone, J / F with 1, 8 and 40: 0.753 / 0.707, 0.766 / 0.7
 
 _LEFT = 0.25
 """Share of an object that a view must show to count."""
-
-_LIKE = 0.9
-"""Share of its usual likeness to the seed from which an object is taken for itself where its mask is not sure, or where
-it was not seen. On bmx-bumps (held out) the biker has 0.92 and more of it, what was taken for him while he is hidden
-0.85 and less. J of that clip is 0.695 with it, 0.562 where all counts as
-like."""
-
-_CERTAIN = 0.95
-"""Presence from which the network is certain, likewise. On bmx-bumps (held out) what is taken for the biker while he is
-hidden has 0.94 at most, he himself 0.98 and more; of 895 masks of objects that are there, of ten held out clips, none
-has less. J of bmx-bumps is 0.702 with it, 0.585 with 0.5."""
-
-_BACKGROUND = -0.6
-"""What the matching with the seed says of a mask, log-odds / 4, below which it is not the object but what was beside it
-when it was marked. Of 1,307 masks of objects that are there, of 17 held out clips, none has less than -0.32. A scooter
-that stood there already, where another one passes and goes behind a wall, has -0.97."""
-
-_LIKENESS_RATE = 0.1
-"""Weight of a frame in the usual likeness."""
 
 _EVERY = 2
 """Which images may enter a memory, with as much weight as all together: by a profile a sixth of an object's time goes
@@ -180,26 +151,6 @@ class _Places:
     others: Tensor
 
 
-class _Measured(NamedTuple):
-    """What decides about one object, read from the device at once.
-
-    Args:
-        presence: See ``Output``, 0..1.
-        likeness: See ``Known``.
-        agreement: What the matching with the seed says of its mask, log-odds / 4; 0 without a mask.
-        inside: Mean probability of its mask in its crop; 0 without a mask.
-        area: Pixels of the working image with probability of at least 0.5.
-        sure: Their mean probability, likewise.
-    """
-
-    presence: float
-    likeness: float
-    agreement: float
-    inside: float
-    area: int
-    sure: float
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Decided:
     """What is decided of a group of objects, before any of them is told of the others.
@@ -220,7 +171,7 @@ class _Decided:
     code: Tensor
     covered: Tensor | None
     patches: Sequence[Patch]
-    measured: Sequence[_Measured]
+    measured: Sequence[Measured]
     sees: Sequence[bool]
     likenesses: Sequence[float | None]
 
@@ -445,43 +396,22 @@ class Following:
         covered = _in_crops(frame, crops)
         if covered is not None:
             log_odds = log_odds.masked_fill(covered[:, 0] >= 0.5, -8.0)
-        usually = [_known(state).likeness for state in on.states[group]]
-        clean = _without_strays(log_odds, output.matched[:, [2, 0]], usually)
+        usuals = [_known(state).likeness for state in on.states[group]]
+        clean = without_strays(log_odds, output.matched[:, [2, 0]], usuals)
         probability = clean.sigmoid()
         patches = [patch.without(frame.unknown) for patch in _patches(clean, places, group, frame)]
-        measured = _measured(output.presence.sigmoid(), _resemblance(clean, output.matched), probability, patches)
+        found = measured(output.presence.sigmoid(), resemblance(clean, output.matched), probability, patches)
         sees: list[bool] = []
         likenesses: list[float | None] = []
-        for state, looked, one in zip(on.states[group], places.looked[group], measured, strict=True):
+        for state, looked, one in zip(on.states[group], places.looked[group], found, strict=True):
             usual = _known(state).likeness
-            is_like = usual is None or one.likeness >= _LIKE * usual
-            sees.append(looked and self._is_seen(one, is_like, state, config))
-            if sees[-1]:
-                usual = one.likeness if usual is None else usual + _LIKENESS_RATE * (one.likeness - usual)
-            likenesses.append(usual)
-        there = crops.new_tensor([float(is_seen) for is_seen in sees])[:, None, None, None]
+            sees.append(looked and is_seen(one, usual, state, config))
+            likenesses.append(usually(usual, one.likeness) if sees[-1] else usual)
+        there = crops.new_tensor([float(sees_it) for sees_it in sees])[:, None, None, None]
         carried = Carried(probability[:, None] * there, crops, output.hidden * there)
         nothing = Patch.nothing(patches[0].size, crops.device)
-        patches = [patch if is_seen else nothing for patch, is_seen in zip(patches, sees, strict=True)]
-        return _Decided(carried, seen.columns, output.code, covered, patches, measured, sees, likenesses)
-
-    def _is_seen(self, found: _Measured, is_like: bool, state: InstanceState, config: Config) -> bool:
-        """Whether what was found is the object.
-
-        A mask that is not sure counts where it looks like the seed and the network is certain that the object is there:
-        a thin object, or one of which little is seen, has hardly anything but edges. What is found again must look like
-        it, and the network be certain, however sure the mask is. What was beside the object on its seed is not it.
-        """
-        settings = config.presence
-        was_seen = state.frames_unseen == 0
-        share = settings.min_share if was_seen else settings.return_share
-        if found.area < max(settings.min_pixels, share * state.usual_area) or found.agreement < _BACKGROUND:
-            return False
-        is_certain = found.presence >= max(settings.threshold, _CERTAIN)
-        if not was_seen:
-            return found.sure >= settings.return_probability and is_like and is_certain
-        is_sure = found.sure >= settings.min_probability and found.presence >= settings.threshold
-        return is_sure or (is_like and is_certain)
+        patches = [patch if sees_it else nothing for patch, sees_it in zip(patches, sees, strict=True)]
+        return _Decided(carried, seen.columns, output.code, covered, patches, found, sees, likenesses)
 
     def _learned(self, on: _Frame, group: slice, decided: _Decided, found: Carried, places: _Places) -> list[Found]:
         """The objects with this frame in their memories, where it can be trusted; ``found`` has all objects of it."""
@@ -613,42 +543,6 @@ def _gates(deltas: Tensor, boxes: Tensor, crops: Tensor, config: Config) -> Tens
     return (down[:, :, None] & across[:, None, :]).float()
 
 
-def _without_strays(log_odds: Tensor, matched: Tensor, usual: Sequence[float | None]) -> Tensor:
-    """Log-odds without the pieces of each mask that are not the object's.
-
-    Args:
-        log_odds: (K, n, n).
-        matched: How much each cell resembles some of the seed, and whether those of the object, (K, 2, m, m).
-        usual: See ``Known.likeness``.
-    """
-    masks = (log_odds >= 0).to(torch.uint8).cpu().numpy()
-    strays = [_strays(*one) for one in zip(masks, matched.cpu().numpy(), usual, strict=True)]
-    if not any(stray.any() for stray in strays):
-        return log_odds
-    gone = torch.from_numpy(np.stack(strays)).to(log_odds.device)
-    return torch.where(gone, -8.0, log_odds)
-
-
-def _strays(mask: UInt8Array, matched: npt.NDArray[np.float32], usual: float | None) -> BoolArray:
-    """Pieces of a mask (n, n) beside the largest one that are small and far from it, or unlike the seed."""
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)
-    if count < 3:
-        return np.zeros(mask.shape, np.bool_)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    largest = int(areas[1:].argmax()) + 1
-    away = cv2.distanceTransform((pieces != largest).astype(np.uint8), cv2.DIST_L2, 3)
-    reach = _STRAY_REACH * float(areas[largest]) ** 0.5
-    alike, own = (cv2.resize(plane, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) for plane in matched)
-
-    def is_stray(inside: BoolArray, area: int) -> bool:
-        if area < _STRAY_SHARE * areas[largest] and float(away[inside].min()) > reach:
-            return True
-        is_unlike = usual is not None and float(alike[inside].mean()) < _PIECE[0] * usual
-        return is_unlike and float(own[inside].mean()) < _PIECE[1]
-
-    return np.isin(pieces, [k for k in range(1, count) if k != largest and is_stray(pieces == k, areas[k])])
-
-
 def _patches(log_odds: Tensor, places: _Places, group: slice, frame: PreparedFrame) -> list[Patch]:
     """Crops (K, n, n) at the pixels that they cover; empty where there was nothing to look at."""
     size, crops = (frame.image.shape[1], frame.image.shape[2]), places.crops[group]
@@ -662,38 +556,6 @@ def _patches(log_odds: Tensor, places: _Places, group: slice, frame: PreparedFra
             here = paste(log_odds[k : k + 1], local[k : k + 1], (box.height, box.width))
             found.append(Patch(here[0].sigmoid(), box, size))
     return found
-
-
-def _measured(presence: Tensor, resemblance: Tensor, probability: Tensor, patches: Sequence[Patch]) -> list[_Measured]:
-    """Of K objects, by one read: presence (K,), see ``_resemblance``, probability (K, n, n) in the crops."""
-    crops, pixels = _insides(probability), torch.stack([_insides(patch.values) for patch in patches])
-    rows = torch.cat([presence.double()[:, None], resemblance, crops, pixels], dim=1).tolist()
-    return [
-        _Measured(here, like, agrees, total / max(count, 1.0), int(area), sure / max(area, 1.0))
-        for here, like, agrees, count, total, area, sure in rows
-    ]
-
-
-def _insides(probability: Tensor) -> Tensor:
-    """How many of (..., a, b) are at least 0.5, and their sum, float64 (..., 2)."""
-    inside = probability >= 0.5
-    return torch.stack([part.sum(dim=(-2, -1), dtype=torch.float64) for part in (inside, probability * inside)], dim=-1)
-
-
-def _resemblance(log_odds: Tensor, matched: Tensor) -> Tensor:
-    """Likeness and agreement of masks with their seeds, float64 (K, 2), see ``_Measured``; 0 without a mask.
-
-    The one is how much their cells resemble any of the seed's crop, -1..1, the other whether it is those of the object
-    that they resemble.
-
-    Args:
-        log_odds: (K, n, n).
-        matched: What the matching said of their crops, (K, 6, m, m), see ``Output``.
-    """
-    share = functional.avg_pool2d((log_odds >= 0).float()[:, None], FINE // matched.shape[-1])[:, 0]
-    total = share.sum(dim=(1, 2)).double()[:, None]
-    alike = (matched[:, [2, 0]] * share[:, None]).sum(dim=(2, 3)).double()
-    return torch.where(total > 0, alike / total, 0.0)
 
 
 def _each(of: Tensor) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.training.perturbation import smooth_field
+from maskrnn_ros.training.perturbation import light, smooth_field
 from maskrnn_ros.training.sources import IGNORE, Still, StillFile
 from maskrnn_ros.types import Box, UInt8Array
 
@@ -371,8 +371,7 @@ def _shrunk(sprite: _Sprite, factor: float) -> tuple[_Sprite, float]:
 
 def _relit(sprite: _Sprite, random: np.random.Generator) -> _Sprite:
     """In other light or colours."""
-    table = np.linspace(0, 1, 256)[:, None] ** math.exp(random.normal(0, 0.25)) * random.uniform(0.7, 1.15, 3)
-    image = cv2.LUT(sprite.image, np.clip(table * 255, 0, 255).astype(np.uint8)[None])
+    image = cv2.LUT(sprite.image, light(random, 0.25, (0.7, 1.15)))
     if random.random() < 0.3:
         image = image[..., random.permutation(3)]
     return _Sprite(np.ascontiguousarray(image), sprite.alpha)

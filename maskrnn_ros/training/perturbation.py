@@ -6,12 +6,13 @@ MaskTrack (Perazzi et al., CVPR 2017) and MaskRNN train on single frames whose p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from maskrnn_ros.types import BoolArray, Box
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _SHIFT, _SCALE, _ROTATE, _ELASTIC, _GROW = 0.08, 1.15, 10.0, 0.12, 0.06
 """Largest shift, as a share of the box; factor; degrees; elastic move and growth, as shares of the root of the area."""
@@ -120,3 +121,15 @@ def remap(
     points = np.stack([columns, rows], axis=-1) + field
     where = (points @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
     return np.asarray(cv2.remap(picture, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=border))
+
+
+def light(random: np.random.Generator, gamma: float, gains: tuple[float, float]) -> UInt8Array:
+    """Other light, for ``cv2.LUT``: uint8 (1, 256, 3).
+
+    Args:
+        random: Random numbers.
+        gamma: Standard deviation of its log.
+        gains: Least and largest factor of a channel.
+    """
+    table = np.linspace(0, 1, 256)[:, None] ** math.exp(random.normal(0, gamma)) * random.uniform(*gains, 3)
+    return np.clip(table * 255, 0, 255).astype(np.uint8)[None]

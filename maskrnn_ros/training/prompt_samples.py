@@ -23,7 +23,7 @@ from maskrnn_ros.model.engine import on_one_core
 from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.training.layers import Scenes, chances
-from maskrnn_ros.training.perturbation import perturb_mask
+from maskrnn_ros.training.perturbation import light, perturb_mask
 from maskrnn_ros.training.sources import IGNORE, Material, read_material
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
@@ -238,8 +238,7 @@ def _soft(mask: BoolArray, random: np.random.Generator) -> np.ndarray:
 
 def _relit(image: UInt8Array, random: np.random.Generator) -> UInt8Array:
     """In other light."""
-    table = np.linspace(0, 1, 256)[:, None] ** math.exp(random.normal(0, 0.25)) * random.uniform(0.75, 1.2, 3)
-    lit = cv2.LUT(image, np.clip(table * 255, 0, 255).astype(np.uint8)[None])
+    lit = cv2.LUT(image, light(random, 0.25, (0.75, 1.2)))
     return np.asarray(cv2.GaussianBlur(lit, (0, 0), random.uniform(0.5, 1.5)) if random.random() < 0.15 else lit)
 
 

@@ -25,7 +25,7 @@ from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
-from maskrnn_ros.training.perturbation import perturb_mask
+from maskrnn_ros.training.perturbation import light, perturb_mask
 from maskrnn_ros.training.runs import Schedule
 from maskrnn_ros.training.sources import IGNORE, Material, Video, read_material
 from maskrnn_ros.types import UInt8Array
@@ -214,10 +214,8 @@ def _shrunk(images: UInt8Array, labels: UInt8Array, random: np.random.Generator)
 
 def _relit(images: UInt8Array, random: np.random.Generator) -> UInt8Array:
     """In other light, the same on all frames."""
-    steps = np.linspace(0, 1, 256)[:, None]
-    table = steps ** np.exp(random.normal(0, 0.2)) * random.uniform(0.8, 1.15, 3) + random.uniform(-0.04, 0.04)
-    table = np.clip(255 * table, 0, 255).astype(np.uint8)
-    return np.stack([cv2.LUT(np.ascontiguousarray(image), table[None]) for image in images])
+    table = light(random, 0.2, (0.8, 1.15))
+    return np.stack([cv2.LUT(np.ascontiguousarray(image), table) for image in images])
 
 
 class Observer:
