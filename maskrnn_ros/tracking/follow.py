@@ -54,20 +54,21 @@ from maskrnn_ros.types import Box
 
 _VIEWS = 8
 """Views of a seed that its target model is fitted to, itself and augmentations, see ``AdaptationConfig``. On the held
-out clips, closed form alone, J / F with 1, 8 and 40: 0.753 / 0.707, 0.766 / 0.725, 0.763 / 0.721."""
+out clips, closed form alone, by the trunk of the streams, J / F with 1, 8 and 40: 0.753 / 0.707, 0.766 / 0.725, 0.763 /
+0.721."""
 
 _LEFT = 0.25
 """Share of an object that a view must show to count."""
 
 _EVERY = 2
 """Which images may enter a memory, with as much weight as all together: by a profile a sixth of an object's time goes
-there. On the held out clips, J / F with every one, every second: 0.803 / 0.780, 0.802 / 0.780; on those of layers
-0.879 / 0.933, 0.881 / 0.935."""
+there. On the held out clips, J / F with every one, every second, of the decoder before: 0.803 / 0.780, 0.802 / 0.780; on
+those of layers 0.879 / 0.933, 0.881 / 0.935."""
 
 _THIN = 0.1
 """Share of a cell from which a warped mask may be somewhere: a thin object fills none, and is looked for where it was,
-not searched for. It is for such objects alone: J / F of the five held out clips stay the same, those of layers are
-0.884 / 0.943 without it and 0.884 / 0.944 with it."""
+not searched for. It is for such objects alone: J / F of the five held out clips stay the same; of the decoder before,
+those of layers are 0.884 / 0.943 without it and 0.884 / 0.944 with it."""
 
 _RIVAL = 0.1
 """Score in the target model from which a lost object may be somewhere."""
