@@ -62,8 +62,8 @@ _LEFT = 0.25
 
 _EVERY = 2
 """Which images may enter a memory, with as much weight as all together: by a profile a sixth of an object's time goes
-there. On the held out clips, J / F with every one, every second, of the decoder before: 0.803 / 0.780, 0.802 / 0.780; on
-those of layers 0.879 / 0.933, 0.881 / 0.935."""
+there. On the held out clips, J / F with every one, every second, of the decoder before: 0.803 / 0.780, 0.802 / 0.780;
+on those of layers 0.879 / 0.933, 0.881 / 0.935."""
 
 _THIN = 0.1
 """Share of a cell from which a warped mask may be somewhere: a thin object fills none, and is looked for where it was,
