@@ -293,11 +293,15 @@ def _shipped() -> Look:
     """By ONNX Runtime, or where that is not installed by torch, as ``engine: auto`` does."""
     try:
         return GraphLook(WEIGHTS, TRUNK)
-    except ImportError:
-        from maskrnn_ros.model.prompt_graph import load_prompts
-        from maskrnn_ros.model.prompt_net import TorchLook
-        from maskrnn_ros.model.weights import load_trunk
-
+    except ImportError as missing:
+        try:
+            from maskrnn_ros.model.prompt_graph import load_prompts
+            from maskrnn_ros.model.prompt_net import TorchLook
+            from maskrnn_ros.model.weights import load_trunk
+        except ImportError:
+            raise ImportError(
+                "needs onnxruntime (or torch), which is not installed: pip install onnxruntime"
+            ) from missing
         return TorchLook(load_prompts(WEIGHTS), load_trunk(str(TRUNK)))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,45 @@ def test_what_ships_looks_by_torch_where_onnxruntime_is_not_installed(
     found = backend(picture(), CLICK)
     assert isinstance(learned_prompts._shipped(), TorchLook)
     assert found.any() and (found != expected).mean() < 0.001
+
+
+WITHOUT = """
+import sys
+for blocked in sys.argv[1].split(","):
+    sys.modules[blocked] = None
+import numpy as np
+from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.prompts import Point, Prompt, build_prompts
+from maskrnn_ros.types import Box
+image, box = np.full((300, 500, 3), 90, np.uint8), Box(180, 90, 300, 210)
+image[box.slices] = (220, 40, 40)
+backend = build_prompts(PromptsConfig())
+for prompt in (Prompt(points=(Point(x=240.0, y=150.0),)), Prompt(box=box)):
+    try:
+        mask = backend(image, prompt)
+    except ValueError as error:
+        print(error)
+    else:
+        print(mask[box.slices].sum() / (mask.sum() + mask[box.slices].size - mask[box.slices].sum()))
+assert not [name for name in sys.modules if name.startswith("torch") and sys.modules[name] is not None]
+"""
+
+
+def without(packages: str) -> list[str]:
+    """What a click and a box give in a process of their own, where those packages cannot be imported: a line each."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT, packages], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_click_and_a_box_need_no_torch() -> None:
+    pytest.importorskip("onnxruntime")
+    assert all(float(line) > 0.8 for line in without("torch,torchvision,safetensors"))
+
+
+def test_with_neither_torch_nor_onnxruntime_a_prompt_says_what_to_install() -> None:
+    for line in without("torch,torchvision,onnxruntime"):
+        assert line.startswith("prompts.backend learned: needs onnxruntime (or torch), which is not installed: pip ")
 
 
 def test_what_ships_damaged_is_said_of_the_prompt(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
