@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of the tracker and its node: name, default, unit, range, and what it does.
 
-Defaults stand here and nowhere else. The ROS parameters are declared from these fields (``flow.preset`` is
-``Config().flow.preset``), the README's table is generated from them, and a YAML file holds overrides only: the same
-ROS parameter file serves ``params_file:=`` of the launch file and ``--config`` of the command line
-(``parameter_file``).
+Defaults are defined here and nowhere else. The ROS parameters are declared from these fields (``flow.preset`` is
+``Config().flow.preset``), and docs/reference.md is generated from them. A YAML file holds overrides only: the same ROS
+parameter file serves ``params_file:=`` of the launch file and ``--config`` of the command line (``parameter_file``).
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ class FlowConfig(Checked):
 
     backend: str = setting(
         "dis",
-        "Which estimator computes the flow: dis (OpenCV, on the CPU), flownet (a small network, on any device), raft "
-        "(a large one, for GPUs; needs weights), epicflow (needs opencv-contrib); auto: dis on the CPU, else flownet.",
+        "Optical flow: dis (OpenCV, CPU), flownet (a small network, CPU or GPU), raft (a large network, "
+        "for GPUs; weights do not ship), epicflow (needs opencv-contrib). auto: dis on a CPU, flownet on a "
+        "GPU.",
         choices=("auto", "dis", "flownet", "raft", "epicflow"),
+        basic=True,
     )
     # medium takes five times as long for masks no better: J .800 F .783 on held out clips, ultrafast J .797 F .782
     preset: str = setting(
         "auto",
-        "Effort of dis, and of epicflow's matches; medium is the most exact, ultrafast takes a fifth of its time or "
-        "less. auto: as quality says; any other value holds at all its levels.",
+        "Effort of dis and epicflow: medium is most accurate, ultrafast needs a fifth of its time or less. "
+        "auto: set by quality; any other value is used at every quality.",
         choices=("auto", "ultrafast", "fast", "medium"),
         live=True,
         automatic="auto",
     )
     weights: str = setting(
         "shipped",
-        "Weights of a network: shipped (there are none of raft), the path of a .safetensors file, or torchvision "
-        "(raft's, downloaded).",
+        "Weights of the flow network: shipped (none ship for raft), a .safetensors file, or torchvision "
+        "(downloads those of raft).",
     )
-    raft: str = setting("small", "Which of torchvision's two networks raft is.", choices=("small", "large"))
-    iterations: int = setting(
-        12, "Updates of raft's flow; time grows with them, fewer are less exact.", low=1, high=100
-    )
+    raft: str = setting("small", "Size of the RAFT network.", choices=("small", "large"))
+    iterations: int = setting(12, "Iterations of RAFT; fewer are faster and less accurate.", low=1, high=100)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,10 +58,10 @@ class FlowConfig(Checked):
 class GateConfig(Checked):
     """Box gate: a pixel belongs to an instance only inside its enlarged box (MaskRNN, localization net)."""
 
-    enabled: bool = setting(True, "Leave out what lies outside the gate; without it the whole image counts.", live=True)
+    enabled: bool = setting(True, "Restrict each mask to the enlarged box around it.", live=True)
     enlarge: float = setting(
         1.25,
-        "Width and height of the gate over those of the box, about its centre.",
+        "Size of that box relative to the box of the mask.",
         low=1.0,
         high=10.0,
         live=True,
@@ -239,12 +238,14 @@ class PriorConfig(Checked):
 class RefinementConfig(Checked):
     """Edges of the image at the full resolution (guided filter)."""
 
-    enabled: bool = setting(True, "Let the masks at the size of the input follow the edges of the image.", live=True)
-    radius: int = setting(
-        2, "Half side of the filter's window, pixels of the working image.", low=1, high=100, live=True
-    )
+    enabled: bool = setting(True, "Snap mask edges to image edges at full resolution (guided filter).", live=True)
+    radius: int = setting(2, "Radius of the guided filter, pixels of the working image.", low=1, high=100, live=True)
     smoothness: float = setting(
-        0.003, "Variance of the image (values in 0..1) that counts as an edge.", low=1.0e-6, high=1.0, live=True
+        0.003,
+        "Image variance (values 0..1) above which the guided filter keeps an edge.",
+        low=1.0e-6,
+        high=1.0,
+        live=True,
     )
 
 
@@ -253,11 +254,11 @@ class PresenceConfig(Checked):
     """When an instance counts as seen."""
 
     min_pixels: int = setting(
-        8, "Smallest area that counts as seen, pixels of the working image.", low=1, high=100_000, live=True
+        8, "Minimum area of a visible instance, pixels of the working image.", low=1, high=100_000, live=True
     )
     lost_after_frames: int = setting(
         30,
-        "Images without the instance after which it is LOST and no longer OCCLUDED.",
+        "Number of images without the instance after which OCCLUDED becomes LOST.",
         low=1,
         high=100_000,
         live=True,
@@ -321,8 +322,17 @@ def time_jump_images() -> int:
 class BufferConfig(Checked):
     """Past frames, held for seeds that come late."""
 
-    seconds: float = setting(10.0, "How far back a late seed may lie, seconds.", low=0.0, high=600.0, live=True)
-    megabytes: int = setting(256, "Memory for them, MB (10^6 bytes).", low=1, high=100_000, live=True)
+    seconds: float = setting(
+        10.0,
+        "How old the image of a seed may be, seconds: past images are buffered this long.",
+        low=0.0,
+        high=600.0,
+        live=True,
+        basic=True,
+    )
+    megabytes: int = setting(
+        256, "Memory limit of that buffer, MB (10^6 bytes).", low=1, high=100_000, live=True, basic=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -331,12 +341,14 @@ class CatchUpConfig(Checked):
 
     mode: str = setting(
         "skip",
-        "exact: every processed image in between, the stream waits (offline, lockstep, tests); "
-        "skip: leaves images out so as to end in time, the stream goes on.",
+        "How a seed on a past image catches up with the stream. skip: drops images to finish within "
+        "catch_up.max_s while the stream goes on. exact: processes every image while the stream waits (for "
+        "bags and tests).",
         choices=("exact", "skip"),
         live=True,
+        basic=True,
     )
-    max_s: float = setting(2.0, "With skip: time in which to catch up, seconds.", low=0.05, high=60.0, live=True)
+    max_s: float = setting(2.0, "With skip: time limit for catching up, seconds.", low=0.05, high=60.0, live=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -345,34 +357,36 @@ class PromptsConfig(Checked):
 
     backend: str = setting(
         "learned",
-        "What makes a mask of a box or a point: learned (a small network, with prompts.weights), grabcut (OpenCV, by "
-        "colours), or package.module:factory of your own.",
+        "What turns a box or a click into a mask: learned (a small network), grabcut (OpenCV, by color), "
+        "or package.module:factory for your own.",
+        basic=True,
     )
     weights: str = setting(
         "shipped",
-        "With learned: its weights, shipped or a .safetensors file, with the graph beside it; they go with one trunk.",
+        "With learned: shipped, or a .safetensors file with its graph beside it. The weights fit one trunk only.",
     )
     zoom: str = setting(
         "mask",
-        "With learned: where clicks are looked at. whole: the whole image; mask: that, then closer at what was found; "
-        "clicks: half of the image around the clicks, then closer at what was found.",
+        "With learned: where the network looks for clicks. whole: the whole image; mask: the whole image, "
+        "then a crop around the mask it found; clicks: half the image around the clicks, then such a crop.",
         choices=("whole", "mask", "clicks"),
     )
     min_confidence: float = setting(
         0.5,
-        "With learned: a mask whose IoU with the object is thought to be lower is refused as unsure.",
+        "With learned: masks with a lower predicted IoU are rejected as unsure.",
         low=0.0,
         high=1.0,
+        basic=True,
     )
     same_iou: float = setting(
         0.5,
-        "~/seed_box and clicks start no instance whose box or mask overlaps one that is there by more than this (IoU).",
+        "~/seed_box and clicks do not start an instance where an existing one overlaps by more than this IoU.",
         low=0.0,
         high=1.0,
         live=True,
     )
     min_score: float = setting(
-        0.5, "~/seed_box: detections with a lower score are passed over.", low=0.0, high=1.0, live=True
+        0.5, "~/seed_box: ignore detections with a lower score.", low=0.0, high=1.0, live=True, basic=True
     )
 
 
@@ -382,18 +396,19 @@ class WatchdogConfig(Checked):
 
     image_s: float = setting(
         3.0,
-        "Without an image, or without masks though images come, for so long /diagnostics says so, seconds; 0: never.",
+        "Report on /diagnostics when no image arrived, or no image gave masks, for this long, seconds. 0: never.",
         low=0.0,
         high=3600.0,
         live=True,
     )
     worker_s: float = setting(
         30.0,
-        "Without any progress in what is worked on for so long the process ends with status 70, so that it can be "
-        "started anew, seconds; 0: never. Catching up and training count as progress.",
+        "Exit with status 70 when the worker made no progress for this long, so that a supervisor can "
+        "restart the node, seconds. 0: never. Catching up and training count as progress.",
         low=0.0,
         high=3600.0,
         live=True,
+        basic=True,
     )
 
 
@@ -401,12 +416,16 @@ class WatchdogConfig(Checked):
 class Config(Checked):
     """Settings of the tracker and of the node around it; sections are separated by a dot in parameter names."""
 
-    device: str = setting("auto", "Where the tracker runs: auto (cuda where there is one), cpu, cuda or cuda:N.")
+    device: str = setting(
+        "auto", "Where the networks run: cpu, cuda, cuda:N, or auto (cuda if there is a GPU, else cpu).", basic=True
+    )
     engine: str = setting(
         "auto",
-        "What runs the networks: torch, or onnxruntime (faster on a CPU; needs the graphs of `maskrnn export`, which "
-        "ship with the shipped weights); auto: onnxruntime on a CPU where it can, else torch.",
+        "What runs the networks: onnxruntime (faster on a CPU; the shipped weights come with its graphs, "
+        "`maskrnn export` makes them for your own) or torch. auto: onnxruntime on a CPU if the graphs are "
+        "there, else torch.",
         choices=("auto", "torch", "onnxruntime"),
+        basic=True,
     )
     precision: str = setting(
         "auto",
@@ -423,30 +442,34 @@ class Config(Checked):
     )
     quality: str = setting(
         "medium",
-        "Level that sets working_size and flow.preset, unless these are set themselves: low is the fastest, high the "
-        "most exact; see docs/tuning.md. With max_latency_ms it is the best one that is used.",
+        "Speed against accuracy: low is fastest, high is most accurate. Sets working_size and flow.preset "
+        "unless you set those yourself. With max_latency_ms it is the highest level in use.",
         choices=("low", "medium", "high"),
         live=True,
+        basic=True,
     )
     max_latency_ms: float = setting(
         0.0,
-        "Time that an image may take in the worker (step_ms of ~/status), milliseconds; over it the node goes to a "
-        "lower level of quality, and back up to quality when that fits. 0 is off: masks then depend on no clock.",
+        "Upper limit for the processing time of one image (step_ms in ~/status), milliseconds. Above it "
+        "the node lowers quality, and raises it again when there is time. 0: off; the masks then do not "
+        "depend on the speed of the machine.",
         low=0.0,
         high=10_000.0,
         live=True,
+        basic=True,
     )
     working_size: int = setting(
         0,
-        "Longer side of the image that the tracker works on, pixels; smaller is faster. Larger images are scaled down. "
-        "0: as quality says; any other value holds at all its levels.",
+        "Longer side of the image the tracker works on, pixels. Smaller is faster. Larger images are "
+        "scaled down. 0: set by quality; any other value is used at every quality.",
         low=64,
         high=4096,
         live=True,
         automatic=0,
+        basic=True,
     )
     max_instances: int = setting(
-        32, "Most instances at a time; further ones are rejected.", low=1, high=1000, live=True
+        32, "Maximum number of instances; further seeds are rejected.", low=1, high=1000, live=True, basic=True
     )
     flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
     trunk: TrunkConfig = dataclasses.field(default_factory=TrunkConfig)
@@ -463,61 +486,74 @@ class Config(Checked):
     watchdog: WatchdogConfig = dataclasses.field(default_factory=WatchdogConfig)
     seed_timeout: float = setting(
         2.0,
-        "How long a seed waits for an image that has not come yet, seconds.",
+        "How long a seed waits for its image to arrive, seconds.",
         low=0.0,
         high=600.0,
         live=True,
+        basic=True,
     )
     ignore_mask_timeout: float = setting(
         0.2,
-        "~/ignore_mask: how much older than the image a mask may be, seconds; the newest that is not newer counts, and "
-        "none is waited for. 0: only one with the stamp of the image, as lockstep needs it.",
+        "How much older than the image its ~/ignore_mask may be, seconds. The newest one that is not newer "
+        "than the image is used; the node does not wait for one. 0: only a mask with the stamp of the "
+        "image, for lockstep.",
         low=0.0,
         high=600.0,
         live=True,
+        basic=True,
     )
     time_jump_s: float = time_jump_s()
     time_jump_images: int = time_jump_images()
     on_time_jump: str = setting(
         "reset",
-        "When time jumps back: reset begins a new session; keep goes on with the instances, forgets the buffer.",
+        "When time jumps back: reset starts a new session, keep keeps the instances and clears the buffer.",
         choices=("reset", "keep"),
         live=True,
+        basic=True,
     )
-    compressed: bool = setting(False, "Subscribe to <image>/compressed (CompressedImage) instead of Image.")
+    compressed: bool = setting(
+        False, "Subscribe to `<image>/compressed` (CompressedImage) instead of Image.", basic=True
+    )
     mono16_bits: str = setting(
         "auto",
-        "Bits that images of 16 bits fill (mono16, rgb16, bayer_*16, files): 8 to 16; auto: the smallest of 8, 10, 12, "
-        "14, 16 that holds the first image, raised when a later one needs more.",
+        "Bits in use in 16-bit images (mono16, rgb16, bayer_*16, files), 8 to 16. auto: the smallest of 8, "
+        "10, 12, 14, 16 that holds the first image, raised when a later image needs more.",
         choices=BIT_DEPTHS,
+        basic=True,
     )
     image_reliability: str = setting(
         "auto",
-        "QoS of the image subscription; auto is reliable when all publishers are, else best effort.",
+        "QoS reliability of the image subscription. auto: reliable if all publishers are, else best effort.",
         choices=("auto", "reliable", "best_effort"),
+        basic=True,
     )
     mask_encoding: str = setting(
         "mono8",
-        "Encoding of the masks in ~/instances; rle is the smallest (for networks), mono8 the quickest to read.",
+        "Encoding of the masks in ~/instances: rle is smallest (for networks), mono8 is fastest to read, "
+        "none sends boxes and states only.",
         choices=("none", "mono8", "bits", "rle", "prob8"),
         live=True,
+        basic=True,
     )
     label_encoding: str = setting(
-        "mono16", "Encoding of ~/label_image; mono8 holds ids up to 255.", choices=("mono8", "mono16")
+        "mono16", "Encoding of ~/label_image; mono8 holds ids up to 255.", choices=("mono8", "mono16"), basic=True
     )
     persist_dir: str = setting(
         "",
-        "Folder in which instances are kept, so that a node of the same name takes them up when it is started again; "
-        "empty: they end with the process.",
+        "Folder in which the node saves its instances, to restore them after a restart. Empty: they end "
+        "with the process.",
+        basic=True,
     )
-    persist_period: float = setting(2.0, "Shortest time between two writes into it, seconds.", low=0.1, high=3600.0)
-    status_period: float = setting(1.0, "Time between two ~/status messages, seconds.", low=0.05, high=60.0)
+    persist_period: float = setting(
+        2.0, "Minimum time between two writes to persist_dir, seconds.", low=0.1, high=3600.0
+    )
+    status_period: float = setting(1.0, "Period of ~/status, seconds.", low=0.05, high=60.0)
     threads: int = setting(
         0,
-        "So many objects are worked on at a time, and so many threads share an operation of the others; 0: as many as "
-        "there are cores for this process.",
+        "Threads for the networks and for processing objects in parallel. 0: one per core this process may use.",
         low=0,
         high=256,
+        basic=True,
     )
 
     def __post_init__(self) -> None:

@@ -91,7 +91,7 @@ def no_setting(name: str, known: Iterable[str]) -> str:
     """
     names = list(known)
     near = difflib.get_close_matches(name[:100], names, n=1)
-    hint = f"did you mean {near[0]}?" if near else "all settings: README, `ros2 param list`"
+    hint = f"did you mean {near[0]}?" if near else "all settings: docs/reference.md, `ros2 param list`"
     return f"unknown setting {name!r}; {hint}"
 
 
@@ -105,6 +105,7 @@ class Setting:
         high: Largest value allowed.
         choices: The values allowed, empty for any.
         live: The node takes a new value while it runs.
+        basic: A parameter that most users meet; the others are listed as advanced.
         automatic: A value beside the range, which leaves the choice to something else; None: there is none.
     """
 
@@ -113,6 +114,7 @@ class Setting:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    basic: bool = False
     automatic: Value | None = None
 
     def take(self, name: str, value: Any, kind: type) -> Value:

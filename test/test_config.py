@@ -40,7 +40,7 @@ from maskrnn_ros.setting import renewed
         ("device", 0, "device must be str, got int 0: write it in quotes"),
         ("device", "gpu", "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
         ("flow.presets", 1, "unknown setting 'flow.presets'; did you mean flow.preset?"),
-        ("q", 1, "unknown setting 'q'; all settings: README"),
+        ("q", 1, "unknown setting 'q'; all settings: docs/reference.md"),
     ],
 )
 def test_nonsense_is_refused_by_name(name: str, value: object, message: str) -> None:

@@ -687,7 +687,7 @@ def test_parameters_are_the_settings_with_descriptions_and_ranges() -> None:
         for name, default, known in settings():
             assert bench.node.get_parameter(name).value == flat[name]
             descriptor = bench.node.describe_parameter(name)
-            assert descriptor.description == known.help
+            assert descriptor.description == (known.help if known.basic else f"Advanced. {known.help}")
             ranges = [*descriptor.integer_range, *descriptor.floating_point_range]
             if known.low is not None:
                 assert ranges[0].from_value == min(known.low, default if known.automatic is not None else known.low)

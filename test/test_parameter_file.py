@@ -86,6 +86,11 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert load(ROOT / "config" / "tracker.yaml") == Config()
 
 
+def test_the_shipped_file_has_the_basic_parameters_and_no_advanced_ones() -> None:
+    named = set(read(ROOT / "config" / "tracker.yaml", "tracker")[0])
+    assert named == {"autostart", *(name for name, _, known in settings() if known.basic)}
+
+
 def test_the_file_of_the_two_stream_network_names_both_settings() -> None:
     expected = with_values(Config(), network__weights="streams", adaptation__method="finetune")
     assert load(ROOT / "config" / "streams.yaml") == expected

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README says what the code does."""
+"""The README and the reference say what the code does."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+from maskrnn_ros.config import settings
 from maskrnn_ros.ros.tracker_interfaces import INTERFACES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 
 
 def test_the_generated_tables_are_those_of_the_code() -> None:
-    tool = ROOT / "tools" / "readme_tables.py"
+    tool = ROOT / "tools" / "reference_tables.py"
     result = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True)
-    assert result.returncode == 0, f"run: python tools/readme_tables.py\n{result.stderr}"
+    assert result.returncode == 0, f"run: python tools/reference_tables.py\n{result.stdout}{result.stderr}"
 
 
 def test_every_topic_and_service_of_the_nodes_is_in_the_readme_or_the_pages() -> None:
@@ -27,9 +29,20 @@ def test_every_topic_and_service_of_the_nodes_is_in_the_readme_or_the_pages() ->
 
 
 def test_there_is_a_row_for_every_interface_of_the_tracker() -> None:
-    table = README.partition("<!-- topics: generated -->")[2].partition("<!-- /topics -->")[0]
-    rows = re.findall(r"^\| `([^`]+)` \| (\w+/\w+) \| \S", table, re.MULTILINE)
-    assert [(interface.name, interface.type) for interface in INTERFACES] == rows[: len(INTERFACES)]
+    table = REFERENCE.partition("<!-- topics: generated -->")[2].partition("<!-- /topics -->")[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (?:in \| |out \| )?(\w+/\w+) \| \S", table, re.MULTILINE)
+    assert [(interface.name, interface.type) for interface in INTERFACES] == rows
+
+
+def test_every_parameter_is_in_one_of_the_two_tables() -> None:
+    def names(table: str) -> set[str]:
+        found = REFERENCE.partition(f"<!-- {table}: generated -->")[2].partition(f"<!-- /{table} -->")[0]
+        return set(re.findall(r"^\| `([^`]+)` ", found, re.MULTILINE))
+
+    basic, advanced = names("parameters"), names("advanced parameters")
+    assert 20 <= len(basic) <= 30
+    assert basic & advanced == set()
+    assert basic | advanced == {"autostart", *(name for name, _, _ in settings())}
 
 
 def test_every_file_that_the_readme_shows_is_there() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a node says what it subscribes to, publishes and serves; the tables of the README are made of it."""
+"""A node's topics and services as data; docs/reference.md is generated from it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Interface:
     """A topic or a service of a node.
 
     Args:
-        name: As the node asks for it: relative, or private with ``~/``.
+        name: As the node declares it: relative, or private with ``~/``.
         type: ``package/Name``.
         kind: What the node does with it.
-        text: One line for the README.
-        needs: ROS package without which it is not there; empty: always there.
+        text: One line for docs/reference.md.
+        needs: ROS package that must be installed for it; empty: none.
     """
 
     name: str

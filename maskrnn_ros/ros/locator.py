@@ -40,19 +40,19 @@ INTERFACES: tuple[Interface, ...] = (
         name="instances",
         type="maskrnn_ros/InstanceMaskArray",
         kind="subscribes",
-        text="The tracker's masks; remap it to `/tracker/instances`. `mask_encoding` must not be none.",
+        text="The tracker's masks: remap to `/tracker/instances`. Needs a `mask_encoding` other than none.",
     ),
     Interface(
         name="depth",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="Depth registered to the image that is tracked: 16UC1 in steps of `depth_unit`, or 32FC1 in metres.",
+        text="Depth registered to the tracked image: 16UC1 in units of `depth_unit`, or 32FC1 in metres.",
     ),
     Interface(
         name="camera_info",
         type="sensor_msgs/CameraInfo",
         kind="subscribes",
-        text="The camera of that image, a message for every depth image.",
+        text="Intrinsics of that image, one message per depth image.",
     ),
     Interface(
         name="~/positions",
@@ -64,19 +64,19 @@ INTERFACES: tuple[Interface, ...] = (
         name="~/markers",
         type="visualization_msgs/MarkerArray",
         kind="publishes",
-        text="A box and a text for each instance, for RViz2; while somebody subscribes.",
+        text="A box and a label per instance for RViz2. Computed only while somebody subscribes.",
     ),
     Interface(
         name="~/points",
         type="sensor_msgs/PointCloud2",
         kind="publishes",
-        text="The points of all instances, fields x, y, z and id; while somebody subscribes.",
+        text="The points of all instances, fields x, y, z and id. Computed only while somebody subscribes.",
     ),
     Interface(
         name="/diagnostics",
         type="diagnostic_msgs/DiagnosticArray",
         kind="publishes",
-        text="What came, was paired, was refused and why; every `status_period`.",
+        text="Messages received, paired and refused, and why; every `status_period`.",
     ),
 )
 

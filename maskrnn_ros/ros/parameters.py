@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,9 @@ from rclpy.parameter import Parameter
 
 from maskrnn_ros.config import Config, from_flat, settings, to_flat
 from maskrnn_ros.setting import Setting, Value, no_setting, renewed
+
+AUTOSTART = Setting(help="Configure and activate the node when it starts.", basic=True)
+"""The one parameter of the tracker's node that is no setting of the tracker."""
 
 _UNBOUNDED = 1.0e9
 """ROS ranges have two ends; this stands for an open one."""
@@ -22,8 +26,13 @@ def declare(node: Any) -> None:
     Raises:
         ValueError: An override is of the wrong type or out of range.
     """
-    autostart = Setting(help="The node configures and activates itself at its start.")
-    declare_all(node, [("autostart", True, autostart), *settings()])
+    declare_all(node, [("autostart", True, AUTOSTART), *map(_marked, settings())])
+
+
+def _marked(row: tuple[str, Value, Setting]) -> tuple[str, Value, Setting]:
+    """The same setting; the description of one that few people need says so in rqt and ``ros2 param describe``."""
+    name, default, known = row
+    return row if known.basic else (name, default, dataclasses.replace(known, help=f"Advanced. {known.help}"))
 
 
 def declare_all(node: Any, known: Iterable[tuple[str, Value, Setting]], *, read_only: bool = False) -> None:

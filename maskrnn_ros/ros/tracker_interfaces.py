@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All topics and services of the node ``tracker``."""
+"""Topics and services of the node ``tracker``."""
 
 from __future__ import annotations
 
@@ -10,127 +10,145 @@ INTERFACES: tuple[Interface, ...] = (
         name="image",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="rgb, bgr, rgba, bgra, mono and bayer_\\* of 8 and 16 bits, 8UC and 16UC of 1, 3, 4 channels, yuv422, "
-        "yuv422_yuy2; with `compressed` CompressedImage on `image/compressed` instead",
+        text="The camera: rgb, bgr, rgba, bgra, mono and bayer_\\* with 8 or 16 bits, 8UC and 16UC with 1, 3 or 4 "
+        "channels, yuv422, yuv422_yuy2. With `compressed`: CompressedImage on `image/compressed` instead.",
     ),
     Interface(
         name="~/seed_mask",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="a label image (mono8, mono16, 8UC1, 16UC1, 32SC1), reliable",
+        text="A label image (mono8, mono16, 8UC1, 16UC1, 32SC1): value = instance id, 0 = background. Reliable QoS.",
     ),
     Interface(
         name="~/ignore_mask",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="where surely is no object, such as the robot's own body (mono8, 8UC1; not 0 = ignored), with the stamp "
-        "of its image; the newest that is not newer and at most `ignore_mask_timeout` older counts; none is normal",
+        text="Pixels that cannot belong to an object, e.g. the robot's own arm (mono8, 8UC1; nonzero = ignored), "
+        "with the stamp of its image. Used: the newest that is not newer than the image and at most "
+        "`ignore_mask_timeout` older. Optional.",
     ),
     Interface(
         name="~/seed_box",
         type="vision_msgs/Detection2DArray",
         kind="subscribes",
-        text="boxes of a detector: each starts an instance unless one is there already (`prompts.same_iou`)",
+        text="Boxes of a detector. Each starts an instance unless one is already there (`prompts.same_iou`).",
         needs="vision_msgs",
     ),
     Interface(
         name="~/click",
         type="geometry_msgs/Point",
         kind="subscribes",
-        text="a pixel on an object of the next image, as rqt_image_view publishes it on `<image topic>_mouse_left`",
+        text="A pixel on an object of the next image, as rqt_image_view publishes it on `<image topic>_mouse_left`.",
     ),
     Interface(
         name="~/click_stamped",
         type="geometry_msgs/PointStamped",
         kind="subscribes",
-        text="z = 0 in the frame of the image: a pixel on the image with that stamp; else, as RViz2 publishes it on "
-        "`/clicked_point`, on the next image: in the frame `maskrnn_image` a pixel of the plane of `~/markers`, in any "
-        "other a point of the world",
+        text="With z = 0 in the frame of the image: a pixel of the image with that stamp. Otherwise a point for "
+        "the next image, as RViz2 publishes it on `/clicked_point`: in the frame `maskrnn_image` a pixel on "
+        "the plane of `~/markers`, in any other frame a point in space.",
     ),
     Interface(
         name="camera_info",
         type="sensor_msgs/CameraInfo",
         kind="subscribes",
-        text="for clicked points of the world; of the image as the camera gives it",
+        text="Camera model of the raw image, to project clicked points in space.",
     ),
     Interface(
-        name="/tf", type="tf2_msgs/TFMessage", kind="subscribes", text="for those in other frames", needs="tf2_ros"
+        name="/tf",
+        type="tf2_msgs/TFMessage",
+        kind="subscribes",
+        text="To transform clicked points from other frames.",
+        needs="tf2_ros",
     ),
-    Interface(name="/tf_static", type="tf2_msgs/TFMessage", kind="subscribes", text="likewise", needs="tf2_ros"),
+    Interface(
+        name="/tf_static",
+        type="tf2_msgs/TFMessage",
+        kind="subscribes",
+        text="To transform clicked points from other frames.",
+        needs="tf2_ros",
+    ),
     Interface(
         name="~/instances",
         type="maskrnn_ros/InstanceMaskArray",
         kind="publishes",
-        text="mask, box, state, velocity of every instance; one message per processed image; the last ones are kept "
-        "for who subscribes later (transient local)",
+        text="Mask, box, state, score and velocity of every instance; one message per processed image. Late "
+        "subscribers get the last message (transient local).",
     ),
     Interface(
         name="~/label_image",
         type="sensor_msgs/Image",
         kind="publishes",
-        text="ids per pixel (mono16); made only while somebody subscribes",
+        text="Instance id per pixel (mono16). Computed only while somebody subscribes.",
     ),
-    Interface(name="~/overlay", type="sensor_msgs/Image", kind="publishes", text="for people (rgb8); likewise"),
+    Interface(
+        name="~/overlay",
+        type="sensor_msgs/Image",
+        kind="publishes",
+        text="The image with the masks drawn on it (rgb8). Computed only while somebody subscribes.",
+    ),
     Interface(
         name="~/markers",
         type="visualization_msgs/MarkerArray",
         kind="publishes",
-        text="outlines and names for RViz2, in the frame `maskrnn_image`: the image lies at z = 0, fits 1 m x 0.75 m, "
-        "and has pixel (c, r) at (c / u, -r / u) with u = max(width, height / 0.75); likewise",
+        text="Outlines and names for RViz2 in the frame `maskrnn_image`: the image lies at z = 0, fits 1 m x 0.75 "
+        "m, and pixel (c, r) is at (c / u, -r / u) with u = max(width, height / 0.75). Computed only while "
+        "somebody subscribes.",
     ),
     Interface(
         name="~/detections",
         type="vision_msgs/Detection2DArray",
         kind="publishes",
-        text="boxes of the instances that are seen, with id, name and score; likewise",
+        text="Boxes of the visible instances, with id, name and score. Computed only while somebody subscribes.",
         needs="vision_msgs",
     ),
     Interface(
         name="~/events",
         type="maskrnn_ros/InstanceEvent",
         kind="publishes",
-        text="an instance was marked, is tracked, was occluded, lost, found again or removed",
+        text="One message when an instance is marked, tracked, occluded, lost, found again or removed.",
     ),
     Interface(
         name="~/seed_result",
         type="maskrnn_ros/SeedResult",
         kind="publishes",
-        text="pending, applied, rejected and why",
+        text="What became of each seed: pending, then applied, or rejected with the reason.",
     ),
     Interface(
         name="~/status",
         type="maskrnn_ros/TrackerStatus",
         kind="publishes",
-        text="counts, ages, times, events; received = processed + dropped + rejected + waiting; kept likewise",
+        text="Counters, ages, latencies and the last error, every `status_period`; received = processed + dropped "
+        "+ rejected + waiting. Transient local.",
     ),
     Interface(
         name="/diagnostics",
         type="diagnostic_msgs/DiagnosticArray",
         kind="publishes",
-        text="the same for `rqt_robot_monitor`",
+        text="The same for `rqt_robot_monitor`.",
     ),
     Interface(
         name="~/add_instances",
         type="maskrnn_ros/AddInstances",
         kind="serves",
-        text="add or correct by masks, boxes or points, with an image of its own if need be",
+        text="Add or correct instances by masks, boxes or points; the request can carry its own image.",
     ),
     Interface(
         name="~/remove_instances",
         type="maskrnn_ros/RemoveInstances",
         kind="serves",
-        text="the others keep their state",
+        text="Remove instances; the others keep their state.",
     ),
     Interface(
         name="~/reset",
         type="std_srvs/Trigger",
         kind="serves",
-        text="forget all, begin a new session; ids are free again",
+        text="Remove all instances and start a new session; ids start again.",
     ),
     Interface(
         name="~/enable",
         type="std_srvs/SetBool",
         kind="serves",
-        text="false: images are dropped, instances stay",
+        text="false: drop images, keep the instances. true: continue.",
     ),
 )

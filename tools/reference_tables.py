@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the generated tables into README.md and docs/, between their markers: tools/readme_tables.py [--check]."""
+"""Writes the generated tables into docs/, between their markers: python tools/reference_tables.py [--check]."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from maskrnn_ros.config import Config, settings
 from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.quality import LEVELS, SET_BY_LEVELS
 from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.ros.parameters import AUTOSTART
 from maskrnn_ros.setting import Setting, Value
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def parameters() -> str:
-    """The tracker's parameters."""
-    rows = ["| parameter | default | allowed | live | what it does |", "|---|---|---|---|---|"]
-    rows.append("| `autostart` | `true` | true, false | no | The node configures and activates itself at its start. |")
-    for name, default, known in settings():
-        live = "yes" if known.live else "no"
-        rows.append(f"| `{name}` | `{_literal(default)}` | {_allowed(default, known)} | {live} | {known.help} |")
+def parameters(*, basic: bool) -> str:
+    """The tracker's parameters: those that most users meet, or the advanced ones."""
+    rows = ["| parameter | default | allowed | live | meaning |", "|---|---|---|---|---|"]
+    for name, default, known in (("autostart", True, AUTOSTART), *settings()):
+        if known.basic is basic:
+            live = "yes" if known.live else "no"
+            rows.append(f"| `{name}` | {_literal(default)} | {_allowed(default, known)} | {live} | {known.help} |")
     return "\n".join(rows)
 
 
 def _literal(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else "empty"
 
 
 def _allowed(default: Value, known: Setting) -> str:
@@ -42,7 +43,7 @@ def _allowed(default: Value, known: Setting) -> str:
 
 
 def levels() -> str:
-    """What the levels of quality set, the fastest first."""
+    """What each level of quality sets, fastest first."""
     rows = [f"| `quality` | {' | '.join(f'`{name}`' for name in SET_BY_LEVELS)} |"]
     rows.append("|---" * (1 + len(SET_BY_LEVELS)) + "|")
     for level, values in LEVELS.items():
@@ -52,10 +53,10 @@ def levels() -> str:
 
 
 def locator_parameters() -> str:
-    """Those of the locator; none is live."""
-    rows = ["| parameter | default | allowed | what it does |", "|---|---|---|---|"]
+    """The locator's parameters; none is live."""
+    rows = ["| parameter | default | allowed | meaning |", "|---|---|---|---|"]
     for name, default, known in settings(LocatorConfig):
-        rows.append(f"| `{name}` | `{_literal(default)}` | {_allowed(default, known)} | {known.help} |")
+        rows.append(f"| `{name}` | {_literal(default)} | {_allowed(default, known)} | {known.help} |")
     return "\n".join(rows)
 
 
@@ -69,47 +70,50 @@ def interfaces(module: str) -> str:
 
 
 def _rows(interfaces: tuple[Interface, ...], title: str, kinds: tuple[str, ...]) -> Iterator[str]:
-    yield f"| {title} | type | |"
-    yield "|---|---|---|"
-    ways = {"subscribes": "in: ", "publishes": "out: ", "serves": "", "calls": "called: "}
+    yield f"| {title} | direction | type | meaning |" if title == "topic" else f"| {title} | type | meaning |"
+    yield "|---|---|---|---|" if title == "topic" else "|---|---|---|"
+    directions = {"subscribes": "in | ", "publishes": "out | ", "serves": "", "calls": ""}
     for interface in interfaces:
         if interface.kind in kinds:
-            where = f" (where {interface.needs} is installed)" if interface.needs else ""
-            yield f"| `{interface.name}` | {interface.type} | {ways[interface.kind]}{interface.text}{where} |"
+            notes = ["Client."] if interface.kind == "calls" else []
+            notes += [f"Needs {interface.needs}."] if interface.needs else []
+            text = " ".join((interface.text, *notes))
+            yield f"| `{interface.name}` | {directions[interface.kind]}{interface.type} | {text} |"
 
 
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
-    ("README.md", "topics", partial(interfaces, "tracker_interfaces")),
-    ("README.md", "parameters", parameters),
+    ("docs/reference.md", "topics", partial(interfaces, "tracker_interfaces")),
+    ("docs/reference.md", "parameters", partial(parameters, basic=True)),
+    ("docs/reference.md", "advanced parameters", partial(parameters, basic=False)),
+    ("docs/reference.md", "locator", partial(interfaces, "locator")),
+    ("docs/reference.md", "locator parameters", locator_parameters),
+    ("docs/reference.md", "seed tool", partial(interfaces, "seed_tool")),
     ("docs/tuning.md", "levels", levels),
-    ("docs/seeding.md", "seed tool", partial(interfaces, "seed_tool")),
-    ("docs/positions.md", "locator", partial(interfaces, "locator")),
-    ("docs/positions.md", "locator parameters", locator_parameters),
 )
-"""File, name between the markers, and what makes the table."""
+"""File, name between the markers, and the function that makes the table."""
 
 
 def rendered(text: str, name: str, table: str) -> str:
-    """A page with a table as it should be."""
+    """The page with this table between its markers."""
     begin, end = f"<!-- {name}: generated -->", f"<!-- /{name} -->"
     head, found, rest = text.partition(begin)
     _, closed, tail = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"there is no {begin} ... {end}")
+        raise ValueError(f"expected {begin} ... {end} in the page, found none")
     return f"{head}{begin}\n{table}\n{end}{tail}"
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write the tables, or check them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit 1 where a page differs, write nothing")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
     args = parser.parse_args()
     differs = 0
     for file, name, table in TABLES:
         text = (ROOT / file).read_text()
         right = rendered(text, name, table())
         if args.check and right != text:
-            print(f"{file}: the table {name!r} is not that of the code")
+            print(f"{file}: the table {name!r} is out of date")
             differs = 1
         elif not args.check:
             (ROOT / file).write_text(right)
