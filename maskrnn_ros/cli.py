@@ -374,12 +374,6 @@ def _add_weights(commands: Any) -> None:
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Write SHA256SUMS of the weights and graphs that ship: after any of them was made anew."
     _command(actions, "digests", _weights_digests, text)
-    text = "Average two networks of which one was trained on from the other."
-    parser = _command(actions, "average", _weights_average, text)
-    parser.add_argument("--one", type=Path, required=True, metavar="FILE", help="a network")
-    parser.add_argument("--other", type=Path, required=True, metavar="FILE", help="another one")
-    parser.add_argument("--share", type=float, default=0.5, help="of the other one, 0..1")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     text = "Make VGG-16's weights for the paper profile from an ONNX graph of Keras (needs the package onnx)."
     parser = _command(actions, "convert-vgg16", _weights_convert_vgg16, text)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="graph that begins with VGG-16")
@@ -410,14 +404,6 @@ def _weights_convert_vgg16(args: argparse.Namespace) -> int:
 
     count = convert_vgg16(args.onnx, args.out)
     print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
-    return 0
-
-
-def _weights_average(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import average
-
-    average(args.one, args.other, args.share, args.out)
-    print(args.out)
     return 0
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 from test_bags import TWO, write_tree
-from test_training import clip
 
 from maskrnn_ros import __version__
 from maskrnn_ros.bags import BagReader, from_davis
@@ -20,17 +19,10 @@ from maskrnn_ros.files import write_labels
 
 TESTS = Path(__file__).resolve().parent
 NOT_RUN = {
-    "train trunk": "a data set; its parts are in test_training_data.py",
+    "train trunk": "a data set; test_trunk.py calls what it calls",
     "train decoder": "a data set",
     "train prompts": "a data set; test_prompt_training.py gives most of them",
-    "train prepare": "a data set; likewise",
     "train flow": "a data set; test_flownet.py calls what it calls",
-    "train still --device": "the paper profile; test_paper.py calls what it calls",
-    "train still --autocast": "likewise, on a GPU",
-    "train still --channels-last": "likewise",
-    "train recurrent --device": "likewise",
-    "train recurrent --autocast": "likewise",
-    "train recurrent --channels-last": "likewise",
     "export --seed": "of the pictures of --calibrate, which takes minutes",
     "evaluate --tuned": "tracks a dozen times; test_ablation.py calls what it calls",
     "weights convert-vgg16 --onnx": "a graph of 500 MB",
@@ -165,18 +157,3 @@ def test_seed_refuses_what_is_no_topic_and_no_time_in_one_line(
     assert main(["seed", "--mask", str(tmp_path / "mask.png"), flag, value]) != 0
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
-
-
-@pytest.mark.parametrize("stage", ["still", "recurrent"])
-def test_training_of_the_network_takes_all_its_flags(tmp_path: Path, stage: str) -> None:
-    for name in ("davis_one", "davis_two"):
-        clip(name).save(tmp_path / f"{name}.safetensors")
-    numbers = {"--steps": 2, "--batch": 1, "--validate-every": 1, "--threads": 1, "--seed": 3, "--box-weight": 0.1}
-    shares = {"--rate": 1e-4, "--teacher": 0.2, "--drop-matching": 1.0, "--kinds": "1,0,0", "--loss": "plain+dice"}
-    where = {"--cache": tmp_path, "--out": tmp_path / "out", "--held-out": "two"}
-    options = [str(word) for pair in {**numbers, **shares, **where}.items() for word in pair]
-    assert main(["train", stage, *options]) == 0
-    assert main(["train", stage, *options, "--resume"]) == 0
-    weights = tmp_path / "out" / "network.safetensors"
-    options[options.index("--out") + 1] = str(tmp_path / "again")
-    assert main(["train", stage, *options, "--init", str(weights)]) == 0

@@ -204,8 +204,6 @@ def test_the_rows_of_the_ablation_are_those_of_the_network() -> None:
     ("arguments", "module", "options", "file"),
     [
         (["decoder", "--data", "D"], "decoder", "DecoderOptions", FILE),
-        (["recurrent", "--cache", "C"], "loop", "TrainOptions", STREAMS),
-        (["still", "--cache", "C"], "loop", "TrainOptions", STREAMS),
         (["flow", "--davis", "D"], "flow", "FlowOptions", FILE.with_name("flownet.safetensors")),
     ],
 )
@@ -213,7 +211,7 @@ def test_init_shipped_is_what_ships_of_the_network_that_is_trained(
     arguments: list[str], module: str, options: str, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []
-    train = {"DecoderOptions": "train_decoder", "TrainOptions": "train", "FlowOptions": "train_flow"}[options]
+    train = {"DecoderOptions": "train_decoder", "FlowOptions": "train_flow"}[options]
     monkeypatch.setattr(f"maskrnn_ros.training.{module}.{train}", lambda made: given.append(made) or "done")
     assert cli.main(["train", *arguments, "--out", "O", "--init", "shipped"]) == 0
     assert cli.main(["train", *arguments, "--out", "O", "--init", "my.safetensors"]) == 0

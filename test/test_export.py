@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 import world
-from engine_bench import Copies, copied, models
 
 from maskrnn_ros import cli
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model import engine
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import OnnxTrunk
-from maskrnn_ros.model.graphs import streams_graph, trunk_graph
-from maskrnn_ros.model.weights import STREAMS, TRUNK, load_network, load_trunk, save_weights
+from maskrnn_ros.model.graphs import trunk_graph
+from maskrnn_ros.model.weights import DECODER, TRUNK, load_step, load_trunk, save_weights
 from maskrnn_ros.training.quantise import Calibration, quantise
 
 onnx = pytest.importorskip("onnx")
@@ -46,48 +47,57 @@ def data_set(root: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
+@dataclasses.dataclass(frozen=True)
+class Own:
     """Weights that nobody has graphs of."""
+
+    trunk: Path
+    decoder: Path
+
+    def models(self) -> engine.Models:
+        """The networks of a tracker that takes them."""
+        values = {"trunk__weights": str(self.trunk), "network__weights": str(self.decoder)}
+        return engine.load_models(with_values(Config(), device="cpu", **values), torch.device("cpu"))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
     monkeypatch.setattr(engine, "adds_8_bit_products", lambda: True)
     (tmp_path / "own").mkdir()
-    copies = copied(tmp_path / "own", graphs="none")
-    trunk, network = load_trunk("streams"), load_network()
-    for module, file in ((trunk, copies.trunk), (network, copies.network)):
+    copies = Own(tmp_path / "own" / "my_trunk.safetensors", tmp_path / "own" / "my.safetensors")
+    for module, file in ((load_trunk(), copies.trunk), (load_step(DECODER), copies.decoder)):
         next(module.parameters()).data.mul_(1.01)  # type: ignore[attr-defined]
         save_weights(module, file)  # type: ignore[arg-type]
     return copies
 
 
-def test_graphs_of_own_weights_are_made_beside_them_and_taken(own: Copies, tmp_path: Path, capsys) -> None:
+def test_graphs_of_own_weights_are_made_beside_them_and_taken(own: Own, tmp_path: Path, capsys) -> None:
     shipped = {file: file.read_bytes() for file in TRUNK.parent.glob("*.onnx")}
-    assert models(**own.settings).engine == "torch"
+    assert own.models().engine == "torch"
     figures = tmp_path / "figures.json"
-    weights = ["--trunk", str(own.trunk), "--network", str(own.network)]
+    weights = ["--trunk", str(own.trunk), "--network", str(own.decoder)]
     assert cli.main(["export", *weights, "--json", str(figures)]) == 0
     made = json.loads(figures.read_text())["graphs"]
-    names = ["trunk.onnx", "fast.encode.onnx", "fast.streams.onnx"]
+    names = ["my_trunk.onnx", "my.onnx"]
     assert [Path(one["file"]) for one in made] == [own.trunk.with_name(name) for name in names]
     assert all(one["difference"] < 1e-4 * one["scale"] and one["scale"] > 1 for one in made)
     assert all(one["size"] == Path(one["file"]).stat().st_size for one in made)
     said = capsys.readouterr().out
     assert all(name in said for name in names) and "differs from torch by at most" in said
-    found = models(**own.settings)
+    found = own.models()
     assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == "float32"
     assert {file: file.read_bytes() for file in TRUNK.parent.glob("*.onnx")} == shipped  # nobody touched those
 
 
-def test_int8_graphs_are_calibrated_on_the_clips_that_are_not_held_out(own: Copies, tmp_path: Path, capsys) -> None:
-    root, weights = data_set(tmp_path / "davis"), ["--trunk", str(own.trunk), "--network", str(own.network)]
+def test_a_graph_in_int8_is_calibrated_on_the_clips_that_are_not_held_out(own: Own, tmp_path: Path, capsys) -> None:
+    root, weights = data_set(tmp_path / "davis"), ["--trunk", str(own.trunk), "--network", str(own.decoder)]
     assert cli.main(["export", *weights, "--calibrate", str(root), "--held-out", "third"]) == 0
-    assert capsys.readouterr().out.count("differs from float32 by") == 2
-    for graph, file in ((trunk_graph(own.trunk, "int8"), own.trunk), (streams_graph(own.network, "int8"), own.network)):
-        model = onnx.load(str(graph))
-        assert {entry.key: entry.value for entry in model.metadata_props}[DIGEST] == digest_of(file)
-        kinds = [node.op_type for node in model.graph.node]
-        assert "QLinearConv" in kinds and "Conv" not in kinds and "DynamicQuantizeLinear" not in kinds
-    assert largest_weight(streams_graph(own.network, "int8")) <= 64 < largest_weight(trunk_graph(own.trunk, "int8"))
-    found = models(**own.settings)
+    assert capsys.readouterr().out.count("differs from float32 by") == 1
+    model = onnx.load(str(trunk_graph(own.trunk, "int8")))
+    assert {entry.key: entry.value for entry in model.metadata_props}[DIGEST] == digest_of(own.trunk)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "QLinearConv" in kinds and "Conv" not in kinds and "DynamicQuantizeLinear" not in kinds
+    found = own.models()
     assert isinstance(found.trunk, OnnxTrunk) and found.trunk.precision == "int8"
     image = torch.from_numpy(world.image(0)).permute(2, 0, 1).contiguous()
     exact = load_trunk(str(own.trunk)).features(image)
@@ -97,35 +107,28 @@ def test_int8_graphs_are_calibrated_on_the_clips_that_are_not_held_out(own: Copi
     assert cli.main(["export", *weights, "--calibrate", str(root)]) == 2
 
 
-def largest_weight(graph: Path) -> int:
-    model = onnx.load(str(graph))
+def test_the_trunk_that_ships_has_eight_bits() -> None:
+    model = onnx.load(str(trunk_graph(TRUNK, "int8")))
     convolutions = {node.input[3] for node in model.graph.node if node.op_type == "QLinearConv"}
     weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in convolutions]
     assert weights and all(values.dtype == np.int8 for values in weights)
-    return max(int(np.abs(values.astype(int)).max()) for values in weights)
+    assert max(int(np.abs(values.astype(int)).max()) for values in weights) > 100
 
 
-def test_the_streams_that_ship_have_seven_bits_and_the_trunk_eight() -> None:
-    assert largest_weight(streams_graph(STREAMS, "int8")) <= 64 and largest_weight(trunk_graph(TRUNK, "int8")) > 100
-
-
-def test_calibrating_again_gives_the_same_graph(own: Copies, tmp_path: Path) -> None:
+def test_calibrating_again_gives_the_same_graph(own: Own, tmp_path: Path) -> None:
     calibration = Calibration(root=data_set(tmp_path / "davis"), held_out=("second", "third"))
-    assert cli.main(["export", "--network", str(own.network)]) == 0
+    assert cli.main(["export", "--trunk", str(own.trunk)]) == 0
     made = []
     for _ in range(2):
-        list(quantise(calibration, (), [str(own.network)]))
-        made.append(streams_graph(own.network, "int8").read_bytes())
+        list(quantise(calibration, [str(own.trunk)]))
+        made.append(trunk_graph(own.trunk, "int8").read_bytes())
     assert made[0] == made[1]
 
 
 def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
     out = tmp_path / "some" / "folder"
     assert cli.main(["export", "--out", str(out)]) == 0
-    assert {file.name for file in out.iterdir()} == {
-        "trunk.onnx", "fast.trunk.onnx", "decoder.onnx", "fast.encode.onnx", "fast.streams.onnx", "nearest.onnx",
-        "prompts.onnx",
-    }  # fmt: skip
+    assert {file.name for file in out.iterdir()} == {"trunk.onnx", "decoder.onnx", "nearest.onnx", "prompts.onnx"}
     for file in out.iterdir():
         one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))
         assert [node.op_type for node in one.graph.node] == [node.op_type for node in other.graph.node]
@@ -133,11 +136,11 @@ def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["onnx", "sympy"])
 def test_a_package_that_is_missing_is_named_in_one_line(
-    package: str, own: Copies, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+    package: str, own: Own, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = data_set(tmp_path / "davis")
     monkeypatch.setitem(sys.modules, package, None)
-    arguments = ["--network", str(own.network), "--calibrate", str(root), "--held-out", "third"]
+    arguments = ["--trunk", str(own.trunk), "--calibrate", str(root), "--held-out", "third"]
     assert cli.main(["export", *arguments]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and f"pip install {package}" in said
@@ -150,7 +153,11 @@ def test_a_package_that_is_missing_is_named_in_one_line(
         (["--calibrate", "ROOT", "--held-out", "fourth"], "found no 'fourth'"),
         (["--calibrate", "ROOT", "--held-out", "first,second,third"], "all are held out"),
         (["--calibrate", "nowhere"], "nowhere"),
-        (["--network", "my.onnx"], "network.weights must be shipped, streams or a .safetensors file"),
+        (
+            ["--network", "shipped", "--calibrate", "ROOT"],
+            "--calibrate makes a trunk's graph in int8: expected --trunk",
+        ),
+        (["--network", "my.onnx"], "network.weights must be shipped"),
         (["--network", "absent.safetensors"], "absent.safetensors cannot be read"),
     ],
 )

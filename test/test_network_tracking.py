@@ -13,7 +13,6 @@ import world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from maskrnn_ros import cli
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model import weights
 from maskrnn_ros.model.backbone import Lite0
@@ -300,23 +299,6 @@ def test_weights_that_are_written_are_read_and_used(tmp_path: Path) -> None:
         tracker.step(world.frame(1))
         results.append(tracker.states[1].probability)
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
-
-
-def test_an_average_lies_between_both_by_its_share(tmp_path: Path) -> None:
-    one, other, out = (tmp_path / f"{name}.safetensors" for name in ("one", "other", "out"))
-    save_weights(world.network(), one)
-    save_weights(world.network(noise=0.02), other)
-    assert (
-        cli.main(["weights", "average", "--one", str(one), "--other", str(other), "--share", "0.25", "--out", str(out)])
-        == 0
-    )
-    first, second, found = (load_file(file) for file in (one, other, out))
-    for name, value in found.items():
-        torch.testing.assert_close(value, 0.75 * first[name] + 0.25 * second[name])
-    assert (
-        cli.main(["weights", "average", "--one", str(one), "--other", str(other), "--share", "2", "--out", str(out)])
-        == 2
-    )
 
 
 def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

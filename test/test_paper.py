@@ -6,19 +6,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import world
 from safetensors.torch import save_file
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from training_bench import davis
 
+from maskrnn_ros import cli
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.evaluation import paper_follower
 from maskrnn_ros.evaluation.paper_follower import PaperFollower, check_paper, parts_of, tune
 from maskrnn_ros.evaluation.presets import PAPER_PRESETS, apply_preset
+from maskrnn_ros.files import write_labels
 from maskrnn_ros.model import vgg
 from maskrnn_ros.model.paper import PaperNet, PaperParts, Stream, start_from_vgg16
 from maskrnn_ros.training import paper
 from maskrnn_ros.training.paper import PaperOptions, gated, loss_of, unroll_paper
-from maskrnn_ros.training.paper_windows import PaperWindow, magnitudes_of, window_of
+from maskrnn_ros.training.paper_windows import PaperWindow, Windows, magnitudes_of, window_of
 from maskrnn_ros.types import Frame, Seed
 
 SIZE = (64, 96)
@@ -233,6 +237,63 @@ def test_both_stages_train_and_go_on(monkeypatch, tmp_path) -> None:
         assert len((out / "log.csv").read_text().splitlines()) == 2
         with pytest.raises(ValueError, match="--resume expected steps = 2, found 4"):
             paper.train_paper(PaperOptions(**options, steps=4, resume=True))
+
+
+@pytest.mark.parametrize(("stage", "length"), [("still", 1), ("recurrent", 7)])
+def test_each_stage_has_a_command_and_goes_on(stage, length, monkeypatch, tmp_path) -> None:
+    small_net(monkeypatch)
+    _write_stills(tmp_path / "stills")
+    given = list[PaperOptions]()
+    train = paper.train_paper
+    monkeypatch.setattr(paper, "begin_paper", lambda path, device: PaperNet())
+    monkeypatch.setattr(paper, "train_paper", lambda options: given.append(options) or train(options))
+    numbers = {"--steps": 2, "--batch": 1, "--validate-every": 1, "--threads": 1, "--seed": 3, "--box-weight": 0.1}
+    values = {**numbers, "--rate": 1e-4, "--size": "96x64", "--device": "cpu", "--stills": tmp_path / "stills"}
+    arguments = ["train", stage, *(str(word) for pair in values.items() for word in pair)]
+    assert cli.main([*arguments, "--out", str(tmp_path / "one"), "--autocast", "--channels-last"]) == 0
+    assert cli.main([*arguments, "--profile", "paper", "--out", str(tmp_path / "one"), "--resume"]) == 0
+    assert (tmp_path / "one" / "network.safetensors").is_file()
+    (first, again) = given
+    assert (first.length, first.size, first.rate, first.init) == (length, SIZE, 1e-4, "torchvision")
+    assert first.autocast and first.channels_last and again.resume and not again.autocast
+
+
+@pytest.mark.parametrize("stage", ["still", "recurrent"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--root", "DAVIS", "--profile", "fast"], "`maskrnn train decoder` took its place"),
+        (["--root", "DAVIS", "--init", "shipped"], "--init takes a file or torchvision: no weights of the paper's"),
+        (["--root", "DAVIS", "--size", "854"], "--size takes WxH, e.g. 854x480, got '854'"),
+        (["--root", "DAVIS", "--held-out", "c"], "expected the held out clip c in "),
+        (["--root", "DAVIS", "--held-out", "a,b"], "frames (--root) or stills (--stills), found none"),
+        ([], "frames (--root) or stills (--stills), found none"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(stage, arguments, said, tmp_path, capsys) -> None:
+    root = str(davis(tmp_path / "davis"))
+    arguments = [root if word == "DAVIS" else word for word in arguments]
+    try:
+        status = cli.main(["train", stage, "--out", str(tmp_path / "out"), *arguments])
+    except SystemExit as ended:  # of argparse
+        status = ended.code
+    assert status == 2 and not (tmp_path / "out").exists()
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_clips_that_are_shorter_than_a_window_are_refused_and_nothing_hangs(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"expected clips of 9 frames \(--root\) or stills \(--stills\), found none"):
+        Windows(davis(tmp_path), (), (), SIZE, 7, 0)
+    window = Windows(davis(tmp_path), (), (), SIZE, 1, 0).draw(0)
+    assert window.images.shape == (1, 3, *SIZE) and window.truth.any()
+
+
+def test_ids_that_do_not_fit_are_refused(tmp_path) -> None:
+    davis(tmp_path)
+    for path in (tmp_path / "Annotations").glob("*/*.png"):
+        write_labels(path, world.labels(0) * 300)
+    with pytest.raises(ValueError, match="expected ids up to 254, found"):
+        Windows(tmp_path, (), (), SIZE, 1, 0).draw(0)
 
 
 def _write_stills(folder) -> None:

@@ -98,6 +98,13 @@ def test_a_slow_step_ends_the_training_with_a_checkpoint(tmp_path: Path) -> None
     assert steps_of_log(options) == [1] and (tmp_path / "weights.safetensors").exists()
 
 
+def test_processes_that_a_training_does_not_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="this training takes 1 process, got 2 of torchrun"):
+        train(Options(tmp_path / "out"), None, Clock(), 1.0)
+    assert not (tmp_path / "out").exists(), "each would write over what the other wrote"
+
+
 def squares() -> Callable[[int], tuple[int, torch.Tensor]]:
     return lambda key: (key, torch.tensor(key * key))
 

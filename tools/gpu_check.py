@@ -70,7 +70,7 @@ class Phase:
 
 
 PHASES = (
-    Phase((("machine", "precision"), ("cpu",), ("training",), ("onnxruntime", "commands", "streams")), 0.42),
+    Phase((("machine", "precision"), ("cpu",), ("training",), ("onnxruntime", "commands")), 0.42),
     Phase((("times", "flow", "copies"),), 0.97),  # alone: these are the times that count
     Phase((("more", "paper", "compile"),), 1.0),
 )

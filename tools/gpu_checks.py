@@ -83,16 +83,6 @@ def _skip(why: str) -> Row:
     raise Skipped(why)
 
 
-def check_streams(bench: Bench) -> Iterator[Case]:
-    """The two-stream network with heads in closed form and with trained ones, beside the CPU."""
-    steps = min(50, bench.extent.tuning)
-    recursive = {"network__weights": "streams", "adaptation__method": "recursive"}
-    tuned = {"network__weights": "streams", "adaptation__method": "finetune", "adaptation__steps": steps}
-    for precision in ("float32", "float16"):
-        yield f"recursive, {precision}", partial(compared, bench, bench.clips[0], **recursive, precision=precision)
-    yield f"finetune, {steps} steps", partial(compared, bench, bench.clips[0], **tuned, precision="float32")
-
-
 _RAFT_AIMS = (4, 64)
 """Objects for which there is an aim with RAFT."""
 
@@ -355,7 +345,6 @@ CHECKS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "precision": check_precision,
     "cpu": check_cpu,
     "training": check_training,
-    "streams": check_streams,
     "times": check_times,
     "copies": check_copies,
     "flow": check_flow,

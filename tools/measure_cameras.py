@@ -10,8 +10,7 @@ counts. Prints a row per camera: images sent and masks received per second, imag
     python tools/measure_cameras.py --cameras 1 --threads 1 2 --cpus 0          # one alone, for comparison
     python tools/measure_cameras.py --root DAVIS --sequence bmx-trees --annotations Annotations_instances
 
-Settings are as they come; --set changes them. With network.weights=streams adaptation.method=finetune heads are trained
-beside the stream for some seconds after a seed: adaptation.steps=0 adaptation.views=5 leaves that out.
+Settings are as they come; --set changes them.
 """
 
 from __future__ import annotations

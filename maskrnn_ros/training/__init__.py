@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training of the network: clips with all that it is given, synthesis of more of them, the two stages."""
+"""Training of the networks: what they are trained on, the loop over the steps, one module for each that is trained."""

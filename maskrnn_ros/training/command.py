@@ -12,16 +12,15 @@ from typing import Any
 
 def add_train(commands: Any) -> None:
     """Add the command and its actions to the command line."""
-    train = commands.add_parser("train", help="Train the trunk, the network and the flow.")
+    train = commands.add_parser("train", help="Train the networks.")
     actions = train.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_trunk(actions)
     _add_decoder(actions)
     _add_prompts(actions)
-    _add_prepare(actions)
-    text = "Stage 1: single frames, whose prior is the truth perturbed."
-    _add_network(actions, "still", 2, 1000, text)
-    text = "Stage 2: windows of video, whose prior is the network's own mask, warped."
-    _add_network(actions, "recurrent", 7, 4000, text)
+    text = "The paper's networks, stage 1: single frames, whose prior is the truth perturbed."
+    _add_paper(actions, "still", 1, 1000, text)
+    text = "The paper's networks, stage 2: windows of video, whose prior is the network's own mask, warped."
+    _add_paper(actions, "recurrent", 7, 4000, text)
     _add_flow(actions)
 
 
@@ -42,7 +41,11 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
-def _add_stills(parser: argparse._ActionsContainer) -> None:
+def _add_held_out(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--held-out", type=_names, default="", metavar="A,B,...", help=text)
+
+
+def _add_stills(parser: argparse.ArgumentParser) -> None:
     text = "folders of still images: DIR/images, DIR/masks"
     parser.add_argument("--stills", type=Path, nargs="+", default=[], metavar="DIR", help=text)
 
@@ -50,7 +53,6 @@ def _add_stills(parser: argparse._ActionsContainer) -> None:
 def _add_run(parser: argparse.ArgumentParser, validate_every: int) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoint, weights, log and curves")
-    add("--held-out", type=_names, default="", metavar="A,B,...", help="clips to validate on, never trained on")
     add("--validate-every", type=int, default=validate_every, metavar="N", help="steps between two validations")
     add("--threads", type=int, default=0, help="of one process; 0 leaves torch's default")
     add("--seed", type=int, default=0, help="of the random numbers")
@@ -173,6 +175,7 @@ def _add_flow(actions: Any) -> None:
     text = "The small flow network, on pairs of images in which objects and background are made to move."
     parser = _action(actions, "flow", _flow, text)
     parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
+    _add_held_out(parser, "its clips to validate on, never trained on")
     _add_stills(parser)
     parser.add_argument("--init", metavar="FILE", help="weights to begin with: a file, or `shipped`")
     parser.add_argument("--steps", type=int, default=4000, help="steps in all")
@@ -193,102 +196,44 @@ def _flow(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_prepare(actions: Any) -> None:
-    text = "Compute once what the frozen parts say of the clips that the network is trained on."
-    parser = _action(actions, "prepare", _prepare, text)
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the clips; goes on there")
-    add("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
-    add("--held-out", type=_names, default="", metavar="A,B,...", help="its clips to validate on")
-    add("--pasted", type=int, default=60, help="clips of two objects to make from the others")
-    _add_stills(parser)
-    add("--moving", type=int, default=500, help="clips to make from the stills")
-    add("--trunk", default="streams", metavar="FILE", help="weights of the trunk: streams or a file")
-    add("--seed", type=int, default=0, help="of the random numbers")
-    add("--processes", type=int, default=2, help="how many work at a time, with a thread each")
-
-
-def _prepare(args: argparse.Namespace) -> int:
-    from maskrnn_ros.training.prepare import Preparation, prepare
-
-    names = ("out", "davis", "held_out", "pasted", "moving", "trunk", "seed", "processes")
-    made = prepare(Preparation(**{name: getattr(args, name) for name in names}, stills=tuple(args.stills)))
-    print(f"{args.out}: {made} clips made")
-    return 0
-
-
-def _add_network(actions: Any, name: str, length: int, steps: int, text: str) -> None:
-    parser = _action(actions, name, _network, text)
+def _add_paper(actions: Any, name: str, length: int, steps: int, text: str) -> None:
+    parser = _action(actions, name, _paper, text)
     parser.set_defaults(length=length)
     add = parser.add_argument
-    add("--cache", type=Path, metavar="DIR", help="clips of `maskrnn train prepare`")
-    add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS; is prepared in OUT/clips first")
-    add("--init", metavar="FILE", help="weights to begin with: a file, `shipped` (streams), or `torchvision` (paper)")
+    add("--profile", type=_profile, choices=("paper",), default="paper", help="whose networks")
+    add("--root", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
+    _add_held_out(parser, "its clips that are left alone")
+    _add_stills(parser)
+    add("--init", default="torchvision", metavar="FILE", help="weights to begin with: a file, or `torchvision`")
     add("--steps", type=int, default=steps, help="steps in all")
-    add("--batch", type=int, default=4, help="windows in a step, over all processes")
-    add("--rate", type=float, help="peak learning rate; default 1e-3, of the paper profile 1e-5")
-    add("--loss", default="balanced+dice", help="balanced (the paper's), balanced+dice or plain+dice")
+    add("--batch", type=int, default=4, help="windows in a step")
+    add("--rate", type=float, default=1e-5, help="peak learning rate")
     add("--box-weight", type=float, default=0.2, help="weight of the box loss; 0 switches it off")
-    add("--kinds", default="0.6,0.3,0.1", metavar="A,B,C", help="shares of clips, pasted clips, stills")
-    add("--teacher", type=float, default=0.5, help="chance that the truth is carried on at first; fades to 0 at half")
-    add("--drop-matching", type=float, default=0.25, help="chance that a window has no matching plane; 1 is always")
+    add("--size", default="854x480", metavar="WxH", help="of the pictures, pixels")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add("--autocast", action="store_true", help="compute in bfloat16 where torch deems it safe")
+    add("--channels-last", action="store_true", help="memory format of the convolutions")
     _add_run(parser, 500)
-    paper = parser.add_argument_group("the paper profile", "on pictures, not on clips that were prepared; one process")
-    paper.add_argument("--profile", choices=("fast", "paper"), default="fast", help="which networks")
-    _add_stills(paper)
-    paper.add_argument("--size", default="854x480", metavar="WxH", help="of the pictures, pixels")
-    paper.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    paper.add_argument("--autocast", action="store_true", help="compute in bfloat16 where torch deems it safe")
-    paper.add_argument("--channels-last", action="store_true", help="memory format of the convolutions")
+
+
+def _profile(text: str) -> str:
+    if text == "fast":
+        raise argparse.ArgumentTypeError("the fast profile's network is gone: `maskrnn train decoder` took its place")
+    return text
 
 
 def _paper(args: argparse.Namespace) -> int:
     from maskrnn_ros.tracking.tracker import set_threads
     from maskrnn_ros.training.paper import PaperOptions, train_paper
 
-    if args.cache is not None:
-        raise ValueError("--profile paper trains its trunk, nothing is cached: give --root or --stills, not --cache")
+    if args.init == "shipped":
+        raise ValueError("--init takes a file or torchvision: no weights of the paper's networks ship")
     width, _, height = args.size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise ValueError(f"--size takes WxH, e.g. 854x480, got {args.size!r}")
     set_threads(args.threads)
-    names = ("out", "held_out", "steps", "batch", "seed", "resume", "validate_every", "box_weight")
-    values = {name: getattr(args, name) for name in (*names, "device", "autocast", "channels_last")}
-    options = PaperOptions(
-        **values,
-        length=1 if args.length == 2 else args.length,
-        davis=args.root,
-        stills=tuple(args.stills),
-        size=(int(height), int(width)),
-        rate=1e-5 if args.rate is None else args.rate,
-        init=args.init or "torchvision",
-    )
-    print(train_paper(options))
-    return 0
-
-
-def _network(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import STREAMS
-    from maskrnn_ros.tracking.tracker import set_threads
-    from maskrnn_ros.training.loop import TrainOptions, train
-    from maskrnn_ros.training.prepare import Preparation, prepare
-
-    if args.profile == "paper":
-        return _paper(args)
-    if args.stills:
-        raise ValueError("--stills is for --profile paper; for the fast one, `maskrnn train prepare` takes them")
-    if (args.cache is None) == (args.root is None):
-        raise ValueError(f"expected --cache or --root, found {'neither' if args.root is None else 'both'}")
-    cache = args.cache or args.out / "clips"
-    if args.root is not None:
-        prepare(Preparation(out=cache, davis=args.root, held_out=args.held_out))
-    kinds = tuple(float(share) for share in args.kinds.split(","))
-    if len(kinds) != 3:
-        raise ValueError(f"--kinds takes three shares, got {args.kinds!r}")
-    set_threads(args.threads)
-    names = ("out", "held_out", "steps", "length", "batch", "loss", "box_weight", "teacher", "drop_matching")
-    values = {name: getattr(args, name) for name in (*names, "validate_every", "seed", "resume")}
-    values["rate"] = 1e-3 if args.rate is None else args.rate
-    init = _weights(args.init, STREAMS)
-    print(train(TrainOptions(**values, cache=cache, init=init, kinds=kinds)))
+    names = ("out", "steps", "length", "held_out", "batch", "rate", "init", "seed", "resume", "validate_every")
+    values = {name: getattr(args, name) for name in (*names, "box_weight", "device", "autocast", "channels_last")}
+    size = int(height), int(width)
+    print(train_paper(PaperOptions(**values, davis=args.root, stills=tuple(args.stills), size=size)))
     return 0

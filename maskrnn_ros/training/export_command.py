@@ -19,8 +19,8 @@ With none of --trunk, --network and --prompts the graphs of all shipped weights 
 
 examples:
   maskrnn export --network my.safetensors
-  maskrnn export --network streams --out GRAPHS
-  maskrnn export --trunk my_trunk.safetensors --network my.safetensors --calibrate DAVIS --held-out bear,camel
+  maskrnn export --network shipped --out GRAPHS
+  maskrnn export --trunk my_trunk.safetensors --calibrate DAVIS --held-out bear,camel
 """
 
 
@@ -35,16 +35,12 @@ def add_export(commands: Any) -> None:
     )
     parser.set_defaults(run=_export)
     add = parser.add_argument
-    add("--trunk", metavar="SETTING", help="shipped (the decoder's), streams, imagenet or a .safetensors file")
-    add("--network", metavar="SETTING", help="as network.weights: shipped, streams or a .safetensors file")
+    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
+    add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
     add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
-    add(
-        "--calibrate",
-        type=Path,
-        metavar="ROOT",
-        help="make int8 graphs, too, by this data set (a decoder has none)",
-    )
+    text = "make the trunk's graph in int8, too, by this data set; of decoder and prompts there is none"
+    add("--calibrate", type=Path, metavar="ROOT", help=text)
     add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
     add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
     add("--json", type=Path, metavar="FILE", help="write the figures for machines")
@@ -55,7 +51,6 @@ def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.disk import write_text
     from maskrnn_ros.learned_prompts import WEIGHTS
     from maskrnn_ros.model.graphs import Exported
-    from maskrnn_ros.model.weights import NETWORKS
 
     prompts = None if args.prompts is None else Path(args.prompts)
     trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)
@@ -63,11 +58,13 @@ def _export(args: argparse.Namespace) -> int:
     if args.prompts == "shipped" or (not trunks and not networks and prompts is None):
         prompts = WEIGHTS
     if not trunks and not networks and args.prompts is None:
-        trunks, networks = ("shipped", "streams"), tuple(NETWORKS)
+        trunks, networks = ("shipped",), ("shipped",)
     for name, setting in (*(("trunk", one) for one in trunks), *(("network", one) for one in networks)):
         from_flat({f"{name}.weights": setting})  # refuses what is neither
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
+    if args.calibrate is not None and not trunks:
+        raise ValueError("--calibrate makes a trunk's graph in int8: expected --trunk, got none")
     made: list[Exported] = []
     for one in _exported(trunks, networks, prompts, args.out):
         made.append(one)
@@ -76,9 +73,8 @@ def _export(args: argparse.Namespace) -> int:
         from maskrnn_ros.training.quantise import Calibration, quantise
 
         held_out = tuple(name for name in args.held_out.split(",") if name)
-        for one in quantise(
-            Calibration(root=args.calibrate, held_out=held_out, seed=args.seed), trunks, networks, args.out
-        ):
+        calibration = Calibration(root=args.calibrate, held_out=held_out, seed=args.seed)
+        for one in quantise(calibration, trunks, args.out):
             made.append(one)
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
     if args.json is not None:

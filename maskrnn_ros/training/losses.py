@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -37,11 +35,6 @@ def balanced_cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
     weight = weight / weight.mean(dim=(1, 2), keepdim=True)
     loss = functional.binary_cross_entropy_with_logits(log_odds, truth, weight=weight, reduction="none")
     return loss.mean(dim=(1, 2))
-
-
-def cross_entropy(log_odds: Tensor, truth: Tensor) -> Tensor:
-    """Plain cross entropy, arguments and result as those of ``balanced_cross_entropy``."""
-    return functional.binary_cross_entropy_with_logits(log_odds, truth, reduction="none").mean(dim=(1, 2))
 
 
 def dice(log_odds: Tensor, truth: Tensor) -> Tensor:
@@ -104,11 +97,3 @@ def merged_cross_entropy(log_odds: Tensor, shares: Tensor, unknown: Tensor, grou
     weight = known * (0.2 + near.float())
     of_frames: Tensor = (loss * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp(min=1)
     return of_frames.mean()
-
-
-MASK_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "balanced": balanced_cross_entropy,
-    "balanced+dice": lambda log_odds, truth: balanced_cross_entropy(log_odds, truth) + dice(log_odds, truth),
-    "plain+dice": lambda log_odds, truth: cross_entropy(log_odds, truth) + dice(log_odds, truth),
-}
-"""By name: the paper's, and two that add the measure that is scored."""

@@ -15,9 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrnn_ros.training.clips import Unsuitable
 from maskrnn_ros.training.perturbation import smooth_field
-from maskrnn_ros.training.stills import Still, read_still
+from maskrnn_ros.training.stills import Still, Unsuitable, read_still
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 MOST = 45.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both stages of the training of the ``paper`` profile, on pictures: its trunk is trained, so nothing can be cached.
+"""Both stages of the training of the ``paper`` profile, on pictures.
 
 Stage 1 looks at single frames, whose previous mask is the truth, perturbed. Stage 2 goes through 7 frames, from one to
 the next by the network's own mask, warped, and back-propagates through all of them. The loss is the class-balanced
@@ -24,10 +24,11 @@ from maskrnn_ros.model.vgg import load_vgg16
 from maskrnn_ros.model.weights import load_into
 from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
-from maskrnn_ros.training.loop import WEIGHTS
+from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.paper_windows import PaperWindow, Windows
 from maskrnn_ros.training.runs import train_steps
-from maskrnn_ros.training.unroll import boxes_of
+
+WEIGHTS = "network.safetensors"
 
 ENLARGE = 1.25
 """Of the box gate."""
@@ -172,7 +173,7 @@ def look(
         enlarge: Of the gate.
     """
     whole = torch.tensor([[0.0, 0.0, prior.shape[1], prior.shape[0]]], device=prior.device)
-    boxes = boxes_of(prior.detach()[None], whole, 1.0)
+    boxes = boxes_of(prior.detach()[None], whole)
     output = net(image[None], prior[None], magnitudes[None], boxes, parts)
     probability = output.log_odds[0].sigmoid()
     if output.deltas is not None:
@@ -201,7 +202,7 @@ def loss_of(found: PaperLook, truth: Tensor) -> dict[str, Tensor]:
     mask = losses.balanced_cross_entropy(found.output.log_odds, truth[None]).mean()
     if found.output.deltas is None:
         return {"mask": mask, "box": torch.zeros_like(mask)}
-    true = boxes_of(truth[None], found.boxes, 1.0)
+    true = boxes_of(truth[None], found.boxes)
     present = (truth.max() >= 0.5).float()[None]
     return {"mask": mask, "box": losses.box(found.output.deltas, deltas_of(true, found.boxes), present).mean()}
 

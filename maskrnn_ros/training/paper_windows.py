@@ -14,9 +14,10 @@ from torch import Tensor
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.evaluation.readers import Clip, find_clips
 from maskrnn_ros.flow import FlowEstimator, build_flow
-from maskrnn_ros.training.clips import Unsuitable, fit_image, fit_labels
+from maskrnn_ros.labels import VOID
 from maskrnn_ros.training.perturbation import perturb_mask
-from maskrnn_ros.training.stills import moving_still, read_still, still_paths
+from maskrnn_ros.training.sizes import fit_image, fit_labels
+from maskrnn_ros.training.stills import Unsuitable, moving_still, read_still, still_paths
 from maskrnn_ros.types import UInt8Array
 
 _CAUSAL = 0.5
@@ -141,12 +142,17 @@ class Windows:
 
     def _still(self, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         one, other = (read_still(*self._stills[k]) for k in random.integers(len(self._stills), size=2))
-        made = moving_still("still", one, other, self._size, random, self._frames)
-        return made.images, made.truth
+        return moving_still(one, other, self._size, random, self._frames)
 
     def _video(self, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
         clip: Clip = self._clips[random.integers(len(self._clips))]
         begin = int(random.integers(len(clip) - self._frames + 1))
         numbers = range(begin, begin + self._frames)
         images = np.stack([fit_image(clip.image(number), self._size) for number in numbers])
-        return images, np.stack([fit_labels(clip.truth(number), self._size) for number in numbers])
+        return images, np.stack([self._labels(clip, number) for number in numbers])
+
+    def _labels(self, clip: Clip, number: int) -> UInt8Array:
+        labels = clip.truth(number)
+        if labels.max() >= VOID:
+            raise ValueError(f"{clip.place(number)}: expected ids up to {VOID - 1}, found {labels.max()}")
+        return fit_labels(labels, self._size)

@@ -26,9 +26,9 @@ from maskrnn_ros.model.step import (
     place,
     see,
 )
+from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups
 from maskrnn_ros.training.sources import IGNORE
-from maskrnn_ros.training.unroll import boxes_of
 from maskrnn_ros.training.windows import Windows
 
 _VISIBLE = 8.0
@@ -90,7 +90,7 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
     whole = window.images.new_tensor([0, 0, size4[1] * STRIDE, size4[0] * STRIDE], dtype=torch.float32)
     memory = _seeded(net, window, whole.expand(count, 4), size4)
     weights = coefficients(net, memory)
-    last = boxes_of(window.first.float(), whole.expand(count, 4), 1.0)
+    last = boxes_of(window.first.float(), whole.expand(count, 4))
     carried = _first(window, last)
     usual = window.first.flatten(1).sum(dim=1).float()
     for number in range(2, window.images.shape[1]):
@@ -98,9 +98,9 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
         masks = window.labels[:, number][which] == window.ids[:, None, None]
         truth = masks.float()
         present = (truth.sum(dim=(1, 2)) >= _VISIBLE).float()
-        true_boxes = boxes_of(truth, last, 1.0)
+        true_boxes = boxes_of(truth, last)
         prior4 = place(carried, shared.flow, which) * kept.prior[:, None, None]
-        last = boxes_of(prior4, true_boxes).detach()
+        last = boxes_of(prior4, true_boxes, STRIDE).detach()
         boxes = crops_around(kept.shaken(last))
         others = groups.most_of_others(prior4) * kept.others[:, None, None]
         seen = see(shared, which, boxes, carried, others, kept.hidden)
@@ -148,7 +148,7 @@ def _seeded(net: StepNet, window: Windows, otherwise: Tensor, size4: tuple[int, 
     rest = ((labels > 0) & (labels < IGNORE)).float() - masks
     planes = torch.stack([masks, rest, (labels != IGNORE).float()], dim=1)
     share, others, known = functional.avg_pool2d(planes, STRIDE).unbind(1)
-    boxes = boxes_of(masks, otherwise, 1.0)
+    boxes = boxes_of(masks, otherwise)
     sums = seed_sums(net, window.columns[:, 0].float(), window.which, boxes, share, others, known)
     stride8, stride16 = window.stride8[:, 0].float(), window.stride16[:, 0].float()
     keys = seed_keys(net, stride8, stride16, window.which, boxes, share, others)

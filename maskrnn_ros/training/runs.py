@@ -211,9 +211,11 @@ def train_steps(
         The file of the weights.
 
     Raises:
-        ValueError: The checkpoint does not fit.
+        ValueError: The checkpoint does not fit, or ``torchrun`` began processes that the training does not share.
     """
     rank, world = place
+    if (begun := int(os.environ.get("WORLD_SIZE", "1"))) != world:
+        raise ValueError(f"this training takes {world} process, got {begun} of torchrun")
     rates = [group["lr"] for group in optimizer.param_groups]
     schedule = schedule or Schedule(options.steps, None, options.validate_every, world)
     begin, spent_s = 0, 0.0

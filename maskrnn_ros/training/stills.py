@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short clips from still images: objects are cut out and move over a background that moves, too.
 
-So stage 1 has a flow stream to learn from, and many more kinds of objects than there are in clips.
+So single frames have a flow to learn from, and there are many more kinds of objects than in clips.
 """
 
 from __future__ import annotations
@@ -14,19 +14,24 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.files import binary_as_instance, frame_paths, read_frame, read_labels
-from maskrnn_ros.training.clips import Pictures, Unsuitable, seeds_of
 from maskrnn_ros.training.perturbation import remap, smooth_field
-from maskrnn_ros.training.synthesis import lay_over
-from maskrnn_ros.types import BoolArray, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _MIN_OBJECT = 400
 """Pixels of the still that an object must have."""
+
+_MIN_FIRST = 300
+"""Pixels that it must have on the first frame, to be followed."""
 
 _MOST_OBJECTS = 3
 _OWN_SCENE, _EMPTY_SCENE, _GUEST = 0.5, 0.5, 0.4
 """How often the objects stay in their own image, another background is emptied of its objects, a guest joins in."""
 
 _TRIES = 20
+
+
+class Unsuitable(ValueError):
+    """There is nothing to follow in an image, or not as it is wanted."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,34 +81,31 @@ def read_still(image: Path, mask: Path) -> Still:
 
 
 def moving_still(
-    name: str, still: Still, other: Still, size: tuple[int, int], random: np.random.Generator, frames: int = 4
-) -> Pictures:
+    still: Still, other: Still, size: tuple[int, int], random: np.random.Generator, frames: int = 4
+) -> tuple[UInt8Array, UInt8Array]:
     """A clip of the objects of a still, in their own scene or in that of another one.
 
     Args:
-        name: Name of the clip.
         still: Its objects are followed, at most three.
         other: A background, or a further object.
         size: (h, w), pixels.
         random: Random numbers.
-        frames: How many there are.
+        frames: How many there are, T.
 
     Returns:
-        A clip with seeds on its first frame.
+        Images, RGB, uint8, (T, h, w, 3), and truth, ids 1..n, 0 background, uint8, (T, h, w); each of the ids can be
+        seen on the first frame.
 
     Raises:
-        Unsuitable: No object is large enough to be seeded, wherever it is put.
+        Unsuitable: No object is large enough to be followed, wherever it is put.
     """
     for _ in range(_TRIES):
         images, truth = _drawn(_layers(still, other, size, random), size, frames, random)
-        seeds = seeds_of(truth, [0])
-        if seeds:
-            # who is not seeded is nobody that is followed
-            ids = [i for i, _ in seeds]
-            truth = np.select([truth == i for i in ids], range(1, len(ids) + 1)).astype(np.uint8)
-            renamed = tuple((number, 0) for number in range(1, len(ids) + 1))
-            return Pictures(name=name, images=images, truth=truth, seeds=renamed)
-    raise Unsuitable(f"{name}: expected an object that is large enough to be seeded, found none")
+        ids = 1 + np.flatnonzero(np.bincount(truth[0].ravel())[1:] >= _MIN_FIRST)
+        if ids.size:
+            # who is too small is nobody that is followed
+            return images, np.select([truth == i for i in ids], range(1, len(ids) + 1)).astype(np.uint8)
+    raise Unsuitable("expected an object of a still that is large enough to be followed, found none")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,8 +153,26 @@ def _drawn(
             change, bent = _after(own[number], layer.change), field * (number / max(1, frames - 1))
             picture = remap(layer.image, change, bent, cv2.BORDER_REFLECT_101)
             alpha = everywhere if layer.alpha is None else remap(layer.alpha, change, bent)
-            lay_over(images[number], truth[number], picture, alpha, value)
+            _lay_over(images[number], truth[number], picture, alpha, value)
     return images, truth
+
+
+def _lay_over(image: UInt8Array, truth: UInt8Array, picture: np.ndarray, alpha: np.ndarray, value: int) -> None:
+    """Paint a picture over an image where alpha is, and its id into the truth where it covers half or more.
+
+    Args:
+        image: RGB, uint8, (h, w, 3); changed.
+        truth: uint8, (h, w); changed.
+        picture: RGB, uint8, (h, w, 3).
+        alpha: float32, (h, w), 0..1.
+        value: Id of what is painted, 0 for a thing that nobody follows.
+    """
+    box = Box.of_mask(alpha)
+    if box is None:
+        return
+    share = alpha[box.slices][..., None]
+    image[box.slices] = np.rint(image[box.slices] * (1 - share) + picture[box.slices] * share).astype(np.uint8)
+    truth[alpha >= 0.5] = value
 
 
 def _motion(centre: np.ndarray, frames: int, pixels: float, random: np.random.Generator) -> list[np.ndarray]:

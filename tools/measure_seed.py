@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How soon is the first mask out after a seed, and what does training its head beside the stream cost the stream?
+"""How soon is the first mask out after a seed, and how long do images take then?
 
-Images of a clip, forth and back, as fast as they are taken. The seed falls on the fourth of them. By the settings as
-they come nothing is trained; those of config/streams.yaml train a head in the background.
+Images of a clip, forth and back, as fast as they are taken. The seed falls on the fourth of them.
 
-    python tools/measure_beside.py --root DAVIS --sequence dog [--config config/streams.yaml]
+    python tools/measure_seed.py --root DAVIS --sequence dog
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.tracker import warm_up
 from maskrnn_ros.types import Frame, Seed
 
-_SEEDED, _AFTER, _LONGEST = 3, 60, 2000
-"""Image of the seed, images that are timed after the training, and those after which it is given up."""
+_SEEDED, _AFTER = 3, 60
+"""Image of the seed, and images that are timed after it."""
 
 
 def main() -> None:
@@ -48,44 +47,21 @@ def _measure(root: Path, name: str, config: Config) -> dict[str, float]:
     labels = binary_as_instance(read_labels(clip.annotations[clip.frames[_SEEDED].stem]))
     warm_up(build_tracker(config))
     tracker = build_tracker(config)
-    seed_ms, training_s = 0.0, 0.0
-    during: list[float] = []
-    after: list[float] = []
-    begin = time.perf_counter()
-    for number in range(_LONGEST):
+    ms: list[float] = []
+    for number in range(_SEEDED + 1 + _AFTER):
         frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=images[number % len(images)])
         start = time.perf_counter()
         if number == _SEEDED:
             tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=labels), frame)
-            begin, seed_ms = time.perf_counter(), (time.perf_counter() - start) * 1e3
-            continue
-        tracker.step(frame)
-        if number < _SEEDED:
-            continue
-        is_training = any(state.promise is not None for state in tracker.states.values())
-        (during if is_training else after).append((time.perf_counter() - start) * 1e3)
-        if is_training:
-            training_s = time.perf_counter() - begin
-        if len(after) == _AFTER:
-            break
+        else:
+            tracker.step(frame)
+        ms.append((time.perf_counter() - start) * 1e3)
     tracker.close()
-    trains = tracker.adaptation == "background"
-    if len(after) < _AFTER or trains != bool(during):
-        raise SystemExit(f"training must begin and end within {_LONGEST} images, got {len(during)} images beside it")
-    seeded = {"seed to first mask, ms": seed_ms}
-    settled = {
+    after = ms[_SEEDED + 1 :]
+    return {
+        "seed to first mask, ms": ms[_SEEDED],
         "ms afterwards, mean": float(np.mean(after)),
         "ms afterwards, p95": float(np.percentile(after, 95)),
-    }
-    if not trains:
-        return {**seeded, **settled}
-    return {
-        **seeded,
-        "training, s": training_s,
-        "ms beside it, mean": float(np.mean(during)),
-        "ms beside it, p95": float(np.percentile(during, 95)),
-        **settled,
-        "share of the rate lost": 1 - float(np.mean(after) / np.mean(during)),
     }
 
 
