@@ -30,16 +30,16 @@ def weights(folder: Path, seed: int = 0, trunk: Path = TRUNK) -> Path:
 class Reddish:
     """A look that takes what is red in a view for the object where a point is on something red; it remembers."""
 
-    def __init__(self, confidence: float = 0.9) -> None:
+    def __init__(self, log_odds: float = 5.0) -> None:
         self.seen: list[tuple[np.ndarray, Floats]] = []
-        self.confidence = confidence
+        self.log_odds = np.float32(log_odds)
 
-    def __call__(self, view: np.ndarray, planes: Floats) -> tuple[Floats, float]:
+    def __call__(self, view: np.ndarray, planes: Floats) -> Floats:
         assert view.shape == (SIDE, SIDE, 3) and view.dtype == np.uint8
         assert planes.shape == (PLANES, SIDE, SIDE) and planes.dtype == np.float32
         self.seen.append((view, planes.copy()))
         red = view[..., 0].astype(int) - view[..., 1] > 60
-        return np.where(red, np.float32(5), np.float32(-5)), self.confidence
+        return np.where(red, self.log_odds, -self.log_odds)
 
 
 def clicked_at(planes: Floats, plane: int = POSITIVE) -> tuple[float, float]:

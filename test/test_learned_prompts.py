@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,8 @@ from maskrnn_ros.learned_prompts import (
     Mirrored,
     View,
     build_learned,
+    confidence_of,
+    firmness,
 )
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
@@ -109,19 +112,40 @@ def test_a_view_is_looked_at_mirrored_too() -> None:
     mirrored = Mirrored(look)
     view = View(300, 0, 200)
     planes = view.planes(CLICK)
-    log_odds, confidence = mirrored(view.cut(picture()), planes)
+    log_odds = mirrored(view.cut(picture()), planes)
     (one, told), (other, told_too) = look.seen
     np.testing.assert_array_equal(one[:, ::-1], other)
     np.testing.assert_array_equal(told[..., ::-1], told_too)
-    assert confidence == pytest.approx(0.9) and set(np.unique(log_odds)) == {-5.0, 5.0}, "both are at one place"
+    assert set(np.unique(log_odds)) == {-5.0, 5.0}, "both are at one place"
 
 
 def test_what_it_does_not_believe_in_is_not_given() -> None:
-    backend = LearnedPrompts(Reddish(confidence=0.3), min_confidence=0.5)
-    with pytest.raises(UnsureError, match=r"unsure \(0.30, below 0.5\): click again or draw") as caught:
+    backend = LearnedPrompts(Reddish(log_odds=0.5), min_confidence=0.5)
+    with pytest.raises(UnsureError, match=r"unsure \(0.\d\d, below 0.5\): click again or draw") as caught:
         backend(picture(), CLICK)
     assert overlap(caught.value.mask, SMALL) > 0.97
+    assert overlap(LearnedPrompts(Reddish(log_odds=5.0), min_confidence=0.9)(picture(), CLICK), SMALL) > 0.97
     assert not backend(np.full((*SIZE, 3), 90, np.uint8), CLICK).any(), "nothing is found, which is sure enough"
+
+
+def test_it_is_sure_of_masks_that_stay_and_edges_that_are_sharp() -> None:
+    disk = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.circle(disk, (128, 128), 60, 1, -1)
+    sure = np.where(disk, np.float32(8), np.float32(-8))
+    soft = cv2.GaussianBlur(sure, (0, 0), 12)
+    assert firmness(sure) == 1 and 0.6 < firmness(soft) < 0.95 and firmness(-np.abs(sure)) == 0
+    best, blurred, doubted = confidence_of(sure, 1.0), confidence_of(soft, 1.0), confidence_of(sure, 0.2)
+    assert best == 1 and blurred < 0.9 and doubted < 0.75
+    assert confidence_of(np.full((SIDE, SIDE), 9, np.float32), 1.0) < 0.5, "a mask without an edge is none"
+
+
+def test_a_first_look_is_quick_and_the_last_one_careful() -> None:
+    quick, careful = Reddish(), Reddish()
+    LearnedPrompts(quick, last=careful)(picture(), CLICK)
+    assert (len(quick.seen), len(careful.seen)) == (1, 1)
+    assert careful.seen[0][1][BEFORE].any(), "it is told what the first one saw"
+    LearnedPrompts(quick, last=careful)(picture(), Prompt(box=SMALL))
+    assert (len(quick.seen), len(careful.seen)) == (1, 2), "a box says by itself where to look"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (40, 30)])
@@ -140,10 +164,26 @@ def test_the_graph_says_what_torch_says(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     view = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     planes = View(0, 0, SIDE).planes(Prompt(box=Box(40, 50, 200, 210), points=(Point(x=100.5, y=90.5),)))
-    (one, sure), (other, sure_too) = graph(view, planes), reference(view, planes)
+    one, other = graph(view, planes), reference(view, planes)
     np.testing.assert_allclose(one, other, atol=2e-3)
-    assert sure == pytest.approx(sure_too, abs=1e-3) and 0 < sure < 1
     assert one.std() > 0.01
+
+
+def test_the_picture_is_looked_at_once_for_all_clicks_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    look = GraphLook(weights(tmp_path), TRUNK)
+    seen = []
+    run = look._trunk.run
+    look._trunk = type("Counted", (), {"run": lambda self, *given: seen.append(given[1]["image"]) or run(*given)})()
+    backend = LearnedPrompts(look, "whole")
+    first = backend(picture(), CLICK)
+    backend(picture(), Prompt(points=(Point(x=100.0, y=200.0),)))
+    assert len(seen) == 1
+    backend(255 - picture(), CLICK)
+    assert len(seen) == 2 and not np.array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(backend(picture(), CLICK), first)
+    assert len(seen) == 2
 
 
 def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def test_a_click_becomes_what_the_network_finds_there_or_is_refused_as_unsure(tm
         bench.outcome(SeedResult.STATUS_PENDING)
         bench.show()
         bench.outcome(APPLIED)
-        backend = LearnedPrompts(Mirrored(TorchLook(load_prompts(file), load_trunk())))
+        look = TorchLook(load_prompts(file), load_trunk())
+        backend = LearnedPrompts(look, last=Mirrored(look))
         expected = backend(picture(), Prompt(points=(Point(x=40.5, y=50.5),)))
         assert expected.any() and ((bench.labels == 1) != expected).mean() < 0.01
     with Bench(**learned, **{"prompts.min_confidence": 1.0}) as bench:

@@ -177,12 +177,12 @@ class TorchLook:
         self._net, self._trunk = net, net_of(trunk)
 
     @torch.no_grad()
-    def __call__(self, view: UInt8Array, planes: Floats) -> tuple[Floats, float]:
+    def __call__(self, view: UInt8Array, planes: Floats) -> Floats:
         """See ``Look``."""
         device = next(self._net.parameters()).device
         image = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1)))[None].to(device)
-        log_odds, confidence = self._net(image, torch.from_numpy(planes)[None].to(device), *self._trunk(image))
-        return np.asarray(log_odds[0].cpu().numpy()), float(confidence[0])
+        log_odds, _ = self._net(image, torch.from_numpy(planes)[None].to(device), *self._trunk(image))
+        return np.asarray(log_odds[0].cpu().numpy())
 
 
 def _double(planes: Tensor) -> Tensor:
