@@ -247,6 +247,24 @@ def test_a_box_becomes_the_mask_of_the_prompt_backend(client: Client) -> None:
     assert np.array_equal(mask_of(said["runs"], world.HEIGHT, world.WIDTH), expected)
 
 
+def test_a_preview_waits_for_no_turn(client: Client) -> None:
+    body = {"stamp": str(STAMP), "points": [[30.5, 30, 1]]}
+    expected = client.post("/api/prompt", body)
+    assert client.post("/api/prompt", {**body, "preview": True}) == expected
+    with client.server.one_prompt:  # somebody has clicked
+        assert client.post("/api/prompt", {**body, "preview": True}) == (200, {"runs": None, "unsure": ""})
+    for wrong in ({"stamp": "7"}, {"points": [[9999, 9999, 1]]}, {"points": []}):
+        assert client.post("/api/prompt", {**body, "preview": True, **wrong})[0] == 400
+    assert client.post("/api/prompt", body) == expected, "a refused one leaves the turn to others"
+
+
+def test_the_backend_is_warmed_up_and_its_faults_are_left_to_the_clicks(client: Client) -> None:
+    seen = []
+    client.server.prompts = lambda image, prompt: seen.append(prompt) or 1 / 0
+    client.server.warm()
+    assert len(seen) == 1 and not client.server.one_prompt.locked()
+
+
 def test_points_mend_the_mask_that_was_there(client: Client) -> None:
     mask = world.labels(0) == 1
     body = {"stamp": str(STAMP), "points": [[100.5, 70, 1]], "runs": runs_of(mask)}

@@ -18,13 +18,20 @@ from matplotlib.path import Path as Outline
 from node_bench import NodeBench
 from seed_ui_bench import SeedUi, image, looks_at, requests_of
 
+from maskrnn_ros.evaluation.clicks import next_click
+from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.files import read_frame
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.prompts import GrabCut, Prompt
+from maskrnn_ros.ros.demo import CLIP_NAME, CLIP_ROOT
 from maskrnn_ros.types import Box
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs Chromium")
 
 CENTRES = np.stack(np.meshgrid(np.arange(world.WIDTH) + 0.5, np.arange(world.HEIGHT) + 0.5), axis=-1).reshape(-1, 2)
 MODE = "document.body.dataset.mode"
+HOVERED = "document.body.dataset.hover == 'shown'"
+ASKED = "performance.getEntriesByType('resource').some((entry) => entry.name.includes('/api/prompt'))"
 
 
 @dataclasses.dataclass
@@ -44,12 +51,12 @@ class Desk:
         image(self.bench, self.ui, number)
         self.wait("document.getElementById('empty').hidden")
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the image is on the screen."""
+    def place(self, x: float, y: float, size: tuple[int, int] = (world.HEIGHT, world.WIDTH)) -> tuple[float, float]:
+        """Where a point of an image (H, W) is on the screen."""
         box = json.loads(self.browser.js("JSON.stringify(document.getElementById('canvas').getBoundingClientRect())"))
-        scale = min(box["width"] / world.WIDTH, box["height"] / world.HEIGHT)
-        left = box["x"] + (box["width"] - world.WIDTH * scale) / 2
-        top = box["y"] + (box["height"] - world.HEIGHT * scale) / 2
+        scale = min(box["width"] / size[1], box["height"] / size[0])
+        left = box["x"] + (box["width"] - size[1] * scale) / 2
+        top = box["y"] + (box["height"] - size[0] * scale) / 2
         return left + x * scale, top + y * scale
 
     def tool(self, name: str) -> None:
@@ -66,7 +73,8 @@ class Desk:
     @property
     def sent(self) -> np.ndarray:
         """The mask that reached the tracker last, bool (H, W)."""
-        return self.taken[-1][0].labels != 0
+        (item,) = self.taken[-1][0].prompted
+        return item.prompt.mask
 
 
 @pytest.fixture
@@ -106,6 +114,7 @@ def test_a_polygon_of_clicks_reaches_the_tracker_to_the_pixel(desk: Desk) -> Non
 
 
 def test_a_box_previews_the_mask_that_is_sent(desk: Desk) -> None:
+    desk.ui.server.prompts = GrabCut()
     desk.tool("box")
     desk.browser.drag(desk.place(16, 16), desk.place(30, 30), desk.place(48, 44))
     expected = GrabCut()(world.image(0), Prompt(box=Box(16, 16, 48, 44)))
@@ -154,7 +163,7 @@ def test_points_are_on_and_off_the_object(desk: Desk) -> None:
 
     desk.ui.server.prompts = note
     desk.browser.click(*desk.place(32, 30))
-    desk.wait("document.getElementById('hint').textContent.startsWith('Click on')")
+    desk.wait("document.getElementById('hint').textContent.startsWith('Right?')")
     desk.browser.click(*desk.place(100, 80), button="right")
     desk.bench.wait(lambda: len(asked) == 2)
     first, second = asked[-1].points
@@ -179,7 +188,8 @@ def test_an_instance_is_corrected_from_its_mask_and_removed(desk: Desk) -> None:
     desk.browser.click(*desk.place(100, 80))
     desk.send()
     (sent, frame) = desk.taken[-1]
-    assert (sent.ids, sent.stamp_ns, frame.stamp_ns) == ((1,), world.stamp_ns(1), world.stamp_ns(1))
+    (item,) = sent.prompted
+    assert (item.instance_id, sent.stamp_ns, frame.stamp_ns) == (1, world.stamp_ns(1), world.stamp_ns(1))
     assert np.array_equal(desk.sent, carried | stroke_mask([(100, 80), (100.0, 80.0)], 12))
 
     desk.browser.press("[data-id='1'] .danger")
@@ -255,3 +265,81 @@ def test_a_finger_marks_an_object() -> None:
         browser.tap(*desk.place(32, 30))
         desk.wait("!document.getElementById('send').disabled")
         assert browser.js("document.documentElement.scrollWidth") <= 412  # nothing hangs out
+
+
+# --- what rests on the picture, and what one click gives ---
+
+
+def demo(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """A picture of the demo clip and its true ids."""
+    stem = f"{CLIP_NAME}/{number:05d}"
+    return read_frame(CLIP_ROOT / f"JPEGImages/{stem}.jpg"), read_labels(CLIP_ROOT / f"Annotations/{stem}.png")
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Desk, np.ndarray]]:
+    """A person at the page with a picture of the demo clip, and the true ids."""
+    taken = requests_of(monkeypatch)
+    with NodeBench(world.exact_or_still_tracker) as bench, SeedUi() as ui, Browser() as browser:
+        browser.open(ui.url)
+        looks_at(bench, ui)
+        desk = Desk(bench, ui, browser, taken)
+        picture, truth = demo(0)
+        bench.publish(bench.images, picture, "rgb8", world.stamp_ns(0))
+        desk.wait("document.getElementById('empty').hidden")
+        yield desk, truth
+        assert not browser.problems
+
+
+def centre(truth: np.ndarray, instance_id: int) -> tuple[float, float]:
+    """Where a person would click on an object."""
+    wanted = truth == instance_id
+    point = next_click(wanted, np.zeros_like(wanted))
+    assert point is not None
+    return point.x, point.y
+
+
+def test_one_click_each_marks_three_objects_of_the_demo_clip(table: tuple[Desk, np.ndarray]) -> None:
+    desk, truth = table
+    for instance_id in (1, 2, 3):
+        desk.browser.click(*desk.place(*centre(truth, instance_id), truth.shape))
+        desk.wait("!document.getElementById('send').disabled")
+        assert desk.browser.js("document.getElementById('hint').textContent").startswith("Right?")
+        desk.send()
+        assert jaccard(desk.sent, truth == instance_id) > 0.85
+
+
+def test_the_object_under_a_resting_mouse_is_shown_before_the_click(table: tuple[Desk, np.ndarray]) -> None:
+    desk, truth = table
+    asked: list[Prompt] = []
+    prompts = desk.ui.server.prompts
+
+    def note(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
+        asked.append(prompt)
+        return prompts(picture, prompt)
+
+    desk.ui.server.prompts = note
+    desk.browser.press("#freeze")
+    x, y = desk.place(*centre(truth, 1), truth.shape)
+    desk.browser.mouse("mouseMoved", x - 5, y - 5, held=False)
+    desk.wait(HOVERED)
+    (point,) = asked[-1].points
+    assert point.on_object and (point.x, point.y) == pytest.approx(centre(truth, 1), abs=5)
+    assert desk.browser.js("document.getElementById('send').disabled"), "nothing is drawn by looking"
+    desk.browser.click(x, y)
+    desk.wait("!document.getElementById('send').disabled")
+    told = len(asked)
+    desk.browser.mouse("mouseMoved", x + 40, y, held=False)
+    desk.browser.js("new Promise((done) => setTimeout(done, 500))")
+    assert len(asked) == told, "where something is drawn, nothing more is asked"
+    assert not desk.browser.js(HOVERED)
+
+
+@pytest.mark.parametrize("tool", ["box", "polygon", "brush"])
+def test_nothing_is_asked_while_somebody_draws(table: tuple[Desk, np.ndarray], tool: str) -> None:
+    desk, truth = table
+    desk.browser.press("#freeze")
+    desk.tool(tool)
+    desk.browser.mouse("mouseMoved", *desk.place(*centre(truth, 1), truth.shape), held=False)
+    desk.browser.js("new Promise((done) => setTimeout(done, 500))")
+    assert not desk.browser.js(ASKED)

@@ -84,6 +84,7 @@ class TrackerLink:
         self._touched_s = float("-inf")
         self._instances: bytes | None = None
         self._source: ImageSource | None = None
+        self._decoded: tuple[Held, UInt8Array] | None = None  # the last one: clicks come several to a picture
         self._masks: Any = None
         node.create_subscription(TrackerStatus, f"{tracker}/status", self._health.on_status, reliable(10))
         node.create_subscription(SeedResult, f"{tracker}/seed_result", self._seeds.on_result, reliable(50))
@@ -221,10 +222,16 @@ class TrackerLink:
         return response
 
     def _rgb(self, held: Held) -> UInt8Array:
+        decoded = self._decoded
+        if decoded is not None and decoded[0] is held:
+            return decoded[1]
         assert held.image is not None  # FrameStore gives no other
         if self._health.subscribed_compressed:
-            return compressed_to_rgb(deserialize_message(held.image, CompressedImage), self._depth)
-        return image_to_rgb(deserialize_message(held.image, Image), self._depth)
+            rgb = compressed_to_rgb(deserialize_message(held.image, CompressedImage), self._depth)
+        else:
+            rgb = image_to_rgb(deserialize_message(held.image, Image), self._depth)
+        self._decoded = held, rgb
+        return rgb
 
 
 def _scene(message: Any) -> Scene:
@@ -271,10 +278,13 @@ def editor(
         with SeedServer(link, prompts, port, rate) as server:
             thread = threading.Thread(target=server.serve_forever, name="seed-ui", daemon=True)
             thread.start()
+            warming = threading.Thread(target=server.warm, name="seed-ui-warm", daemon=True)
+            warming.start()
             try:
                 yield server, executor
             finally:
                 server.shutdown()
+                warming.join()
 
 
 def serve(tracker: str, image_topic: str, port: int, rate: float, config: Config | None = None) -> int:

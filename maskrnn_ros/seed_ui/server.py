@@ -6,6 +6,7 @@ The standard library's server is enough, on this machine only: the limits that i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import socketserver
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from maskrnn_ros.limits import MAX_POINTS, check_name, quoted, text_line
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError
@@ -29,6 +32,8 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 _WAIT_S = 1.0
 """How long a request for a new picture waits for one."""
 _LARGEST_BODY = 8_000_000
+_WARM = 64
+"""Side of the picture that the backend warms up on, pixels."""
 
 
 class _Late(ValueError):
@@ -82,6 +87,11 @@ class SeedServer(LimitedServer):
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
             raise OSError(f"cannot listen on 127.0.0.1:{port}: {error.strerror}; --port takes another") from error
+
+    def warm(self) -> None:
+        """Let the backend read what it needs, so that the first click need not wait for it."""
+        with self.one_prompt, contextlib.suppress(Exception):  # whatever is wrong, a click says it
+            self.prompts(np.zeros((_WARM, _WARM, 3), np.uint8), Prompt(points=(Point(x=_WARM / 2, y=_WARM / 2),)))
 
     def server_bind(self) -> None:
         """Without the look at the name service that HTTPServer makes."""
@@ -191,14 +201,18 @@ class _Handler(TimedHandler):
         self._send_json({"stamp": str(stamp_ns), "width": width, "height": height})
 
     def post_prompt(self, body: dict[str, Any]) -> None:
-        image = self.server.link.image(_stamp(body, "stamp"))
-        prompt = _prompt(body, (image.shape[0], image.shape[1]))
+        is_preview = body.get("preview", False) is True
+        if not self.server.one_prompt.acquire(blocking=not is_preview):  # what rests on the picture waits for no turn
+            self._send_json({"runs": None, "unsure": ""})
+            return
         unsure = ""
-        with self.server.one_prompt:
-            try:
-                mask = self.server.prompts(image, prompt)
-            except UnsureError as error:  # whoever looks at it may know better
-                mask, unsure = error.mask, str(error)
+        try:
+            image = self.server.link.image(_stamp(body, "stamp"))
+            mask = self.server.prompts(image, _prompt(body, (image.shape[0], image.shape[1])))
+        except UnsureError as error:  # whoever looks at it may know better
+            mask, unsure = error.mask, str(error)
+        finally:
+            self.server.one_prompt.release()
         self._send_json({"runs": runs_of(mask), "unsure": unsure})
 
     def post_seed(self, body: dict[str, Any]) -> None:

@@ -5,10 +5,12 @@ import { Lost, getFrame, getJson, post } from "./api.js";
 import { Drawing } from "./drawing.js";
 import { Instances, byId, describe, showSeeds, showStatus, showTargets, toast, twice } from "./panels.js";
 import { area, fromRuns, toRuns } from "./raster.js";
-import { HINTS, Tools } from "./tools.js";
+import { Hover } from "./hover.js";
+import { FOUND, HINTS, Tools } from "./tools.js";
 import { View } from "./view.js";
 
 const NEW_COLOUR = [56, 225, 255];
+const HOVER_COLOUR = [255, 255, 255];
 const STATE_MS = 500;
 const WAITING_MS = 150; // while a seed waits for its result
 const RETRY_MS = 1000;
@@ -17,7 +19,9 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 const drawing = new Drawing();
 const view = new View(byId("canvas"));
 const stroke = (mask) => view.setMask(mask, colour());
-const tools = new Tools(view, drawing, { freeze, changed, ask, stroke, corrects: () => target > 0 });
+const hover = new Hover({ picture: hovered, show: showHovered });
+const rest = (place) => hover.at(place);
+const tools = new Tools(view, drawing, { freeze, changed, ask, stroke, rest, corrects: () => target > 0 });
 const instances = new Instances(correct, (id) => attempt(() => post("/api/remove", { id })));
 
 let state = { instances: [], seeds: [], trouble: "", status: null };
@@ -132,7 +136,20 @@ async function ask(prompt) {
   changed();
 }
 
+// The picture on which a click would mark a new object.
+function hovered() {
+  if (!shown || shown === "0" || tools.name !== "point" || tools.takesAway || target) return null;
+  if (!drawing.isEmpty || isSending || sent) return null;
+  return { stamp: shown, width: view.width, height: view.height, still: Boolean(frozen) };
+}
+
+function showHovered(mask) {
+  view.setMask(mask, HOVER_COLOUR);
+  document.body.dataset.hover = mask ? "shown" : "";
+}
+
 function changed() {
+  hover.hide();
   const mask = frozen && !drawing.isEmpty ? drawing.mask(view.width, view.height) : null;
   view.setMask(mask, colour());
   byId("area").textContent = mask ? `${area(mask)} pixels` : "";
@@ -245,6 +262,7 @@ function refresh() {
   byId("send").disabled = !frozen || drawing.isEmpty || isBusy || Boolean(prompt?.waiting);
   byId("send").textContent = isBusy ? "Waiting for the tracker …" : target ? `Correct #${target}` : "Add the instance";
   byId("hint").textContent = hint(prompt);
+  byId("hint").className = frozen && !isBusy && prompt?.error ? "warn" : "";
 }
 
 // Whether the tracker holds the frozen image no more: the seed, which brings it, crosses what is missing in one step.
@@ -260,6 +278,7 @@ function hint(prompt) {
   if (isTooOld()) return "The tracker has let go of the images after this one (buffer.seconds) and must guess across them: N puts the drawing on the newest image.";
   if (prompt?.waiting) return "Looking for the object …";
   if (prompt?.error) return prompt.error;
+  if (prompt?.mask) return FOUND;
   return HINTS[tools.name];
 }
 

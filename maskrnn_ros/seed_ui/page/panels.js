@@ -49,7 +49,7 @@ export function showStatus(state) {
   if (status?.step_ms) parts.push(`${Math.round(status.step_ms)} ms a step`);
   byId("tracker").textContent = parts.join(" · ");
   byId("camera").textContent = state.image_topic
-    ? `${state.image_topic}${state.fps ? ` · ${state.fps.toFixed(0)} Hz` : ""}`
+    ? `${state.image_topic}${state.fps ? ` · ${state.fps.toFixed(state.fps < 9.5 ? 1 : 0)} Hz` : ""}`
     : "";
 }
 

@@ -6,8 +6,10 @@ import { copyMask, fillSegment } from "./raster.js";
 const NEAR_PX = 12; // of the screen: a click so near to the first vertex closes the polygon
 const DRAG_PX = 5;
 
+export const FOUND = "Right? Enter sends it. Else click on what is missing, right-click on what is too much.";
+
 export const HINTS = {
-  point: "Click on the object, right-click (or Shift) on what does not belong to it. Enter sends.",
+  point: "Click on an object to mark it. While the mouse rests on one, what a click would mark is shown.",
   box: "Drag a box around the object. Then click with the point tool to mend the mask. Enter sends.",
   polygon: "Click around the object; a click on the first corner closes the polygon. Enter sends.",
   brush: "Paint the object; [ and ] change the brush. Enter sends.",
@@ -15,7 +17,8 @@ export const HINTS = {
 };
 
 // hooks: freeze() makes the shown image stand still, changed() after a change of the drawing, ask(prompt) wants its
-// mask, stroke(mask) shows a stroke as it grows, corrects() says whether an instance is corrected.
+// mask, stroke(mask) shows a stroke as it grows, corrects() says whether an instance is corrected, rest({x, y, point})
+// hears where the mouse is, with no button held, null where it is not.
 export class Tools {
   constructor(view, drawing, hooks) {
     Object.assign(this, { view, drawing, hooks });
@@ -30,7 +33,10 @@ export class Tools {
     on("pointermove", (event) => this.move(event));
     on("pointerup", (event) => this.up(event));
     on("pointercancel", (event) => this.cancel(event));
-    on("pointerleave", () => this.hover(null));
+    on("pointerleave", () => {
+      this.hover(null);
+      this.hooks.rest(null);
+    });
     on("contextmenu", (event) => event.preventDefault());
     on("wheel", (event) => {
       event.preventDefault();
@@ -42,6 +48,7 @@ export class Tools {
   down(event) {
     if (!this.view.picture) return;
     event.preventDefault();
+    this.hooks.rest(null);
     this.view.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, event);
     if (this.pointers.size > 1 || event.button === 1) {
@@ -60,6 +67,7 @@ export class Tools {
 
   move(event) {
     this.hover(event.pointerType === "touch" ? null : this.view.toImage(event));
+    this.rest(event);
     const before = this.pointers.get(event.pointerId);
     if (!before || !this.action) return;
     if (this.action.kind === "pan") {
@@ -152,6 +160,13 @@ export class Tools {
     }
   }
 
+  rest(event) {
+    const { picture } = this.view;
+    const point = this.view.toImage(event);
+    const isOn = picture && event.pointerType !== "touch" && !event.buttons && this.isInside(point);
+    this.hooks.rest(isOn ? { x: event.clientX, y: event.clientY, point } : null);
+  }
+
   hover(at) {
     this.cursor = at;
     this.view.redraw();
@@ -159,6 +174,10 @@ export class Tools {
 
   get isBrush() {
     return this.name === "brush" || this.name === "eraser";
+  }
+
+  isInside([x, y]) {
+    return x >= 0 && y >= 0 && x < this.view.width && y < this.view.height;
   }
 
   inside([x, y]) {
