@@ -241,7 +241,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _add_bag(commands: Any) -> None:
-    bag = commands.add_parser("bag", help="Write bags from DAVIS sequences, play bags.")
+    bag = commands.add_parser("bag", help="Convert and play bags.")
     actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
     from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
 
@@ -260,6 +260,13 @@ def _add_bag(commands: Any) -> None:
     _add_threshold(parser)
     _add_json(parser)
 
+    parser = _command(actions, "to-frames", _bag_to_frames, "Write the images of a bag as PNG files.")
+    parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for 00000.png, ...")
+    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images, raw or compressed")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every N-th image")
+    _add_json(parser)
+
     parser = _command(actions, "play", _bag_play, "Publish a bag over real topics, where ros2 bag is not installed.")
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
     parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded")
@@ -269,7 +276,8 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
     parser.add_argument("--ignore-topic", default=IGNORE_TOPIC, help="topic of the ignore masks in the bag")
-    parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="play these beside the images; default all")
+    text = "topics to play with the images, none for the images alone; default all"
+    parser.add_argument("--topics", nargs="*", metavar="TOPIC", help=text)
     parser.add_argument("--subscribers", type=int, default=1, metavar="N", help="how many the images wait for")
     parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
@@ -299,6 +307,16 @@ def _bag_from_davis(args: argparse.Namespace) -> int:
     for instance_id, start in report.late.items():
         print(f"object {instance_id} begins on frame {start} and has a seed there")
     print(args.out)
+    _say(report, args.json)
+    return 0
+
+
+def _bag_to_frames(args: argparse.Namespace) -> int:
+    from maskrnn_ros.bags.pictures import to_frames
+
+    report = to_frames(args.bag, args.out, args.image_topic, every=args.every, progress=True)
+    print(f"{report.frames} images of {report.width}x{report.height}")
+    print(report.out)
     _say(report, args.json)
     return 0
 

@@ -12,6 +12,8 @@ from rosbags.typesys import Stores, get_typestore
 
 from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.bags.convert import _stamp
+from maskrnn_ros.bags.pictures import to_frames
+from maskrnn_ros.cli import main
 from maskrnn_ros.files import read_frame, write_labels
 
 HEIGHT, WIDTH = 24, 36
@@ -335,3 +337,28 @@ def test_reader_closes_twice(bag_path):
     bag = BagReader(bag_path)
     bag.close()
     bag.close()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_images_of_a_bag_become_the_same_files_again(tmp_path, compressed):
+    paths = write_tree(tmp_path, TWO, suffix=".png")
+    from_davis(tmp_path, "ball", tmp_path / "bag", fps=10.0, compressed=compressed)
+    report = to_frames(tmp_path / "bag", tmp_path / "frames", every=2)
+    assert (report.frames, report.width, report.height) == (3, WIDTH, HEIGHT)
+    for number, path in enumerate(paths[::2]):
+        np.testing.assert_array_equal(read_frame(tmp_path / f"frames/{number:05d}.png"), read_frame(path))
+    lines = (tmp_path / "frames/stamps.csv").read_text().split()
+    assert lines == ["file,stamp_ns", *(f"{n:05d}.png,{10**9 + n * 2 * 10**8}" for n in range(3))]
+
+
+def test_frames_are_written_into_an_empty_folder_only(tmp_path, capsys):
+    write_tree(tmp_path, TWO)
+    from_davis(tmp_path, "ball", tmp_path / "bag")
+    arguments = ["bag", "to-frames", str(tmp_path / "bag"), "--out", str(tmp_path / "frames")]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"maskrnn bag: {tmp_path / 'frames'} is not empty; give another folder\n"
+    assert main([*arguments[:3], "--out", str(tmp_path / "other"), "--every", "0"]) == 2
+    assert capsys.readouterr().err == "maskrnn bag: every must be >= 1, got 0\n"
+    assert not (tmp_path / "other").exists()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -173,3 +174,14 @@ def test_without_described_hashes_they_come_from_the_definitions(monkeypatch: py
     monkeypatch.setattr(Path, "is_file", lambda self: self.suffix != ".json")
     for name, expected in described.items():
         assert installed_hash.__wrapped__(name) == expected
+
+
+def test_the_same_is_known_where_nothing_is_sourced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.venv/bin/maskrnn bag play` outside of make: the wheels lie in the environment, and no variable says so."""
+    names = (ARRAY, "sensor_msgs/msg/Image", "no_such_msgs/msg/Image")
+    sourced = [installed_hash.__wrapped__(name) for name in names]
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    if not Path(sysconfig.get_path("data"), "share", "sensor_msgs", "package.xml").is_file():
+        pytest.skip("ROS 2 is not installed as wheels")
+    assert [installed_hash.__wrapped__(name) for name in names] == sourced
+    assert all(sourced[:2]) and not sourced[2]

@@ -11,9 +11,10 @@ import functools
 import json
 from typing import Any
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_path
 from rosbags.interfaces import MessageDefinitionFormat
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
+
+from maskrnn_ros.installed import share_path
 
 OURS = "maskrnn_ros/"
 """How the names of our own types begin."""
@@ -64,8 +65,8 @@ def installed_hash(msgtype: str) -> str:
     """Type hash of an installed message type, such as "sensor_msgs/msg/Image"; empty where it is not known."""
     package, _, name = msgtype.partition("/msg/")
     try:
-        folder = get_package_share_path(package) / "msg"
-    except (PackageNotFoundError, ValueError):
+        folder = share_path(package) / "msg"
+    except (LookupError, ValueError):
         return ""
     described = folder / f"{name}.json"
     if described.is_file():  # Iron and newer

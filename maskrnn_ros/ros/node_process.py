@@ -8,15 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import PackageNotFoundError, get_package_share_path
-
+from maskrnn_ros.installed import share_path
 from maskrnn_ros.ros.qos import POLL_S, client_node, wait_for_answers
 
 _START_TIMEOUT_S = 180.0
@@ -135,9 +133,9 @@ def use_large_segments() -> None:
     With its default shared memory of 512 KB a publisher of 480p images loses most of them or sends them late, and the
     figures would be those of the transport. A profile that the user has set stays.
     """
-    places = [Path(__file__).parents[2] / "config", Path(sysconfig.get_path("data"), "share", "maskrnn_ros", "config")]
-    with contextlib.suppress(PackageNotFoundError, OSError):  # nothing is sourced: an install by pip
-        places.append(get_package_share_path("maskrnn_ros") / "config")
+    places = [Path(__file__).parents[2] / "config"]
+    with contextlib.suppress(LookupError):
+        places.append(share_path("maskrnn_ros") / "config")
     profile = next(
         (place / "fastdds_localhost.xml" for place in places if (place / "fastdds_localhost.xml").is_file()), None
     )
