@@ -13,7 +13,8 @@ import yaml
 from maskrnn_ros.config import Config, from_flat, settings
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {file.name: file.read_text() for file in sorted((ROOT / "docs").glob("*.md"))}
+DOCS = ROOT / "docs"
+PAGES = {str(file.relative_to(DOCS)): file.read_text() for file in sorted(DOCS.rglob("*.md"))}
 SOURCES = "\n".join(file.read_text() for file in (ROOT / "maskrnn_ros").rglob("*.py")) + (ROOT / "Makefile").read_text()
 SECTIONS = {name.partition(".")[0] for name, _, _ in settings() if "." in name}
 NAMES = {name for name, _, _ in settings()}
@@ -27,7 +28,7 @@ def code(page: str) -> list[str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name: str) -> None:
     for link in re.findall(r"\]\(([^)#\s]+)\)", PAGES[name]):
-        assert "://" in link or (ROOT / "docs" / link).exists(), link
+        assert "://" in link or (DOCS / name).parent.joinpath(link).exists(), link
 
 
 def anchors(page: str) -> set[str]:
@@ -38,11 +39,10 @@ def anchors(page: str) -> set[str]:
 
 @pytest.mark.parametrize("name", [*PAGES, "README.md"])
 def test_every_link_to_a_section_finds_it(name: str) -> None:
-    page = PAGES[name] if name in PAGES else (ROOT / name).read_text()
-    for target, section in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page):
-        own = (target or name).removeprefix("docs/").removeprefix("../")
-        there = PAGES[own] if own in PAGES else (ROOT / own).read_text()
-        assert section in anchors(there), f"{target}#{section}"
+    file = DOCS / name if name in PAGES else ROOT / name
+    for target, section in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", file.read_text()):
+        there = file.parent / target if target else file
+        assert section in anchors(there.read_text()), f"{target}#{section}"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs of docs/examples.md, each as a process beside the real node."""
+"""The programs of docs/examples.md and of the tutorials, each as a process beside the real node."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,11 +20,21 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
-from maskrnn_ros.ros.images import stamp_to_ns
+from sensor_msgs.msg import Image, RegionOfInterest
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "examples.md").read_text()
+from maskrnn_ros.masks import MaskEncoding, encode
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray
+from maskrnn_ros.ros.images import fill_image, stamp_to_ns
+from maskrnn_ros.types import InstanceStatus
+
+TRACKING, OCCLUDED, LOST = InstanceStatus.TRACKING, InstanceStatus.OCCLUDED, InstanceStatus.LOST
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = [(DOCS / name).read_text() for name in ("examples.md", "tutorials/pose_and_grasp.md")]
 PROGRAMS = {
-    re.match(r"# (\w+)\.py", text).group(1): text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    re.match(r"# (\w+)\.py", text).group(1): text
+    for page in PAGES
+    for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 }
 
 
@@ -79,7 +90,7 @@ def play(bench: NodeBench, program: Program, topic: str, already: int) -> None:
 
 
 def test_there_are_as_many_programs_as_tests() -> None:
-    assert set(PROGRAMS) == {"follow", "mark", "events", "cutout", "labels"}
+    assert set(PROGRAMS) == {"follow", "mark", "events", "cutout", "labels", "pose_mask"}
 
 
 def test_follow(start) -> None:
@@ -154,3 +165,36 @@ def test_labels(start) -> None:
         for line in program.lines[:3]:
             counts, corners = ast.literal_eval(line.replace("} [", "}, ["))
             assert (counts, corners) == (areas, [4, 4])
+
+
+def test_a_pose_estimator_is_registered_again_after_an_occlusion(capsys: pytest.CaptureFixture[str]) -> None:
+    """Told by a stand-in for the tracker, since the states are what matters; three topics have no order among them."""
+    space: dict[str, Any] = {}
+    exec(PROGRAMS["pose_mask"].partition("rclpy.init")[0], space)
+    keeper = space["Keeper"]()
+    for number, state in enumerate([TRACKING, TRACKING, OCCLUDED, LOST, TRACKING, TRACKING]):
+        image, depth = np.zeros((96, 128, 3), np.uint8), np.full((96, 128), 500, np.uint16)
+        keeper.keep(keeper.images, stamped(Image(), number, image, "rgb8"))
+        keeper.keep(keeper.depths, stamped(Image(), number, depth, "16UC1"))
+        keeper.on_instances(stamped(masks_of(state), number))
+    keeper.on_instances(stamped(masks_of(TRACKING), 100))  # its image was lost
+    register = "register with 480 pixels at 0.50 m"
+    said = [register, "track", "hidden: the pose is not valid", register, "track"]
+    assert capsys.readouterr().out.splitlines() == said
+
+
+def stamped(message: Any, number: int, pixels: np.ndarray | None = None, encoding: str = "") -> Any:
+    message.header.stamp.sec = number + 1
+    if pixels is not None:
+        fill_image(message, pixels, encoding)
+    return message
+
+
+def masks_of(state: int) -> InstanceMaskArray:
+    """One instance in that state, of 24x20 pixels where it is visible."""
+    one = InstanceMask(id=1, state=state, score=0.9)
+    if state == TRACKING:
+        one.box = RegionOfInterest(x_offset=20, y_offset=20, width=24, height=20)
+        one.area, one.encoding = 480, int(MaskEncoding.MONO8)
+        one.data = encode(np.ones((20, 24), bool), None, MaskEncoding.MONO8)
+    return InstanceMaskArray(image_height=96, image_width=128, instances=[one])
