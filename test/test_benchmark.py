@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -195,6 +196,9 @@ def test_cycles_add_and_remove_the_last_object_beside_the_others() -> None:
         (["--rates", "15,fast"], "--rates takes images a second, > 0 and <= 1000, separated by commas, got 'fast'"),
         (["--memory", "0"], "--memory must be >= 1, got 0"),
         (["--cycles", "-3"], "--cycles must be >= 1, got -3"),
+        (["--cameras", "0"], "--cameras must be >= 1, got 0"),
+        (["--cameras", "2", "--threads", "one"], "--threads takes whole numbers >= 1, separated by commas, got 'one'"),
+        (["--skip-runs", "--cameras", "2", "--cpus", "0"], "--cpus: expected cores for each of 2 cameras"),
         (["--skip-runs"], "--skip-runs leaves nothing to do"),
         (["--skip-runs", "--ros", "--plot", "x.png"], "--plot draws the runs"),
         (["--json", "absent/x.json"], "--json: there is no folder absent"),
@@ -213,6 +217,49 @@ def test_wrong_arguments_are_refused_in_one_line(
 def test_a_report_without_runs_can_be_written(tmp_path: Path) -> None:
     Report().write(tmp_path / "empty.json")
     assert json.loads((tmp_path / "empty.json").read_text())["runs"] == []
+
+
+def test_the_time_from_a_seed_to_its_masks_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, file = tmp_path / "quick.yaml", tmp_path / "figures.json"
+    config.write_text(QUICK)
+    arguments = ["benchmark", "--objects", "2", "--size", "160x90", "--skip-runs", "--beside"]
+    assert main([*arguments, "--config", str(config), "--json", str(file)]) == 0
+    seed = json.loads(file.read_text())["seed"]
+    assert (seed["width"], seed["height"], seed["objects"]) == (160, 90, 2)
+    assert seed["first_mask_ms"] > 0 and 0 < seed["after_ms_mean"]
+    assert "from the seed to the first mask (160x90, 2 objects)" in capsys.readouterr().out
+
+
+def test_services_of_a_busy_node_are_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_ros()
+    from maskrnn_ros.ros import benchmark_services as module
+
+    few = functools.partial(module.measure_services, calls=2, step_ms=50.0, rate=5.0)
+    monkeypatch.setattr(module, "measure_services", few)
+    file = tmp_path / "figures.json"
+    assert main(["benchmark", "--size", "160x90", "--skip-runs", "--services", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())["services"]
+    names = ("add_instances", "remove_instances", "enable")
+    assert {name: len(spent) for name, spent in found["services"].items()} == dict.fromkeys(names, 2)
+    assert all(ms > 0 for spent in found["services"].values() for ms in spent)
+    assert found["received"] >= found["processed"]
+    said = capsys.readouterr().out
+    assert all(f"{name}: p50" in said for name in names)
+
+
+def test_several_cameras_are_measured_side_by_side(tmp_path: Path) -> None:
+    needs_ros()
+    config, file = tmp_path / "quick.yaml", tmp_path / "figures.json"
+    config.write_text(QUICK)
+    command = [sys.executable, "-m", "maskrnn_ros", "benchmark", "--size", "160x90", "--skip-runs", "--cameras", "2"]
+    command += ["--rates", "2", "--seconds", "3", "--config", str(config), "--json", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(file.read_text())["cameras"]
+    assert [(row["camera"], row["threads"], row["cpus"]) for row in rows] == [(0, 1, ""), (1, 1, "")]
+    assert all(row["sent_hz"] > 0 and row["masks_hz"] > 0 and row["age_ms_p50"] > 0 for row in rows)
 
 
 def test_latency_counts_every_image_that_has_no_masks() -> None:

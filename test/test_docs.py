@@ -37,7 +37,7 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", [*PAGES, "README.md"])
+@pytest.mark.parametrize("name", [*PAGES, "README.md", "tools/README.md"])
 def test_every_link_to_a_section_finds_it(name: str) -> None:
     file = DOCS / name if name in PAGES else ROOT / name
     for target, section in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", file.read_text()):
@@ -103,3 +103,9 @@ def test_every_page_and_folder_of_the_architecture_is_there() -> None:
         assert (ROOT / "maskrnn_ros" / path).exists(), path
     for path in ("types.py", "masks.py", "events.py", "config.py"):
         assert path in PAGES["architecture.md"] and (ROOT / "maskrnn_ros" / path).exists()
+
+
+def test_every_tool_is_listed_once_and_is_there() -> None:
+    tools = ROOT / "tools"
+    listed = re.findall(r"`(\w+\.(?:py|sh))`", (tools / "README.md").read_text())
+    assert set(listed) == {file.name for file in tools.iterdir() if file.suffix in (".py", ".sh")}

@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The score of a mask, and the tool that fits its constants."""
+"""The score of a mask, and the command that fits its constants."""
 
 from __future__ import annotations
 
 import doctest
-import importlib.util
-import sys
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from maskrnn_ros.cli import main
+from maskrnn_ros.evaluation import score_fit as tool
 from maskrnn_ros.tracking import score as module
 from maskrnn_ros.tracking.score import calibrated, expected_iou, score
-
-TOOL = Path(__file__).resolve().parent.parent / "tools" / "measure_score.py"
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("measure_score", TOOL)
-    found = importlib.util.module_from_spec(spec)
-    sys.modules["measure_score"] = found  # dataclasses look their module up
-    spec.loader.exec_module(found)
-    return found
 
 
 def test_the_expected_iou_is_that_over_many_truths_drawn_by_the_probabilities() -> None:
@@ -54,14 +44,14 @@ def test_scores_lie_between_0_and_1_whatever_is_expected() -> None:
     assert [0 <= calibrated(value) <= 1 for value in (0.0, 1e-9, 0.5, 1.0)] == [True] * 4
 
 
-def test_the_tool_finds_the_constants_that_made_its_data(tool) -> None:
+def test_the_tool_finds_the_constants_that_made_its_data() -> None:
     expected = np.linspace(0.2, 0.98, 50)
     truths = 1 / (1 + np.exp(0.7 - 1.8 * np.log(expected / (1 - expected))))
     offset, slope = tool.fit(expected, truths, np.linspace(1, 2, 50))
     assert (offset, slope) == (pytest.approx(-0.7), pytest.approx(1.8))
 
 
-def test_every_clip_counts_the_same_in_the_fit(tool) -> None:
+def test_every_clip_counts_the_same_in_the_fit() -> None:
     def row(clip: str, frame: int, expected: float, j: float):
         return tool.Measured(clip=clip, frame=frame, mean=0.9, expected=expected, j=j)
 
@@ -70,20 +60,30 @@ def test_every_clip_counts_the_same_in_the_fit(tool) -> None:
     assert tool.fit_rows([*short, *long * 5]) == pytest.approx(tool.fit_rows([*short, *long]))
 
 
-def test_the_calibration_error_does_not_cancel_between_bins(tool) -> None:
+def test_the_calibration_error_does_not_cancel_between_bins() -> None:
     estimates, truths = np.array([0.15, 0.95]), np.array([0.35, 0.75])
     assert tool.calibration_error(estimates, truths) == pytest.approx(0.2)
     assert tool.calibration_error(truths, truths) == 0
     assert tool.calibration_error(np.array([1.0]), np.array([1.0])) == 0
 
 
-def test_the_tool_draws_what_it_measured(tool, tmp_path: Path) -> None:
-    rows = [tool.Measured(clip="a", frame=n, mean=0.9, expected=e, j=e) for n, e in enumerate((0.3, 0.6, 0.9))]
-    tool.draw(rows, tmp_path / "score.png")
-    assert (tmp_path / "score.png").read_bytes()[:4] == b"\x89PNG"
+def test_the_command_fits_tabulates_and_draws_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep, plot = tmp_path / "kept.json", tmp_path / "score.png"
+    rows = [
+        {"clip": clip, "frame": n, "mean": 0.9, "expected": e, "j": e}
+        for clip in "ab"
+        for n, e in enumerate((0.3, 0.6, 0.9))
+    ]
+    keep.write_text(json.dumps(rows))
+    arguments = ["train", "score", "--root", str(tmp_path), "--keep", str(keep), "--fit", "--plot", str(plot)]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "OFFSET, SLOPE = 0.50, 1.20" in said
+    assert f"{'all':24}{6:7}{np.mean(truths):7.3f}" in said
+    assert plot.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_the_examples_of_the_docstrings_run(tool) -> None:
+def test_the_examples_of_the_docstrings_run() -> None:
     for one in (module, tool):
         found = doctest.testmod(one)
         assert found.attempted and not found.failed

@@ -18,22 +18,22 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no be
 T = TypeVar("T")
 
 _TEXT = """\
-Measure the tracker on this machine: one run for each number of objects and each size, each in a process of its own.
-The scene is generated: textured objects that go round before a textured background, 1/4 of the image's height high (1/6
-or more where there are 16), never hidden and never touching. Heads are adapted before the clock starts, some seconds
-for each object: with all sizes and numbers that is most of the ten minutes that this takes. What is measured is the
-steady state.
+Measure the tracker on this machine: one run per number of objects and image size, each in its own process. The scene
+is generated: textured objects, 1/4 of the image high (1/6 or more with 16 of them), move in front of a textured
+background and are never hidden. The runs measure the steady state; with all sizes and numbers they take about ten
+minutes. Nothing else should run on the machine meanwhile.
 
-ms per frame are from the image array in to label map, masks and boxes out, medians of wall time. They are the sum of
-the stages prepare, flow, backbone, heads and merge; messages, the InstanceMaskArray as the node makes it, is a stage of
-its own and not in them. `not TRACKING` counts the frames on which not every instance was in state TRACKING: a run where
-that is not 0 did not measure what it should. Nothing else should run on the machine meanwhile.
+ms per frame are medians of wall time from the image array in to label image, masks and boxes out: the sum of the stages
+prepare, flow, backbone, heads and merge. Making the ROS message (messages) is listed separately. `not TRACKING` counts
+frames on which not every instance was in state TRACKING; if it is not 0, the run did not measure what it should.
 """
 _EPILOG = """\
 examples:
   maskrnn benchmark --json figures.json --plot scaling.png
   maskrnn benchmark --objects 4 --size 854x480 --ros --seconds 20
   maskrnn benchmark --objects 4 --size 854x480 --skip-runs --memory 10000 --cycles 200
+  maskrnn benchmark --objects 1 --size 854x480 --skip-runs --beside --services
+  maskrnn benchmark --size 854x480 --skip-runs --cameras 2 --threads 1,2 --cpus '0;1'
 """
 
 
@@ -51,18 +51,27 @@ def add_benchmark(commands: Any) -> None:
     text = "sizes of the image, pixels; default 854x480,1280x720,1920x1080"
     add("--size", default="854x480,1280x720,1920x1080", metavar="WxH,...", help=text)
     add("--seconds", type=float, default=10.0, metavar="S", help="measured time of each run and each rate; default 10")
-    add("--engine", metavar="NAME", help="auto, torch or onnxruntime; default: that of the config, there auto")
+    add("--engine", metavar="NAME", help="auto, torch or onnxruntime; default: the one in the config, or auto")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--json", type=Path, metavar="FILE", help="write the figures for machines")
     add("--plot", type=Path, metavar="FILE.png", help="draw ms against objects and against pixels")
     more = parser.add_argument_group(
-        "further measurements", "with 4 objects where --objects names 4, else its first, and the first size"
+        "further measurements", "with 4 objects if --objects names 4, else its first number, and the first size"
     )
-    text = "latency from camera to mask: image published until InstanceMaskArray received, three processes"
+    text = "latency through ROS, from publishing an image to receiving its InstanceMaskArray; three processes"
     more.add_argument("--ros", action="store_true", help=text)
-    more.add_argument("--rates", default="15,24,30", metavar="HZ,...", help="with --ros: images a second; 15,24,30")
-    more.add_argument("--memory", type=int, metavar="FRAMES", help="memory over so many frames, the buffer being full")
+    text = "with --ros: images per second; default 15,24,30. --cameras takes 24, else the first"
+    more.add_argument("--rates", default="15,24,30", metavar="HZ,...", help=text)
+    more.add_argument("--memory", type=int, metavar="FRAMES", help="memory over this many frames, with a full buffer")
     more.add_argument("--cycles", type=int, metavar="N", help="memory while an instance is added and removed N times")
+    text = "time from a seed to the first mask, and of the images after it"
+    more.add_argument("--beside", action="store_true", help=text)
+    more.add_argument("--services", action="store_true", help="latency of the services while the tracker is busy")
+    text = "mask rate, drop rate and latency of N trackers and cameras on this machine; the demo clip with 4 objects"
+    more.add_argument("--cameras", type=int, metavar="N", help=text)
+    more.add_argument("--threads", default="1", metavar="N,...", help="with --cameras: threads per tracker; default 1")
+    text = "with --cameras: cores of each tracker, e.g. '0;1'; measured without and with them"
+    more.add_argument("--cpus", default="", metavar="C;C", help=text)
     more.add_argument("--skip-runs", action="store_true", help="only these further measurements")
     parser.set_defaults(run=_benchmark)
 
@@ -128,6 +137,34 @@ def _further(
         report.cycles = in_own_process(over_cycles, config, *scene, args.cycles)
         print(memory_row(report.cycles), flush=True)
         report.write(args.json)
+    if args.beside:
+        from maskrnn_ros.benchmark.seed import after_seed, seed_row
+
+        report.seed = in_own_process(after_seed, config, *scene)
+        print(seed_row(report.seed), flush=True)
+        report.write(args.json)
+    _further_nodes(report, config, scene[:2], rates, args)
+
+
+def _further_nodes(
+    report: Report, config: Config, size: tuple[int, int], rates: tuple[float, ...], args: argparse.Namespace
+) -> None:
+    """What needs ROS and several processes."""
+    if args.services:
+        from maskrnn_ros.ros.benchmark_services import measure_services, services_rows
+
+        report.services = measure_services()
+        print("\n".join(services_rows(report.services)), flush=True)
+        report.write(args.json)
+    if args.cameras:
+        from maskrnn_ros.ros.benchmark_cameras import Load, cameras_rows, measure_cameras
+
+        rate = 24.0 if 24.0 in rates else rates[0]
+        load = Load(width=size[0], height=size[1], rate=rate, seconds=args.seconds)
+        threads = _listed("--threads", args.threads, _count)
+        report.cameras = measure_cameras(config, args.cameras, load, threads=threads, cpus=args.cpus)
+        print("\n".join(cameras_rows(report.cameras)), flush=True)
+        report.write(args.json)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -148,11 +185,14 @@ def _check(
 
     if not 0 < args.seconds < math.inf:
         raise ValueError(f"--seconds must be > 0 and finite, got {args.seconds:g}")
-    for name, value in (("--memory", args.memory), ("--cycles", args.cycles)):
+    for name, value in (("--memory", args.memory), ("--cycles", args.cycles), ("--cameras", args.cameras)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
-    if args.skip_runs and not (args.ros or args.memory or args.cycles):
-        raise ValueError("--skip-runs leaves nothing to do without --ros, --memory or --cycles")
+    _listed("--threads", args.threads, _count)
+    if args.skip_runs and not any((args.ros, args.memory, args.cycles, args.beside, args.services, args.cameras)):
+        raise ValueError(
+            "--skip-runs leaves nothing to do without --ros, --memory, --cycles, --beside, --services or --cameras"
+        )
     if args.skip_runs and args.plot:
         raise ValueError("--plot draws the runs that --skip-runs leaves out")
     if max(objects) > config.max_instances:

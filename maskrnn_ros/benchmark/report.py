@@ -16,6 +16,7 @@ import torch
 from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
+from maskrnn_ros.benchmark.seed import SeedRun
 from maskrnn_ros.benchmark.slopes import Line, lines
 from maskrnn_ros.disk import write_text
 
@@ -29,12 +30,18 @@ class Report:
         ros: What ``maskrnn_ros.ros.latency`` measured.
         memory: Over many frames.
         cycles: Over many instances.
+        seed: Time from a seed to the first mask.
+        services: What ``maskrnn_ros.ros.benchmark_services`` measured.
+        cameras: What ``maskrnn_ros.ros.benchmark_cameras`` measured.
     """
 
     runs: list[Run] = dataclasses.field(default_factory=list)
     ros: dict[str, Any] | None = None
     memory: MemoryRun | None = None
     cycles: MemoryRun | None = None
+    seed: SeedRun | None = None
+    services: dict[str, Any] | None = None
+    cameras: list[dict[str, Any]] | None = None
 
     def write(self, file: Path | None) -> None:
         """Write what there is so far, so that Ctrl-C loses nothing."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from maskrnn_ros.types import BoolArray
 
 OFFSET, SLOPE = 0.13, 0.93
-"""Of ``calibrated``. `python tools/measure_score.py --fit` prints them; tools/README.md says on which clips they were
+"""Of ``calibrated``. `maskrnn train score --fit` prints them; docs/evaluation.md says on which clips they were
 fitted, with the settings as they come."""
 
 _CLOSEST = 1e-6

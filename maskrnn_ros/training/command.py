@@ -22,6 +22,7 @@ def add_train(commands: Any) -> None:
     text = "The paper's networks, stage 2: windows of video, whose prior is the network's own mask, warped."
     _add_paper(actions, "recurrent", 7, 4000, text)
     _add_flow(actions)
+    _add_score(actions)
 
 
 def _weights(named: str | None, shipped: Path) -> Path | None:
@@ -236,4 +237,27 @@ def _paper(args: argparse.Namespace) -> int:
     values = {name: getattr(args, name) for name in (*names, "box_weight", "device", "autocast", "channels_last")}
     size = int(height), int(width)
     print(train_paper(PaperOptions(**values, davis=args.root, stills=tuple(args.stills), size=size)))
+    return 0
+
+
+def _add_score(actions: Any) -> None:
+    text = "Compare the score of the tracker's masks with J, and fit the constants of the score (tracking/score.py)."
+    parser = _action(actions, "score", _score, text)
+    add = parser.add_argument
+    add("--root", type=Path, required=True, help="data set in the layout of DAVIS, one that nothing was trained on")
+    add("--sequences", type=_names, default=(), metavar="A,B,...", help="clips; default all")
+    add("--annotations", metavar="NAME", help="folder with an id for every object; default: all nonzero is one object")
+    add("--config", type=Path, metavar="YAML", help="ROS parameter file of the tracker")
+    add("--fit", action="store_true", help="print constants fitted to these clips")
+    add("--plot", type=Path, metavar="FILE.png", help="draw J against the score")
+    add("--keep", type=Path, metavar="FILE", help="save what was tracked, or read it if the file exists")
+
+
+def _score(args: argparse.Namespace) -> int:
+    from maskrnn_ros.config import Config
+    from maskrnn_ros.evaluation.score_fit import Options, run
+    from maskrnn_ros.parameter_file import load
+
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
+    run(Options(**{**values, "config": load(args.config) if args.config else Config()}))
     return 0

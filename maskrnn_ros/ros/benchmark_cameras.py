@@ -1,23 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many images per second do several trackers on one machine follow, with and without cores of their own?
+"""How many images per second several trackers on one machine process, with and without cores of their own.
 
 Starts a tracker for each camera, as cameras.launch.py does: a process and a namespace each. Another process per camera
-publishes a clip forth and back, all of its objects are marked on the first image, and after --warmup seconds it
-counts. Prints a row per camera: images sent and masks received per second, images without masks, age of the masks
-(from before the image is published until its masks are here), share of the objects that are tracked, size of a message.
-
-    python tools/measure_cameras.py --threads 1 2 --cpus '0;1'
-    python tools/measure_cameras.py --cameras 1 --threads 1 2 --cpus 0          # one alone, for comparison
-    python tools/measure_cameras.py --root DAVIS --sequence bmx-trees --annotations Annotations_instances
-
-Settings are as they come; --set changes them.
+publishes the demo clip forth and back and marks all of its objects on the first image.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -25,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,16 +27,17 @@ from sensor_msgs.msg import Image
 
 from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.read import cdr_stamp
-from maskrnn_ros.config import from_flat
-from maskrnn_ros.files import binary_as_instance, davis_sequence, read_frame, read_labels
+from maskrnn_ros.config import Config, to_flat, with_values
+from maskrnn_ros.files import davis_sequence, read_frame, read_labels
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
-from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.ros.demo import CLIP_NAME, CLIP_ROOT
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers
 
+WARMUP_S = 5.0
 _TIMEOUT_S = 120.0
+_PLAYER = "maskrnn_ros.ros.benchmark_cameras"
 
 
 @dataclass
@@ -102,21 +94,64 @@ class Camera:
         }
 
 
-def measure(args: argparse.Namespace, threads: int, cpus: list[str]) -> list[dict[str, float]]:
-    """Run trackers and players; figures by camera.
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What each camera does.
 
     Args:
-        args: Of the command line.
-        threads: Of one operation of a tracker.
-        cpus: Cores of each tracker as taskset lists them; empty for any.
+        width: Of the images, pixels.
+        height: Of the images, pixels.
+        rate: Images a second.
+        seconds: Counted time of a run, after ``WARMUP_S``.
     """
-    cameras = [Camera(f"/measure_{os.getpid()}/camera{number}") for number in range(args.cameras)]
+
+    width: int
+    height: int
+    rate: float
+    seconds: float
+
+
+def measure_cameras(
+    config: Config, cameras: int, load: Load, *, threads: Sequence[int], cpus: str
+) -> list[dict[str, Any]]:
+    """A row for each camera of each run: with each number of threads, without and, if given, with cores of their own.
+
+    Args:
+        config: Settings of the trackers; ``threads`` is replaced.
+        cameras: How many.
+        load: What each does.
+        threads: Of a tracker; a run for each.
+        cpus: Cores of each tracker as taskset lists them, separated by semicolons; empty: not pinned.
+
+    Raises:
+        ValueError: ``cpus`` does not name cores for every camera.
+        RuntimeError: taskset is not installed, a node fails, or a seed is rejected.
+    """
+    pinnings = [[""] * cameras]
+    if cpus:
+        pinnings.append(cpus.split(";"))
+        if len(pinnings[1]) != cameras:
+            raise ValueError(f"--cpus: expected cores for each of {cameras} cameras, separated by ;, got {cpus!r}")
+        if not shutil.which("taskset"):
+            raise RuntimeError("--cpus needs the command taskset (package util-linux), found none")
+    use_large_segments()
+    rows = []
+    for pinning in pinnings:
+        for number in threads:
+            found = _measure(with_values(config, threads=number), load, pinning)
+            rows += [
+                {"cpus": pinning[place], "threads": number, "camera": place, **row} for place, row in enumerate(found)
+            ]
+    return rows
+
+
+def _measure(config: Config, load: Load, cpus: Sequence[str]) -> list[dict[str, float]]:
+    """Run trackers and players once; figures by camera."""
+    cameras = [Camera(f"/maskrnn_benchmark_{os.getpid()}/camera{number}") for number in range(len(cpus))]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        values = {**dict(map(parse_setting, args.set)), "threads": threads}
-        from_flat(values)  # refuses what is no setting
         settings = scratch / "node.yaml"
-        parameter_file.write(settings, values)
+        parameter_file.write(settings, to_flat(config))
         commands = [
             node_command(camera.namespace, "--params-file", str(settings), "--log-level", "warn") for camera in cameras
         ]
@@ -132,28 +167,44 @@ def measure(args: argparse.Namespace, threads: int, cpus: list[str]) -> list[dic
         logs = [scratch / f"sent{number}" for number in range(len(cameras))]
         with contextlib.ExitStack() as players:
             for camera, log in zip(cameras, logs, strict=True):
-                command = [sys.executable, __file__, *sys.argv[1:], "--play", camera.namespace]
+                command = [sys.executable, "-m", _PLAYER, camera.namespace]
+                command += [str(load.width), str(load.height), str(load.rate)]
                 players.enter_context(child_process(command, stdout=players.enter_context(log.open("w"))))
             for node, camera in zip(nodes, cameras, strict=True):
                 if not node.wait_until(camera.is_seeded, _TIMEOUT_S):
-                    raise TimeoutError(f"{camera.namespace}: the seed was not applied within {_TIMEOUT_S:g} s")
-            begin_ns = time.time_ns() + round(args.warmup * 1e9)
-            end_ns = begin_ns + round(args.seconds * 1e9)
+                    raise RuntimeError(f"{camera.namespace}: the seed was not applied within {_TIMEOUT_S:g} s")
+            begin_ns = time.time_ns() + round(WARMUP_S * 1e9)
+            end_ns = begin_ns + round(load.seconds * 1e9)
             for node in nodes:
                 node.wait_until(lambda: time.time_ns() > end_ns + 1e9, float("inf"))  # masks of the last ones come
         sent = [[int(line) for line in log.read_text().split()] for log in logs]
     return [camera.figures(stamps, begin_ns, end_ns) for camera, stamps in zip(cameras, sent, strict=True)]
 
 
-def play(args: argparse.Namespace, namespace: str) -> None:
+def cameras_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The figures as a table."""
+    table = [
+        "   cores  threads  camera  sent, Hz  masks, Hz   dropped  age p50 ms  age p95 ms  objects  tracked     KiB"
+    ]
+    for row in rows:
+        table.append(
+            f"{row['cpus'] or 'any':>8}  {row['threads']:7d}  {row['camera']:6d}  {row['sent_hz']:8.1f}  "
+            f"{row['masks_hz']:9.1f}  {row['dropped']:8.1%}  {row['age_ms_p50']:10.0f}  {row['age_ms_p95']:10.0f}  "
+            f"{row['objects']:7.1f}  {row['tracked']:7.2f}  {row['kib']:6.1f}"
+        )
+    return table
+
+
+def play(namespace: str, width: int, height: int, rate: float) -> None:
     """Publish the clip forth and back until SIGINT, and print the stamp of every image."""
     stop = threading.Event()
     signal.signal(signal.SIGINT, lambda *_: stop.set())
-    clip = davis_sequence(args.root, args.sequence, args.annotations)
-    images = [cv2.resize(read_frame(path), args.size, interpolation=cv2.INTER_AREA) for path in clip.frames]
-    labels = binary_as_instance(read_labels(clip.annotations[clip.frames[0].stem])).astype(np.uint16)
+    clip = davis_sequence(CLIP_ROOT, CLIP_NAME, "Annotations")
+    size = (width, height)
+    images = [cv2.resize(read_frame(path), size, interpolation=cv2.INTER_AREA) for path in clip.frames]
+    labels = read_labels(clip.annotations[clip.frames[0].stem]).astype(np.uint16)
     turn = [*range(len(images)), *range(len(images) - 2, 0, -1)]
-    seed = _message(cv2.resize(labels, args.size, interpolation=cv2.INTER_NEAREST), "mono16")
+    seed = _message(cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST), "mono16")
     messages = [_message(image, "rgb8") for image in images]
     with client_node("player") as (node, executor):
         images_out = node.create_publisher(Image, f"{namespace}/image", reliable(2))
@@ -169,7 +220,7 @@ def play(args: argparse.Namespace, namespace: str) -> None:
                 seeds_out.publish(seed)
             images_out.publish(message)
             print(stamp_ns, flush=True)
-            spin_until(executor, stop.is_set, begin + (number + 1) / args.rate - time.monotonic())
+            spin_until(executor, stop.is_set, begin + (number + 1) / rate - time.monotonic())
             if stop.is_set():
                 return
 
@@ -181,60 +232,5 @@ def _message(pixels: Any, encoding: str) -> Any:
     return message
 
 
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    return int(width), int(height)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--cameras", type=int, default=2, help="how many (default 2)")
-    add("--rate", type=float, default=24.0, help="images per second of each (default 24)")
-    add("--size", type=_size, default=(854, 480), metavar="WxH", help="of the images (default 854x480)")
-    add("--threads", type=int, nargs="+", default=[1], help="of a tracker; a run for each (default 1)")
-    add("--cpus", default="", help="cores of each tracker, e.g. '0;1': each run once without and once with them")
-    add("--seconds", type=float, default=10.0, help="counted time of a run (default 10)")
-    add("--warmup", type=float, default=5.0, help="seconds after the seeds that are not counted (default 5)")
-    add("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings, e.g. mask_encoding=rle")
-    add("--root", type=Path, default=CLIP_ROOT, help="data set in the layout of DAVIS (default: the demo clip)")
-    add("--sequence", default=CLIP_NAME, help="its clip")
-    add("--annotations", default="Annotations", help="folder of its annotations")
-    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
-    add("--play", help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Parse, run, print."""
-    args = _arguments()
-    if args.play:
-        play(args, args.play)
-        return
-    pinnings = [[""] * args.cameras]
-    if args.cpus:
-        pinnings.append(args.cpus.split(";"))
-        if len(pinnings[1]) != args.cameras or not shutil.which("taskset"):
-            raise SystemExit(
-                f"--cpus: expected taskset, and cores for each of {args.cameras} cameras, got {args.cpus!r}"
-            )
-    use_large_segments()
-    print("| cores | threads | camera | sent, Hz | masks, Hz | dropped | age p50, p95, ms | objects | tracked | KiB |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    runs = []
-    for cpus in pinnings:
-        for threads in args.threads:
-            for number, row in enumerate(measure(args, threads, cpus)):
-                print(
-                    f"| {cpus[number] or 'any'} | {threads} | {number} | {row['sent_hz']:.1f} | {row['masks_hz']:.1f} "
-                    f"| {row['dropped']:.3f} | {row['age_ms_p50']:.0f}, {row['age_ms_p95']:.0f} "
-                    f"| {row['objects']:.1f} | {row['tracked']:.2f} | {row['kib']:.1f} |",
-                    flush=True,
-                )
-                runs.append({"cpus": cpus[number], "threads": threads, "camera": number, **row})
-    if args.json:
-        args.json.write_text(json.dumps({"rate_hz": args.rate, "size": args.size, "runs": runs}, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    play(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))

@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far can the score of a track be trusted, and which constants make it an estimate of J?
+"""``maskrnn train score``: how far the score of a mask can be trusted, and the constants that make it an estimate of J.
 
-Tracks the clips of a data set, adaptation blocking, and compares the score of every mask with its J: expected
-calibration error (ECE, ten bins) and mean absolute error, of the mean probability inside the mask and of the score; and
-what a threshold on the score leaves. Frames without a mask are left out, and so is the seed's. All that is not 0 is one
-object, but with --annotations every id is one.
-
-    python tools/measure_score.py --root DAVIS --sequences A,B,... --fit        # prints the constants of score.py
-    python tools/measure_score.py --root DAVIS --plot docs/score.png            # on clips that nothing was fitted on
+Compares the score of every mask with its J: expected calibration error (ECE, ten bins) and mean absolute error, of the
+score and of the mean probability inside the mask, and what a threshold on the score leaves. The image of the seed and
+images without a mask are left out.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -24,10 +19,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from maskrnn_ros.config import Config, deterministic, with_values
+from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.readers import folder_names
 from maskrnn_ros.files import davis_sequence, read_frame, read_labels
-from maskrnn_ros.parameter_file import load
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.score import calibrated, expected_iou
 from maskrnn_ros.tracking.tracker import set_threads
@@ -56,33 +51,43 @@ class Measured:
         return calibrated(self.expected)
 
 
-def main() -> None:
-    """Parse, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="data set in the layout of DAVIS")
-    parser.add_argument("--sequences", metavar="A,B,...", help="default: all")
-    parser.add_argument("--annotations", metavar="NAME", help="folder of annotations with an id for every object")
-    parser.add_argument("--config", type=Path, help="settings of the tracker")
-    parser.add_argument("--fit", action="store_true", help="fit the constants of maskrnn_ros/tracking/score.py")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="reliability before and after")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="write the figures of every mask, or read them")
-    args = parser.parse_args()
-    if args.keep and args.keep.exists():
-        rows = [Measured(**row) for row in json.loads(args.keep.read_text())]
-    else:
-        set_threads(1)
-        config = deterministic(with_values(load(args.config) if args.config else Config(), threads=1))
-        names = (
-            args.sequences.split(",") if args.sequences else folder_names(args.root, args.annotations or "Annotations")
-        )
-        rows = [row for name in names for row in measure(args.root, name, args.annotations, config)]
-        if args.keep:
-            args.keep.write_text(json.dumps([dataclasses.asdict(row) for row in rows]) + "\n")
-    if args.fit:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``maskrnn train score`` was asked for; the command line explains each."""
+
+    root: Path
+    sequences: tuple[str, ...]
+    annotations: str | None
+    config: Config
+    fit: bool
+    plot: Path | None
+    keep: Path | None
+
+
+def run(options: Options) -> None:
+    """Track the clips, or read what was kept, and print.
+
+    Raises:
+        ValueError: A clip, a setting or a file is wrong.
+    """
+    rows = _measured(options)
+    if options.fit:
         print_fit(rows)
     print_table(rows)
-    if args.plot:
-        draw(rows, args.plot)
+    if options.plot:
+        draw(rows, options.plot)
+
+
+def _measured(options: Options) -> list[Measured]:
+    if options.keep and options.keep.exists():
+        return [Measured(**row) for row in json.loads(options.keep.read_text())]
+    set_threads(1)
+    config = deterministic(with_values(options.config, threads=1))
+    names = options.sequences or folder_names(options.root, options.annotations or "Annotations")
+    rows = [row for name in names for row in measure(options.root, name, options.annotations, config)]
+    if options.keep:
+        write_text(options.keep, json.dumps([dataclasses.asdict(row) for row in rows]) + "\n")
+    return rows
 
 
 def measure(root: Path, name: str, annotations: str | None, config: Config) -> list[Measured]:
@@ -216,7 +221,3 @@ def draw_bins(axis: Any, estimates: Array, truths: Array) -> None:
     x, y = ([values[part].mean() for part in present] for values in (estimates, truths))
     sizes = [20 + 400 * part.mean() for part in present]
     axis.scatter(x, y, s=sizes, facecolors="none", edgecolors="#1b1f24", linewidths=1.4)
-
-
-if __name__ == "__main__":
-    main()
