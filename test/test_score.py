@@ -69,10 +69,11 @@ def test_the_calibration_error_does_not_cancel_between_bins() -> None:
 
 def test_the_command_fits_tabulates_and_draws_what_was_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     keep, plot = tmp_path / "kept.json", tmp_path / "score.png"
+    expected = (0.3, 0.6, 0.9)
+    truths = [1 / (1 + np.exp(-(0.5 + 1.2 * np.log(e / (1 - e))))) for e in expected]
+    row = {"frame": 1, "mean": 0.9}
     rows = [
-        {"clip": clip, "frame": n, "mean": 0.9, "expected": e, "j": e}
-        for clip in "ab"
-        for n, e in enumerate((0.3, 0.6, 0.9))
+        {**row, "clip": clip, "expected": e, "j": j} for clip in "ab" for e, j in zip(expected, truths, strict=True)
     ]
     keep.write_text(json.dumps(rows))
     arguments = ["train", "score", "--root", str(tmp_path), "--keep", str(keep), "--fit", "--plot", str(plot)]
