@@ -9,6 +9,7 @@ SHELL := /bin/bash
 VENV := $(CURDIR)/.venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TESTED := $(VENV)/.installed_for_tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # The same rule as in setup.py: a Python environment with the wheels is not a sourced ROS.
@@ -34,21 +35,24 @@ RUN = PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIXES)" $(if $(SOURCED),LD_LI
 
 .PHONY: help venv demo test test-faults lint clean check
 
+# Tests share out the cores; what is slow in them waits.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
 help:  ## say what there is (default)
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' Makefile
 
-venv: $(STAMP)  ## set up .venv: dependencies, and this package with its messages, editable
+venv: $(STAMP)  ## set up .venv: what the node needs, and this package with its messages, editable
 
 demo: $(STAMP)  ## track the demo clip; look at demo_out/
 	$(RUN) maskrnn demo --out demo_out
 
-test: $(STAMP)  ## run the tests; make test ARGS="-k name" runs some
-	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest $(ARGS)
+test: $(TESTED)  ## run the tests; make test ARGS="-k name" runs some
+	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-test-faults: $(STAMP)  ## run the long tests of faults: kills under load, workers that hang, 10,000 fuzzed messages
+test-faults: $(TESTED)  ## run the long tests of faults: kills under load, workers that hang, 10,000 fuzzed messages
 	$(RUN) ROS_DOMAIN_ID="$${ROS_DOMAIN_ID:-$$((RANDOM % 100 + 1))}" python -m pytest -m faults $(ARGS)
 
-lint: $(STAMP)  ## ruff and mypy --strict
+lint: $(TESTED)  ## ruff and mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
@@ -64,7 +68,9 @@ check:
 	  exit 1; \
 	fi
 
-$(STAMP): Makefile pyproject.toml setup.py CMakeLists.txt package.xml $(wildcard cmake/* msg/* srv/* scripts/* config/* launch/*) | check
+# The first for the node, the second with torch and what else tests, training and a GPU need.
+$(TESTED): EXTRAS := [test]
+$(STAMP) $(TESTED): Makefile pyproject.toml setup.py CMakeLists.txt package.xml $(wildcard cmake/* msg/* srv/* scripts/* config/* launch/*) | check
 	@if [ -z "$(SOURCED)" ] && [ "$$(uname -sm)" != "Linux x86_64" ]; then \
 	  echo "make: the ROS 2 wheels are for Linux x86_64: install ROS 2 from apt, source its setup.bash, make again" >&2; \
 	  exit 1; \
@@ -80,8 +86,8 @@ $(STAMP): Makefile pyproject.toml setup.py CMakeLists.txt package.xml $(wildcard
 	  $$found -c 'import ensurepip, venv' 2>/dev/null || { echo "make: install python3-venv" >&2; exit 1; }; \
 	  $$found -m venv $(if $(SOURCED),--system-site-packages) $(VENV); \
 	fi
-	@echo "setting up .venv, ROS 2 from $(or $(SOURCED),Python wheels); the first time downloads some GB (torch)"
-	@rm -f $(STAMP)
+	@echo "setting up .venv, ROS 2 from $(or $(SOURCED),Python wheels); the first time downloads $(if $(EXTRAS),some GB (torch),some hundred MB)"
+	@rm -f $@
 ifdef SOURCED
 	@# The messages of the sourced ROS are compiled for its NumPy: keep that one.
 	@$(BIN)/python -c 'import numpy; print("numpy==" + numpy.__version__)' > $(VENV)/constraints.txt
@@ -91,5 +97,5 @@ else
 	@: > $(VENV)/constraints.txt
 	@$(PIP) install 'setuptools>=77,<80' wheel -r cmake/ros_wheels_build.txt
 endif
-	@MASKRNN_ROS_BUILD_DIR=$(VENV)/build $(PIP) install -c $(VENV)/constraints.txt --no-build-isolation -e '.[test]'
-	@echo "$(KIND)" > $(STAMP)
+	@MASKRNN_ROS_BUILD_DIR=$(VENV)/build $(PIP) install -c $(VENV)/constraints.txt --no-build-isolation -e '.$(EXTRAS)'
+	@echo "$(KIND)" > $(STAMP) && cp $(STAMP) $@.made && mv $@.made $@

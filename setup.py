@@ -29,8 +29,6 @@ DEPENDENCIES = [
     "pillow",
     "rosbags>=0.11.9",  # the first seen to check the checksums of mcap files
     "safetensors",
-    "torch>=2.1",
-    "torchvision>=0.16",
     "tqdm",
 ]
 # Of what CMake installs: what names paths of this machine, and what only C++ packages use.

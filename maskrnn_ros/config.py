@@ -18,6 +18,9 @@ from maskrnn_ros.setting import Checked, Setting, Value, no_setting, renewed, se
 
 T = TypeVar("T", bound=Checked)
 
+_FLOWS = ("auto", "dis", "flownet", "raft", "epicflow")
+"""Flow backends of the package, see ``flow.backends.BACKENDS``."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowConfig(Checked):
@@ -26,9 +29,8 @@ class FlowConfig(Checked):
     backend: str = setting(
         "dis",
         "Optical flow: dis (OpenCV, CPU), flownet (a small network, CPU or GPU), raft (a large network, "
-        "for GPUs; weights do not ship), epicflow (needs opencv-contrib). auto: dis on a CPU, flownet on a "
-        "GPU.",
-        choices=("auto", "dis", "flownet", "raft", "epicflow"),
+        "for GPUs; weights do not ship), epicflow (needs opencv-contrib), or package.module:factory for your own. "
+        "auto: dis on a CPU, flownet on a GPU.",
         basic=True,
     )
     # medium takes five times as long for masks no better: J .800 F .783 on held out clips, ultrafast J .797 F .782
@@ -50,6 +52,9 @@ class FlowConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backend not in _FLOWS and not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", self.backend):
+            names = ", ".join(_FLOWS)
+            raise ValueError(f"flow.backend must be {names} or package.module:factory, got {self.backend!r}")
         if self.weights not in ("shipped", "torchvision") and not self.weights.endswith(".safetensors"):
             raise ValueError(f"flow.weights must be shipped, torchvision or a .safetensors file, got {self.weights!r}")
 
@@ -75,83 +80,24 @@ class GateConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MatchingConfig(Checked):
-    """Comparison of the frame's features with those of the seed and of recent frames."""
-
-    enabled: bool = setting(
-        True, "Match the features of every frame with those of the seed and of recent frames; a decoder always does."
-    )
-    weight: float = setting(
-        0.25, "Weight of the matching's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
-    )
-    weight_without_head: float = setting(
-        1.0, "The same until there is a head, or without adaptation.", low=0.0, high=10.0, live=True
-    )
-    recent_frames: int = setting(
-        0,
-        "Without the network, which knows the seeds alone: recent frames that are matched beside them; each costs as "
-        "much time as a seed.",
-        low=0,
-        high=32,
-    )
-    radius: int = setting(
-        1000,
-        "How far from a cell its matches may lie while the instance is seen, cells of 8 pixels; with recent frames 10 "
-        "is enough, and takes less time.",
-        low=1,
-        high=1000,
-    )
-    top_k: int = setting(10, "Best matches of a cell that are averaged.", low=1, high=100, live=True)
-    temperature: float = setting(
-        0.05, "Similarity by which a match may be worse and still weigh a third.", low=0.001, high=10.0, live=True
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptationConfig(Checked):
     """How an instance's own model, which tells it from all else, comes from its seed."""
 
     method: str = setting(
         "recursive",
-        "recursive: in closed form, at once and the same every time (a decoder goes on with it on later frames; the "
-        "two-stream network fits its head to the seeds alone); finetune: a head is trained on the seed (needs "
-        "network.weights: streams, or no network); none: no model of the instance.",
+        "How the model of an instance is fitted. recursive: in closed form on the seed, then updated on every frame "
+        "that can be trusted. none: no such model. finetune: by gradient as in the paper, only for `maskrnn evaluate "
+        "--profile paper`.",
         choices=("recursive", "finetune", "none"),
     )
-    mode: str = setting(
-        "background",
-        "With finetune: blocking: the head is trained before the next frame (offline, lockstep, tests); background: "
-        "in a thread, while tracking goes on.",
-        choices=("blocking", "background"),
-    )
-    weight: float = setting(
-        1.0, "Weight of the head's log-odds beside those of the other parts.", low=0.0, high=10.0, live=True
-    )
-    steps: int = setting(100, "With finetune: training steps.", low=0, high=100_000)
-    rate: float = setting(0.002, "With finetune: learning rate of the first step (AdamW).", low=0.0, high=1.0)
+    seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
+    steps: int = setting(100, "With finetune: training steps; the paper's are 200.", low=0, high=100_000)
+    rate: float = setting(0.002, "With finetune: learning rate of the first step.", low=0.0, high=1.0)
     decay: float = setting(
         1.0,
         "With finetune: share of the learning rate that is gone at the last step; falls linearly.",
         low=0.0,
         high=1.0,
-    )
-    seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
-    views: int = setting(40, "With finetune: views of the seed: itself and augmentations.", low=1, high=1000)
-    batch: int = setting(3, "With finetune: views in one step.", low=1, high=1000)
-    channels: int = setting(32, "Channels of the head where trunk.weights is imagenet.", low=1, high=1024)
-    resize: float = setting(
-        1.5, "Augmentation: largest factor by which a view is scaled up or down.", low=1.0, high=10.0
-    )
-    rotate: float = setting(25.0, "Augmentation: largest rotation, degrees.", low=0.0, high=180.0)
-    shift: float = setting(
-        0.15, "Augmentation: largest shift, which crops the other side, as a share of the image.", low=0.0, high=1.0
-    )
-    flip: bool = setting(True, "Augmentation: mirror half of the views.")
-    cover: float = setting(
-        0.3, "Augmentation: share of the views in which a plain rectangle hides a part.", low=0.0, high=1.0
-    )
-    lighting: float = setting(
-        1.4, "Augmentation: largest factor of gamma; contrast changes by half as much.", low=1.0, high=10.0
     )
 
 
@@ -160,50 +106,36 @@ class TrunkConfig(Checked):
     """The features that all instances share."""
 
     weights: str = setting(
-        "shipped",
-        "shipped: the one that learned with the network in use; streams: that of the two-stream network; imagenet: as "
-        "ImageNet left it; or the path of a .safetensors file.",
+        "shipped", "shipped: the one that learned with the network that ships; or the path of a .safetensors file."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights not in ("shipped", "streams", "imagenet") and not self.weights.endswith(".safetensors"):
-            raise ValueError(
-                f"trunk.weights must be shipped, streams, imagenet or a .safetensors file, got {self.weights!r}"
-            )
+        if self.weights != "shipped" and not self.weights.endswith(".safetensors"):
+            raise ValueError(f"trunk.weights must be shipped or a .safetensors file, got {self.weights!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig(Checked):
-    """The trained network: it weighs the other parts itself, and adds what it sees in the image and in the flow."""
+    """The network that follows instances."""
 
-    enabled: bool = setting(True, "Use the network; the weights of the other parts then only help to find again.")
-    weights: str = setting(
-        "shipped",
-        "Its weights: shipped (the decoder, which adaptation.method recursive is made for); streams (the two-stream "
-        "network that ships, too, which finetune is made for); or the path of a .safetensors file of either.",
-    )
-    flow_stream: bool = setting(True, "Show it how fast everything moves; off, all stands still to it.")
-    matching: bool = setting(
-        True,
-        "Show the streams the matching on every frame; off, the matching only helps to find a lost instance again.",
-    )
+    enabled: bool = setting(True, "Use it; without it masks go where the flow takes them.")
+    weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
+    flow_stream: bool = setting(True, "Show it how everything moves; off, all stands still to it.")
     hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
     localization: bool = setting(
-        False,
-        "Gate by the box that it predicts, and ask it whether the instance is there; off (a little better on held out "
-        "clips), the box is that of the carried mask.",
+        False, "Gate by the box that it predicts; off (a little better on held out clips), there is no gate."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.ships and not self.weights.endswith(".safetensors"):
-            raise ValueError(f"network.weights must be shipped, streams or a .safetensors file, got {self.weights!r}")
+            raise ValueError(f"network.weights must be shipped or a .safetensors file, got {self.weights!r}")
 
     @property
     def ships(self) -> bool:
         """Whether the weights are of the package, not a file of one's own."""
-        return self.weights in ("shipped", "streams")
+        return self.weights == "shipped"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -214,23 +146,6 @@ class PriorConfig(Checked):
         "warped",
         "warped: by the flow; unwarped: as it was; none: every frame is looked at as a whole, as if it were alone.",
         choices=("warped", "unwarped", "none"),
-    )
-    weight: float = setting(
-        0.25,
-        "Weight of the prior's log-odds where a head is there.",
-        low=0.0,
-        high=10.0,
-        live=True,
-    )
-    weight_without_head: float = setting(
-        0.5,
-        "The same until there is a head, or without adaptation; without matching, too, the prior is all.",
-        low=0.0,
-        high=10.0,
-        live=True,
-    )
-    floor: float = setting(
-        0.02, "How near to 0 and 1 the prior may come before its log-odds are taken.", low=0.0001, high=0.4, live=True
     )
 
 
@@ -265,21 +180,21 @@ class PresenceConfig(Checked):
     )
     min_share: float = setting(
         0.05,
-        "With matching or a head: share of its usual area below which it is not seen.",
+        "Share of its usual area below which it is not seen.",
         low=0.0,
         high=1.0,
         live=True,
     )
     min_probability: float = setting(
         0.78,
-        "With a head: mean probability inside its mask below which it is not seen, unless the matching agrees to it.",
+        "Mean probability inside its mask below which it is not seen, unless it looks like its seed.",
         low=0.5,
         high=1.0,
         live=True,
     )
     threshold: float = setting(
         0.5,
-        "With the network's localization: its probability of being there that it takes.",
+        "Probability of being there, by the network, below which it is not seen.",
         low=0.0,
         high=1.0,
         live=True,
@@ -404,7 +319,7 @@ class WatchdogConfig(Checked):
     worker_s: float = setting(
         30.0,
         "Exit with status 70 when the worker made no progress for this long, so that a supervisor can "
-        "restart the node, seconds. 0: never. Catching up and training count as progress.",
+        "restart the node, seconds. 0: never. Catching up counts as progress.",
         low=0.0,
         high=3600.0,
         live=True,
@@ -429,9 +344,9 @@ class Config(Checked):
     )
     precision: str = setting(
         "auto",
-        "Numbers that the networks compute in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
-        "product instructions); float16 (torch, for GPUs); a decoder stays in float32; auto: int8 on such a CPU where "
-        "its graphs are, else float32.",
+        "Numbers that the trunk computes in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
+        "product instructions); float16 (torch, for GPUs); the rest stays in float32; auto: int8 on such a CPU where "
+        "its graph is, else float32.",
         choices=("auto", "float32", "float16", "int8"),
     )
     compile: str = setting(
@@ -475,7 +390,6 @@ class Config(Checked):
     trunk: TrunkConfig = dataclasses.field(default_factory=TrunkConfig)
     network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
     prior: PriorConfig = dataclasses.field(default_factory=PriorConfig)
-    matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
     adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
     refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
@@ -550,7 +464,7 @@ class Config(Checked):
     status_period: float = setting(1.0, "Period of ~/status, seconds.", low=0.05, high=60.0)
     threads: int = setting(
         0,
-        "Threads for the networks and for processing objects in parallel. 0: one per core this process may use.",
+        "Threads for processing an image. 0: one per core this process may use.",
         low=0,
         high=256,
         basic=True,
@@ -625,10 +539,5 @@ def with_values(config: Config, **changes: Value) -> Config:
 
 
 def deterministic(config: Config) -> Config:
-    """The same with heads adapted at once where they would be in the background, and without a limit of latency.
-
-    Results depend on no clock then.
-    """
-    if ("blocking", 0.0) == (config.adaptation.mode, config.max_latency_ms):
-        return config
-    return with_values(config, adaptation__mode="blocking", max_latency_ms=0.0)
+    """The same without a limit of latency: results depend on no clock then."""
+    return with_values(config, max_latency_ms=0.0) if config.max_latency_ms else config

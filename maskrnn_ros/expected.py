@@ -36,6 +36,10 @@ def in_one_line(error: BaseException) -> str:
     ('expected a cup, got none', 'MemoryError: not enough memory')
     """
     text = " ".join(str(error).split())
+    if isinstance(error, ImportError) and error.name in ("torch", "torchvision"):
+        from maskrnn_ros.model.engine import TORCH_HINT  # commands that need none of it come here rarely
+
+        return f"needs {error.name}, which is not installed: {TORCH_HINT}"
     if isinstance(error, MemoryError):
         return f"MemoryError: {text or 'not enough memory'}"
     if isinstance(error, (ValueError, OSError, RuntimeError, ImportError)) and text:

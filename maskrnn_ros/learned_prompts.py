@@ -319,7 +319,7 @@ def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) ->
     if weights == "shipped":
         return _careful(ShippedLook(), zoom, min_confidence)
     try:
-        look = GraphLook(Path(weights), TRUNK if trunk in ("shipped", "streams") else Path(trunk))
+        look = GraphLook(Path(weights), TRUNK if trunk == "shipped" else Path(trunk))
     except (ImportError, OSError, RuntimeError) as error:
         raise _unusable(error) from error
     return _careful(look, zoom, min_confidence)

@@ -31,9 +31,10 @@ class Replaced:
 
     Args:
         name: Its name, with dots.
-        by: What to write instead, e.g. "adaptation.method: none".
+        by: What it is taken as, or why it is gone and what to write instead.
         value: Only this value of it is gone; None: the setting itself.
-        means: Values by name that say the same now, which are taken with a warning; None: it is refused.
+        means: Values by name that say the same now, which are taken with a warning; none: what it said is so anyway;
+            None: it is refused.
     """
 
     name: str
@@ -42,8 +43,29 @@ class Replaced:
     means: Mapping[str, Value] | None = None
 
 
+_WEIGHS_ITSELF = "the network weighs its parts itself"
+_ALWAYS = "the network always matches"
+_AT_ONCE = "adaptation.method: recursive adapts at once"
+_FITTED = "the views that a target model is fitted to are no settings"
+_STREAMS = "the two-stream network is gone: write shipped"
+
 REPLACED: tuple[Replaced, ...] = (
     Replaced(name="adaptation.mode", value="off", by="adaptation.method: none", means={"adaptation.method": "none"}),
+    Replaced(name="adaptation.mode", by=_AT_ONCE, means={}),
+    Replaced(name="adaptation.weight", by=_WEIGHS_ITSELF),
+    *(Replaced(name=f"adaptation.{name}", by=_FITTED) for name in ("views", "batch", "channels")),
+    *(Replaced(name=f"adaptation.{name}", by=_FITTED) for name in ("resize", "rotate", "shift", "flip", "cover")),
+    Replaced(name="adaptation.lighting", by=_FITTED),
+    Replaced(name="matching.enabled", value=True, by=_ALWAYS, means={}),
+    *(Replaced(name=f"matching.{name}", by=_ALWAYS) for name in ("enabled", "recent_frames", "radius", "top_k")),
+    *(Replaced(name=f"matching.{name}", by=_WEIGHS_ITSELF) for name in ("weight", "weight_without_head")),
+    Replaced(name="matching.temperature", by=_WEIGHS_ITSELF),
+    Replaced(name="network.matching", value=True, by=_ALWAYS, means={}),
+    Replaced(name="network.matching", by=_ALWAYS),
+    Replaced(name="network.weights", value="streams", by=_STREAMS),
+    *(Replaced(name=f"prior.{name}", by=_WEIGHS_ITSELF) for name in ("weight", "weight_without_head", "floor")),
+    Replaced(name="trunk.weights", value="streams", by=_STREAMS),
+    Replaced(name="trunk.weights", value="imagenet", by="networks need a trained trunk: write shipped"),
 )
 """All that was removed or renamed. A row stays for good: old files are found at any time."""
 
@@ -69,10 +91,10 @@ def renewed(values: Mapping[str, Any], warn: Callable[[str], object] = _LOG.warn
             continue
         gone = f"{row.name} is no setting" if row.value is None else f"{row.name}: {row.value} is no value"
         if row.means is None:
-            raise ValueError(f"{gone} any more: write {row.by} instead")
+            raise ValueError(f"{gone} any more: {row.by}")
         del found[row.name]
         found.update(row.means)
-        warn(f"{gone} any more, taken as {row.by}")
+        warn(f"{gone} any more, taken as {row.by}" if row.means else f"{gone} any more, ignored: {row.by}")
     return found
 
 

@@ -10,7 +10,7 @@ import re
 import pytest
 import world
 import yaml
-from test_evaluate import FRAMES, evaluate, figures, write_tree
+from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 from test_evaluate import weights as weights  # a fixture
 
 from maskrnn_ros.config import Config, to_flat, with_values
@@ -21,10 +21,9 @@ from maskrnn_ros.evaluation.readers import find_clips
 from maskrnn_ros.evaluation.run import Task
 from maskrnn_ros.files import read_labels
 
-MEASURED = ["warped mask", "+ box gate", "+ reference matching", "+ fine-tuning", "+ edge refinement"]
-NETWORK = ["appearance only", "+ flow stream", "+ recurrence"]
-MISSING = [*NETWORK, "+ box loss"]
-ROWS = [MEASURED[0], *MISSING, *MEASURED[1:]]
+MEASURED = ["warped mask", "+ edge refinement"]
+MISSING = ["appearance only", "+ flow stream", "+ recurrence", "+ target model"]
+ROWS = [MEASURED[0], *MISSING, MEASURED[1]]
 NO_WEIGHTS = "none.safetensors"
 
 
@@ -35,9 +34,9 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """Settings with an adaptation that takes little time, as a file."""
+    """Settings without a network, as a file."""
     file = tmp_path_factory.mktemp("config") / "quick.yaml"
-    values = {**to_flat(world.QUICK), "network.enabled": False, "network.weights": NO_WEIGHTS}
+    values = {**to_flat(QUICK), "network.enabled": False, "network.weights": NO_WEIGHTS}
     file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     return file
 
@@ -47,53 +46,41 @@ def changed(one, other):
     return {key for key in one if one[key] != other[key]}
 
 
-def test_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured():
-    own = {"network__enabled": False, "network__weights": NO_WEIGHTS, "adaptation__method": "finetune"}
-    config = with_values(Config(), working_size=320, **own)
+def test_without_weights_the_rows_of_the_network_are_told_and_not_measured():
+    config = with_values(Config(), working_size=320, network__enabled=False, network__weights=NO_WEIGHTS)
     configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
     assert list(configs) == ROWS
     assert [configs[name] for name in MISSING] == [None] * 4
-    steps = [changed(configs[a], configs[b]) for a, b in zip(MEASURED, MEASURED[1:], strict=False)]
-    assert steps == [
-        {"gate.enabled"},
-        {"matching.enabled"},
-        {"adaptation.method", "adaptation.mode"},
-        {"refinement.enabled"},
-    ]
-    assert configs["+ edge refinement"] == apply_preset("default", config)
-    # when heads are trained makes no difference where there are none
-    assert changed(configs["+ box gate"], apply_preset("warp", config)) == {"adaptation.mode"}
+    assert changed(configs["warped mask"], configs["+ edge refinement"]) == {"refinement.enabled"}
+    assert changed(configs["warped mask"], apply_preset("warp", config)) == {"gate.enabled"}
 
 
-def test_with_weights_the_rows_of_the_network_are_there_and_each_has_one_part_more(weights):
-    config = with_values(Config(), network__weights=weights, adaptation__method="finetune")
+def test_with_weights_each_row_has_one_part_more_and_the_last_is_the_tracker_as_configured(weights):
+    config = with_values(Config(), working_size=320, network__weights=weights)
     configs = dict(zip([row.name for row in ABLATION], ablation_configs(config), strict=True))
-    measured = [name for name in ROWS if configs[name] is not None]
-    assert measured == [name for name in ROWS if name != "+ box loss"]
-    steps = [changed(configs[a], configs[b]) for a, b in zip(measured, measured[1:], strict=False)]
-    first = {"network.enabled", "network.flow_stream", "network.hidden"}
+    assert list(configs) == ROWS and None not in configs.values()
+    steps = [changed(configs[a], configs[b]) for a, b in zip(ROWS, ROWS[1:], strict=False)]
     assert steps == [
-        first,
+        {"network.enabled", "network.flow_stream", "network.hidden", "gate.enabled"},
         {"network.flow_stream"},
         {"network.hidden"},
-        {"gate.enabled"},
-        {"matching.enabled"},
-        {"adaptation.method", "adaptation.mode"},
+        {"adaptation.method"},
         {"refinement.enabled"},
     ]
     assert configs["+ edge refinement"] == apply_preset("default", config)
-    tuned = ablation_configs(config, TUNED)
-    assert [one.adaptation.mode for one in tuned if one] == ["blocking"] * 7 and tuned[-1] == configs[
-        "+ edge refinement"
-    ]
     assert not configs["warped mask"].network.enabled and configs["appearance only"].network.enabled
+    tuned = ablation_configs(config, TUNED)
+    assert [one.adaptation.method for one in tuned if one] == ["none", *["recursive"] * 4]
+    assert tuned[-1] == configs["+ edge refinement"]
+    assert [row.name for row in TUNED] == [name for name in ROWS if name != "+ target model"]
 
 
 def test_with_weights_the_rows_of_the_network_are_measured(tree, weights):
-    config = with_values(world.QUICK, network__weights=weights)
+    config = with_values(QUICK, network__weights=weights)
     task = Task(convention="davis2017", preset="default", config=config)
-    found = ablate(find_clips(tree, names=["one"]), task, 1, lambda result, own: None, ABLATION[:5])
-    assert [row.is_whole for row in found.rows] == [True] * 4 + [False]
+    rows = (*ABLATION[:3], AblationRow(name="+ box loss", missing="a training run of its own"))
+    found = ablate(find_clips(tree, names=["one"]), task, 1, lambda result, own: None, rows)
+    assert [row.is_whole for row in found.rows] == [True] * 3 + [False]
     assert found.rows[-1].reason == "needs a training run of its own"
     assert found.last.summary()["j_mean"] > 0.4
 
@@ -112,31 +99,21 @@ def test_the_table_has_every_row_and_its_figures_are_those_of_the_same_settings_
     rows = {row["row"]: row for row in found["ablation"]}
     assert list(rows) == ROWS
     for name in MISSING:
-        reason = f"needs the two-stream network with its localization net: found no weights '{NO_WEIGHTS}'"
-        reason = reason if name in NETWORK else "needs a training run of its own"
+        reason = f"needs the network: found no weights '{NO_WEIGHTS}'"
         assert rows[name] == {"row": name, "marked": None, "summary": None, "reason": reason}
         assert re.search(rf"^{re.escape(name)} +- +- +- +- +-  {re.escape(reason)}$", printed, re.MULTILINE)
     assert {(rows[name]["marked"], rows[name]["reason"]) for name in MEASURED} == {("switched", None)}
     assert found["summary"] == rows["+ edge refinement"]["summary"]
     assert "convention davis2017" in printed
-    # the gate is the box of what alone it gates
-    gated, free = (rows[name]["summary"] for name in ("+ box gate", "warped mask"))
-    assert gated["jf_mean"] == pytest.approx(free["jf_mean"], abs=1e-3)
-    assert "as configured: that of the warped mask" in printed
     # another way to the same settings: the default preset with a file that says them
-    values = {
-        **to_flat(world.QUICK),
-        "adaptation.method": "none",
-        "refinement.enabled": False,
-        "network.enabled": False,
-    }
+    values = {**to_flat(QUICK), "refinement.enabled": False, "network.enabled": False}
     (tmp_path / "row.yaml").write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     assert evaluate(tree, "--config", tmp_path / "row.yaml", "--out", tmp_path / "alone", "--json", alone) == 0
-    expected, actual = figures(alone)["summary"], rows["+ reference matching"]["summary"]
+    expected, actual = figures(alone)["summary"], rows["warped mask"]["summary"]
     assert expected.pop("fps") and actual.pop("fps")
     assert actual == expected
     for path in (tmp_path / "alone" / "one").glob("*.png"):
-        assert (read_labels(path) == read_labels(out / "reference-matching" / "one" / path.name)).all()
+        assert (read_labels(path) == read_labels(out / "warped-mask" / "one" / path.name)).all()
     check_files(out, rows)
 
 
@@ -146,8 +123,8 @@ def check_files(out, rows):
     jf = [rows[name]["summary"]["jf_mean"] for name in MEASURED]
     gains = [float(line["gain"]) for line in lines[len(MISSING) + 1 :]]
     assert gains == pytest.approx([now - before for before, now in zip(jf, jf[1:], strict=False)], abs=1e-12)
-    (alone,) = csv.DictReader((out / "box-gate" / "summary.csv").open())
-    assert (alone["preset"], alone["marked"]) == ("+ box gate", "switched")
+    (alone,) = csv.DictReader((out / "edge-refinement" / "summary.csv").open())
+    assert (alone["preset"], alone["marked"]) == ("+ edge refinement", "switched")
     assert {line["gain"] for line in lines[: len(MISSING) + 1]} == {""}
     page = (out / "report.html").read_text()
     links = re.findall(r'href="([^"]+)"', page)
@@ -170,32 +147,36 @@ def test_a_row_whose_part_comes_is_measured_as_soon_as_it_says_its_values(tree):
     )
 
 
-def test_ctrl_c_keeps_the_rows_that_are_done_and_resume_does_the_rest(tree, quick, tmp_path, capsys, monkeypatch):
+def test_ctrl_c_keeps_the_rows_that_are_done_and_resume_does_the_rest(tree, tmp_path, capsys, monkeypatch, weights):
     tracked, real = [], run.evaluate_clip
 
     def interrupted(clip, task, advance):
         tracked.append((task.row, clip.name))
-        if tracked == [("warped mask", "one"), ("warped mask", "two"), ("+ box gate", "one"), ("+ box gate", "two")]:
+        if tracked == [(row, name) for row in ROWS[:2] for name in ("one", "two")]:
             raise KeyboardInterrupt
         return real(clip, task, advance)
 
     monkeypatch.setattr(run, "evaluate_clip", interrupted)
+    quick = tmp_path / "quick.yaml"
+    values = {"flow.preset": "ultrafast", "working_size": 96, "network.weights": weights}
+    quick.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     out, file = tmp_path / "out", tmp_path / "f.json"
     common = ("--ablate", "--config", quick, "--out", out, "--json", file)
     assert evaluate(tree, *common) == 130
     said = capsys.readouterr()
-    assert "interrupted: 1 of 5 rows are done, missing are + box gate, + reference matching" in said.err
+    assert "interrupted: 1 of 6 rows are done, missing are appearance only, + flow stream" in said.err
     assert "--resume goes on" in said.err
     rows = {row["row"]: row for row in figures(file)["ablation"]}
-    assert rows["+ box gate"]["reason"] == "interrupted: missing are two"
-    assert rows["+ fine-tuning"]["summary"] is None and rows["+ fine-tuning"]["reason"] == "interrupted"
-    gain = next(line for line in csv.DictReader((out / "ablation.csv").open()) if line["row"] == "+ box gate")["gain"]
+    assert rows["appearance only"]["reason"] == "interrupted: missing are two"
+    assert rows["+ recurrence"]["summary"] is None and rows["+ recurrence"]["reason"] == "interrupted"
+    lines = list(csv.DictReader((out / "ablation.csv").open()))
+    gain = next(line for line in lines if line["row"] == "appearance only")["gain"]
     assert gain == "", "other sequences than in the row before"
     assert evaluate(tree, *common, "--resume", "--sequences", "one", "--convention", "davis2016") == 2
     assert "--resume expected convention = 'davis2017'" in capsys.readouterr().err
     del tracked[:]
     assert evaluate(tree, *common, "--resume") == 0
-    assert [row for row, _ in tracked] == ["+ box gate"] + [name for name in MEASURED[2:] for _ in range(2)]
+    assert [row for row, _ in tracked] == ["appearance only"] + [name for name in ROWS[2:] for _ in range(2)]
     assert json.loads(file.read_text())["ablation"][-1]["reason"] is None
 
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES, Lite0
+from maskrnn_ros.model.backbone import Lite0
+from maskrnn_ros.model.shapes import CHANNELS, STRIDES
 from maskrnn_ros.model.weights import LITE0, load_lite0
 
 
@@ -22,32 +23,30 @@ def trunk() -> Lite0:
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 32), (33, 47), (64, 64), (97, 130)])
 def test_every_size_has_whole_cells_at_each_stride(trunk: Lite0, size: tuple[int, int]) -> None:
-    features = trunk.features(torch.zeros(3, *size, dtype=torch.uint8))
-    for map_, stride, channels in zip(
-        (features.stride4, features.stride8, features.stride16), STRIDES, CHANNELS, strict=True
-    ):
-        assert tuple(map_.shape) == (channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+    maps = trunk.maps(torch.zeros(2, 3, *size, dtype=torch.uint8))
+    for map_, stride, channels in zip(maps, STRIDES, CHANNELS, strict=True):
+        assert tuple(map_.shape) == (2, channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
 
 
 def test_features_move_with_the_image(trunk: Lite0) -> None:
     """16 pixels to the right are 4, 2 and 1 cells: strides and cell order are what they say."""
     generator = torch.Generator().manual_seed(0)
-    wide = torch.randint(0, 256, (3, 320, 352), dtype=torch.uint8, generator=generator)
-    one, other = trunk.features(wide[:, :, :320].contiguous()), trunk.features(wide[:, :, 16:336].contiguous())
-    for name, cells, margin in (("stride4", 4, 8), ("stride8", 2, 6), ("stride16", 1, 8)):
-        before, after = getattr(one, name), getattr(other, name)
+    wide = torch.randint(0, 256, (1, 3, 320, 352), dtype=torch.uint8, generator=generator)
+    both = trunk.maps(torch.cat([wide[..., :320], wide[..., 16:336]]))
+    for maps, stride, cells, margin in zip(both, STRIDES, (4, 2, 1), (8, 6, 8), strict=True):
+        before, after = maps
         inner = (slice(None), slice(margin, -margin), slice(margin, -margin - cells))
         shifted = (slice(None), slice(margin, -margin), slice(margin + cells, -margin))
         scale = before.abs().max()
         # not 0: a cell of stride 16 sees nearly the whole image, its border included
-        assert (after[inner] - before[shifted]).abs().max() / scale < 0.02, name
-        assert (after[inner] - before[inner]).abs().max() / scale > 0.1, name
+        assert (after[inner] - before[shifted]).abs().max() / scale < 0.02, stride
+        assert (after[inner] - before[inner]).abs().max() / scale > 0.1, stride
 
 
 def test_the_trunk_is_frozen_and_the_same_image_gives_the_same_features(trunk: Lite0) -> None:
-    image = torch.arange(3 * 40 * 40).reshape(3, 40, 40).to(torch.uint8)
+    image = torch.arange(3 * 40 * 40).reshape(1, 3, 40, 40).to(torch.uint8)
     assert not any(parameter.requires_grad for parameter in trunk.parameters())
-    assert torch.equal(trunk.features(image).stride16, trunk.features(image).stride16)
+    assert all(torch.equal(one, other) for one, other in zip(trunk.maps(image), trunk.maps(image), strict=True))
 
 
 def test_missing_or_damaged_weights_are_refused_in_one_line(tmp_path: Path) -> None:

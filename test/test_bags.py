@@ -11,7 +11,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from maskrnn_ros.bags import BagReader, from_davis
-from maskrnn_ros.bags.convert import _stamp
+from maskrnn_ros.bags.convert import stamp_of
 from maskrnn_ros.bags.pictures import to_frames
 from maskrnn_ros.cli import main
 from maskrnn_ros.files import read_frame, write_labels
@@ -107,7 +107,7 @@ def test_seed_stands_before_its_image_where_each_fills_a_chunk(tmp_path):
 @pytest.mark.parametrize("fps", [24.0, 25.0, 29.97, 30000 / 1001, 1 / 3])
 def test_stamps_are_the_exact_times_in_whole_ns(fps):
     exact = [10**9 * (1 + i / Fraction(fps)) for i in range(0, 5000, 7)]
-    stamps = [_stamp(i, fps) for i in range(0, 5000, 7)]
+    stamps = [stamp_of(i, fps) for i in range(0, 5000, 7)]
     assert all(
         isinstance(stamp, int) and abs(stamp - time) <= Fraction(1, 2)
         for stamp, time in zip(stamps, exact, strict=True)

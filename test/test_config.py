@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings refuse nonsense by name, and files, fields and parameters agree."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
+import yaml
 
 from maskrnn_ros import setting
 from maskrnn_ros.config import BufferConfig, Config, from_flat, settings, to_flat, with_values
 from maskrnn_ros.locate import LocatorConfig
 from maskrnn_ros.parameter_file import load
-from maskrnn_ros.setting import renewed
+from maskrnn_ros.setting import Value, renewed
 
 
 @pytest.mark.parametrize(
@@ -81,8 +83,8 @@ def test_a_number_will_do_where_the_words_are_numbers() -> None:
 
 def test_what_was_replaced_is_refused_with_the_name_of_its_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = (
-        setting.Replaced(name="gate.size", by="gate.enlarge"),
-        setting.Replaced(name="compile", value="off", by="compile: none"),
+        setting.Replaced(name="gate.size", by="write gate.enlarge instead"),
+        setting.Replaced(name="compile", value="off", by="write compile: none instead"),
     )
     monkeypatch.setattr(setting, "REPLACED", rows)
     with pytest.raises(ValueError, match="^gate.size is no setting any more: write gate.enlarge instead$"):
@@ -111,11 +113,67 @@ def test_the_old_word_for_no_adaptation_is_taken_wherever_settings_come_from(
     assert "adaptation.mode" not in renewed({"adaptation.mode": "off"}, lambda line: None)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        # at once and the same every time, which is what blocking asked for; nothing is in the background
+        (
+            {"adaptation.mode": "blocking"},
+            "adaptation.mode is no setting any more, ignored: adaptation.method: recursive",
+        ),
+        ({"adaptation.mode": "background"}, "adaptation.mode is no setting any more, ignored: adaptation.method:"),
+        (
+            {"matching.enabled": True},
+            "matching.enabled: True is no value any more, ignored: the network always matches",
+        ),
+        (
+            {"network.matching": True},
+            "network.matching: True is no value any more, ignored: the network always matches",
+        ),
+    ],
+)
+def test_what_an_old_file_said_and_is_so_anyway_is_ignored_with_one_warning(
+    values: dict[str, Value], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert from_flat({**values, "working_size": 320}) == with_values(Config(), working_size=320)
+    (line,) = caplog.messages
+    assert line.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"network.weights": "streams"},
+            "network.weights: streams is no value any more: the two-stream network is gone",
+        ),
+        ({"trunk.weights": "streams"}, "trunk.weights: streams is no value any more: the two-stream network is gone"),
+        ({"trunk.weights": "imagenet"}, "trunk.weights: imagenet is no value any more: .* write shipped"),
+        ({"matching.enabled": False}, "matching.enabled is no setting any more: the network always matches"),
+        ({"network.matching": False}, "network.matching is no setting any more: the network always matches"),
+        ({"matching.top_k": 5}, "matching.top_k is no setting any more: the network always matches"),
+        ({"prior.weight": 1.0}, "prior.weight is no setting any more: the network weighs its parts itself"),
+        ({"adaptation.weight": 0.5}, "adaptation.weight is no setting any more: the network weighs its parts itself"),
+        ({"adaptation.views": 5}, "adaptation.views is no setting any more: the views .* are no settings"),
+    ],
+)
+def test_what_an_old_file_said_and_nobody_does_any_more_is_refused_with_what_to_write(
+    values: dict[str, Value], said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
+    for read in (lambda: from_flat(values), lambda: load(file)):
+        with pytest.raises(ValueError, match=said) as refused:
+            read()
+        assert "\n" not in str(refused.value)
+
+
 def test_no_setting_that_was_replaced_still_exists() -> None:
-    known = {name: (type(default), known) for name, default, known in settings()}
+    known = {name for name, _, _ in settings()}
     for row in setting.REPLACED:
         if row.value is None:
             assert row.name not in known
-        else:
+        elif row.name in known:
+            section, _, field = row.name.partition(".")
             with pytest.raises(ValueError, match="must be"):
-                known[row.name][1].take(row.name, row.value, known[row.name][0])
+                dataclasses.replace(getattr(Config(), section), **{field: row.value})

@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import world
 import yaml
+from engine_bench import copied
 from PIL import Image
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.config import Config, settings, to_flat, with_values
+from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation import report, run
 from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.files import read_labels, write_labels
-from maskrnn_ros.model.weights import save_weights
 
 FRAMES = 7
+QUICK = with_values(Config(), device="cpu", flow__preset="ultrafast")
+"""All parts, as the package comes."""
+
 SUMMARY = [
     *("jf_mean", "j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay", "t_mean"),
     *("id_switches", "absent_false_rate", "frames", "objects", "fps"),
@@ -49,10 +52,8 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Of a network before training."""
-    file = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_weights(world.network(), file)
-    return str(file)
+    """Of a network of one's own, with its graphs."""
+    return str(copied(tmp_path_factory.mktemp("weights")).network)
 
 
 @pytest.fixture(scope="module")
@@ -234,12 +235,15 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--predictions", "DIR/none"], "found no such folder"),
         (["--predictions", "DIR", "--preset", "warp"], "does not go with --preset"),
         (["--sequences", "one", "--split", "val"], "not both"),
-        (["--preset", "maskrnn", "--config", "DIR/no_weights.yaml"], "preset 'maskrnn' needs the two-stream network"),
+        (["--preset", "maskrnn", "--config", "DIR/no_weights.yaml"], "preset 'maskrnn' needs the network: found no"),
         (
             ["--preset", "masktrack", "--config", "DIR/no_weights.yaml"],
-            "preset 'masktrack' needs the two-stream network",
+            "needs the network: found no weights",
         ),
-        (["--preset", "osvos", "--config", "DIR/no_weights.yaml"], "preset 'osvos' needs the two-stream network"),
+        (
+            ["--preset", "osvos", "--config", "DIR/no_weights.yaml"],
+            "needs the network: found no weights",
+        ),
         (["--profile", "paper"], "--profile paper needs --preset maskrnn, masktrack, osvos, got none"),
         (["--profile", "paper", "--preset", "maskrnn"], "profile 'paper' ships no weights"),
         (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),
@@ -273,28 +277,20 @@ def test_what_is_wrong_is_said_in_one_line(tree, tmp_path, capsys, arguments, te
     assert not (tmp_path / "f.json").exists()
 
 
-def test_presets_change_only_what_is_there():
-    known = {name for name, _, _ in settings()}
+def test_presets_change_only_what_they_say():
     assert apply_preset("warp", Config()).gate == Config().gate
-    if "matching.enabled" in known:
-        assert apply_preset("match", Config()).matching.enabled
-        assert not apply_preset("warp", Config()).matching.enabled
-        assert apply_preset("default", Config()).adaptation.mode == "blocking"
-    else:
-        with pytest.raises(ValueError, match=r"^preset 'match' needs reference matching, which this version does not"):
-            apply_preset("match", Config())
-        assert apply_preset("default", Config()) == Config()
+    assert apply_preset("default", Config()) == apply_preset("static", Config()) == Config()
     assert {preset.kind for preset in PRESETS.values()} == {"as configured", "switched", "baseline"}
 
 
 def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
-    """The table of their differences: mask, flow stream, box gate, matching and hidden state, fine-tuning."""
-    config = with_values(Config(), network__weights=weights, adaptation__method="finetune")
+    """The table of their differences: mask, flow stream, box gate and hidden state."""
+    config = with_values(Config(), network__weights=weights)
     expected = {
-        "osvos": ("none", False, False, False, "blocking"),
-        "masktrack": ("unwarped", True, False, False, "blocking"),
-        "maskrnn": ("warped", True, True, False, "blocking"),
-        "default": ("warped", True, False, True, "blocking"),
+        "osvos": ("none", False, False, False),
+        "masktrack": ("unwarped", True, False, False),
+        "maskrnn": ("warped", True, True, False),
+        "default": ("warped", True, False, True),
     }
     for name, values in expected.items():
         found = apply_preset(name, config)
@@ -302,17 +298,15 @@ def test_presets_of_the_network_are_the_settings_of_the_papers(weights):
         assert (found.prior.source, network.flow_stream, network.localization) == values[:3]
         assert found.gate.enabled == (name in ("maskrnn", "default"))
         assert found.gate.spans_prior == (name != "maskrnn")
-        assert network.hidden == found.matching.enabled == values[3]
-        assert (found.adaptation.method, found.adaptation.mode) == ("finetune", values[4])
-        assert network.enabled == (name != "default" or Config().network.enabled)
-        assert network.weights == weights
+        assert network.hidden == values[3] and network.enabled and network.weights == weights
+        assert found.adaptation.method == "recursive"
     assert not apply_preset("warp", with_values(config, network__enabled=True)).network.enabled
 
 
 @pytest.mark.parametrize("preset", ["maskrnn", "masktrack", "osvos"])
 def test_with_weights_presets_of_the_network_follow(preset, weights, tree, tmp_path):
     config, file = tmp_path / "c.yaml", tmp_path / "f.json"
-    values = {**to_flat(world.QUICK), "adaptation.steps": 60, "adaptation.views": 8, "network.weights": weights}
+    values = {**to_flat(QUICK), "network.weights": weights}
     config.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}))
     assert evaluate(tree, "--preset", preset, "--config", config, "--sequences", "one", "--json", file) == 0
     assert figures(file)["summary"]["j_mean"] > 0.35

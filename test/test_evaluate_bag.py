@@ -16,7 +16,6 @@ from test_bags import box_labels
 from maskrnn_ros.bags import from_davis
 from maskrnn_ros.bags.convert import _Channel
 from maskrnn_ros.cli import main
-from maskrnn_ros.config import to_flat
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.files import read_labels, write_labels
 from maskrnn_ros.ros.images import label_image_data
@@ -77,7 +76,7 @@ def test_scores_of_a_bag_are_those_of_its_files_to_the_last_digit(tmp_path, caps
     root = write_tree(tmp_path / "tree", binary)
     from_davis(root, "clip", tmp_path / "clip", compressed=compressed, fps=10.0)
     config = tmp_path / "quick.yaml"
-    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": to_flat(world.QUICK)}}))
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"flow.preset": "ultrafast", "device": "cpu"}}}))
     common = ("--preset", preset, "--config", config)
     assert evaluate("--root", root, *common, "--out", tmp_path / "a", "--json", tmp_path / "files.json") == 0
     assert evaluate("--bag", tmp_path / "clip", *common, "--out", tmp_path / "b", "--json", tmp_path / "bag.json") == 0

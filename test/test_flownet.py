@@ -16,40 +16,39 @@ from test_training_data import write_stills
 from training_bench import davis
 
 from maskrnn_ros.config import FlowConfig
-from maskrnn_ros.flow import FlowNetFlow, build_flow
-from maskrnn_ros.flow.flownet import FLOWNET, STRIDES, FlowNet, correlate
+from maskrnn_ros.flow import build_flow
+from maskrnn_ros.flow.flownet import FLOWNET, STRIDES, FlowNet, FlowNetFlow, correlate
 from maskrnn_ros.training import flow as stage
 from maskrnn_ros.training.flow import FlowOptions, errors_of, held_out_pairs, multiscale, train_flow
 from maskrnn_ros.training.pairs import Layer, Motion, Pair, Sources, compose, roughen
 from maskrnn_ros.training.stills import still_paths
 
 
-def shifted(dx: int, dy: int) -> tuple[torch.Tensor, torch.Tensor]:
+def shifted(dx: int, dy: int) -> tuple[np.ndarray, np.ndarray]:
     """Current and previous image, 128x192; the scene moves by (dx, dy)."""
-    large = torch.from_numpy(world.texture(7, 240, 300)).permute(2, 0, 1)
-    previous = large[:, 50:178, 50:242]
-    return large[:, 50 - dy : 178 - dy, 50 - dx : 242 - dx].contiguous(), previous.contiguous()
+    large = world.texture(7, 240, 300)
+    return large[50 - dy : 178 - dy, 50 - dx : 242 - dx], large[50:178, 50:242]
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (4, 0), (0, -6), (-9, 5), (16, 0), (0, 12), (20, -10), (30, 0)])
 def test_flow_points_back_to_where_it_was(dx: int, dy: int) -> None:
     """The content moves by (dx, dy), so it was at p - (dx, dy); within half a pixel and 6 % of the motion."""
-    flow = build_flow(FlowConfig(backend="flownet"), torch.device("cpu"))(*shifted(dx, dy))
-    assert flow.shape == (2, 128, 192) and flow.dtype == torch.float32
-    middle = flow[:, 24:-24, 24:-24].flatten(1).median(dim=1).values
-    assert float((middle - torch.tensor([-dx, -dy])).norm()) < 0.5 + 0.06 * float(np.hypot(dx, dy))
+    flow = build_flow(FlowConfig(backend="flownet"), "cpu")(*shifted(dx, dy))
+    assert flow.shape == (2, 128, 192) and flow.dtype == np.float32
+    middle = np.median(flow[:, 24:-24, 24:-24], axis=(1, 2))
+    assert np.linalg.norm(middle - (-dx, -dy)) < 0.5 + 0.06 * np.hypot(dx, dy)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 300), (63, 65), (130, 33)])
 def test_flow_of_any_size_is_finite(size: tuple[int, int]) -> None:
-    still = torch.from_numpy(world.texture(3, *size)).permute(2, 0, 1).contiguous()
+    still = world.texture(3, *size).reshape(*size, 3)
     flow = FlowNetFlow()(still, still)
-    assert flow.shape == (2, *size) and flow.is_contiguous() and torch.isfinite(flow).all()
+    assert flow.shape == (2, *size) and flow.flags.c_contiguous and np.isfinite(flow).all()
 
 
 def test_images_of_two_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"share their shape, got \(3, 64, 64\) and \(3, 64, 65\)"):
-        FlowNetFlow()(torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(3, 64, 65, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"share their shape, got \(64, 64, 3\) and \(64, 65, 3\)"):
+        FlowNetFlow()(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 65, 3), np.uint8))
 
 
 def test_weights_that_ship_fit_and_are_small() -> None:

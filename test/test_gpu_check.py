@@ -73,7 +73,27 @@ def test_times_are_taken_by_stage_for_every_scene(bench: gpu_bench.Bench) -> Non
         assert "error" not in row and row["flow ms"] > 0 and row["heads ms"] > 0 and row["ms"] > 0
 
 
-@pytest.mark.parametrize("name", ["machine", "copies", "flow", "onnxruntime", "compile", "commands", "more", "cpu"])
+def test_what_an_engine_says_otherwise_is_found(bench: gpu_bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskrnn_ros.model.torch_engine import TorchEngine
+
+    (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
+    assert row["calls"] > 20 and max(row[name] for name in ("step log_odds", "begin square", "learn key_code")) == 0
+    original = TorchEngine.learn
+    made: list[TorchEngine] = []
+
+    def wrong(own: TorchEngine, *given: object) -> object:
+        made.extend([] if own in made else [own])
+        found = original(own, *given)
+        return dataclasses.replace(found, target=found.target * 1.5) if own is made[0] else found
+
+    monkeypatch.setattr(TorchEngine, "learn", wrong)
+    (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
+    assert row["error"] == "learn target is off by 0.5000 of its mean size, allowed 0.01"
+
+
+@pytest.mark.parametrize(
+    "name", ["machine", "copies", "flow", "onnxruntime", "compile", "commands", "more", "cpu", "engine"]
+)
 def test_a_check_runs_on_the_cpu(name: str, bench: gpu_bench.Bench) -> None:
     compile_ = torch.compile
     rows = run(name, bench)
@@ -149,10 +169,13 @@ def test_what_fails_or_is_not_there_is_said_and_the_rest_goes_on(bench: gpu_benc
     def cases(bench: gpu_bench.Bench):
         yield "good", lambda: {"ms": 1.0}
         yield "bad", lambda: 1 // 0
-        yield "absent", lambda: gpu_checks._skip("no such provider")
+        yield "absent", lambda: absent()
         yield "far", lambda: far()
         yield "after", lambda: {"ms": 2.0}
         raise RuntimeError("while it was set up")
+
+    def absent() -> dict[str, float]:
+        raise gpu_bench.Skipped("no such provider")
 
     def far() -> dict[str, float]:
         raise gpu_bench.Beyond({"J": 0.5}, "J&F is +0.1000 from the CPU's, allowed 0.003")

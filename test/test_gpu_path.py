@@ -1,235 +1,262 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU would run, on the CPU: instances in one batch, one transfer each way, half precision, torch.compile."""
+"""What a GPU would run, on the CPU: the engine of torch, what it sends and fetches, half precision, torch.compile."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import world
-from engine_bench import CPU, HEADS, SHAPES, least_overlap, models, run, tracker
+from shipped import CONFIG, LARGE, engine, still
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.compiled import Compiled
-from maskrnn_ros.model.network import FastNet
-from maskrnn_ros.model.trunk import TrainedTrunk, net_of
-from maskrnn_ros.model.weights import DECODER, load_lite0, load_step, load_trunk
-from maskrnn_ros.tracking import Tracker, estimate, follow, gate, outputs, view
-from maskrnn_ros.tracking import patch as patch_module
-from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.types import Box
+from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.torch_engine import TorchEngine, choose_device
+from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.tracking import Tracker
+from maskrnn_ros.tracking.buffer import FrameBuffer
+from maskrnn_ros.tracking.state import InstanceState
+from maskrnn_ros.types import Tracks
 
-
-@pytest.mark.parametrize("engine", ["torch", "onnxruntime"])
-@pytest.mark.parametrize("localization", [False, True])
-def test_a_batch_says_what_one_by_one_says(engine: str, localization: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if engine == "onnxruntime":
-        pytest.importorskip("onnxruntime")
-    found = models(engine=engine, precision="float32")
-    looked: list[int] = []
-    streams = type(found.network).streams
-    monkeypatch.setattr(
-        type(found.network),
-        "streams",
-        lambda net, seen, *others: looked.append(len(seen)) or streams(net, seen, *others),
-    )
-    pair = [tracker(found, together=together) for together in (False, True)]
-    for one in pair:
-        one.config = with_values(one.config, network__localization=localization)
-    alone = run(pair[0])
-    assert looked == [1] * 15
-    looked.clear()
-    at_once = run(pair[1])
-    assert looked == [3] * 5
-    assert least_overlap(alone, at_once) > 0.995
-    for i in (1, 2, 3):
-        one, other = (each.states[i] for each in pair)
-        torch.testing.assert_close(one.probability, other.probability, atol=1e-2, rtol=0)
-        torch.testing.assert_close(one.hidden.state, other.hidden.state, atol=1e-2, rtol=0)
-
-
-def test_in_a_batch_each_keeps_its_own_hidden_state_also_one_that_begins_anew() -> None:
-    found = models(engine="torch")
-    alone, at_once = (tracker(found, together=together) for together in (False, True))
-    for one in (alone, at_once):
-        one.seed(world.seed(0, 1, 2, shapes=SHAPES), world.frame(0, SHAPES))
-        one.step(world.frame(1, SHAPES))
-        one.seed(world.seed(2, 3, shapes=SHAPES), world.frame(2, SHAPES))
-        one.step(world.frame(3, SHAPES))
-    for i in (1, 2, 3):
-        torch.testing.assert_close(
-            alone.states[i].hidden.state, at_once.states[i].hidden.state, atol=1e-3, rtol=0
-        )  # 3 had none, 1 and 2 had
-
-
-def test_masks_are_fetched_in_one_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[torch.Size] = []
-    cpu = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(tensor.shape) or cpu(tensor))
-    values = {i: torch.rand(i + 2, 5 * i) for i in (1, 4, 9)}
-    found = outputs._fetched_at_once(values)
-    assert len(fetched) == 1
-    assert list(found) == [1, 4, 9]
-    assert all(np.array_equal(found[i], values[i].numpy()) for i in values)
-    # and it is what is taken where the patches are not on the CPU
-    monkeypatch.setattr(outputs, "_fetched_at_once", lambda values: {i: np.zeros(v.shape) for i, v in values.items()})
-    patch = Patch(torch.empty(4, 4, device="meta"), Box(0, 0, 4, 4), (8, 8))
-    assert outputs.enlarge({7: patch}, (8, 8))[7].probability.shape == (5, 5)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.002, 0.05, 1.0])
-def test_a_box_that_is_read_at_once_is_the_box(share: float) -> None:
-    generator = torch.Generator().manual_seed(1)
-    for size in ((1, 1), (7, 30), (31, 8), (40, 60)):
-        for _ in range(10):
-            values = torch.rand(size, generator=generator)
-            assert gate.box_at_once(values < share) == Box.of_mask((values < share).numpy())
-
-
-class Reads(TorchDispatchMode):
-    """Counts the numbers that are read from tensors one by one: on a GPU each is a wait."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero")
-        return func(*args, **(kwargs or {}))
-
-
-def test_few_numbers_are_read_for_each_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, reads = models(engine="torch"), Reads()
-    monkeypatch.setattr(Compiled, "__call__", lambda compiled, *inputs: compiled._function(*inputs))
-    for module in (estimate, patch_module, view):
-        monkeypatch.setattr(module, "box_of", lambda values, at=0.5: gate.box_at_once(values >= at))
-    tolist = torch.Tensor.tolist
-
-    def noted(tensor: torch.Tensor) -> Any:
-        reads.count += 1
-        return tolist(tensor)
-
-    monkeypatch.setattr(torch.Tensor, "tolist", noted)
-    counts = []
-    for ids in ((1,), (1, 2, 3)):
-        one = tracker(found, together=True)
-        one.seed(world.seed(0, *ids, shapes=SHAPES), world.frame(0, SHAPES))
-        prepared = one.prepare(world.frame(1, SHAPES))
-        reads.count = 0
-        with reads:
-            one.advance(prepared)
-        assert all(state.frames_unseen == 0 for state in one.states.values())
-        counts.append(reads.count)
-    assert counts[1] - counts[0] <= 2 * 9 and counts[0] <= 9 + 2, counts
-
+TORCH = with_values(CONFIG, engine="torch")
 
 IN_A_ROW = tuple(world.Shape(2 * k + 1, 4 + 40 * k, 8 + 20 * k, 32, 36, 2, 0) for k in range(3))
 """Of odd ids: all enter their memories on the same frames."""
 
 
-def decoding(*ids: int) -> Tracker:
-    """The decoder that ships, after two frames."""
-    trunk = load_trunk()
-    assert isinstance(trunk, TrainedTrunk)
-    following = follow.Following(load_step(DECODER), trunk)
-    found = Tracker(Config(), world.ExactFlow(IN_A_ROW), CPU, trunk, following=following)
-    found.seed(world.seed(0, *ids, shapes=IN_A_ROW), world.frame(0, IN_A_ROW))
-    found.step(world.frame(1, IN_A_ROW))
+@pytest.fixture(scope="module")
+def in_torch() -> TorchEngine:
+    found = load_engine(TORCH)
+    assert isinstance(found, TorchEngine)
     return found
 
 
-def in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow.Following, "_groups", staticmethod(lambda count, device: [slice(0, count)]))
+def made(**changes: object) -> TorchEngine:
+    found = load_engine(with_values(TORCH, **changes))
+    assert isinstance(found, TorchEngine)
+    return found
 
 
-@pytest.mark.parametrize("is_ignored", [False, True])
-def test_a_decoder_reads_no_more_for_many_objects_than_for_one(
-    is_ignored: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_one_batch(monkeypatch)
-    monkeypatch.setattr(Compiled, "__call__", lambda compiled, *inputs: compiled._function(*inputs))
-    reads = Reads()
+def tracker(runs: Engine, config: Config = TORCH) -> Tracker:
+    return Tracker(config, world.ExactFlow(IN_A_ROW), runs)
 
-    def noted(function: Any) -> Any:
+
+def run(one: Tracker, frames: int = 5) -> list[Tracks]:
+    found = [one.seed(world.seed(0, shapes=IN_A_ROW), world.frame(0, IN_A_ROW))]
+    return found + [one.step(world.frame(number, IN_A_ROW)) for number in range(1, frames)]
+
+
+def same_pixels(one: list[Tracks], other: list[Tracks]) -> float:
+    """Least share of pixels with the same id."""
+    return float(min((a.labels == b.labels).mean() for a, b in zip(one, other, strict=True)))
+
+
+def test_torch_says_what_onnx_runtime_says(in_torch: TorchEngine) -> None:
+    pair = tracker(engine()), tracker(in_torch)
+    one, other = (run(each) for each in pair)
+    assert all(len(np.unique(tracks.labels)) == 4 for tracks in one)
+    assert same_pixels(one, other) > 0.9995
+    for i in (1, 3, 5):
+        here, there = (each.states[i] for each in pair)
+        np.testing.assert_allclose(here.probability, there.probability, atol=1e-3)
+        assert here.known is not None and there.known is not None
+        np.testing.assert_allclose(here.known.carried.hidden, there.known.carried.hidden, atol=1e-2)
+        np.testing.assert_allclose(here.known.weights, there.known.weights, atol=1e-2, rtol=1e-2)
+        assert here.velocity == pytest.approx(there.velocity, rel=1e-3)
+    assert engine().ridge == pytest.approx(in_torch.ridge)
+
+
+def test_what_is_opaque_to_the_tracker_stays_on_the_device_and_all_else_is_numpy(in_torch: TorchEngine) -> None:
+    one = tracker(in_torch)
+    run(one, 3)
+    assert one.newest is not None
+    features = one.newest.features
+    for name in ("stride8", "stride16", "columns", "image"):
+        assert isinstance(getattr(features, name), torch.Tensor), name
+    for state in one.states.values():
+        known = state.known
+        assert known is not None
+        keys = [
+            getattr(each, part) for each in (known.memory.seed_keys, known.memory.newest_keys) for part in vars(each)
+        ]
+        for value in (known.carried.hidden, *keys):
+            assert isinstance(value, torch.Tensor) and value.dtype == torch.float32 and not value.requires_grad
+        sums = [getattr(each, part) for each in (known.memory.seed, known.memory.recent) for part in vars(each)]
+        for value in (known.carried.probability, known.carried.crop, known.weights, state.patch.values, *sums):
+            assert isinstance(value, np.ndarray) and value.dtype == np.float32
+
+
+def test_what_torch_holds_counts_in_the_memory_of_the_buffer_once(in_torch: TorchEngine) -> None:
+    held = {}
+    for runs in (engine(), in_torch):
+        one = tracker(runs)
+        buffer = FrameBuffer(Config().buffer)
+        run(one, 2)
+        assert one.newest is not None
+        moment = one.moment
+        buffer.add(dataclasses.replace(one.newest, stamp_ns=1), moment)
+        first = buffer.nbytes
+        buffer.add(dataclasses.replace(one.newest, stamp_ns=2), moment)
+        assert buffer.nbytes - first == one.newest.nbytes, "nothing of it is held twice"
+        held[runs.name] = first
+    assert held["torch"] == pytest.approx(held["onnxruntime"], rel=0.05)
+
+
+def test_objects_of_one_batch_hold_no_more_than_their_own(in_torch: TorchEngine) -> None:
+    one = tracker(in_torch)
+    run(one, 3)
+    for state in one.states.values():
+        assert state.known is not None
+        for value in (state.known.carried.hidden, state.known.memory.newest_keys.code):
+            assert value.untyped_storage().nbytes() == value.numel() * 4
+
+
+# --- what is sent and fetched ---
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a GPU would have to be waited for: numbers that are read, and copies up and down.
+
+    The engine is told that its device is far: then it copies as it does to and from a GPU.
+    """
+
+    def __init__(self, runs: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        monkeypatch.setattr(runs, "_is_far", True)
+        monkeypatch.setattr(runs, "_up", self._noted("up", runs._up))
+        for name in ("cpu", "tolist", "item", "new_tensor"):
+            monkeypatch.setattr(torch.Tensor, name, self._noted(name, getattr(torch.Tensor, name)))
+        monkeypatch.setattr(torch, "tensor", self._noted("tensor", torch.tensor))
+        # traced, the networks are one call in which nothing could be seen
+        monkeypatch.setattr(Compiled, "__call__", lambda compiled, *inputs: compiled._function(*inputs))
+
+    def _noted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **kwargs: Any) -> Any:
-            reads.count += 1
+            self.said.append(name)
             return function(*args, **kwargs)
 
         return called
 
-    for name in ("tolist", "cpu", "new_tensor"):  # what is sent waits, too
-        monkeypatch.setattr(torch.Tensor, name, noted(getattr(torch.Tensor, name)))
-    monkeypatch.setattr(torch, "tensor", noted(torch.tensor))
-    ignored = np.zeros(world.image(0, IN_A_ROW).shape[:2], np.bool_)
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero"):
+            self.said.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_no_more_is_waited_for_with_many_objects_than_with_one(
+    is_ignored: bool, is_lost: bool, in_torch: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = np.zeros((world.HEIGHT, world.WIDTH), np.bool_)
     ignored[:4] = True
-    counts = []
+    found = []
     for ids in ((1,), (1, 3), (1, 3, 5)):
-        one = decoding(*ids)
+        one = tracker(in_torch, with_values(TORCH, presence__return_probability=1.0))  # what is lost stays lost
+        one.seed(world.seed(0, *ids, shapes=IN_A_ROW), world.frame(0, IN_A_ROW))
+        one.step(world.frame(1, IN_A_ROW))
+        if is_lost:
+            one.adopt({i: hidden(state) for i, state in one.states.items()})
         before = {i: state.known for i, state in one.states.items()}
-        prepared = one.prepare(dataclasses.replace(world.frame(2, IN_A_ROW), ignored=ignored if is_ignored else None))
-        reads.count = 0
-        with reads:
-            one.advance(prepared)
-        counts.append(reads.count)
+        frame = dataclasses.replace(world.frame(2, IN_A_ROW), ignored=ignored if is_ignored else None)
+        with monkeypatch.context() as patch:
+            waits = Waits(in_torch, patch)
+            with waits:
+                one.advance(one.prepare(frame))
+        found.append(sorted(waits.said))
         for i, state in one.states.items():
-            assert state.frames_unseen == 0 and before[i] is not None and state.known is not None
-            assert state.known.memory.recent is not before[i].memory.recent, "it learned"
-    assert counts[0] == counts[1] == counts[2] <= 10, counts
+            assert before[i] is not None and state.known is not None
+            learned = state.known.memory is not before[i].memory  # type: ignore[union-attr]
+            assert learned == (state.frames_unseen == 0) == (not is_lost), "or the counts are not of the same"
+    assert found[0].count("cpu") == 2, "what a step says, and sums of what was learned or columns to look for it"
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) <= 10, found[0]
 
 
-def test_a_batch_of_the_decoder_says_what_one_by_one_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone, at_once = decoding(1, 3, 5), decoding(1, 3, 5)
-    for number in (2, 3):
-        found = alone.step(world.frame(number, IN_A_ROW))
-        with monkeypatch.context() as patched:
-            in_one_batch(patched)
-            other = at_once.step(world.frame(number, IN_A_ROW))
-        assert len(np.unique(found.labels)) == 4 and (found.labels != other.labels).mean() < 0.001
-    for i in (1, 3, 5):
-        one, other_state = alone.states[i], at_once.states[i]
-        torch.testing.assert_close(one.probability, other_state.probability, atol=1e-3, rtol=0)
-        assert one.known is not None and other_state.known is not None
-        torch.testing.assert_close(one.known.weights, other_state.known.weights, atol=1e-2, rtol=1e-2)
-        assert one.velocity == pytest.approx(other_state.velocity, rel=1e-3)
+def hidden(state: InstanceState) -> InstanceState:
+    """The same, not seen on the frame before: it is looked for."""
+    assert state.known is not None
+    carried = dataclasses.replace(state.known.carried, probability=np.zeros_like(state.known.carried.probability))
+    return dataclasses.replace(state, frames_unseen=1, known=dataclasses.replace(state.known, carried=carried))
 
 
-def test_a_frame_is_sent_to_the_device_once_and_not_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device stands for a GPU: nothing can be fetched from it at all."""
-    frame = world.frame(0)
-    away = Tracker(world.WARP_ONLY, world.ExactFlow(), torch.device("meta"))
-    sent: list[str] = []
-    to = torch.Tensor.to
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *where: sent.append(str(*where)) or to(tensor, *where))
-    prepared = away.prepare(frame)
-    assert sent == ["meta"] and prepared.image.device.type == "meta"
-    assert np.array_equal(prepared.pixels, frame.image)
-    assert prepared.nbytes == 2 * frame.image.nbytes  # both are held
-    here = Tracker(world.WARP_ONLY, world.ExactFlow(), CPU).prepare(frame)
-    assert here.host is None and np.array_equal(here.pixels, frame.image) and here.nbytes == frame.image.nbytes
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_a_seed_of_many_waits_as_often_as_one_of_one(
+    is_ignored: bool, in_torch: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = np.zeros((world.HEIGHT, world.WIDTH), np.bool_)
+    ignored[:4] = True
+    monkeypatch.setattr("maskrnn_ros.tracking.follow._VIEWS", 1)  # which views show enough depends on the objects
+    found = []
+    for ids in ((1,), (1, 3, 5)):
+        one = tracker(in_torch)
+        frame = dataclasses.replace(world.frame(0, IN_A_ROW), ignored=ignored if is_ignored else None)
+        with monkeypatch.context() as patch:
+            waits = Waits(in_torch, patch)
+            with waits:
+                one.seed(world.seed(0, *ids, shapes=IN_A_ROW), frame)
+        found.append(sorted(waits.said))
+    assert found[0] == found[1]
 
 
-def test_float16_computes_in_half_and_says_nearly_the_same() -> None:
-    exact, half = models(engine="torch"), models(precision="float16")
-    assert half.engine == "torch" and isinstance(half.network, FastNet)
-    for parameter in (*net_of(half.trunk).parameters(), *half.network.parameters()):
-        assert parameter.dtype == torch.float16
-    assert {value.dtype for value in half.trunk.start.state_dict().values()} == {torch.float32}  # heads are trained
-    pair = [tracker(exact), tracker(half, together=True)]
-    one, other = (run(each) for each in pair)
-    assert least_overlap(one, other) > 0.97
-    state = pair[1].states[1]
-    assert state.probability.dtype == state.hidden.state.dtype == torch.float32
-    assert not torch.equal(state.hidden.state, pair[0].states[1].hidden.state)  # or nothing was in half
+def test_copies_take_all_at_once(in_torch: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [np.random.default_rng(k).random((k + 1, 3), np.float32) for k in range(3)]
+    waits = Waits(in_torch, monkeypatch)
+    sent = in_torch._all_up(*values)
+    fetched = in_torch._all_down(sent)
+    assert waits.said == ["up", "cpu"]
+    for value, tensor, array in zip(values, sent, fetched, strict=True):
+        np.testing.assert_array_equal(tensor.numpy(), value)
+        np.testing.assert_array_equal(array, value)
+
+
+def test_columns_are_fetched_once_whoever_looks_for_lost_objects(
+    in_torch: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = in_torch.features(world.image(0))
+    fetched: list[torch.Size] = []
+    cpu = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: fetched.append(tensor.shape) or cpu(tensor))
+    assert features.host() is features.host()
+    assert len(fetched) == 1
+    np.testing.assert_array_equal(features.host(), features.columns.numpy())
+
+
+# --- half precision ---
+
+
+def test_float16_computes_in_half_and_says_nearly_the_same(in_torch: TorchEngine) -> None:
+    half = made(precision="float16")
+    assert half.precision == "float16" and in_torch.precision == "float32"
+    assert {parameter.dtype for parameter in half._trunk.parameters()} == {torch.float16}
+    features, exact = half.features(world.image(0)), in_torch.features(world.image(0))
+    for name in ("stride8", "stride16", "columns"):
+        one, other = getattr(features, name), getattr(exact, name)
+        assert one.dtype == torch.float32 and not torch.equal(one, other)  # or nothing was in half
+        assert (one - other).abs().mean() < 0.01 * other.abs().mean()
+    pair = tracker(in_torch), tracker(half, with_values(TORCH, precision="float16"))
+    one, other = (run(each, 2) for each in pair)  # a CPU is slow in it
+    assert same_pixels(one, other) > 0.99
+    assert pair[1].precision == "float16, decoder float32"
+
+
+# --- torch.compile ---
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compile_gives_every_frozen_function_to_torch_with_its_mode(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_gives_trunk_and_step_to_torch_with_its_mode(
+    mode: str, in_torch: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, str]] = []
     calls: list[str] = []
     last: list[Any] = []
@@ -249,18 +276,16 @@ def test_compile_gives_every_frozen_function_to_torch_with_its_mode(mode: str, m
         return compiled
 
     monkeypatch.setattr(torch, "compile", compile_)
-    found = models(compile=mode)
-    assert found.engine == "torch"
-    masks = run(tracker(found, together=True))
-    names = {"Lite0.forward", "FastNet.encoded", "FastNet.streamed"}
-    assert {name for name, _ in asked} == names == set(calls) and len(asked) == 3
+    masks = run(tracker(made(compile=mode)), 4)
+    names = {"Lite0.forward", "FrameStep.forward"}
+    assert {name for name, _ in asked} == names == set(calls) and len(asked) == 2
     assert {mode for _, mode in asked} == {mode}
-    assert least_overlap(masks, run(tracker(models(engine="torch"), together=True))) > 0.995
+    assert same_pixels(masks, run(tracker(in_torch), 4)) > 0.999
 
 
 def test_without_compile_torch_compile_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda *arguments, **keywords: pytest.fail("asked"))
-    run(tracker(models(engine="torch")), 2)
+    run(tracker(made()), 2)
 
 
 class Several(torch.nn.Module):
@@ -270,17 +295,6 @@ class Several(torch.nn.Module):
 
     def outputs(self, x: torch.Tensor) -> list[torch.Tensor]:
         return [self.layer(x).relu()]
-
-
-def test_a_network_is_freed_at_once() -> None:
-    net = load_lite0()  # as beside ONNX Runtime: torch's own tracing keeps what it traced until garbage is looked for
-    gone = weakref.ref(net)
-    gc.disable()
-    try:
-        del net
-        assert gone() is None
-    finally:
-        gc.enable()
 
 
 def test_what_learns_is_neither_traced_nor_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,9 +319,33 @@ def test_torch_compile_itself_takes_a_function_of_several_sizes() -> None:
             torch.testing.assert_close(compiled(x)[0], layer(x).relu())
 
 
-def test_several_threads_refine_the_masks_that_one_refines() -> None:
-    found = models(engine="torch")
-    flow = world.ExactFlow(SHAPES)
-    shared = Tracker(HEADS, flow, CPU, found.trunk, found.network, threads=1, refiners=3)
-    alone, many = run(tracker(found, threads=1)), run(shared)
-    assert all(np.array_equal(one.labels, other.labels) for one, other in zip(alone, many, strict=True))
+# --- the engine itself ---
+
+
+@pytest.mark.parametrize("make", [load_lite0, made])
+def test_a_network_is_freed_at_once(make: Callable[[], object]) -> None:
+    net = make()  # torch's own tracing keeps what it traced until garbage is looked for
+    gone = weakref.ref(net)
+    gc.disable()
+    try:
+        del net
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_cuda_device_that_is_not_there_is_refused_by_name() -> None:
+    absent = f"cuda:{torch.cuda.device_count() if torch.cuda.is_available() else 0}"
+    with pytest.raises(RuntimeError, match=f"device '{absent}' was asked for, but torch sees"):
+        choose_device(absent)
+    with pytest.raises(RuntimeError, match=f"device '{absent}' was asked for, but torch sees"):
+        made(device=absent)
+
+
+def test_masks_of_an_object_that_stands_still_stay_in_torch_too(in_torch: TorchEngine) -> None:
+    one = Tracker(TORCH, still, in_torch)
+    one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
+    for stamp_ns in (1, 2, 3):
+        tracks = one.step(dataclasses.replace(world.frame(0, LARGE), stamp_ns=world.stamp_ns(stamp_ns)))
+    truth = world.labels(0, LARGE)
+    assert all(((tracks.labels == i) & (truth == i)).sum() > 0.9 * (truth == i).sum() for i in (1, 2))

@@ -56,7 +56,7 @@ def test_costs_ascend_with_the_levels_and_count_the_pixels_that_are_there() -> N
 
 def test_what_must_not_depend_on_the_clock_has_no_limit() -> None:
     found = deterministic(with_values(Config(), max_latency_ms=40.0))
-    assert (found.max_latency_ms, found.adaptation.mode) == (0.0, "blocking")
+    assert found.max_latency_ms == 0.0
     assert deterministic(found) is found
 
 

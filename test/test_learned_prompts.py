@@ -210,7 +210,7 @@ def fresh() -> Iterator[None]:
 
 
 def test_as_the_package_comes_a_click_is_enough_for_a_plain_object() -> None:
-    backend = build_prompts(PromptsConfig(), "imagenet")  # the tracker's trunk is its own matter
+    backend = build_prompts(PromptsConfig(), "other.safetensors")  # the tracker's trunk is its own matter
     assert isinstance(backend, LearnedPrompts)
     box = Box(180, 90, 300, 210)
     assert overlap(backend(picture(box), Prompt(points=(Point(x=240.0, y=150.0),))), box) > 0.8

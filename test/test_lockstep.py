@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import world
@@ -98,7 +99,7 @@ def test_news_of_another_image_or_of_before_decide_nothing() -> None:
 
     from maskrnn_ros.msg import TrackerStatus
 
-    def status(received: int, rejected: str = "", held: str = "", count: int = 0, **more: str) -> TrackerStatus:
+    def status(received: int, rejected: str = "", held: str = "", count: int = 0, **more: Any) -> TrackerStatus:
         details = [KeyValue(key="rejected_stamps", value=rejected), KeyValue(key="held_stamps", value=held)]
         return TrackerStatus(received=received, rejected=count, details=details, **more)
 
@@ -112,5 +113,10 @@ def test_news_of_another_image_or_of_before_decide_nothing() -> None:
     assert news.is_decided and lines == ("refused: image at 0.000000007 s: why",)
     news.sends(8)
     assert not news.is_decided
-    news.hear(status(102, held="8", rejected="5 7 7", count=3))
-    assert news.is_decided and news.held == {8}
+    news.hear(status(102, held="8", rejected="5 7 7", count=3, waiting=1))
+    assert news.is_decided and news.held == {8} and news.is_settled
+    news.sends(9)
+    news.hear(status(103, held="8", rejected="5 7 7", count=3, waiting=2))
+    assert news.held == {8} and not news.is_settled, "image 9, which is worked on, may decide about 8"
+    news.hear(status(103, rejected="5 7 7 8", count=4, last_error="image 8: why"))
+    assert not news.held and news.is_settled

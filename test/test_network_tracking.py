@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network in the tracker: what it is shown, what it decides, and what each of its settings switches off."""
+"""What the networks are shown in the tracker, what is made of what they say, and what each setting switches off."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,167 +13,122 @@ import torch
 import world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from shipped import CONFIG, LARGE, engine, overlap, still, tracker
 
 from maskrnn_ros.config import Config, from_flat, with_values
-from maskrnn_ros.model import weights
-from maskrnn_ros.model.backbone import Lite0
-from maskrnn_ros.model.network import PLANES, FastNet
-from maskrnn_ros.model.weights import STREAMS, load_lite0, load_network, load_trunk, save_weights
-from maskrnn_ros.tracking import Tracker, build_tracker
-from maskrnn_ros.tracking.evidence import Evidence, planes
-from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.view import View
+from maskrnn_ros.model import files
+from maskrnn_ros.model.engine import Around, Looked
+from maskrnn_ros.model.step import StepNet
+from maskrnn_ros.model.weights import load_step, load_trunk, save_weights
+from maskrnn_ros.tracking import Tracker, build_tracker, follow
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 
-CPU = torch.device("cpu")
-LARGE = (world.Shape(1, 12, 12, 56, 44, 2, 0), world.Shape(2, 76, 40, 40, 48, -1, 1))
-NO_EVIDENCE = with_values(
-    world.WARP_ONLY,
-    presence__min_pixels=1,
-    presence__threshold=0.5,  # what a network says that never learned
-    network__localization=True,
-    gate__spans_prior=False,
-)
+ALIGNED = (world.Shape(1, 20, 20, 24, 20, 4, 0),)
+"""On all frames its edges are those of cells."""
 
 
-@pytest.fixture(scope="module")
-def trunk() -> Lite0:
-    return load_lite0()
+class Changed:
+    """The engine: notes what a step is given beside the objects, and changes what it says."""
+
+    def __init__(self, change: Callable[[Looked], Looked] = lambda looked: looked) -> None:
+        self.change = change
+        self.around: list[Around] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(engine(), name)
+
+    def step(self, features: object, around: Around, objects: object) -> Looked:
+        self.around.append(around)
+        return self.change(engine().step(features, around, objects))  # type: ignore[arg-type]
 
 
-def tracker_of(
-    config: Config, trunk: Lite0, network: FastNet | None, shapes: tuple[world.Shape, ...] = world.TWO
-) -> Tracker:
-    """With the true flow; without the refinement."""
-    return Tracker(world.unrefined(config), world.ExactFlow(shapes), CPU, trunk, network)
+def says(presence: float, deltas: tuple[float, ...] | None = None, all_is_it: bool = False) -> Changed:
+    """Networks that always say the same."""
+    told = {"presence": presence, "deltas": deltas, **({"log_odds": 8.0, "matched": 1.0} if all_is_it else {})}
+
+    def change(looked: Looked) -> Looked:
+        changes = {
+            name: np.broadcast_to(np.float32(value), getattr(looked, name).shape).copy()
+            for name, value in told.items()
+            if value is not None
+        }
+        return dataclasses.replace(looked, **changes)
+
+    return Changed(change)
 
 
-def still(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    return torch.zeros(2, *current.shape[1:])
+def sideways(current: np.ndarray, previous: np.ndarray) -> np.ndarray:
+    return still(current, previous) + np.array([3, 0], np.float32)[:, None, None]
 
 
-def sideways(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-    return torch.stack([torch.full(current.shape[1:], 3.0), torch.zeros(current.shape[1:])])
+# --- what they are shown ---
 
 
-def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
-
-
-def test_before_training_it_says_what_the_parts_say_without_it(trunk: Lite0) -> None:
-    own = {"adaptation__steps": 60, "adaptation__views": 8, "adaptation__channels": 16, "presence__threshold": 0.5}
-    config = with_values(world.QUICK, **own)
-    without, within = (tracker_of(config, trunk, net, LARGE) for net in (None, world.network()))
-    for tracker in (without, within):
-        tracker.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
-    for number in range(1, 6):
-        one, other = (tracker.step(world.frame(number, LARGE)).labels for tracker in (without, within))
-        for i in (1, 2):
-            assert overlap(one == i, other == i) > 0.95
-            assert overlap(other == i, world.labels(number, LARGE) == i) > 0.7
-
-
-def test_planes_are_log_odds_by_eight_and_zero_where_a_part_is_off() -> None:
-    # an image of 37 x 53 pixels: (10, 14) cells of stride 4, (5, 7) of stride 8
-    prior = torch.full((37, 53), 0.9)
-    prior[:8] = 0.0  # the floor of 0.02 makes it ln(1 / 49)
-    parts = {
-        "prior": Patch.of(prior),
-        "matching": Patch(torch.full((5, 7), 2.0), Box(0, 0, 7, 5), (5, 7)),
-        "head": Patch(torch.full((10, 14), -8.0), Box(0, 0, 14, 10), (10, 14)),
-    }
-    expected = torch.stack(
-        [torch.full((10, 14), float(np.log(9)) / 8), torch.full((10, 14), 0.25), -torch.ones(10, 14)]
-    )
-    config = with_values(Config(), network__matching=True)
-    expected[0, :2] = float(np.log(1 / 49)) / 8
-    for cells in (Box(0, 0, 14, 10), Box(3, 1, 9, 10)):
-        wanted = expected[(slice(None), *cells.slices)]
-        torch.testing.assert_close(planes(Evidence(**parts), cells, config), wanted)
-        for number, name in enumerate(PLANES):
-            only = planes(
-                Evidence(**{part: value if part == name else None for part, value in parts.items()}), cells, config
-            )
-            torch.testing.assert_close(only[number], wanted[number])
-            assert only.count_nonzero() == wanted[number].count_nonzero()
-
-
-def test_frame_and_flow_are_encoded_once_for_all_instances_and_not_without_any(
-    trunk: Lite0, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoded: list[int] = []
-    encode = FastNet.encode
-    monkeypatch.setattr(FastNet, "encode", lambda *arguments: encoded.append(1) or encode(*arguments))
-    tracker = tracker_of(NO_EVIDENCE, trunk, world.network())
-    tracker.step(world.frame(0))
-    tracker.step(world.frame(1))
-    tracker.seed(world.seed(2), world.frame(2))
-    assert not encoded
-    for number in (3, 4, 5):
-        tracker.step(world.frame(number))
-    assert len(encoded) == 3 and len(tracker.states) == 2
-
-
-def test_the_flow_is_shown_as_its_length_in_pixels_and_not_beyond_the_next_image(trunk: Lite0) -> None:
-    seen: list[torch.Tensor] = []
-
-    class Looking(FastNet):
-        def encode(self, images: torch.Tensor, maps: list[torch.Tensor], magnitudes: torch.Tensor) -> object:
-            seen.append(magnitudes)
-            return super().encode(images, maps, magnitudes)
-
-    tracker = tracker_of(NO_EVIDENCE, trunk, None)
-    frame = tracker.prepare(world.frame(0))
-    for is_on in (True, False):
-        settings = with_values(Config(), network__flow_stream=is_on).network
-        flow = torch.stack([torch.full((96, 128), -3.0), torch.full((96, 128), 4.0)])
-        _ = View(frame, flow, Looking(), settings).code
-    assert seen[0].shape == (1, 2, 24, 32)
-    assert seen[0][0, 0].eq(5.0).all() and not seen[0][0, 1].any()
-    assert not seen[1].any()
+def test_the_flow_is_shown_as_it_is_at_the_cells_in_pixels() -> None:
+    spy = Changed()
+    random = np.random.default_rng(0).normal(0, 5, (2, world.HEIGHT, world.WIDTH)).astype(np.float32)
+    one = Tracker(CONFIG, lambda current, previous: random, spy)
+    one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
+    one.step(world.frame(1, LARGE))
+    (around,) = spy.around
+    cells = random.reshape(2, world.HEIGHT // 4, 4, world.WIDTH // 4, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(around.flow[0], cells, atol=1e-4)
+    assert not around.ignored.any() and not around.beside.any()
 
 
 @pytest.mark.parametrize(
-    ("switch", "changes"),
+    ("changes", "switches"),
     [
-        ({}, True),
-        ({"network__flow_stream": False}, False),
-        ({"network__flow_stream": False, "network__hidden": True}, True),  # the hidden state moves with the flow
+        ({}, [1, 1, 1, 1]),
+        ({"prior__source": "unwarped"}, [0, 1, 1, 1]),
+        ({"prior__source": "none"}, [0, 0, 1, 1]),
+        ({"network__flow_stream": False}, [1, 1, 0, 1]),
+        ({"network__hidden": False}, [1, 1, 1, 0]),
     ],
 )
-def test_only_what_is_on_sees_the_flow(switch: dict[str, bool], changes: bool, trunk: Lite0) -> None:
-    """Masks that are not warped, and two flows: what is left of the difference is what the network sees of it."""
-    config = with_values(NO_EVIDENCE, prior__source="unwarped", **{"network__hidden": False, **switch})
-    found = []
-    for flow in (still, sideways):
-        tracker = Tracker(config, flow, CPU, trunk, world.network(noise=0.02))
-        tracker.seed(world.seed(0, 1), world.frame(0))
-        for number in (1, 2, 3):
-            tracker.step(world.frame(number))
-        found.append(tracker.states[1].probability)
-    assert found[0].any()
-    assert torch.equal(found[0], found[1]) != changes
+def test_each_setting_turns_its_switch(changes: dict[str, object], switches: list[float]) -> None:
+    spy = Changed()
+    one = Tracker(with_values(CONFIG, **changes), still, spy)
+    one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
+    one.step(world.frame(1, LARGE))
+    assert spy.around[0].switches.tolist() == switches
 
 
 @pytest.mark.parametrize("is_on", [True, False])
-def test_the_hidden_state_is_carried_only_if_it_is_on_and_begins_anew_at_a_seed(is_on: bool, trunk: Lite0) -> None:
-    tracker = tracker_of(with_values(NO_EVIDENCE, network__hidden=is_on), trunk, world.network(noise=0.02))
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    tracker.step(world.frame(1))
-    first = tracker.states[1].hidden
-    assert (first is not None) == is_on
-    tracker.step(world.frame(2))
-    if first is not None:
-        assert not torch.equal(first.state, tracker.states[1].hidden.state)
-    tracker.seed(world.seed(3, 1), world.frame(3))
-    assert tracker.states[1].hidden is None
+def test_only_the_flow_stream_sees_the_flow_where_masks_are_not_warped(is_on: bool) -> None:
+    """Masks that are not warped, and two flows: what is left of the difference is what the networks see of it."""
+    config = with_values(CONFIG, prior__source="unwarped", network__flow_stream=is_on)
+    found = []
+    for flow in (still, sideways):
+        one = tracker(config, flow=flow)
+        one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
+        for number in (1, 2, 3):
+            one.step(world.frame(number, LARGE))
+        found.append(one.states[1].probability)
+    assert found[0].any()
+    assert np.array_equal(*found) != is_on
 
 
-def says(presence: float = 0.0, deltas: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)) -> FastNet:
-    """A network whose localization net always says the same."""
-    net = world.network()
-    net.located.bias.copy_(torch.tensor([*deltas, presence]))
-    return net
+@pytest.mark.parametrize("is_on", [True, False])
+def test_the_hidden_state_counts_only_if_it_is_on_and_begins_anew_at_a_seed(is_on: bool) -> None:
+    one = tracker(with_values(CONFIG, network__hidden=is_on))
+    one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
+    assert not one.states[1].known.carried.hidden.any()  # type: ignore[union-attr]
+    one.step(world.frame(1, LARGE))
+    previous, now = one.newest, one.prepare(world.frame(2, LARGE))
+    state = one.states[1]
+    assert previous is not None and state.known is not None
+    found = []
+    for hidden in (state.known.carried.hidden, np.zeros_like(state.known.carried.hidden)):
+        carried = dataclasses.replace(state.known.carried, hidden=hidden)
+        other = dataclasses.replace(state, known=dataclasses.replace(state.known, carried=carried))
+        found.append(one.carry({1: other}, previous, now)[1].probability)
+    assert found[0].any() and np.array_equal(*found) != is_on
+    one.seed(world.seed(3, 1, shapes=LARGE), world.frame(3, LARGE))
+    assert not one.states[1].known.carried.hidden.any()  # type: ignore[union-attr]
+
+
+# --- what is made of what they say ---
 
 
 @pytest.mark.parametrize(
@@ -182,123 +138,133 @@ def says(presence: float = 0.0, deltas: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         (3.0, {}, True),
         (-3.0, {"presence__threshold": 0.02}, True),
         (3.0, {"presence__threshold": 0.99}, False),
-        (-3.0, {"network__localization": False}, True),
     ],
 )
-def test_what_it_says_is_not_there_is_occluded(
-    presence: float, settings: dict[str, object], seen: bool, trunk: Lite0
-) -> None:
-    config = with_values(world.QUICK, adaptation__method="none", **settings)
-    tracker = tracker_of(config, trunk, says(presence))
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    tracks = tracker.step(world.frame(1))
+def test_what_they_say_is_not_there_is_occluded(presence: float, settings: dict[str, object], seen: bool) -> None:
+    one = Tracker(with_values(CONFIG, **settings), world.ExactFlow(LARGE), says(presence))
+    one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
+    tracks = one.step(world.frame(1, LARGE))
     assert tracks.tracks[0].status == (InstanceStatus.TRACKING if seen else InstanceStatus.OCCLUDED)
-    assert tracks.labels.any() == seen == bool(tracker.states[1].probability.any())
-    assert (tracker.states[1].hidden is not None) == seen
+    known = one.states[1].known
+    assert tracks.labels.any() == seen == bool(one.states[1].probability.any())
+    assert known is not None and bool(known.carried.hidden.any()) == seen == bool(known.carried.probability.any())
 
 
-def test_with_nothing_to_find_it_again_by_a_hidden_mask_is_carried_on_unseen(trunk: Lite0) -> None:
-    net = says(-3.0)
-    tracker = tracker_of(NO_EVIDENCE, trunk, net)
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    assert not tracker.step(world.frame(1)).labels.any()
-    net.located.bias[4] = 3.0
-    assert overlap(tracker.step(world.frame(2)).labels == 1, world.labels(2) == 1) > 0.8
+@pytest.mark.parametrize(("method", "is_found"), [("recursive", True), ("none", False)])
+def test_what_was_hidden_is_found_again_by_its_target_model(method: str, is_found: bool) -> None:
+    runs = says(-3.0)
+    one = Tracker(with_values(CONFIG, adaptation__method=method), world.ExactFlow(LARGE), runs)
+    one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
+    assert not one.step(world.frame(1, LARGE)).labels.any()
+    runs.change = says(3.0).change
+    labels = one.step(world.frame(2, LARGE)).labels
+    assert (overlap(labels == 1, world.labels(2, LARGE) == 1) > 0.7) == is_found == bool(labels.any())
 
 
 @pytest.mark.parametrize(
     ("deltas", "settings", "expected"),
     [
-        # the object is at x 22..46, y 20..40 on frame 1; the gate is 1.25 times the box
-        ((0.0, 0.0, 0.0, 0.0), {}, Box(19, 17, 49, 43)),
-        ((0.0, 0.0, float(np.log(0.5)), 0.0), {}, Box(26, 17, 42, 43)),
-        ((0.5, -0.25, 0.0, 0.0), {}, Box(31, 12, 61, 38)),
-        ((0.5, -0.25, 0.0, 0.0), {"gate__enlarge": 1.0}, Box(34, 15, 58, 35)),
-        ((0.5, -0.25, 0.0, 0.0), {"network__localization": False}, Box(19, 17, 49, 43)),
-        ((0.5, -0.25, 0.0, 0.0), {"gate__spans_prior": True}, Box(19, 12, 61, 43)),
+        # the object is at x 24..48, y 20..40 on frame 1; the gate is 1.25 times the box
+        ((0.0, 0.0, 0.0, 0.0), {}, (21, 17.5, 51, 42.5)),
+        ((0.0, 0.0, float(np.log(0.5)), 0.0), {}, (28.5, 17.5, 43.5, 42.5)),
+        ((0.5, -0.25, 0.0, 0.0), {}, (33, 12.5, 63, 37.5)),
+        ((0.5, -0.25, 0.0, 0.0), {"gate__enlarge": 1.0}, (36, 15, 60, 35)),
+        ((0.5, -0.25, 0.0, 0.0), {"gate__spans_prior": True}, (21, 12.5, 63, 42.5)),
+        ((0.5, -0.25, 0.0, 0.0), {"network__localization": False}, None),
+        ((0.5, -0.25, 0.0, 0.0), {"gate__enabled": False}, None),
     ],
 )
-def test_the_gate_is_the_box_that_it_predicts(
-    deltas: tuple[float, ...], settings: dict[str, object], expected: Box, trunk: Lite0
+def test_the_gate_is_the_box_that_they_predict(
+    deltas: tuple[float, ...], settings: dict[str, object], expected: tuple[float, ...] | None
 ) -> None:
-    tracker = tracker_of(with_values(NO_EVIDENCE, **settings), trunk, says(5.0, deltas))
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    tracker.step(world.frame(1))
-    probability = tracker.states[1].probability.numpy()
-    inside = np.zeros((world.HEIGHT, world.WIDTH), bool)
-    inside[expected.slices] = True
-    crop = np.zeros_like(inside)
-    crop[14:46, 15:53] = True  # 1.6 times the box: 14.8..53.2 x 14..46, all pixel centres
-    np.testing.assert_array_equal(probability > 0, inside & crop)
-
-
-def test_a_box_outside_the_image_leaves_nothing(trunk: Lite0) -> None:
-    tracker = tracker_of(NO_EVIDENCE, trunk, says(5.0, (-9.0, 0.0, 0.0, 0.0)))
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    assert not tracker.step(world.frame(1)).labels.any()
-
-
-@pytest.mark.parametrize("network", [False, True])
-def test_without_a_prior_a_frame_alone_decides(network: bool, trunk: Lite0) -> None:
-    config = with_values(
-        world.QUICK,
-        prior__source="none",
-        matching__enabled=False,
-        network__hidden=False,
-        network__flow_stream=False,
-        adaptation__steps=60,
-        adaptation__views=8,
+    defaults = {"network__localization": True, "gate__spans_prior": False, "presence__min_probability": 0.5}
+    one = Tracker(
+        with_values(CONFIG, **{**defaults, **settings}), world.ExactFlow(ALIGNED), says(5.0, deltas, all_is_it=True)
     )
-    through, at_once = (tracker_of(config, trunk, world.network(0.01) if network else None) for _ in range(2))
-    for tracker, numbers in ((through, range(1, 6)), (at_once, [5])):
-        tracker.seed(world.seed(0, 1), world.frame(0))
+    one.seed(world.seed(0, shapes=ALIGNED), world.frame(0, ALIGNED))
+    one.step(world.frame(1, ALIGNED))
+    box = Box.of_mask(one.states[1].probability >= 0.5)
+    assert box is not None
+    crop = (12, 6, 60, 54)  # the square of 48 pixels around it
+    wanted = crop if expected is None else (*np.maximum(expected[:2], crop[:2]), *np.minimum(expected[2:], crop[2:]))
+    assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(wanted, abs=0.6)
+    assert one.states[1].area == box.width * box.height, "all of it"
+
+
+def test_a_box_outside_the_image_leaves_nothing() -> None:
+    config = with_values(CONFIG, network__localization=True, gate__spans_prior=False)
+    one = Tracker(config, world.ExactFlow(LARGE), says(5.0, (-9.0, 0.0, 0.0, 0.0)))
+    one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
+    assert not one.step(world.frame(1, LARGE)).labels.any()
+
+
+# --- priors ---
+
+
+def test_without_a_prior_a_frame_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_rate", lambda *_: 0.0)  # no frame teaches anything
+    config = with_values(CONFIG, prior__source="none", network__hidden=False, network__flow_stream=False)
+    through, at_once = (tracker(config) for _ in range(2))
+    for one, numbers in ((through, range(1, 6)), (at_once, [5])):
+        one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
         for number in numbers:
-            tracker.step(world.frame(number))
-    assert torch.equal(through.states[1].probability, at_once.states[1].probability)
-    assert overlap(through.states[1].probability.numpy() >= 0.5, world.labels(5) == 1) > 0.4
+            one.step(world.frame(number, LARGE))
+    np.testing.assert_array_equal(through.states[1].probability, at_once.states[1].probability)
+    assert overlap(through.states[1].probability >= 0.5, world.labels(5, LARGE) == 1) > 0.6
 
 
-@pytest.mark.parametrize("network", [False, True])
-def test_without_prior_and_head_it_stays_where_it_was_marked(network: bool, trunk: Lite0) -> None:
-    config = with_values(NO_EVIDENCE, prior__source="none")
-    tracker = tracker_of(config, trunk, world.network() if network else None)
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    np.testing.assert_array_equal(tracker.step(world.frame(3)).labels == 1, world.labels(0) == 1)
+def test_without_networks_and_prior_it_stays_where_it_was_marked() -> None:
+    one = world.exact_tracker(with_values(world.WARP_ONLY, prior__source="none"))
+    one.seed(world.seed(0, 1), world.frame(0))
+    np.testing.assert_array_equal(one.step(world.frame(3)).labels == 1, world.labels(0) == 1)
 
 
 def test_unwarped_masks_stay_where_they_were() -> None:
-    tracker = Tracker(with_values(NO_EVIDENCE, prior__source="unwarped"), sideways, CPU)
-    tracker.seed(world.seed(0, 1), world.frame(0))
-    np.testing.assert_array_equal(tracker.step(world.frame(1)).labels == 1, world.labels(0) == 1)
+    one = Tracker(with_values(world.WARP_ONLY, prior__source="unwarped"), sideways)
+    one.seed(world.seed(0, 1), world.frame(0))
+    np.testing.assert_array_equal(one.step(world.frame(1)).labels == 1, world.labels(0) == 1)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 90), (37, 53)])
-def test_odd_and_tiny_images_pass(size: tuple[int, int], trunk: Lite0) -> None:
-    tracker = Tracker(with_values(world.QUICK, adaptation__method="none"), still, CPU, trunk, world.network(noise=0.02))
+@pytest.mark.parametrize("size", [(1, 1), (3, 90), (37, 53), (481, 85)])
+def test_odd_and_tiny_images_pass(size: tuple[int, int]) -> None:
+    one = tracker(with_values(CONFIG, refinement__enabled=True), flow=still)
     image = world.texture(5, *size)
-    tracker.seed(Seed(stamp_ns=1, labels=np.ones(size, np.int32)), Frame(stamp_ns=1, image=image))
+    one.seed(Seed(stamp_ns=1, labels=np.ones(size, np.int32)), Frame(stamp_ns=1, image=image))
     for stamp_ns in (2, 3):
-        assert tracker.step(Frame(stamp_ns=stamp_ns, image=image)).labels.shape == size
+        assert one.step(Frame(stamp_ns=stamp_ns, image=image)).labels.shape == size
+
+
+# --- weights ---
+
+
+def noisy(noise: float = 0.02) -> StepNet:
+    """The decoder that ships, disturbed."""
+    torch.manual_seed(0)
+    net = load_step()
+    for value in (value for value in net.parameters() if value.numel() > 1):
+        value.add_(torch.randn_like(value) * noise * value.std())
+    return net
+
+
+def in_torch(**changes: object) -> Config:
+    return with_values(CONFIG, engine="torch", **changes)
 
 
 def test_weights_that_are_written_are_read_and_used(tmp_path: Path) -> None:
-    net, file = world.network(noise=0.02), tmp_path / "net.safetensors"
+    net, file = noisy(), tmp_path / "net.safetensors"
     save_weights(net, file, {"trained": "not at all"})
-    loaded = load_network(file)
+    loaded = load_step(file)
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in net.state_dict().items())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     with safe_open(file, "pt") as opened:
         assert opened.metadata()["trained"] == "not at all"
     results = []
-    for tracker in (
-        build_tracker(with_values(NO_EVIDENCE, network__enabled=True, network__weights=str(file))),
-        Tracker(NO_EVIDENCE, build_tracker(NO_EVIDENCE)._flow, CPU, load_trunk("streams"), net),
-        build_tracker(NO_EVIDENCE),
-    ):
-        tracker.seed(world.seed(0, 1), world.frame(0))
-        tracker.step(world.frame(1))
-        results.append(tracker.states[1].probability)
-    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+    for config in (in_torch(network__weights=str(file)), in_torch(network__weights=str(file)), in_torch()):
+        one = build_tracker(config)
+        one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
+        one.step(world.frame(1, LARGE))
+        results.append(one.states[1].probability)
+    assert np.array_equal(results[0], results[1]) and not np.array_equal(results[0], results[2])
 
 
 def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
@@ -309,38 +275,45 @@ def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tens
     ("change", "message"),
     [
         (None, "cannot be read"),
-        (lambda tensors: without(tensors, "weights"), r"do not fit FastNet: 1 .* weights: expected \(3,\), got none"),
-        (lambda tensors: {**tensors, "weights": torch.zeros(4)}, r"weights: expected \(3,\), got \(4,\)"),
-        (lambda tensors: {**tensors, "weightz": torch.zeros(4)}, r"weightz: expected none, got \(4,\)"),
+        (lambda tensors: without(tensors, "ridge"), r"do not fit StepNet: 1 .* ridge: expected \(\), got none"),
+        (lambda tensors: {**tensors, "ridge": torch.zeros(4)}, r"ridge: expected \(\), got \(4,\)"),
+        (lambda tensors: {**tensors, "ridgf": torch.zeros(4)}, r"ridgf: expected none, got \(4,\)"),
     ],
 )
 def test_missing_or_other_weights_stop_the_start_with_one_line(
     change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None, message: str, tmp_path: Path
 ) -> None:
-    good, file = tmp_path / "good.safetensors", tmp_path / "net.safetensors"
-    save_weights(FastNet(), good)
+    file = tmp_path / "net.safetensors"
     if change is not None:
-        save_file(change(load_file(good)), file)
+        save_file(change(load_file(files.DECODER)), file)
     with pytest.raises(RuntimeError, match=message) as raised:
-        build_tracker(with_values(Config(), network__enabled=True, network__weights=str(file)))
+        build_tracker(in_torch(network__weights=str(file)))
     assert "\n" not in str(raised.value) and str(file) in str(raised.value)
 
 
+@pytest.mark.parametrize("runs", ["torch", "onnxruntime", "auto"])
 def test_shipped_weights_that_are_not_there_stop_the_start_with_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(weights.NETWORKS, "shipped", tmp_path / "decoder.safetensors")
-    with pytest.raises(RuntimeError, match="decoder.safetensors cannot be read"):
-        build_tracker(with_values(Config(), network__enabled=True))
+    monkeypatch.setitem(files.NETWORKS, "shipped", tmp_path / "decoder.safetensors")
+    with pytest.raises(RuntimeError, match=r"decoder\.(safetensors|onnx) cannot be read") as raised:
+        build_tracker(with_values(CONFIG, engine=runs, precision="auto"))
+    assert "\n" not in str(raised.value)
 
 
-def test_the_weights_that_ship_fit_the_network() -> None:
-    assert STREAMS.stat().st_size < 25e6
-    assert not load_network().training
+@pytest.mark.parametrize("setting", ["network", "trunk"])
+def test_weights_of_one_kind_are_not_taken_for_another(setting: str) -> None:
+    other = {"network": files.TRUNK, "trunk": files.DECODER}[setting]
+    with pytest.raises(RuntimeError, match="do not fit (StepNet|TrainedTrunk)"):
+        build_tracker(in_torch(**{f"{setting}__weights": str(other)}))
 
 
-def test_weights_are_a_file_of_their_kind() -> None:
-    with pytest.raises(
-        ValueError, match="network.weights must be shipped, streams or a .safetensors file, got 'net.pt'"
-    ):
-        from_flat({"network.weights": "net.pt"})
+def test_the_weights_that_ship_fit_the_networks() -> None:
+    assert sum(file.stat().st_size for file in (files.DECODER, files.TRUNK)) < 25e6
+    assert not load_step().training and not load_trunk().training
+
+
+@pytest.mark.parametrize("setting", ["network", "trunk"])
+def test_weights_are_a_file_of_their_kind(setting: str) -> None:
+    with pytest.raises(ValueError, match=f"{setting}.weights must be shipped or a .safetensors file, got 'net.pt'"):
+        from_flat({f"{setting}.weights": "net.pt"})

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import world
-from node_bench import QUICK, TRAINED, Gate, NodeBench  # skips where ROS is absent, hence first
+from node_bench import QUICK, Gate, NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
@@ -28,7 +28,6 @@ from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.files import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
-from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult, TrackerStatus
 from maskrnn_ros.ros.images import fill_image, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.messages import mask_prompt, region_of_interest
@@ -165,23 +164,11 @@ def test_services_answer_while_a_step_runs() -> None:
         ]
 
 
-def test_a_head_adapted_in_the_background_is_taken_in_between_two_images_and_said() -> None:
-    with NodeBench(**TRAINED) as bench:
-        bench.seed(world.labels(0), world.stamp_ns(0))
-        for number in itertools.count():
-            message = bench.image(number)  # the stream goes on meanwhile
-            assert [instance.id for instance in message.instances] == [1, 2]
-            said = {status.event for status in bench.statuses}
-            if {f"instance {i}: adapted head in use" for i in (1, 2)} <= said:
-                break
-        assert sum("adapted head in use" in status.event for status in bench.statuses) == 2
-
-
 def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with NodeBench(adaptation__method="none") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
-        monkeypatch.setattr("maskrnn_ros.model.engine.load_trunk", lambda *_: load_trunk("absent.safetensors"))
+        monkeypatch.setattr("maskrnn_ros.model.engine.trunk_file", lambda name: Path("absent.safetensors"))
         assert bench.node.trigger_configure().name == "FAILURE"
         monkeypatch.undo()
         assert bench.node.trigger_configure().name == "SUCCESS"

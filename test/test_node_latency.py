@@ -21,7 +21,6 @@ from maskrnn_ros.tracking import PreparedFrame, Tracker, build_tracker, latency
 SIDE = 5  # the world at 640x480, beyond the sizes of all levels
 QUICK = {
     "network__enabled": False,
-    "matching__enabled": False,
     "adaptation__method": "none",
     "buffer__megabytes": 100,
 }
@@ -38,7 +37,7 @@ class Slow:
         advance = tracker.advance
 
         def slow(frame: PreparedFrame) -> None:
-            if self.is_slow and frame.image.shape[2] > 384:
+            if self.is_slow and frame.image.shape[1] > 384:
                 time.sleep(0.7)
             advance(frame)
 

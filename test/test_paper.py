@@ -57,8 +57,8 @@ def a_window(frames: int) -> PaperWindow:
         images.append(image)
         masks.append(mask)
 
-    def flow(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-        return torch.stack([torch.full(SIZE, -2.0), torch.zeros(SIZE)])
+    def flow(current: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        return np.stack([np.full(SIZE, -2.0, np.float32), np.zeros(SIZE, np.float32)])
 
     return window_of(np.stack(images), np.stack(masks), flow, random, is_causal=False)
 
@@ -349,7 +349,6 @@ def test_the_follower_tunes_a_net_of_its_own_for_each_object(monkeypatch) -> Non
         adaptation__steps=60,
         device="cpu",
         network__localization=True,
-        adaptation__mode="blocking",
     )
     window = a_window(3)
     frames = [Frame(stamp_ns=t + 1, image=image.permute(1, 2, 0).numpy()) for t, image in enumerate(window.images)]
@@ -379,7 +378,7 @@ def test_tuning_draws_the_same_numbers_again(monkeypatch) -> None:
     ("changes", "message"),
     [
         ({}, "ships no weights: network.weights must be a .safetensors file; begin with config/paper.yaml"),
-        ({"network__weights": "streams"}, "ships no weights: network.weights must be a .safetensors file"),
+        ({"network__weights": "shipped"}, "ships no weights: network.weights must be a .safetensors file"),
         ({"network__weights": "x.safetensors"}, "needs adaptation.method finetune or none, got recursive"),
         (
             {"network__weights": "x.safetensors", "adaptation__method": "finetune"},

@@ -91,9 +91,22 @@ def test_the_shipped_file_has_the_basic_parameters_and_no_advanced_ones() -> Non
     assert named == {"autostart", *(name for name, _, known in settings() if known.basic)}
 
 
-def test_the_file_of_the_two_stream_network_names_both_settings() -> None:
-    expected = with_values(Config(), network__weights="streams", adaptation__method="finetune")
-    assert load(ROOT / "config" / "streams.yaml") == expected
+@pytest.mark.parametrize("file", sorted((ROOT / "config").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_shipped_file_has_nothing_that_is_gone_or_unknown(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    load(file)
+    assert not caplog.messages
+
+
+def test_a_file_of_an_older_version_without_adaptation_is_taken_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text('/**: {ros__parameters: {adaptation: {mode: "off"}, flow.preset: fast, matching: {enabled: true}}}')
+    assert load(file) == with_values(Config(), adaptation__method="none", flow__preset="fast")
+    assert caplog.messages == [
+        f"{file}: adaptation.mode: off is no value any more, taken as adaptation.method: none",
+        f"{file}: matching.enabled: True is no value any more, ignored: the network always matches",
+    ]
 
 
 def test_a_file_may_say_a_part_and_what_belongs_to_others_is_passed_over(tmp_path: Path) -> None:

@@ -17,17 +17,12 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
-import numpy as np  # noqa: E402
 import rclpy.logging  # noqa: E402
-import world  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from lifecycle_msgs.srv import ChangeState  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
 
-from maskrnn_ros.msg import SeedResult  # noqa: E402
-from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.ros.logs import library_logs_to  # noqa: E402
-from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers  # noqa: E402
+from maskrnn_ros.ros.qos import client_node, spin_until  # noqa: E402
 
 COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
 TIMEOUT_S = 120
@@ -108,31 +103,6 @@ def test_ctrl_c_while_it_still_imports_ends_it_cleanly() -> None:
     process.send_signal(signal.SIGINT)
     status, errors = ended(process)
     assert (status, "Traceback" in errors) == (0, False)
-
-
-def test_ctrl_c_while_a_head_is_trained_ends_it() -> None:
-    process = start(
-        *("-p", "network.weights:=streams", "-p", "adaptation.method:=finetune"),
-        *("-p", "adaptation.steps:=100000", "-p", "adaptation.views:=2", "-r", "__ns:=/training"),
-    )
-    with client_node("camera") as (node, executor):
-        images = node.create_publisher(Image, "/training/image", reliable(1))
-        seeds = node.create_publisher(Image, "/training/tracker/seed_mask", reliable(1))
-        results: list[SeedResult] = []
-        node.create_subscription(SeedResult, "/training/tracker/seed_result", results.append, reliable(10))
-        wait_for_subscribers(executor, (images, seeds), TIMEOUT_S)
-        for publisher, pixels, encoding in (
-            (seeds, world.labels(0).astype(np.uint16), "mono16"),
-            (images, world.image(0), "rgb8"),
-        ):
-            message = Image()
-            fill_image(message, pixels, encoding)
-            ns_to_stamp(world.stamp_ns(0), message.header.stamp)
-            publisher.publish(message)
-        assert spin_until(executor, lambda: any(r.status == SeedResult.STATUS_APPLIED for r in results), TIMEOUT_S)
-    process.send_signal(signal.SIGINT)
-    status, errors = ended(process)
-    assert (status, "Traceback" in errors) == (0, False), errors
 
 
 def test_a_misspelt_parameter_is_warned_of() -> None:

@@ -15,7 +15,6 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 
 # isort: split
 
-import torch
 import world
 from geometry_msgs.msg import Point, PointStamped
 from rviz_scene import COARSE_Z, DEPTH_RESOLUTION, FIXED_FRAME, text_width
@@ -46,7 +45,7 @@ MATRIX = [100.0, 0.0, 80.0, 0.0, 100.0, 60.0, 0.0, 0.0, 1.0]
 
 def still_tracker(config: Config) -> Tracker:
     """Nothing moves."""
-    return Tracker(world.unrefined(config), lambda now, _: torch.zeros(2, *now.shape[1:]), torch.device("cpu"))
+    return Tracker(world.unrefined(config), lambda now, _: np.zeros((2, *now.shape[:2]), np.float32))
 
 
 def picture() -> np.ndarray:

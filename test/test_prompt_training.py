@@ -17,7 +17,6 @@ from maskrnn_ros.evaluation.clicks import click_through, clicks_needed, jittered
 from maskrnn_ros.learned_prompts import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import PromptNet
-from maskrnn_ros.model.trunk import net_of
 from maskrnn_ros.model.weights import load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.training import prompt_samples, prompts
@@ -119,7 +118,7 @@ def test_a_look_is_followed_by_a_click_on_what_is_wrong(options: PromptOptions) 
 def test_what_nobody_knows_costs_nothing(options: PromptOptions) -> None:
     torch.manual_seed(0)
     net = PromptNet()
-    samples = with_maps(Draws(SampleOptions(data=options.data)).draw(0), net_of(load_trunk()))
+    samples = with_maps(Draws(SampleOptions(data=options.data)).draw(0), load_trunk().net)
     known = samples.known.clone()
     known[:, :, 100:] = 0
     other = samples.truth.clone()
@@ -173,7 +172,7 @@ def test_it_learns_to_tell_the_clicked_one_of_two() -> None:
     """Two disks that look the same, and either is clicked once: only the click tells which one is meant."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    trunk = net_of(load_trunk())
+    trunk = load_trunk().net
     samples = with_maps(join([_clicked_disks(random) for _ in range(2)]), trunk)
     net = PromptNet()
     net.standardise(*samples.maps[1:])

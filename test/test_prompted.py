@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 import world
+from shipped import still
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.prompts import Point, Prompt
@@ -169,7 +169,7 @@ class Bench:
         self.session = Session(self.config, self._build, self.ids, report=self.outcomes.append, prompts=backend)
 
     def _build(self, config: Config) -> Tracker:
-        return Tracker(config, lambda current, _: torch.zeros(2, *current.shape[1:]), torch.device("cpu"))
+        return Tracker(config, still)
 
     def image(self, stamp_ns: int, level: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
         return self.session.process(Frame(stamp_ns=stamp_ns, image=np.full((*size, 3), level, np.uint8))).labels

@@ -41,8 +41,6 @@ class WoodenTracker:
     """Answers every image and seed, after one turn of a timer: what comes meanwhile is seen in ``events``."""
 
     def __init__(self, image_type=Image, image_topic="/camera/image_raw", on_image=None, seed_statuses=()):
-        self.adaptation_method = "finetune"
-        self.adaptation_mode = "blocking"
         self.max_latency_ms = 0.0
         self.ignore_mask_timeout = 0.2
         self.events = []
@@ -66,10 +64,8 @@ class WoodenTracker:
         self._thread.start()
 
     def _say_parameters(self, request, response):
-        assert request.names == ["adaptation.method", "adaptation.mode", "max_latency_ms", "ignore_mask_timeout"]
+        assert request.names == ["max_latency_ms", "ignore_mask_timeout"]
         response.values = [
-            ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_method),
-            ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=self.adaptation_mode),
             ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.max_latency_ms),
             ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.ignore_mask_timeout),
         ]
@@ -234,22 +230,12 @@ def test_what_cannot_be_played_is_refused_in_one_line(bag, changes, error, messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("parameter", "value", "said"), [("adaptation_mode", "background", "background"), ("max_latency_ms", 40.0, "40")]
-)
-def test_lockstep_refuses_a_tracker_whose_masks_depend_on_the_clock(bag, parameter, value, said):
+def test_lockstep_refuses_a_tracker_whose_masks_depend_on_the_clock(bag):
     with WoodenTracker() as tracker:
-        setattr(tracker, parameter, value)
-        with pytest.raises(ValueError, match=f"lockstep needs .* /tracker has {said}: its masks"):
+        tracker.max_latency_ms = 40.0
+        with pytest.raises(ValueError, match="lockstep needs .* /tracker has 40: its masks"):
             play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S)
     assert tracker.events == []
-
-
-def test_lockstep_takes_one_that_trains_nothing_whatever_its_mode(bag):
-    with WoodenTracker() as tracker:
-        tracker.adaptation_method, tracker.adaptation_mode = "recursive", "background"
-        assert not play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S).rejected_images
-    assert tracker.seeds
 
 
 def test_lockstep_without_a_tracker_names_its_topic(bag):

@@ -58,8 +58,7 @@ def test_queues_and_what_it_runs_on_are_said() -> None:
     seen = {
         "engine": "onnxruntime",
         "precision": "int8",
-        "adaptation": "background",
-        "trainings_waiting": 4,
+        "adaptation": "recursive",
         "session": 7,
     }
     said = status(inbox, **seen)

@@ -10,16 +10,8 @@ import pytest
 import torch
 
 from maskrnn_ros.model.memory import Memory, Sums, coefficients, remember, seed_sums, sums_of
+from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, SMALLEST, STRIDE, TARGET
 from maskrnn_ros.model.step import (
-    CODES,
-    COLUMNS,
-    CROP,
-    FINE,
-    HIDDEN,
-    KEYS,
-    SMALLEST,
-    STRIDE,
-    TARGET,
     Carried,
     Keys,
     Matcher,

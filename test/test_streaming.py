@@ -5,13 +5,12 @@ import csv
 import dataclasses
 import doctest
 import json
-import threading
 from functools import partial
 
 import numpy as np
 import pytest
 import world
-from test_evaluate import FRAMES, evaluate, figures, write_tree
+from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.evaluation import run, streaming
@@ -21,7 +20,7 @@ from maskrnn_ros.evaluation.paced import play, stream_clip
 from maskrnn_ros.evaluation.presets import apply_preset
 from maskrnn_ros.evaluation.results import ClipResult, streaming_figures
 from maskrnn_ros.files import read_labels
-from maskrnn_ros.tracking import adaptation, build_tracker
+from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedRequest, Session
 
@@ -247,7 +246,7 @@ def test_figures_weigh_frames_and_need_every_clip():
 
 
 def test_its_masks_are_those_of_the_session_that_the_node_runs():
-    config = world.QUICK
+    config = QUICK
     time = FakeTime()
     _, masks = play(frames(7), {0: world.seed(0)}, Working(time, 1.75, TrackerFollower(config)), 1.0, **time.kwargs())
     assert sorted(masks) == [0, 1, 3, 5, 6]
@@ -258,46 +257,12 @@ def test_its_masks_are_those_of_the_session_that_the_node_runs():
         assert (session.process(world.frame(number)).labels == masks[number]).all()
 
 
-def test_until_its_head_is_trained_an_object_is_followed_without_one(monkeypatch):
-    # a trained trunk would have a head at once
-    config = with_values(world.QUICK, adaptation__mode="background", trunk__weights="imagenet")
-    gate, real = threading.Event(), adaptation.adapt
-
-    def gated(*arguments):
-        assert gate.wait(60)
-        return real(*arguments)
-
-    monkeypatch.setattr(adaptation, "adapt", gated)
-    time, heads = FakeTime(), []
-    follower = TrackerFollower(config)
-    tracker = follower._tracker
-
-    def trained_between_3_and_4(now):
-        heads.append(tracker.states[1].head is not None)
-        if now == 4.0:
-            gate.set()
-            tracker.states[1].promise.result(60)
-
-    time.on_sleep = trained_between_3_and_4
-    line, masks = play(frames(7), {0: world.seed(0, 1)}, Working(time, 0.5, follower), 1.0, **time.kwargs())
-    heads.append(tracker.states[1].head is not None)
-    assert heads == [False, False, False, False, True, True, True]  # after frames 0, 1 ... 6
-    assert line.dropped == 0
-    plain = TrackerFollower(with_values(config, adaptation__method="none"))
-    for number in range(4):
-        alone = plain.step(world.frame(number)) if number else plain.seed(world.seed(0, 1), world.frame(0))
-        assert (masks[number] == alone).all()
-
-
-def test_live_presets_keep_the_adaptation_of_the_config():
-    for mode in ("background", "blocking"):
-        for method in ("recursive", "finetune", "none"):
-            config = with_values(Config(), adaptation__mode=mode, adaptation__method=method)
-            for preset in ("default", "warp"):
-                found, live = apply_preset(preset, config), apply_preset(preset, config, live=True)
-                assert (found.adaptation.mode, live.adaptation.mode) == ("blocking", mode)
-                assert found.adaptation.method == ("none" if preset == "warp" else method)
-                assert with_values(live, adaptation__mode="blocking") == found
+def test_live_presets_keep_the_limit_of_latency_and_offline_ones_have_none():
+    config = with_values(Config(), max_latency_ms=40.0)
+    for preset in ("default", "warp"):
+        found, live = apply_preset(preset, config), apply_preset(preset, config, live=True)
+        assert (found.max_latency_ms, live.max_latency_ms) == (0.0, 40.0)
+        assert with_values(live, max_latency_ms=0.0) == found
 
 
 # --- the command ---
@@ -321,7 +286,7 @@ def clock(monkeypatch):
     built = []
 
     def build(name, config, profile):
-        built.append((name, config.adaptation.mode))
+        built.append((name, config.max_latency_ms))
         return real(name, config, profile)
 
     monkeypatch.setattr(run, "build_follower", build)
@@ -347,11 +312,11 @@ def test_with_patience_for_one_frame_a_fast_tracker_scores_as_offline(tree, tmp_
     assert faster["slack1"]["j_mean"] < summary["j_mean"]
 
 
-def test_the_second_pass_adapts_as_the_node_and_the_first_waits(tree, tmp_path, clock):
+def test_the_second_pass_has_the_limit_of_the_node_and_the_first_depends_on_no_clock(tree, tmp_path, clock):
     config = tmp_path / "quick.yaml"
-    config.write_text("/**:\n  ros__parameters:\n    adaptation: {steps: 2, views: 2, channels: 4}\n")
+    config.write_text("/**:\n  ros__parameters: {max_latency_ms: 500.0, flow.preset: ultrafast}\n")
     assert evaluate(tree, "--sequences", "one", "--streaming", "--config", config) == 0
-    assert clock == [("tracker", "blocking"), ("tracker", "background")]
+    assert clock == [("tracker", 0.0), ("tracker", 500.0)]
 
 
 def test_tables_and_page_show_both_figures_beside_the_offline_one(tree, tmp_path, capsys, clock):
@@ -391,9 +356,13 @@ def test_resume_takes_what_was_played_and_refuses_another_pace(tree, tmp_path, c
     assert evaluate(tree, *common, "--resume", "--streaming") == 0
     assert figures(file) == first and len(clock) == 4
     assert evaluate(tree, *common, "--resume") == 2
-    assert "--resume expected streaming.adaptation = 'background', found None" in capsys.readouterr().err
+    assert "--resume expected streaming.fps = 24.0, found None" in capsys.readouterr().err
     assert evaluate(tree, *common, "--resume", "--streaming", "--fps", "30") == 2
     assert "--resume expected streaming.fps = 24.0, found 30.0" in capsys.readouterr().err
+    config = tmp_path / "limit.yaml"
+    config.write_text("/**: {ros__parameters: {max_latency_ms: 40.0}}")
+    assert evaluate(tree, *common, "--resume", "--streaming", "--config", config) == 2
+    assert "--resume expected streaming.max_latency_ms = 0.0, found 40.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import world
 from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
-from maskrnn_ros.config import TrunkConfig, with_values
-from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.config import TrunkConfig
 from maskrnn_ros.model.head import HeadStart
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
-from maskrnn_ros.tracking import Tracker, adaptation
-from maskrnn_ros.tracking.tracker import build_tracker
 from maskrnn_ros.training import trunk as stage
 from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
-from maskrnn_ros.types import Box, Frame, Seed
 
 
 @pytest.fixture
@@ -54,22 +49,6 @@ def test_other_instances_count_half_of_the_background_and_the_instance_as_much_a
         chosen[..., group] = 1
         found = start.sums(torch.cat([columns, chosen], dim=1), shares, others).square[0, 1, 1]
         assert float(found) == pytest.approx(expected)
-    weight = adaptation._balance(shares.reshape(1, 4, 5), others.reshape(1, 4, 5)).flatten()
-    totals = [float(weight[group].sum()) for group in (slice(0, 4), slice(4, 6), slice(6, 20))]
-    assert totals == pytest.approx([10, 5, 5])
-
-
-def test_instances_that_are_marked_together_know_of_each_other() -> None:
-    tracker = build_tracker(with_values(world.QUICK, adaptation__method="none"))
-    frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
-    tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=world.labels(0)), frame)
-    for own, other in ((1, 2), (2, 1)):
-        (seed,) = tracker.states[own].seeds
-        assert seed.others is not None
-        np.testing.assert_array_equal(seed.others.numpy(), world.labels(0) == other)
-    alone = build_tracker(with_values(world.QUICK, adaptation__method="none"))
-    alone.seed(world.seed(0, 1), frame)
-    assert alone.states[1].seeds[0].others is None
 
 
 def test_the_head_that_is_fitted_says_what_the_regression_says() -> None:
@@ -179,55 +158,9 @@ def test_what_cannot_be_trained_on_is_refused(options: TrunkOptions, monkeypatch
 
 
 def test_weights_are_named_by_the_config_and_checked(tmp_path: Path) -> None:
-    assert load_trunk("imagenet").start is None
-    shipped = load_trunk("streams")
-    assert shipped.start is not None and not shipped.start.ridge.requires_grad
+    assert not load_trunk().start.ridge.requires_grad
     save_weights(load_lite0(), tmp_path / "other.safetensors")
     with pytest.raises(RuntimeError, match="do not fit TrainedTrunk"):
         load_trunk(str(tmp_path / "other.safetensors"))
-    with pytest.raises(
-        ValueError, match=r"trunk.weights must be shipped, streams, imagenet or a .safetensors file, got 'best'"
-    ):
+    with pytest.raises(ValueError, match=r"trunk.weights must be shipped or a .safetensors file, got 'best'"):
         TrunkConfig(weights="best")
-
-
-def test_a_seed_has_a_head_at_once_and_a_better_one_later() -> None:
-    config = with_values(world.QUICK, adaptation__mode="background", adaptation__steps=0, adaptation__views=2)
-    tracker = build_tracker(config)
-    frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
-    tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=world.labels(0)), frame)
-    state = tracker.states[1]
-    assert state.head is not None and state.promise is not None
-    assert tracker.newest is not None
-    found = state.head.frozen.log_odds([m[None].float() for m in tracker.newest.features.maps], Box(0, 0, 32, 24)) > 0
-    truth = torch.tensor(world.labels(0)[2::4, 2::4] == 1)
-    assert (found & truth).sum() / (found | truth).sum() > 0.4, "texture of noise, which the trunk has never seen"
-    state.promise.result()
-    tracker.step(Frame(stamp_ns=world.stamp_ns(1), image=world.image(1)))
-    assert tracker.states[1].head is not state.head and tracker.states[1].promise is None
-
-
-@pytest.mark.parametrize("mode", ["blocking", "background"])
-def test_recursive_is_the_head_of_the_seeds_alone_at_once_and_without_chance(mode: str) -> None:
-    config = with_values(world.WITHOUT_NETWORK, adaptation__method="recursive", adaptation__mode=mode)
-    frame = Frame(stamp_ns=world.stamp_ns(0), image=world.image(0))
-
-    def started(**changes: object) -> Tracker:
-        tracker = build_tracker(with_values(config, **changes))
-        assert tracker.adaptation == "recursive"
-        tracker.seed(world.seed(0), frame)
-        return tracker
-
-    tracker, other = started(), started(adaptation__seed=5, adaptation__steps=40, adaptation__views=7)
-    found, same = tracker.states[1], other.states[1]
-    assert found.promise is None and found.head is not None and same.head is not None and tracker.newest is not None
-    assert torch.equal(found.head.last.weight, same.head.last.weight)
-    maps = [map_[None].float() for map_ in tracker.newest.features.maps]
-    mine, others = (cells_of(torch.from_numpy(world.labels(0) == i).float(), 4)[None] for i in (1, 2))
-    fitted = load_trunk("streams").start.fit(maps, mine, others)
-    torch.testing.assert_close(found.head.last.weight, fitted.last.weight, rtol=1e-3, atol=1e-4)
-
-
-def test_without_a_trained_trunk_nothing_is_in_closed_form() -> None:
-    with pytest.raises(RuntimeError, match="needs a trained trunk, got trunk.weights imagenet: set .* finetune$"):
-        build_tracker(with_values(world.WITHOUT_NETWORK, adaptation__method="recursive", trunk__weights="imagenet"))

@@ -16,8 +16,6 @@ import world
 from maskrnn_ros.config import with_values
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.worker import Worker
-from maskrnn_ros.tracking import build_tracker
-from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedRequest, SeedStatus, Session
@@ -353,21 +351,6 @@ def test_an_exact_catch_up_longer_than_the_limit_is_progress(bench: Bench, monke
     bench.seed(world.seed(1))
     bench.wait(lambda: bench.said() == [SeedStatus.PENDING, SeedStatus.APPLIED])
     assert silent == [20.0] * 6
-
-
-def test_training_at_once_is_progress_and_ends_with_the_session() -> None:
-    tracker = build_tracker(with_values(world.QUICK, adaptation__steps=100_000))
-    asked: list[int] = []
-
-    def progress() -> None:
-        asked.append(1)
-        if len(asked) == 20:
-            tracker.close()
-
-    tracker.progress = progress
-    with pytest.raises(Cancelled):
-        tracker.seed(world.seed(0), world.frame(0))
-    assert len(asked) == 20
 
 
 def test_what_is_left_at_the_end_of_the_process_is_not_carried_out(bench: Bench) -> None:

@@ -7,45 +7,17 @@ import dataclasses
 
 import cv2
 import numpy as np
-import torch
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.model.network import FastNet
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, Seed
-
-torch.set_num_threads(1)  # images are tiny here: more threads only wait for each other
 
 HEIGHT, WIDTH = 96, 128
 PERIOD_NS = 40_000_000
 START_NS = 1_000_000_000
 
-WITHOUT_NETWORK = with_values(Config(), network__enabled=False, network__localization=True)
-"""A test that gives the tracker a network all the same gets its localization, too."""
-
-WARP_ONLY = with_values(WITHOUT_NETWORK, matching__enabled=False, adaptation__method="none", refinement__enabled=False)
-"""The tracker without appearance: what it does follows from the flow alone."""
-
-QUICK = with_values(
-    WITHOUT_NETWORK,
-    adaptation__method="finetune",
-    adaptation__mode="blocking",
-    adaptation__steps=12,
-    adaptation__rate=0.01,
-    adaptation__views=4,
-    adaptation__channels=8,
-)
-"""All parts but the network, with an adaptation that takes little time."""
-
-
-def network(noise: float = 0.0) -> FastNet:
-    """The network before training; with noise, with something of its own to say by all of its parts."""
-    torch.manual_seed(0)
-    net = FastNet().requires_grad_(False)
-    for last in (net.appearance, net.moving, net.located):
-        last.weight.normal_(0, noise)
-    net.located.bias[4] = 5.0 if noise else 0.0  # it believes in the objects
-    return net
+WARP_ONLY = with_values(Config(), network__enabled=False, adaptation__method="none", refinement__enabled=False)
+"""The tracker without networks: what it does follows from the flow alone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,22 +93,22 @@ class ExactFlow:
         self._frames = frames
         self._numbers: dict[bytes, int] = {}
 
-    def _number(self, picture: torch.Tensor) -> int:
-        key = picture.permute(1, 2, 0).numpy().tobytes()
+    def _number(self, picture: np.ndarray) -> int:
+        key = picture.tobytes()
         while key not in self._numbers:
             number = len(self._numbers)
             assert number < self._frames, "not a picture of this world"
             self._numbers[image(number, self._all).tobytes()] = number
         return self._numbers[key]
 
-    def __call__(self, current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+    def __call__(self, current: np.ndarray, previous: np.ndarray) -> np.ndarray:
         now, before = self._number(current), self._number(previous)
         ids, earlier = labels(now, self._all), labels(before, self._all)
         flow = np.zeros((2, HEIGHT, WIDTH), np.float32)
         flow[:, (ids == 0) & (earlier != 0)] = 1e4
         for i, s in self._shapes.items():
             flow[:, ids == i] = np.array([[-s.dx], [-s.dy]]) * (now - before)
-        return torch.from_numpy(flow)
+        return flow
 
 
 def unrefined(config: Config) -> Config:
@@ -146,15 +118,15 @@ def unrefined(config: Config) -> Config:
 
 def exact_tracker(config: Config, shapes: tuple[Shape, ...] = TWO) -> Tracker:
     """A tracker that is given the true flow."""
-    return Tracker(unrefined(config), ExactFlow(shapes), torch.device("cpu"))
+    return Tracker(unrefined(config), ExactFlow(shapes))
 
 
 def exact_or_still_tracker(config: Config) -> Tracker:
     """The same for the node, which warms a tracker up with pictures that are none of the world."""
     exact = ExactFlow()
 
-    def flow(current: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
-        known = tuple(current.shape[1:]) == (HEIGHT, WIDTH)
-        return exact(current, previous) if known else torch.zeros(2, *current.shape[1:])
+    def flow(current: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        known = current.shape[:2] == (HEIGHT, WIDTH)
+        return exact(current, previous) if known else np.zeros((2, *current.shape[:2]), np.float32)
 
-    return Tracker(unrefined(config), flow, torch.device("cpu"))
+    return Tracker(unrefined(config), flow)

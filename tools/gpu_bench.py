@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from maskrnn_ros.config import Config, deterministic, from_flat, settings
-from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.evaluation.metrics import Convention, jaccard
 from maskrnn_ros.evaluation.readers import FileClip, davis_clip, default_convention, folder_names
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.model.weights import save_weights
@@ -144,22 +144,28 @@ class Beyond(ValueError):
         self.row = row
 
 
+def _convention(clip: FileClip) -> Convention:
+    return default_convention(frozenset(np.unique(clip.truth(0)).tolist()), "davis")
+
+
+def seeded(clip: FileClip, frame: Frame) -> Seed:
+    """The seed of a clip's first frame."""
+    return Seed(stamp_ns=frame.stamp_ns, labels=seeds_of(clip, _convention(clip))[0].labels)
+
+
 def follow(bench: Bench, clip: FileClip, config: Config) -> tuple[Row, list[LabelArray]]:
     """Follow the objects of a clip: J, F, times; and the labels of every frame."""
-    convention = default_convention(frozenset(np.unique(clip.truth(0)).tolist()), "davis")
+    convention = _convention(clip)
     tracker, scorer = build_tracker(config), ClipScorer(clip, convention)
-    seed = seeds_of(clip, convention)[0]
     bench.forget_memory()
     found, ms = [], []
     for number in range(len(clip)):
         frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
         begin = time.perf_counter()
-        stamped = Seed(stamp_ns=frame.stamp_ns, labels=seed.labels)
-        tracks = tracker.step(frame) if number else tracker.seed(stamped, frame)
+        tracks = tracker.step(frame) if number else tracker.seed(seeded(clip, frame), frame)
         ms.append((time.perf_counter() - begin) * 1e3)
         scorer.add(tracks.labels)
         found.append(tracks.labels)
-    tracker.close()
     objects = scorer.objects()
     j, f = (float(np.mean([np.mean(getattr(one, name)) for one in objects])) for name in ("j", "f"))
     steps = ms[min(4, len(ms) // 2) :]

@@ -70,7 +70,7 @@ class Phase:
 
 
 PHASES = (
-    Phase((("machine", "precision"), ("cpu",), ("training",), ("onnxruntime", "commands")), 0.42),
+    Phase((("machine", "precision"), ("cpu",), ("training",), ("engine", "onnxruntime", "commands")), 0.42),
     Phase((("times", "flow", "copies"),), 0.97),  # alone: these are the times that count
     Phase((("more", "paper", "compile"),), 1.0),
 )
@@ -194,7 +194,7 @@ def in_this_process(args: argparse.Namespace) -> int:
     """Run some checks; the status is ``NO_DEVICE`` where there is none."""
     from gpu_bench import FULL, QUICK, Bench
 
-    from maskrnn_ros.tracking.tracker import choose_device
+    from maskrnn_ros.model.torch_engine import choose_device
 
     bench = Bench(**{**json.loads(args.bench), "extent": QUICK if args.quick else FULL})
     paths = {name: Path(getattr(bench, name)) for name in ("root", "work")}

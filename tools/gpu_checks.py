@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 from gpu_bench import SAME_FLOW, Bench, Case, Row, Skipped, compared, follow, reference, run_command
+from gpu_engines import check_engine
 from gpu_learning import check_paper, check_training
 
 from maskrnn_ros.benchmark.measure import all_tracking
@@ -64,11 +65,7 @@ def _machine(bench: Bench) -> Row:
 
 def check_precision(bench: Bench) -> Iterator[Case]:
     """Masks of the device beside those of the CPU, in all precisions of torch."""
-    choices = next(known.choices for name, _, known in settings() if name == "precision")
-    for precision in ("float32", "float16", "bfloat16"):
-        if precision not in choices:
-            yield precision, partial(_skip, f"precision has no {precision}")
-            continue
+    for precision in ("float32", "float16"):
         for clip in bench.clips:
             yield f"{precision}, {clip.name}", partial(compared, bench, clip, precision=precision)
 
@@ -77,10 +74,6 @@ def check_cpu(bench: Bench) -> Iterator[Case]:
     """What ``precision`` compares with; it begins with the last clip while that begins with the first."""
     for clip in reversed(bench.clips):
         yield clip.name, lambda clip=clip: {"J&F": reference(bench, clip, SAME_FLOW)[0]}
-
-
-def _skip(why: str) -> Row:
-    raise Skipped(why)
 
 
 _RAFT_AIMS = (4, 64)
@@ -143,7 +136,6 @@ def steady(bench: Bench, scene: tuple[int, int, int], changes: Row) -> Row:
         tracker.stages.take()
         next(steps)
         stages.append(tracker.stages.take())
-    tracker.close()
     by_stage = {f"{name} ms": float(np.median([one[name] for one in stages])) for name in stages[0]}
     p50, p95 = np.percentile(ms, (50, 95)).tolist()
     return {"ms": p50, "p95 ms": p95, **by_stage, **memory, "frames not TRACKING": lost}
@@ -194,7 +186,6 @@ def copies(bench: Bench, objects: int) -> Row:
     with torch.profiler.profile(activities=kinds) as profile:
         next(steps)
         bench.wait()
-    tracker.close()
     file = bench.work / f"trace-{objects}.json"
     profile.export_chrome_trace(str(file))
     return transfers(json.loads(file.read_text()))
@@ -246,16 +237,16 @@ def check_flow(bench: Bench) -> Iterator[Case]:
 
 
 def flow_times(bench: Bench, values: Row) -> Row:
-    """Time of a pair, images on the device, by size."""
-    device, clip = torch.device(bench.device), bench.clips[0]
-    estimator = build_flow(FlowConfig(**values), device)
+    """Time of a pair, images and flow on the CPU as the tracker has them, by size."""
+    clip = bench.clips[0]
+    estimator = build_flow(FlowConfig(**values), bench.device)
     row: Row = {"weights": "random" if Path(values.get("weights", "")).name.startswith("random") else "own"}
     for size in bench.extent.flow_sizes:
-        images = [torch.from_numpy(cv2.resize(clip.image(k), size)).permute(2, 0, 1).to(device) for k in (1, 0)]
+        current, previous = (np.asarray(cv2.resize(clip.image(k), size), np.uint8) for k in (1, 0))
         ms = []
         for _ in range(3 + bench.extent.steps):
             begin = time.perf_counter()
-            estimator(images[0], images[1].clone())  # another image each time: DIS remembers the newest
+            estimator(current, previous.copy())  # another image each time: all remember the newest
             bench.wait()
             ms.append((time.perf_counter() - begin) * 1e3)
         row[f"{size[0]}x{size[1]} ms"] = float(np.median(ms[3:]))
@@ -344,6 +335,7 @@ CHECKS: dict[str, Callable[[Bench], Iterator[Case]]] = {
     "machine": check_machine,
     "precision": check_precision,
     "cpu": check_cpu,
+    "engine": check_engine,
     "training": check_training,
     "times": check_times,
     "copies": check_copies,

@@ -151,7 +151,7 @@ def _follow_paper(bench: Bench, weights: Path) -> Row:
         "adaptation__rate": 1e-5,
         "network__weights": str(weights),
     }
-    config = bench.config(working_size=max(bench.extent.paper), adaptation__cover=0.0, **values)
+    config = bench.config(working_size=max(bench.extent.paper), **values)
     bench.forget_memory()
     follower, truth = PaperFollower(config), (clip.truth(0) == 1).astype(np.int32)
     follower.seed(Seed(stamp_ns=1, labels=truth), Frame(stamp_ns=1, image=clip.image(0)))

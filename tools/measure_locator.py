@@ -27,7 +27,7 @@ import render_tabletop as tabletop
 
 import maskrnn_ros
 from maskrnn_ros.camera import Camera
-from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.config import Config
 from maskrnn_ros.files import davis_sequence, read_frame, read_labels
 from maskrnn_ros.locate import LocatorConfig, locate
 from maskrnn_ros.parameter_file import parse_setting
@@ -113,7 +113,7 @@ def scenes(every: int, frames: int = 96, fps: int = 24) -> Iterator[tuple[int, S
 def tracked(every: int) -> dict[int, Array]:
     """The tracker's labels of the clip, from its first annotation."""
     clip = davis_sequence(CLIP, "tabletop")
-    tracker = build_tracker(with_values(Config(), adaptation__mode="blocking"))
+    tracker = build_tracker(Config())
     labels = {}
     for index, path in enumerate(clip.frames):
         frame = Frame(stamp_ns=index + 1, image=read_frame(path))

@@ -91,10 +91,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
     args = parser.parse_args()
-    settings = {
-        "adaptation.mode": "blocking",
-        **dict(map(parse_setting, args.set)),
-    }
+    settings = dict(map(parse_setting, args.set))
     reports = {}
     for name in args.sequence.split(","):
         if args.follow:

@@ -140,7 +140,7 @@ def from_davis(
         images = _Channel(writer, image_bag_topic, COMPRESSED_TYPE if compressed else IMAGE_TYPE)
         truths, seeds = _Channel(writer, truth_topic, IMAGE_TYPE), _Channel(writer, seed_topic, IMAGE_TYPE)
         for index, path in enumerate(tqdm(files.frames, desc=sequence, unit="frame", disable=not progress)):
-            stamp_ns = _stamp(index, fps)
+            stamp_ns = stamp_of(index, fps)
             truth = _truth(labels, index, frames, size)
             new = [i for i, start in starts.items() if start == index]
             if truth is not None and new:
@@ -181,7 +181,8 @@ def _check_settings(fps: float, storage: str, topics: tuple[str, ...]) -> None:
         raise ValueError(f"image, truth and seed topic must differ, got {', '.join(topics)}")
 
 
-def _stamp(index: int, fps: float) -> int:
+def stamp_of(index: int, fps: float) -> int:
+    """Stamp of a frame, ns, see ``from_davis``."""
     return START_NS + round(index * NS_PER_S / Fraction(fps))  # a float would lose ns from some hours on
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from maskrnn_ros.benchmark.scene import FRAMES, Scene
 from maskrnn_ros.config import Config
+from maskrnn_ros.cores import cores
 from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import STAGES
@@ -51,10 +51,10 @@ class Run:
         frames: How many were counted.
         not_tracking: On how many of them not every instance was in state TRACKING.
         iou: Of the masks with the exact ones, mean over objects, on the last frame.
-        seed_s: Time of the seed, with the adaptation of the heads, seconds.
+        seed_s: Time of the seed, with the target models of the objects, seconds.
         object_height: Of an object, as a share of the image's height.
         covered: Share of the image that the objects cover.
-        threads: Of torch, for one operation.
+        threads: That share the work on an image.
     """
 
     width: int
@@ -87,7 +87,7 @@ def measure(config: Config, width: int, height: int, objects: int, seconds: floa
     """Follow all objects of a scene for some seconds.
 
     Args:
-        config: Settings; heads must not be adapted in the background.
+        config: Settings.
         width: Of the images, pixels.
         height: Of the images, pixels.
         objects: How many.
@@ -126,7 +126,7 @@ def measure(config: Config, width: int, height: int, objects: int, seconds: floa
         seed_s=seed_s,
         object_height=scene.object_height,
         covered=float(np.mean(truth > 0)),
-        threads=torch.get_num_threads(),
+        threads=config.threads or len(cores()),
     )
 
 

@@ -21,7 +21,7 @@ _SAMPLES = 50
 _WARM_UP = 10
 _FRAMES_OF_A_CYCLE = 4
 _WARM_UP_CYCLES = 5
-"""Not counted: the allocator keeps what the first adaptations needed."""
+"""Not counted: the allocator keeps what the first seeds needed."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
@@ -11,14 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
 from maskrnn_ros.benchmark.seed import SeedRun
 from maskrnn_ros.benchmark.slopes import Line, lines
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.model.engine import sees_cuda
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -61,11 +61,27 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "gpu": _gpu(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "onnxruntime": _version("onnxruntime"),
+        "torch": _version("torch"),
         "maskrnn_ros": __version__,
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    if not sees_cuda("auto"):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(0)
 
 
 def _cpu() -> str:

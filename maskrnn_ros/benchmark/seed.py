@@ -54,7 +54,6 @@ def after_seed(config: Config, width: int, height: int, objects: int) -> SeedRun
         else:
             tracker.step(frame)
         ms.append((time.perf_counter() - start) * 1e3)
-    tracker.close()
     after = ms[_SEEDED + 1 :]
     return SeedRun(
         width=width,

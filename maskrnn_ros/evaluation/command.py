@@ -19,8 +19,15 @@ from maskrnn_ros.evaluation import ablation
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
 from maskrnn_ros.evaluation.paced import Pace
-from maskrnn_ros.evaluation.paper_follower import check_paper
-from maskrnn_ros.evaluation.presets import PAPER_PRESETS, PRESETS, apply_preset, check_network, rows_for
+from maskrnn_ros.evaluation.presets import (
+    ABLATION,
+    PAPER_PRESETS,
+    PRESETS,
+    TUNED,
+    apply_preset,
+    check_network,
+    check_paper,
+)
 from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -32,7 +39,7 @@ from maskrnn_ros.timeline import TimeRule
 if TYPE_CHECKING:
     from maskrnn_ros.evaluation.bag_clip import BagClip
 
-_PACKAGES = ("torch", "numpy", "opencv-python-headless")
+_PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -285,7 +292,7 @@ def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:
     def write_row(result: Evaluation, own: Task) -> None:
         _write(result, clips, own, dataclasses.replace(options, out=own.out, json=None))
 
-    rows = rows_for(task.config, tuned=options.tuned)
+    rows = TUNED if options.tuned else ABLATION
     ablation.prepare(task, force=options.force, resume=options.resume, rows=rows)
     found = ablation.ablate(clips, task, options.workers, write_row, rows)
     if found.last is not None:

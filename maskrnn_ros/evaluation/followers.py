@@ -7,7 +7,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow, warp
@@ -16,12 +16,11 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.types import Box, Frame, LabelArray, Seed, UInt8Array
 
 
 class Follower(Protocol):
-    """Follows the objects of one clip."""
+    """Follows the objects of one clip; ``tuning_s``, where it has that, is what of its last step was fine-tuning."""
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
         """Step to the frame, if it is not the first, and add the seed's objects; int32 labels (H, W) of that frame."""
@@ -88,9 +87,9 @@ class GraphFollower:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._flow = build_flow(config.flow, choose_device("cpu"))
+        self._flow = build_flow(config.flow)
         self._image: UInt8Array = np.zeros((0, 0, 3), np.uint8)
-        self._masks: dict[int, torch.Tensor] = {}
+        self._masks: dict[int, npt.NDArray[np.float32]] = {}
 
     def seed(self, seed: Seed, frame: Frame) -> LabelArray:
         """See ``Follower``."""
@@ -99,15 +98,16 @@ class GraphFollower:
         height, width = self._image.shape[:2]
         for i in seed.ids:
             share = (seed.labels == i).astype(np.float32)
-            self._masks[i] = torch.from_numpy(cv2.resize(share, (width, height), interpolation=cv2.INTER_AREA))
+            small = cv2.resize(share, (width, height), interpolation=cv2.INTER_AREA)
+            self._masks[i] = np.asarray(small, np.float32)
         return _added(before, seed)
 
     def step(self, frame: Frame) -> LabelArray:
         """See ``Follower``."""
         image = self._working(frame)
-        flow = self._flow(_tensor(image), _tensor(self._image))
+        flow = self._flow(image, self._image)
         for i, mask in self._masks.items():
-            self._masks[i] = torch.from_numpy(self._cut(image, warp(mask[None], flow)[0].numpy()))
+            self._masks[i] = self._cut(image, warp(mask, flow))
         self._image = image
         patches = {i: Patch.of(mask) for i, mask in self._masks.items()}
         return merge(enlarge(patches, frame.size), frame.size)
@@ -145,7 +145,3 @@ class GraphFollower:
 def _added(labels: LabelArray, seed: Seed) -> LabelArray:
     """Labels of a frame with the masks of a seed over them."""
     return np.where(seed.labels != 0, seed.labels, labels).astype(np.int32)
-
-
-def _tensor(image: UInt8Array) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -33,7 +33,7 @@ class Pace:
 
     Args:
         fps: Frames per second, > 0.
-        config: All settings, with the adaptation as the node would do it.
+        config: All settings.
     """
 
     fps: float

@@ -19,18 +19,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskrnn_ros.config import AdaptationConfig, Config
-from maskrnn_ros.flow import build_flow, warp
+from maskrnn_ros.evaluation.presets import check_paper
+from maskrnn_ros.flow import build_flow
+from maskrnn_ros.model.crops import warp
 from maskrnn_ros.model.paper import PaperNet, PaperParts
+from maskrnn_ros.model.torch_engine import choose_device
 from maskrnn_ros.quality import at_level, working_size
-from maskrnn_ros.tracking.adaptation import augment
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.tracker import choose_device
+from maskrnn_ros.tracking.views import Change, augment
 from maskrnn_ros.training.paper import BOX_WEIGHT, NEW, load_paper, look, loss_of
 from maskrnn_ros.training.paper_windows import magnitudes_of
 from maskrnn_ros.training.perturbation import perturb_mask
 from maskrnn_ros.types import Frame, LabelArray, Seed, UInt8Array
+
+_CHANGE = Change(cover=0.0, lighting=1.0)
+"""The paper resizes, rotates, crops and mirrors."""
 
 
 def parts_of(config: Config) -> PaperParts:
@@ -70,7 +75,7 @@ def tune(
     rates = [group["lr"] for group in optimizer.param_groups]
     planes = np.concatenate([share[..., None], magnitudes], axis=2).astype(np.float32)
     for step in tqdm(range(own.steps), desc="fine-tuning", leave=False):
-        picture, moved = augment(image, planes, own, random)
+        picture, moved = augment(image, planes, random, _CHANGE)
         truth = moved[..., 0]
         prior = perturb_mask(truth >= 0.5, random) if config.prior.source != "none" else np.zeros(truth.shape)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -115,7 +120,7 @@ class PaperFollower:
         self._base = load_paper(config.network.weights, self._device).requires_grad_(False).eval()
         if self._device.type == "cuda":
             self._base = self._base.to(memory_format=torch.channels_last)
-        self._flow = build_flow(config.flow, self._device)
+        self._flow = build_flow(config.flow, str(self._device))
         self._image: UInt8Array = np.zeros((0, 0, 3), np.uint8)
         self._objects: dict[int, _Object] = {}
         self.tuning_s = 0.0
@@ -134,15 +139,15 @@ class PaperFollower:
     def step(self, frame: Frame) -> LabelArray:
         """See ``Follower``."""
         image = self._working(frame)
-        now, before = (_tensor(picture).to(self._device) for picture in (image, self._image))
         begin = time.perf_counter()
-        self._tune(now, before)
+        self._tune(image)
         self.tuning_s = time.perf_counter() - begin
-        back = self._flow(now, before)
+        back = torch.from_numpy(self._flow(image, self._image)).to(self._device)
+        now = _tensor(image).to(self._device)
         for one in self._objects.values():
             one.mask = self._carried(one, now, back)
         self._image = image
-        patches = {i: Patch.of(one.mask) for i, one in self._objects.items()}
+        patches = {i: Patch.of(one.mask.cpu().numpy()) for i, one in self._objects.items()}
         return merge(enlarge(patches, frame.size), frame.size)
 
     @torch.no_grad()
@@ -156,12 +161,12 @@ class PaperFollower:
             found = look(one.net, image, prior, magnitudes_of(back), self._parts, self._config.gate.enlarge)
         return found.probability
 
-    def _tune(self, now: Tensor, before: Tensor) -> None:
-        """Give a net to every object that has none yet."""
+    def _tune(self, now: UInt8Array) -> None:
+        """Give a net to every object that has none yet, with the motion to the second image."""
         new = [one for one in self._objects.values() if one.net is None]
         if not new:
             return
-        magnitudes = magnitudes_of(self._flow(before, now)).permute(1, 2, 0).cpu().numpy()
+        magnitudes = magnitudes_of(torch.from_numpy(self._flow(self._image, now))).permute(1, 2, 0).numpy()
         for one in new:
             if self._config.adaptation.method == "none":
                 one.net = self._base
@@ -172,24 +177,6 @@ class PaperFollower:
     def _working(self, frame: Frame) -> UInt8Array:
         height, width = working_size(frame.size, self._config.working_size)
         return np.asarray(cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def check_paper(config: Config) -> None:
-    """Refuse what was meant for the ``fast`` profile.
-
-    Raises:
-        ValueError: No weights are named, or method or learning rate are none for VGG-16.
-    """
-    hint = "begin with config/paper.yaml"
-    if config.network.ships:
-        raise ValueError(f"profile 'paper' ships no weights: network.weights must be a .safetensors file; {hint}")
-    if config.adaptation.method == "recursive":
-        raise ValueError(f"profile 'paper' needs adaptation.method finetune or none, got recursive; {hint}")
-    if config.adaptation.method != "none" and config.adaptation.rate > 1e-3:
-        raise ValueError(
-            f"profile 'paper' needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got {config.adaptation.rate:g}; "
-            f"{hint}"
-        )
 
 
 def _tensor(picture: np.ndarray) -> Tensor:

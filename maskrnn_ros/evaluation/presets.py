@@ -11,29 +11,23 @@ import re
 from collections.abc import Mapping, Sequence
 
 from maskrnn_ros.config import Config, deterministic, from_flat, settings, to_flat
-from maskrnn_ros.model.weights import is_step, network_file
+from maskrnn_ros.model.files import network_file
 from maskrnn_ros.setting import Value
 
 _ALL_OFF: dict[str, Value] = {
     "network.enabled": False,
-    "matching.enabled": False,
     "adaptation.method": "none",
     "refinement.enabled": False,
 }
-_NETWORK = "the two-stream network with its localization net"
 
 _BARE: dict[str, Value] = {
     "network.enabled": True,
-    "network.weights": "streams",
     "network.flow_stream": False,
     "network.hidden": False,
     "network.localization": False,
     "gate.enabled": False,
-    "matching.enabled": False,
-    "adaptation.method": "finetune",
-    "adaptation.mode": "background",
 }
-"""The two-stream network's appearance stream and its fine-tuning alone; own weights stay.
+"""The appearance stream and the instance's own model alone; own weights stay.
 
 Edges are refined as configured: that makes up for the working size, which the papers' networks, at the full
 one, do not have."""
@@ -69,12 +63,6 @@ PRESETS: dict[str, Preset] = {
     "default": Preset(text="the tracker as configured", kind="as configured"),
     "static": Preset(text="the seed mask stays where it is", kind="baseline", follower="static"),
     "warp": Preset(text="the mask is carried by DIS flow, nothing else", kind="switched", values=_ALL_OFF),
-    "match": Preset(
-        text="reference matching alone",
-        kind="switched",
-        values={**_ALL_OFF, "matching.enabled": True, "prior.weight_without_head": 0.0},
-        needs=("matching.enabled", "reference matching"),
-    ),
     "graph": Preset(
         text="graph cut on every frame (GrabCut), started from the warped mask", kind="baseline", follower="graph"
     ),
@@ -96,7 +84,7 @@ PRESETS: dict[str, Preset] = {
         values={**_BARE, "prior.source": "unwarped", "network.flow_stream": True},
     ),
     "osvos": Preset(
-        text="our network in the OSVOS setting: each frame alone, where the fine-tuned head sees the object",
+        text="our network in the OSVOS setting: each frame alone, where the target model sees the object",
         kind="switched",
         values={**_BARE, "prior.source": "none"},
     ),
@@ -129,72 +117,37 @@ class AblationRow:
         return "-".join(re.findall(r"[a-z0-9]+", self.name.lower()))
 
 
-_FINETUNED: dict[str, Value] = {"adaptation.method": "finetune", "adaptation.mode": "blocking"}
-_RECURSIVE: dict[str, Value] = {"adaptation.method": "recursive", "adaptation.mode": "blocking"}
-_APPEARANCE: dict[str, Value] = {
-    "network.enabled": True,
-    "network.flow_stream": False,
-    "network.hidden": False,
-    "network.localization": False,
-}
+_TARGET: dict[str, Value] = {"network.enabled": True, "adaptation.method": "recursive"}
 
 ABLATION: tuple[AblationRow, ...] = (  # from the mask alone on in the order of the paper's table, then what it lacks
     AblationRow(name="warped mask", values={**_ALL_OFF, "prior.source": "warped", "gate.enabled": False}),
     AblationRow(
         name="appearance only",
-        values=_APPEARANCE,
-        note="the appearance stream on the image and the warped mask",
+        # without its localization the gate has no say: so the last row is the tracker as configured
+        values={
+            "network.enabled": True,
+            "network.flow_stream": False,
+            "network.hidden": False,
+            "network.localization": False,
+            "gate.enabled": True,
+        },
+        note="the network on the image and the warped mask",
     ),
     AblationRow(name="+ flow stream", values={"network.enabled": True, "network.flow_stream": True}),
     AblationRow(name="+ recurrence", values={"network.enabled": True, "network.hidden": True}, note="the hidden state"),
-    AblationRow(name="+ box loss", missing="a training run of its own"),
-    AblationRow(
-        name="+ box gate",
-        values={"gate.enabled": True},
-        note="as configured: that of the warped mask, or with network.localization what the network predicts",
-    ),
-    AblationRow(
-        name="+ reference matching",
-        values={"matching.enabled": True},
-    ),
-    AblationRow(name="+ fine-tuning", values=_FINETUNED),
+    AblationRow(name="+ target model", values=_TARGET, note="in closed form, with the matching that belongs to it"),
     AblationRow(name="+ edge refinement", values={"refinement.enabled": True}),
 )
 
-
 TUNED: tuple[AblationRow, ...] = (
-    dataclasses.replace(ABLATION[0], values={**ABLATION[0].values, **_FINETUNED}),
-    *(row for row in ABLATION[1:] if row.name != "+ fine-tuning"),
-)
-"""The same with fine-tuning from the first row on: that row is the warped mask and the fine-tuned head."""
-
-DECODER: tuple[AblationRow, ...] = (
     ABLATION[0],
-    AblationRow(
-        name="appearance only",
-        # neither has a say in a decoder: so the last row is the tracker as configured
-        values={**_APPEARANCE, "matching.enabled": True, "gate.enabled": True},
-        note="the decoder on the image and the warped mask",
+    *(
+        dataclasses.replace(row, values={**row.values, **_TARGET})
+        for row in ABLATION[1:]
+        if row.name != "+ target model"
     ),
-    ABLATION[2],
-    ABLATION[3],
-    AblationRow(name="+ target model", values=_RECURSIVE, note="in closed form, with the matching that belongs to it"),
-    ABLATION[-1],
 )
-"""The rows of a decoder, which knows no fine-tuning, and whose box gate is a part of network.localization."""
-
-DECODER_TUNED: tuple[AblationRow, ...] = (
-    dataclasses.replace(DECODER[0], values={**DECODER[0].values, **_RECURSIVE}),
-    *(row for row in DECODER[1:] if row.name != "+ target model"),
-)
-"""The same with the target model from the first row on: there it is a head in closed form beside the warped mask."""
-
-
-def rows_for(config: Config, *, tuned: bool = False) -> tuple[AblationRow, ...]:
-    """The rows for the network that the config names; ``tuned``: with the instance's own model from the first on."""
-    if is_step(network_file(config.network.weights)):
-        return DECODER_TUNED if tuned else DECODER
-    return TUNED if tuned else ABLATION
+"""The same with the target model from the first row of the network on."""
 
 
 def missing_part(values: Mapping[str, Value], config: Config) -> str | None:
@@ -202,7 +155,7 @@ def missing_part(values: Mapping[str, Value], config: Config) -> str | None:
     weights = values.get("network.weights", config.network.weights)
     if not values.get("network.enabled") or network_file(str(weights)).is_file():
         return None
-    return f"{_NETWORK}: found no weights {weights!r}"
+    return f"the network: found no weights {weights!r}"
 
 
 def ablation_rows(config: Config, rows: Sequence[AblationRow] = ABLATION) -> list[AblationRow]:
@@ -233,6 +186,24 @@ def check_network(profile: str, lookahead: int) -> None:
         raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 
 
+def check_paper(config: Config) -> None:
+    """Refuse what was meant for the ``fast`` profile.
+
+    Raises:
+        ValueError: No weights are named, or method or learning rate are none for VGG-16.
+    """
+    hint = "begin with config/paper.yaml"
+    if config.network.ships:
+        raise ValueError(f"profile 'paper' ships no weights: network.weights must be a .safetensors file; {hint}")
+    if config.adaptation.method == "recursive":
+        raise ValueError(f"profile 'paper' needs adaptation.method finetune or none, got recursive; {hint}")
+    if config.adaptation.method != "none" and config.adaptation.rate > 1e-3:
+        raise ValueError(
+            f"profile 'paper' needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got {config.adaptation.rate:g}; "
+            f"{hint}"
+        )
+
+
 def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
     """The values without the shipped weights where the config names a file of its own."""
     return {key: value for key, value in values.items() if config.network.ships or key != "network.weights"}
@@ -244,8 +215,7 @@ def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
     Args:
         name: Name of the preset.
         config: What it changes.
-        live: Adapt as the config says, in the background by default. Otherwise tracking waits until adaptation is done,
-            so that no clock decides.
+        live: With a limit of latency, if the config has one. Otherwise no clock decides.
 
     Raises:
         ValueError: No such preset, or one whose part is not there.

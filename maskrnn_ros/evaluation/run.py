@@ -22,7 +22,6 @@ from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.paced import Pace, stream_clip
-from maskrnn_ros.evaluation.paper_follower import PaperFollower
 from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
@@ -79,7 +78,10 @@ class Task:
         predictions = str(self.predictions.resolve()) if self.predictions else None
         own = {"version": __version__, "convention": self.convention, "preset": self.preset, "profile": self.profile}
         pace = self.pace
-        played = {"streaming.fps": pace and pace.fps, "streaming.adaptation": pace and pace.config.adaptation.mode}
+        played = {
+            "streaming.fps": pace and pace.fps,
+            "streaming.max_latency_ms": pace and pace.config.max_latency_ms,  # offline there is none
+        }
         threshold = {"threshold": self.threshold}
         return {**own, "source": self.source, "predictions": predictions, **threshold, **played, **to_flat(self.config)}
 
@@ -136,7 +138,7 @@ def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]
             check_size(f"ground truth of {clip.place(0)}", seeds[0].size, "the image", frame.size)
         begin = time.perf_counter()
         labels = follower.seed(seeds[number], frame) if number in seeds else follower.step(frame)
-        seconds = time.perf_counter() - begin - (follower.tuning_s if isinstance(follower, PaperFollower) else 0.0)
+        seconds = time.perf_counter() - begin - getattr(follower, "tuning_s", 0.0)
         if folder:
             write_labels(folder / f"{clip.stem(number)}.png", labels)
         yield labels, seconds if is_timed else None
@@ -265,7 +267,7 @@ def _serial(clips: Sequence[Clip], task: Task, bar: Any) -> Iterator[ClipResult]
 
 def _parallel(clips: Sequence[Clip], task: Task, workers: int, bar: Any) -> Iterator[ClipResult]:
     threads = task.config.threads or max(1, (os.cpu_count() or 1) // workers)
-    context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch may hang
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with context.Pool(min(workers, len(clips)) or 1, _begin_worker, (threads,)) as pool:
         frames = {clip.name: len(clip) for clip in clips}
         for result in pool.imap_unordered(_Work(task), clips):

@@ -1,47 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow backends by name."""
+"""The flow backends: those of the package by name, others as ``package.module:factory``.
+
+Each is imported where it is asked for. What makes one takes the settings and a device, cpu, cuda or cuda:N, and gives a
+``FlowEstimator``; a backend of one's own is one such function in a module of one's own.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 
-import torch
-
 from maskrnn_ros.config import Config, FlowConfig
-from maskrnn_ros.flow.dis import DisFlow
-from maskrnn_ros.flow.epicflow import EpicFlow
 from maskrnn_ros.flow.estimator import FlowEstimator
-from maskrnn_ros.flow.flownet import FLOWNET, FlowNetFlow
-from maskrnn_ros.flow.raft import RaftFlow
 from maskrnn_ros.quality import at_level
 
-BACKENDS: dict[str, Callable[[FlowConfig, torch.device], FlowEstimator]] = {
-    "dis": lambda config, device: DisFlow(config.preset, device),
-    "flownet": lambda config, device: FlowNetFlow(FLOWNET if config.weights == "shipped" else config.weights, device),
-    "raft": lambda config, device: RaftFlow(config.weights, device, config.raft, config.iterations),
-    "epicflow": lambda config, device: EpicFlow(config.preset, device),
+Factory = Callable[[FlowConfig, str], FlowEstimator]
+
+
+def _dis(config: FlowConfig, device: str) -> FlowEstimator:
+    from maskrnn_ros.flow.dis import DisFlow
+
+    return DisFlow(config.preset)
+
+
+def _epicflow(config: FlowConfig, device: str) -> FlowEstimator:
+    from maskrnn_ros.flow.epicflow import EpicFlow
+
+    return EpicFlow(config.preset)
+
+
+def _flownet(config: FlowConfig, device: str) -> FlowEstimator:
+    _needs_torch("flownet")
+    from maskrnn_ros.flow.flownet import FLOWNET, FlowNetFlow
+
+    return FlowNetFlow(FLOWNET if config.weights == "shipped" else config.weights, device)
+
+
+def _raft(config: FlowConfig, device: str) -> FlowEstimator:
+    _needs_torch("raft")
+    from maskrnn_ros.flow.raft import RaftFlow
+
+    return RaftFlow(config.weights, device, config.raft, config.iterations)
+
+
+BACKENDS: dict[str, Factory] = {
+    "dis": _dis,
+    "flownet": _flownet,
+    "raft": _raft,
+    "epicflow": _epicflow,
 }
-"""What makes the estimator of a name from its settings; its flow comes on the device."""
+"""What makes those of the package."""
 
 
-def build_flow(config: FlowConfig, device: torch.device) -> FlowEstimator:
-    """The estimator that the config names; its flow comes on ``device``.
+def build_flow(config: FlowConfig, device: str = "cpu") -> FlowEstimator:
+    """The estimator that the config names.
 
     Raises:
-        RuntimeError: In one line, why it cannot be had: its weights cannot be read, a package is missing.
+        RuntimeError: In one line, why it cannot be had: its weights cannot be read, a package is missing, or what one's
+            own factory says.
     """
     if config.preset == "auto":  # no level of quality is at hand: the preset of the default one
         config = dataclasses.replace(config, preset=at_level(Config(), Config().quality).flow.preset)
-    return BACKENDS[chosen(config, device)](config, device)
+    name = chosen(config, device)
+    return BACKENDS[name](config, device) if name in BACKENDS else _own(name, config, device)
 
 
-def chosen(config: FlowConfig, device: torch.device) -> str:
+def _own(name: str, config: FlowConfig, device: str) -> FlowEstimator:
+    """The estimator of a factory of one's own; of its module anything may come, and each is said in one line."""
+    module, _, factory = name.partition(":")
+    try:
+        make: Factory = getattr(importlib.import_module(module), factory)
+        found = make(config, device)
+    except Exception as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise RuntimeError(f"flow.backend {name}: {said}") from error
+    if not callable(found):
+        raise RuntimeError(f"flow.backend {name}: expected a FlowEstimator, got {type(found).__name__}")
+    return found
+
+
+def chosen(config: FlowConfig, device: str) -> str:
     """The backend's name; ``auto`` is resolved by the device: dis on the CPU, else flownet.
 
-    >>> chosen(FlowConfig(backend="auto"), torch.device("cpu"))
+    >>> chosen(FlowConfig(backend="auto"), "cpu")
     'dis'
     """
     if config.backend != "auto":
         return config.backend
-    return "dis" if device.type == "cpu" else "flownet"
+    return "dis" if device == "cpu" else "flownet"
+
+
+def _needs_torch(backend: str) -> None:
+    for package in ("torch", "torchvision"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            from maskrnn_ros.model.engine import TORCH_HINT
+
+            raise RuntimeError(
+                f"flow.backend {backend} needs {package}, which is not installed: {TORCH_HINT}"
+            ) from error

@@ -7,10 +7,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from maskrnn_ros.flow.estimator import check_images
+from maskrnn_ros.types import UInt8Array
 
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
@@ -28,20 +28,18 @@ class DisFlow:
 
     Args:
         preset: ultrafast, fast or medium.
-        device: Where the flow is put.
     """
 
-    def __init__(self, preset: str = "medium", device: torch.device | str = "cpu") -> None:
+    def __init__(self, preset: str = "medium") -> None:
         self._preset = _PRESETS[preset]
         self._dis: Any = None
         self._size: tuple[int, int] | None = None
-        self._newest: tuple[Tensor, Any] | None = None
-        self._device = torch.device(device)
+        self._newest: tuple[UInt8Array, Any] | None = None
 
-    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+    def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        height, width = current.shape[-2:]
+        height, width = current.shape[:2]
         pad = max(0, _MIN_SIDE - height), max(0, _MIN_SIDE - width)
         if self._size != (height, width):  # after a tiny image OpenCV's object would keep that one's scales
             self._dis, self._size = cv2.DISOpticalFlow.create(self._preset), (height, width)
@@ -49,9 +47,9 @@ class DisFlow:
         before = known[1] if known is not None and known[0] is previous else _gray(previous, pad)
         self._newest = current, _gray(current, pad)
         flow = self._dis.calc(self._newest[1], before, None)[:height, :width]
-        return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1))).to(self._device)
+        return np.ascontiguousarray(flow.transpose(2, 0, 1))
 
 
-def _gray(image: Tensor, pad: tuple[int, int]) -> Any:
-    gray = cv2.cvtColor(image.permute(1, 2, 0).cpu().numpy(), cv2.COLOR_RGB2GRAY)
+def _gray(image: UInt8Array, pad: tuple[int, int]) -> Any:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return cv2.copyMakeBorder(gray, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE) if any(pad) else gray

@@ -13,11 +13,10 @@ import math
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.flow.estimator import check_images
+from maskrnn_ros.types import UInt8Array
 
 _STEP = 3
 """Pixels between two matches; more where there would be too many."""
@@ -37,13 +36,12 @@ class EpicFlow:
 
     Args:
         preset: Effort of the matches' DIS: ultrafast, fast or medium.
-        device: Where the flow is put.
 
     Raises:
         RuntimeError: OpenCV is there without its contrib modules.
     """
 
-    def __init__(self, preset: str = "medium", device: torch.device | str = "cpu") -> None:
+    def __init__(self, preset: str = "medium") -> None:
         if not hasattr(cv2, "ximgproc"):
             raise RuntimeError(
                 "flow.backend epicflow needs cv2.ximgproc, which this OpenCV has not: "
@@ -51,19 +49,17 @@ class EpicFlow:
             )
         self._matcher = DisFlow(preset)
         self._interpolator = cv2.ximgproc.createEdgeAwareInterpolator()
-        self._device = torch.device(device)
 
-    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+    def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        current, previous = current.cpu(), previous.cpu()
         back, forth = self._matcher(current, previous), self._matcher(previous, current)
-        here, there = consistent_matches(back.numpy(), forth.numpy())
+        here, there = consistent_matches(back, forth)
         if len(here) < _FEWEST_MATCHES:
-            return back.to(self._device)
-        pictures = [np.ascontiguousarray(image.permute(1, 2, 0).numpy()[..., ::-1]) for image in (current, previous)]
+            return back
+        pictures = [np.ascontiguousarray(image[..., ::-1]) for image in (current, previous)]
         flow = self._interpolator.interpolate(pictures[0], here, pictures[1], there)
-        return torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32)).to(self._device)
+        return np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32)
 
 
 def consistent_matches(

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.flow.estimator import check_images
+from maskrnn_ros.flow.on_device import OnDevice
 from maskrnn_ros.model.weights import LITE0, load_into
+from maskrnn_ros.types import UInt8Array
 
 FLOWNET = LITE0.with_name("flownet.safetensors")
 """The weights that ship with the package."""
@@ -98,7 +102,7 @@ class FlowNetFlow:
 
     Args:
         weights: File of the network's weights.
-        device: Where it computes and where the flow is.
+        device: Where it computes.
 
     Raises:
         RuntimeError: The file is missing or is none, or holds other names or shapes than the network.
@@ -107,14 +111,16 @@ class FlowNetFlow:
     def __init__(self, weights: Path | str = FLOWNET, device: torch.device | str = "cpu") -> None:
         net = FlowNet()
         load_into(net, weights)
-        self._device = torch.device(device)
-        self._net = net.to(self._device).eval().requires_grad_(False)
+        device = torch.device(device)
+        self._images = OnDevice(device)
+        self._net = net.to(device).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+    def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        return estimate(self._net, current[None].to(self._device), previous[None].to(self._device))[0]
+        found: npt.NDArray[np.float32] = estimate(self._net, *self._images.pair(current, previous))[0].cpu().numpy()
+        return found
 
 
 def estimate(net: FlowNet, current: Tensor, previous: Tensor) -> Tensor:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
 
 from maskrnn_ros.flow.estimator import check_images
+from maskrnn_ros.flow.on_device import OnDevice
 from maskrnn_ros.model.weights import load_into
+from maskrnn_ros.types import UInt8Array
 
 _NETWORKS = {"small": raft_small, "large": raft_large}
 _DOWNLOADS = {"small": Raft_Small_Weights.DEFAULT, "large": Raft_Large_Weights.DEFAULT}
@@ -26,7 +30,7 @@ class RaftFlow:
     Args:
         weights: The path of a .safetensors file in torchvision's names, or ``torchvision`` for its own weights, which
             it downloads once (``TORCH_HOME`` says where to).
-        device: Where the network runs; the flow stays there.
+        device: Where the network runs.
         size: small (1.0 million parameters) or large (5.3 million).
         iterations: Updates of the flow; fewer are faster and less exact.
 
@@ -48,20 +52,22 @@ class RaftFlow:
         else:
             load_into(network, Path(weights))
         self._device = torch.device(device)
+        self._images = OnDevice(self._device)
         self._network = network.to(self._device).eval().requires_grad_(False)
         self._iterations = iterations
 
     @torch.no_grad()
-    def __call__(self, current: Tensor, previous: Tensor) -> Tensor:
+    def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        height, width = current.shape[-2:]
+        height, width = current.shape[:2]
         left, right = _padding(width)
         top, bottom = _padding(height)
-        pair = torch.stack([current, previous]).to(self._device).float() / 127.5 - 1
+        pair = torch.cat(self._images.pair(current, previous)).float() / 127.5 - 1
         pair = functional.pad(pair, (left, right, top, bottom), mode="replicate")
         flow: Tensor = self._network(pair[:1], pair[1:], num_flow_updates=self._iterations)[-1][0]
-        return flow[:, top : top + height, left : left + width].contiguous()
+        found: npt.NDArray[np.float32] = flow[:, top : top + height, left : left + width].cpu().numpy()
+        return np.ascontiguousarray(found)
 
 
 def _padding(length: int) -> tuple[int, int]:

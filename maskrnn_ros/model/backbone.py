@@ -8,20 +8,12 @@ statistics that could move.
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.model.compiled import Compiled
-from maskrnn_ros.model.similarity import nearest
-
-STRIDES = (4, 8, 16)
-"""Pixels of the working image per cell, of each of the feature maps."""
-
-CHANNELS = (24, 40, 112)
-"""Channels of each of them."""
+from maskrnn_ros.model.shapes import STRIDES
 
 _MEAN, _STD = 127.0, 128.0
 """Pixels enter as (value - 127) / 128, as in the training of the weights."""
@@ -45,29 +37,6 @@ _TAPS = (2, 4, 10)
 """Blocks whose outputs are the features: the last ones of their strides."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Features:
-    """Features of one frame, each (channels, ceil(h / stride), ceil(w / stride)) of a working image (h, w).
-
-    Cell (row j, column i) of stride s covers pixels [s i, s i + s) x [s j, s j + s). They are held as float16: a
-    buffer of frames holds twice as many then, and 1e-3 of a value decides nothing.
-    """
-
-    stride4: Tensor
-    stride8: Tensor
-    stride16: Tensor
-
-    @property
-    def maps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three of them, finest first."""
-        return self.stride4, self.stride8, self.stride16
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that they hold, bytes."""
-        return sum(map_.nbytes for map_ in self.maps)
-
-
 def cells_of(map_: Tensor, stride: int) -> Tensor:
     """Mean of a map (h, w) over the cells of a stride, (ceil(h / stride), ceil(w / stride)).
 
@@ -78,12 +47,6 @@ def cells_of(map_: Tensor, stride: int) -> Tensor:
         functional.pad(map_[None, None], (0, right, 0, down), mode="replicate") if down or right else map_[None, None]
     )
     return functional.avg_pool2d(padded, stride)[0, 0]
-
-
-def pixels_of(cells: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Bilinear from cells (..., j, i) to the pixels (..., h, w) that they cover, the inverse of ``cells_of``."""
-    fine = functional.interpolate(cells.reshape(1, -1, *cells.shape[-2:]), scale_factor=stride, mode="bilinear")
-    return fine.reshape(*cells.shape[:-2], *fine.shape[-2:])[..., : size[0], : size[1]]
 
 
 class Block(nn.Module):
@@ -106,9 +69,6 @@ class Block(nn.Module):
 
 class Lite0(nn.Module):
     """EfficientNet-Lite0 without its last five blocks and its classifier: 692,688 parameters."""
-
-    start = None
-    """As it is, it says nothing of how heads on its features begin (``model.trunk``)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,18 +112,9 @@ class Lite0(nn.Module):
         self._compiled.mode = mode
 
     @torch.no_grad()
-    def features(self, image: Tensor) -> Features:
-        """Features of one image, RGB, uint8 (3, h, w)."""
-        maps = self._compiled(image[None])
-        return Features(*(map_[0].half().contiguous() for map_ in maps))
-
-    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """See ``Trunk``."""
-        return nearest(queries, keys, count)
-
-    def aside(self) -> Lite0:
-        """See ``Trunk``."""
-        return self
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """``forward``, compiled or traced where it is frozen."""
+        return list(self._compiled(images))
 
 
 def _whole_cells(images: Tensor) -> Tensor:

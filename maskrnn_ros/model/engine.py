@@ -1,158 +1,266 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs the networks: torch, the reference, or ONNX Runtime, behind the same interface.
+"""What runs the networks, behind one interface of NumPy arrays: ONNX Runtime, or torch.
 
-On a CPU, ``auto`` takes ONNX Runtime where it and the graphs of these weights are at hand (``graphs``), in int8 if it
-can; else, and on a GPU, torch. An instance's own head, which is trained while the stream goes on, is torch in both.
+Neither is imported here. On a CPU, ``auto`` takes ONNX Runtime where it and the graphs of these weights are at hand, in
+int8 if it can, and torch is not needed at all; else, and on a GPU, torch. What lies on a device stays there: features
+of a frame, hidden states, keys. The tracker hands those on without looking inside.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import importlib.util
 import logging
 import platform
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.cores import cores, places_of, seat
-from maskrnn_ros.model.backbone import STRIDES, Features
-from maskrnn_ros.model.digests import DIGEST, DamagedError, digest_of, read_graph
-from maskrnn_ros.model.fit import check_fit
-from maskrnn_ros.model.graphs import (
-    NEAREST,
-    SEEN,
-    encode_graph,
-    step_graph,
-    streams_graph,
-    trunk_graph,
-)
-from maskrnn_ros.model.head import HeadStart
-from maskrnn_ros.model.network import CROP, HIDDEN, FastNet, FrameCode, scaled
-from maskrnn_ros.model.step import Encoder, Keys, Matcher, Output, Seen, StepNet
-from maskrnn_ros.model.trunk import Trunk, net_of
-from maskrnn_ros.model.weights import is_step, load_network, load_step, load_trunk, network_file, trunk_file, trunk_of
+from maskrnn_ros.model.digests import DamagedError
+from maskrnn_ros.model.files import network_file, trunk_file
+from maskrnn_ros.types import UInt8Array
 
 _LOG = logging.getLogger(__name__)
 
-_PROVIDERS = {
-    "cpu": ("CPUExecutionProvider",),
-    "cuda": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
-}
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+Opaque: TypeAlias = Any
+"""An array of an engine, NumPy's or torch's, with ``shape`` and ``nbytes``."""
+
+OBJECT_INPUTS = (
+    "probability",  # (K, 1, FINE, FINE): of the frame before, in the crops
+    "boxes",  # (K, 4): those crops, x0 y0 x1 y1 in pixels of the working image
+    "hidden",  # (K, HIDDEN, CROP / 2, CROP / 2)
+    "coefficients",  # (K, COLUMNS + 1, TARGET): of the target models
+    "seed_code",  # (K, CODES, KEYS): cells of the seeds, and in the next (K, 2, KEYS) what they are of
+    "seed_values",
+    "newest_code",  # likewise, of the newest frame that could be trusted
+    "newest_values",
+    "sought",  # (K, 4): where an object is looked for that has no warped mask, pixels; NaN: nowhere
+)
+"""What a step is given of K objects, float32."""
+
+STEP_INPUTS = (
+    "image",  # uint8, (1, 3, h, w)
+    "columns",  # (1, COLUMNS, h4, w4)
+    "stride8",  # (1, 40, h8, w8)
+    "stride16",  # (1, 112, h16, w16)
+    "flow",  # (1, 2, h4, w4): backward flow, pixels
+    "ignored",  # (1, h4, w4): share of each cell where no object may be
+    "beside",  # (1, h4, w4): what objects covered on the frame before that are shown and not carried along
+    "switches",  # (4,) of 0 or 1: masks are warped, masks are carried, flow is shown, hidden states are carried
+    *OBJECT_INPUTS,
+)
+"""Inputs of a step, float32 where nothing else is said."""
+
+STEP_OUTPUTS = (
+    "around",  # (K, 4): boxes of the warped masks, or what was sought
+    "crops",  # (K, 4): what was looked at
+    "looked",  # (K,): 0 where there was nothing to look at
+    "log_odds",  # (K, FINE, FINE)
+    "deltas",  # (K, 4): of the predicted box against ``around``
+    "presence",  # (K,): log-odds
+    "hidden",
+    "code",  # (K, CODES, CROP / 2, CROP / 2)
+    "matched",  # (K, 2 * MATCHED, CROP / 2, CROP / 2)
+    "columns",  # (K, COLUMNS, CROP, CROP)
+)
+"""Outputs of a step, see ``step.Output``."""
+
+LEARN_INPUTS = ("columns", "code", "share", "rivals", "known")
+"""Of K crops: outputs of a step, and (K, 1, CROP, CROP) each: masks, those of others, weight of each cell."""
+
+BEGIN_INPUTS = ("columns", "stride8", "stride16", "boxes", "share", "others", "known")
+"""Features of a frame, boxes (K, 4) of masks, and (K, h4, w4) each: masks, those of others, weight of each cell."""
+
+SUMS = ("square", "target", "key_code", "key_values")
+"""What both say: sums of the regressions, (K, COLUMNS + 1, COLUMNS + 1) and (K, COLUMNS + 1, TARGET), and keys."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Features:
+    """Features of one frame, on the engine's device.
+
+    Args:
+        stride8: (1, 40, h8, w8).
+        stride16: (1, 112, h16, w16).
+        columns: (1, COLUMNS, h4, w4).
+        image: The working image as a step takes it, (1, 3, h, w).
+        host: The columns on the CPU, asked for when a lost object is looked for.
+    """
+
+    stride8: Opaque
+    stride16: Opaque
+    columns: Opaque
+    image: Opaque
+    host: Callable[[], Floats]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Keys:
+    """Cells that one object is known by, on the engine's device: code (CODES, KEYS), values (2, KEYS)."""
+
+    code: Opaque
+    values: Opaque
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objects:
+    """What a step is given of K objects: a list for each of ``OBJECT_INPUTS``, one entry per object, without K."""
+
+    probability: Sequence[Floats]
+    boxes: Sequence[Floats]
+    hidden: Sequence[Opaque]
+    coefficients: Sequence[Floats]
+    seed: Sequence[Keys]
+    newest: Sequence[Keys]
+    sought: Sequence[Floats]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Around:
+    """What a step is given beside the features and the objects, see ``STEP_INPUTS``."""
+
+    flow: Floats
+    ignored: Floats
+    beside: Floats
+    switches: Floats
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Looked:
+    """What a step says of K objects, see ``STEP_OUTPUTS``; ``hidden``, ``code`` and ``columns`` are the engine's."""
+
+    around: Floats
+    crops: Floats
+    looked: Floats
+    log_odds: Floats
+    deltas: Floats
+    presence: Floats
+    hidden: Opaque
+    code: Opaque
+    matched: Floats
+    columns: Opaque
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Summed:
+    """Sums of K regressions, float32 on the CPU, and keys on the engine's device, see ``SUMS``."""
+
+    square: Floats
+    target: Floats
+    code: Opaque
+    values: Opaque
+
+
+class Engine(Protocol):
+    """Runs the networks."""
+
+    name: str
+    """onnxruntime or torch."""
+
+    device: str
+    """cpu, cuda or cuda:N."""
+
+    precision: str
+    """Numbers that the trunk computes in: float32, float16 or int8; the rest is float32."""
+
+    ridge: float
+    """Log of the ridge of the target models over the mean square of the columns."""
+
+    def features(self, image: UInt8Array) -> Features:
+        """Features of a working image, RGB, uint8 (h, w, 3)."""
+        ...
+
+    def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
+        """What K masks say on their frame, see ``BEGIN_INPUTS``."""
+        ...
+
+    def step(self, features: Features, around: Around, objects: Objects) -> Looked:
+        """Look at K objects, at least one."""
+        ...
+
+    def learn(self, columns: Opaque, code: Opaque, share: Floats, rivals: Floats, known: Floats) -> Summed:
+        """What K crops say with these masks, see ``LEARN_INPUTS``."""
+        ...
+
+    def one(self, batch: Opaque, k: int) -> Opaque:
+        """An object's own of a batch, in memory of its own."""
+        ...
+
+    def some(self, batch: Opaque, which: Sequence[int]) -> Opaque:
+        """Those of some objects."""
+        ...
+
+    def zeros(self, *shape: int) -> Opaque:
+        """Zeros, float32."""
+        ...
+
+    def times(self, array: Opaque, factors: Floats) -> Opaque:
+        """An array of the engine times one of NumPy."""
+        ...
 
 
 _OF_TORCH = (("precision", "float16"), ("compile", "default"), ("compile", "reduce-overhead"))
 """Settings that only torch knows."""
 
-
-class Network(Protocol):
-    """What a tracker needs of the network; ``FastNet`` says what each does."""
-
-    @property
-    def weights(self) -> Tensor:
-        """Of the planes."""
-        ...
-
-    def encode(self, images: Tensor, maps: list[Tensor], magnitudes: Tensor) -> FrameCode:
-        """What the objects of a frame share."""
-        ...
-
-    def streams(self, seen: Tensor, moved: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both streams on K crops."""
-        ...
-
-    def localization(self, region: Tensor) -> tuple[Tensor, Tensor]:
-        """The localization net on K regions."""
-        ...
+TORCH_HINT = "pip install 'maskrnn_ros[gpu]' (or torch and torchvision)"
+"""What to do where torch is needed and not there."""
 
 
-class Step(Protocol):
-    """What a tracker needs of the decoder; ``StepNet`` says what each does."""
-
-    @property
-    def encoder(self) -> Encoder:
-        """What the target model is asked for."""
-        ...
-
-    @property
-    def matcher(self) -> Matcher:
-        """Describes cells."""
-        ...
-
-    @property
-    def ridge(self) -> Tensor:
-        """Log of the ridge of the target model."""
-        ...
-
-    def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
-        """Look at K objects."""
-        ...
-
-    def aside(self) -> Step:
-        """The same on one core: others are looked at beside it."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Models:
-    """The networks of a tracker.
-
-    Args:
-        engine: What runs them: torch or onnxruntime.
-        trunk: None where nothing needs features.
-        network: The two-stream network; None where it is off, or where the weights are those of a decoder.
-        step: The decoder; None likewise.
-        threads: How many instances may be worked on at a time, each on one core.
-        precision: float32, float16 or int8: of trunk and two-stream network; a decoder is in float32 always.
-    """
-
-    engine: str
-    trunk: Trunk | None
-    network: Network | None
-    threads: int = 1
-    precision: str = "float32"
-    step: Step | None = None
-
-
-def load_models(config: Config, device: torch.device) -> Models:
-    """The networks that the config names, frozen, on the engine that it names.
+def load_engine(config: Config) -> Engine:
+    """The networks that the config names on the engine that it names.
 
     Where ``auto`` cannot have what it would take, a warning is logged that says why. What is damaged is passed over by
     ``auto`` alone.
 
     Raises:
-        RuntimeError: Weights or graphs cannot be read, onnxruntime was asked for and is not there, or the engine does
-            not know the precision or ``compile``.
+        RuntimeError: Weights or graphs cannot be read, what was asked for is not there, or the engine does not know
+            the precision or ``compile``.
     """
-    weights = network_file(config.network.weights)
-    has_step = config.network.enabled and is_step(weights)
-    step = load_step(weights, device) if has_step else None
-    network = load_network(weights, device) if config.network.enabled and not has_step else None
-    needs_features = config.matching.enabled or config.adaptation.method != "none" or config.network.enabled
-    if not needs_features:
-        return Models("torch", None, None)
-    trunk_setting = trunk_of(config.trunk.weights, has_decoder=step is not None)
-    trunk = load_trunk(trunk_setting, device)
-    check_fit(config, has_decoder=step is not None, is_trained_trunk=trunk.start is not None)
-    if _wants_torch(config, device):
-        return _in_torch(config, trunk, network, step)
+    weights, trunk = network_file(config.network.weights), trunk_file(config.trunk.weights)
+    if _wants_torch(config):
+        return _in_torch(config, trunk, weights)
     try:
-        return _in_onnxruntime(config, device, trunk, network, step, trunk_file(trunk_setting))
+        return _in_onnxruntime(config, trunk, weights)
     except (ImportError, RuntimeError) as error:
-        if config.engine == "auto" and config.precision != "int8":
+        if config.engine == "auto" and config.precision != "int8" and has_torch():
             _LOG.warning("engine torch: %s", error)
-            return _in_torch(config, trunk, network, step)
+            return _in_torch(config, trunk, weights)
         raise RuntimeError(f"engine onnxruntime: {error}") from error
 
 
-def _wants_torch(config: Config, device: torch.device) -> bool:
+def has_torch() -> bool:
+    """Whether torch is installed; it is not imported."""
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ValueError:  # blocked
+        return False
+
+
+def sees_cuda(name: str) -> bool:
+    """Whether a device by that name is, or with ``auto`` can be, a GPU; only then torch is asked."""
+    if name != "auto":
+        return name.startswith("cuda")
+    if not has_torch() or not _has_driver():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    """Whether there may be a GPU: torch, which takes seconds to import, is not asked where there is no driver."""
+    return any(
+        Path(place).exists() for place in ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg")
+    )
+
+
+def _wants_torch(config: Config) -> bool:
     """Whether torch is asked for, be it by what only torch can do.
 
     Raises:
@@ -164,57 +272,36 @@ def _wants_torch(config: Config, device: torch.device) -> bool:
     wants = config.engine == "torch" or bool(only_torch)
     if wants and config.precision == "int8":
         raise RuntimeError(f"precision int8 needs engine onnxruntime, got {only_torch[0] if only_torch else 'torch'}")
-    return wants or (config.engine == "auto" and config.precision != "int8" and device.type != "cpu")
+    return wants or (config.engine == "auto" and config.precision != "int8" and sees_cuda(config.device))
 
 
-def _in_torch(config: Config, trunk: Trunk, network: FastNet | None, step: StepNet | None) -> Models:
-    for module in (net_of(trunk), network):
-        if module is not None and config.precision == "float16":
-            module.half().to(memory_format=torch.channels_last)
-        if module is not None:
-            module.compile_with(config.compile)
-    precision = "float16" if config.precision == "float16" else "float32"
-    return Models("torch", trunk, network, precision=precision, step=step)
+def _in_torch(config: Config, trunk: Path, weights: Path) -> Engine:
+    if not has_torch():
+        raise RuntimeError(f"engine torch: torch is not installed: {TORCH_HINT}")
+    try:
+        from maskrnn_ros.model.torch_engine import TorchEngine
+    except ImportError as error:  # torchvision, or what they need themselves
+        raise RuntimeError(f"engine torch: {' '.join(str(error).split())}: {TORCH_HINT}") from error
+    return TorchEngine(config, trunk, weights)
 
 
-def _in_onnxruntime(
-    config: Config,
-    device: torch.device,
-    trunk: Trunk,
-    network: FastNet | None,
-    step: StepNet | None,
-    weights: Path,
-) -> Models:
-    """In int8 where that is asked for, or else is to be had on a CPU; ``weights`` are those of the trunk."""
-    threads = config.threads or len(cores())
-    runtime = _Runtime(device, threads)
+def _in_onnxruntime(config: Config, trunk: Path, weights: Path) -> Engine:
+    """In int8 where that is asked for, or else is to be had on a CPU."""
+    from maskrnn_ros.model.onnx_engine import OnnxEngine, device_of
 
-    def models(precision: str) -> Models:
-        fast_trunk = OnnxTrunk(trunk, runtime, weights, precision)
-        fast_network = network and OnnxNetwork(network, runtime, network_file(config.network.weights), precision)
-        fast_step = step and OnnxStep(step, runtime, network_file(config.network.weights))
-        shared_out = threads if device.type == "cpu" else 1
-        return Models("onnxruntime", fast_trunk, fast_network, shared_out, precision, fast_step)
-
+    device = device_of(config.device)
     if config.precision != "auto":
-        return models(config.precision)
-    if device.type == "cpu" and adds_8_bit_products():
+        return OnnxEngine(device, config.threads, trunk, weights, config.precision)
+    if device == "cpu" and adds_8_bit_products():
         try:
-            return models("int8")
+            return OnnxEngine(device, config.threads, trunk, weights, "int8")
         except DamagedError as error:
             if config.engine == "onnxruntime":
                 raise
             _LOG.warning("precision float32: %s", error)
         except RuntimeError as error:  # no such graphs, or those of older weights
             _LOG.warning("precision float32: %s", error)
-    return models("float32")
-
-
-def on_one_core(trunk: Trunk, weights: Path) -> Trunk:
-    """The trunk in ONNX Runtime with one thread, in float32; as it is where that or its graph is not at hand."""
-    with contextlib.suppress(ImportError, RuntimeError):
-        return OnnxTrunk(trunk, _Runtime(torch.device("cpu"), 1), weights, "float32")
-    return trunk
+    return OnnxEngine(device, config.threads, trunk, weights, "float32")
 
 
 def adds_8_bit_products() -> bool:
@@ -225,188 +312,3 @@ def adds_8_bit_products() -> bool:
         return "vnni" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Runtime:
-    """How sessions are made.
-
-    Args:
-        device: cpu, or cuda: then whichever of the providers for it are there.
-        threads: For one operation.
-    """
-
-    device: torch.device
-    threads: int
-
-    def session(self, file: Path, weights: Path | None = None) -> _Session:
-        """A session of a graph.
-
-        Raises:
-            ImportError: onnxruntime is not installed.
-            DamagedError: The file is no graph, or not as it was written.
-            RuntimeError: It is missing, or was made from other weights.
-        """
-        import onnxruntime
-
-        try:
-            graph = read_graph(file)
-        except OSError as error:
-            raise RuntimeError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        # a thread that spins while it waits takes the core from torch, OpenCV and the callbacks
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        first, *places = places_of(self.threads) or [None]  # the first thread is whoever calls
-        if places:
-            numbers = ";".join(str(place + 1) for place in places if place is not None)
-            options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
-        options.log_severity_level = 3
-        there = onnxruntime.get_available_providers()
-        on_it = {} if self.device.type == "cpu" else {"device_id": str(self.device.index or 0)}
-        providers = [
-            (name, {} if name == "CPUExecutionProvider" else on_it)
-            for name in _PROVIDERS[self.device.type]
-            if name in there
-        ]
-        try:
-            made = onnxruntime.InferenceSession(graph, options, providers=providers)
-        except Exception as error:  # onnxruntime's own errors have no common base
-            raise DamagedError(f"graph {file} cannot be read: {' '.join(str(error).split())}") from error
-        found = made.get_modelmeta().custom_metadata_map.get(DIGEST)
-        if weights is not None and found != digest_of(weights):
-            raise RuntimeError(f"graph {file} was not made from {weights}: run maskrnn export")
-        return _Session(made, first if places else None)
-
-    def on_one_core(self) -> _Runtime:
-        return dataclasses.replace(self, threads=1)
-
-
-class _Session:
-    """Calls a graph with tensors; on the CPU nothing is copied on the way in, from a GPU they go through the host.
-
-    Args:
-        session: Of onnxruntime.
-        core: Where whoever calls has to be meanwhile: the other threads of the session have the other cores.
-    """
-
-    def __init__(self, session: Any, core: int | None = None) -> None:
-        self._session = session
-        self._core = core
-        self._names = [value.name for value in session.get_inputs()]
-
-    def __call__(self, *inputs: Tensor | npt.NDArray[Any]) -> list[Tensor]:
-        feed = {
-            name: np.ascontiguousarray(value.cpu().numpy() if isinstance(value, Tensor) else value)
-            for name, value in zip(self._names, inputs, strict=True)
-        }
-        with seat(self._core):
-            found = self._session.run(None, feed)
-        return [torch.from_numpy(value) for value in found]
-
-
-class OnnxTrunk:
-    """The trunk in ONNX Runtime; a ``Trunk``.
-
-    Args:
-        trunk: In torch; what heads start with comes from it.
-        runtime: Makes the sessions.
-        weights: File that the graph must have been made from.
-        precision: float32 or int8.
-    """
-
-    def __init__(self, trunk: Trunk, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
-        self._trunk = trunk
-        self._runtime = runtime
-        self._weights = weights
-        self.precision = precision
-        self._features = runtime.session(trunk_graph(weights, precision), weights)
-        self._nearest = runtime.on_one_core().session(NEAREST)
-
-    @property
-    def start(self) -> HeadStart | None:
-        """See ``Trunk``."""
-        return self._trunk.start
-
-    def features(self, image: Tensor) -> Features:
-        """See ``Trunk``."""
-        height, width = image.shape[1:]
-        pixels = image.cpu().numpy()[None]
-        down, right = -height % STRIDES[-1], -width % STRIDES[-1]
-        if down or right:
-            pixels = np.pad(pixels, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
-        maps = self._features(pixels)
-        whole = [
-            map_[0, :, : -(-height // stride), : -(-width // stride)].half().to(image.device).contiguous()
-            for map_, stride in zip(maps, STRIDES, strict=True)
-        ]
-        return Features(*whole)
-
-    def nearest(self, queries: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """See ``Trunk``; where the descriptors are on a GPU, torch compares them there."""
-        if keys.device.type != "cpu":
-            return self._trunk.nearest(queries, keys, count)
-        best, where = self._nearest(queries, keys, np.array([min(count, keys.shape[1])]))
-        return best, where
-
-    def aside(self) -> Trunk:
-        """See ``Trunk``."""
-        return OnnxTrunk(self._trunk, self._runtime.on_one_core(), self._weights, self.precision)
-
-
-class OnnxNetwork:
-    """The network in ONNX Runtime; a ``Network``. The localization net stays in torch: it is tiny.
-
-    Args:
-        network: In torch.
-        runtime: Makes the sessions.
-        weights: File that the graphs must have been made from.
-        precision: Of the streams, float32 or int8.
-    """
-
-    def __init__(self, network: FastNet, runtime: _Runtime, weights: Path, precision: str = "float32") -> None:
-        self.weights: Tensor = network.weights
-        self.localization: Callable[[Tensor], tuple[Tensor, Tensor]] = network.localization
-        # beside it the descriptors are made on another core; and of the streams each call is of one instance, and
-        # several instances are worked on at a time
-        self._encode = runtime.on_one_core().session(encode_graph(weights), weights)
-        self._streams = runtime.on_one_core().session(streams_graph(weights, precision), weights)
-
-    def encode(self, images: Tensor, maps: Sequence[Tensor], magnitudes: Tensor) -> FrameCode:
-        """See ``Network``."""
-        code, flow = (found.to(images.device) for found in self._encode(*maps, magnitudes))
-        return FrameCode(scaled(images), code, flow)
-
-    def streams(self, seen: Tensor, moved: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor]:
-        """See ``Network``."""
-        if hidden is None:
-            hidden = seen.new_zeros(len(seen), HIDDEN, CROP // 2, CROP // 2)
-        added, state = (found.to(seen.device) for found in self._streams(seen, moved, hidden))
-        return added, state
-
-
-class OnnxStep:
-    """The decoder in ONNX Runtime, in float32 whatever the trunk computes in; what its memory needs stays in torch.
-
-    Args:
-        net: In torch.
-        runtime: Makes the sessions.
-        weights: File that the graph must have been made from.
-    """
-
-    def __init__(self, net: StepNet, runtime: _Runtime, weights: Path) -> None:
-        self.encoder, self.matcher, self.ridge = net.encoder, net.matcher, net.ridge
-        self._look = runtime.session(step_graph(weights), weights)
-        on_one = runtime.device.type == "cpu" and runtime.threads > 1  # else there is nothing to share out
-        self._made_aside = partial(OnnxStep, net, runtime.on_one_core(), weights) if on_one else None
-
-    def aside(self) -> Step:
-        """See ``StepNet``; another session where this one takes more than one core."""
-        return self if self._made_aside is None else self._made_aside()
-
-    def look(self, seen: Seen, coefficients: Tensor, seed: Keys, recent: Keys) -> Output:
-        """See ``StepNet``."""
-        keys = (seed.code, seed.values, recent.code, recent.values)
-        found = self._look(*(getattr(seen, name) for name in SEEN), coefficients, *keys)
-        return Output(*(value.to(coefficients.device) for value in found))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX graphs of the networks: where they lie, and how they are made (``maskrnn export``).
 
-    trunk.onnx          uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
-    prompts.onnx        a view and what is said of an object     -> log-odds, IoU (``prompt_graph``)
-    decoder.onnx        crops of K objects, their target models  -> log-odds, box deltas, presence, hidden states
-    fast.encode.onnx    features, two magnitudes of the flow     -> code and flow code of the frame
-    fast.streams.onnx   K crops, hidden states                   -> log-odds, hidden states
-    nearest.onnx        descriptors                              -> the most similar ones (``similarity``)
+    trunk.onnx           uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
+    trunk.columns.onnx   those features                          -> what target models are linear in
+    decoder.onnx         a frame, flow, K objects                -> what the decoder says of them (``frame_step``)
+    decoder.learn.onnx   K crops and their masks                 -> sums and keys of the frame
+    decoder.begin.onnx   a frame, K masks                        -> sums and keys of seeds
+    prompts.onnx         a view and what is said of an object    -> log-odds, IoU (``prompt_graph``)
 
-Of the trunk and of the streams there are graphs in int8, too (``trunk.int8.onnx``, ``fast.streams.int8.onnx``).
+Of the trunk there is a graph in int8, too (``trunk.int8.onnx``).
 Sizes and K are free. A graph knows the weights that it was made from by their digest, so that one that was left behind
 by an older file is not taken. TensorRT and other runtimes read the same files.
 """
@@ -28,52 +28,26 @@ import torch
 from torch import Tensor, nn
 
 from maskrnn_ros.disk import write_bytes
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.compiled import AsModule
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
-from maskrnn_ros.model.network import CODE, CROP, FLOW_CODE, HIDDEN, PLANES
-from maskrnn_ros.model.similarity import nearest
-from maskrnn_ros.model.step import CODES, COLUMNS, KEYS, TARGET, Keys, Seen, StepNet
-from maskrnn_ros.model.step import CROP as OBJECT_CELLS
-from maskrnn_ros.model.step import HIDDEN as STATE
-from maskrnn_ros.model.trunk import net_of
-from maskrnn_ros.model.weights import (
-    LITE0,
-    NETWORKS,
-    is_step,
-    load_network,
-    load_step,
-    load_trunk,
+from maskrnn_ros.model.engine import BEGIN_INPUTS, LEARN_INPUTS, OBJECT_INPUTS, STEP_INPUTS, STEP_OUTPUTS, SUMS
+from maskrnn_ros.model.files import (
+    begin_graph,
+    columns_graph,
+    learn_graph,
     network_file,
+    step_graph,
     trunk_file,
+    trunk_graph,
 )
-
-NEAREST = LITE0.with_name("nearest.onnx")
-"""The graph that compares descriptors; it has no weights."""
+from maskrnn_ros.model.frame_step import Begin, Columns, FrameStep, Learn
+from maskrnn_ros.model.onnx_engine import RIDGE, named
+from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
+from maskrnn_ros.model.weights import load_step, load_trunk
 
 _OPSET = 17
 _SAMPLES = 4
 """Random inputs, of several sizes, on which a graph is compared with torch."""
-
-
-def trunk_graph(weights: Path, precision: str = "float32") -> Path:
-    """Where the trunk's graph lies, beside its weights."""
-    return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
-
-
-def encode_graph(weights: Path) -> Path:
-    """Where the graph of what objects share lies, beside the network's weights."""
-    return weights.with_suffix(".encode.onnx")
-
-
-def streams_graph(weights: Path, precision: str = "float32") -> Path:
-    """Likewise, of the streams."""
-    return weights.with_suffix(".streams.int8.onnx" if precision == "int8" else ".streams.onnx")
-
-
-def step_graph(weights: Path) -> Path:
-    """Likewise, of the decoder."""
-    return weights.with_suffix(".onnx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +71,12 @@ class Exported:
 
 
 def export(
-    trunks: Sequence[str] = ("shipped", "streams"), networks: Sequence[str] = tuple(NETWORKS), out: Path | None = None
+    trunks: Sequence[str] = ("shipped",), networks: Sequence[str] = ("shipped",), out: Path | None = None
 ) -> Iterator[Exported]:
     """Make graphs in float32 and compare each with torch on random inputs.
 
     Args:
-        trunks: Names or paths, see ``weights.trunk_file``, any number of them.
+        trunks: Names or paths, see ``files.trunk_file``, any number of them.
         networks: What ``network.weights`` names, likewise.
         out: Folder for the graphs, made if it is not there; None: beside the weights, where the tracker looks for them.
 
@@ -115,137 +89,106 @@ def export(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     for trunk in trunks:
-        yield from _export_trunk(trunk, out)
+        yield from _export_trunk(trunk_file(trunk), out)
     for network in networks:
-        yield from _export_network(network, out)
-    if out is not None or "shipped" in trunks:  # it has no weights: other people's folders need none of their own
-        yield _export_nearest(out)
+        yield from export_step(network_file(network), out)
 
 
-def _export_trunk(setting: str, out: Path | None) -> Iterator[Exported]:
-    weights = trunk_file(setting)
-    net = net_of(load_trunk(setting))
+def _export_trunk(weights: Path, out: Path | None) -> Iterator[Exported]:
+    whole = load_trunk(weights)
+    net = whole.net
     image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
     names = [f"stride{stride}" for stride in STRIDES]
     free = {"image": {2: "height", 3: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
     graph = _with_free_sizes(traced(net.aligned, net, (image,), ["image"], names, {}), free)
     inputs = [(torch.randint(0, 256, (1, 3, 16 * h, 16 * w), dtype=torch.uint8),) for h, w in _sizes()]
     yield written(graph, placed(trunk_graph(weights), out), weights, net.forward, inputs)
+    module = Columns(whole)
+    free = {name: axes for name, axes in free.items() if name != "image"}
+    free["columns"] = {2: "rows_stride4", 3: "columns_stride4"}
+    graph = traced(module.forward, module, _maps(2, 3), names, ["columns"], free)
+    samples = [_maps(h, w) for h, w in _sizes()]
+    yield written(graph, placed(columns_graph(weights), out), weights, module.forward, samples)
 
 
-def _export_network(setting: str, out: Path | None) -> Iterator[Exported]:
-    weights = network_file(setting)
-    if is_step(weights):
-        yield export_step(weights, out)
-        return
-    net = load_network(weights)
-    names = [f"stride{stride}" for stride in STRIDES]
-    free = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}
-    free |= {name: {2: "rows_stride4", 3: "columns_stride4"} for name in ("magnitudes", "code", "flow_code")}
-    graph = traced(net.encoded, net, _features(2, 3), [*names, "magnitudes"], ["code", "flow_code"], free)
-    inputs = [_features(h, w) for h, w in _sizes()]
-    yield written(graph, placed(encode_graph(weights), out), weights, net.encoded, inputs)
-    each = ["seen", "moved", "hidden"], ["added", "state"]
-    graph = traced(net.streamed, net, _crops(1), *each, {name: {0: "objects"} for name in (*each[0], *each[1])})
-    yield written(
-        graph, placed(streams_graph(weights), out), weights, net.streamed, [_crops(k + 1) for k in range(_SAMPLES)]
-    )
-
-
-def export_step(weights: Path, out: Path | None = None) -> Exported:
-    """The decoder's graph: crops of K objects and coefficients in, see ``step.Seen`` and ``step.Output``."""
+def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
+    """The decoder's graphs, see ``frame_step``."""
     net = load_step(weights)
-    module = StepGraph(net)
-    names = [*SEEN, "coefficients", "seed_code", "seed_values", "newest_code", "newest_values"]
-    results = ["log_odds", "deltas", "presence", "hidden_out", "code", "matched"]
-    free = {name: {0: "objects"} for name in (*names, *results)}
-    graph = traced(module.forward, module, _seen(2), names, results, free)
-    samples = [_seen(k + 1) for k in range(_SAMPLES)]
-    return written(graph, placed(step_graph(weights), out), weights, module.forward, samples)
+    step, learn, begin = FrameStep(net), Learn(net), Begin(net)
+    whole = {2: "rows", 3: "columns"}
+    cells = {1: "rows", 2: "columns"}
+    each = {0: "objects"}
+    strides = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in ("image", "stride8", "stride16")}
+    free = {**strides, "columns": whole, "flow": whole, "ignored": cells, "beside": cells}
+    free |= {name: each for name in (*OBJECT_INPUTS, *named(STEP_OUTPUTS))}
+    graph = traced(step.forward, step, _stepped(2, 5, 9), list(STEP_INPUTS), named(STEP_OUTPUTS), free)
+    samples = [_stepped(k + 1, *size) for k, size in enumerate(_sizes())]
+    yield written(
+        graph, placed(step_graph(weights), out), weights, step.forward, samples, {RIDGE: repr(float(net.ridge))}
+    )
+    free = {name: each for name in (*LEARN_INPUTS, *SUMS)}
+    graph = traced(learn.forward, learn, _learned(2), list(LEARN_INPUTS), list(SUMS), free)
+    yield written(
+        graph, placed(learn_graph(weights), out), weights, learn.forward, [_learned(k + 1) for k in range(_SAMPLES)]
+    )
+    free = {**strides, "columns": whole, "boxes": each, **{name: each for name in SUMS}}
+    free |= {name: {0: "objects", **cells} for name in ("share", "others", "known")}
+    free = {name: axes for name, axes in free.items() if name in (*BEGIN_INPUTS, *SUMS)}
+    graph = traced(begin.forward, begin, _begun(2, 5, 9), list(BEGIN_INPUTS), list(SUMS), free)
+    samples = [_begun(k + 1, *size) for k, size in enumerate(_sizes())]
+    yield written(graph, placed(begin_graph(weights), out), weights, begin.forward, samples)
 
 
-SEEN = tuple(field.name for field in dataclasses.fields(Seen))
-"""First inputs of the decoder's graph, in order; coefficients and keys follow."""
+def _maps(h: int, w: int) -> tuple[Tensor, ...]:
+    """Features of an image that ends within cells of strides 16 and 8."""
+    sizes = [(16 // stride * h - (stride == 4), 16 // stride * w - (stride == 4)) for stride in STRIDES]
+    return tuple(torch.randn(1, channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True))
 
 
-class StepGraph(nn.Module):
-    """``StepNet.look`` on plain tensors."""
-
-    def __init__(self, net: StepNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Inputs in the order of ``SEEN``, then coefficients, keys of the seed, keys of the newest frame."""
-        seen, rest = inputs[: len(SEEN)], inputs[len(SEEN) :]
-        found = self.net.look(Seen(*seen), rest[0], Keys(*rest[1:3]), Keys(*rest[3:]))
-        return found.log_odds, found.deltas, found.presence, found.hidden, found.code, found.matched
-
-
-def _seen(count: int) -> tuple[Tensor, ...]:
-    half, quarter = OBJECT_CELLS // 2, OBJECT_CELLS // 4
+def _stepped(count: int, h: int, w: int) -> tuple[Tensor, ...]:
+    """Inputs of a step: objects with masks in their crops, the first of them lost and looked for."""
+    maps = _maps(h, w)
+    rows, columns = maps[0].shape[2:]
+    corner = torch.rand(count, 2) * 16 * torch.tensor([w / 2, h / 2])
+    boxes = torch.cat([corner, corner + 40 + 30 * torch.rand(count, 1)], dim=1)
+    probability = torch.rand(count, 1, FINE, FINE)
+    probability[0] = 0
+    sought = torch.full((count, 4), torch.nan)
+    sought[0] = torch.tensor([8.0, 4.0, 60.0, 44.0])
     return (
-        torch.rand(count, 3, 2 * OBJECT_CELLS, 2 * OBJECT_CELLS) * 2 - 1,
-        torch.rand(count, COLUMNS, OBJECT_CELLS, OBJECT_CELLS),
-        torch.randn(count, CHANNELS[1], half, half),
-        torch.randn(count, CHANNELS[2], quarter, quarter),
-        torch.rand(count, 1, OBJECT_CELLS, OBJECT_CELLS),
-        torch.rand(count, 1, OBJECT_CELLS, OBJECT_CELLS),
-        torch.randn(count, 2, half, half) * 3,
-        torch.rand(count, STATE, half, half) * 2 - 1,
+        torch.randint(0, 256, (1, 3, 4 * rows, 4 * columns), dtype=torch.uint8),
+        torch.rand(1, COLUMNS, rows, columns),
+        maps[1],
+        maps[2],
+        torch.randn(1, 2, rows, columns) * 3,
+        (torch.rand(1, rows, columns) > 0.9).float(),
+        torch.rand(1, rows, columns) * 0.3,
+        torch.ones(4),
+        probability,
+        boxes,
+        torch.rand(count, HIDDEN, CROP // 2, CROP // 2) * 2 - 1,
         torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
         *(
             part
             for _ in range(2)
             for part in (torch.randn(count, CODES, KEYS) * CODES**-0.5, torch.rand(count, 2, KEYS))
         ),
+        sought,
     )
 
 
-def _keys(count: int) -> tuple[Tensor, Tensor]:
-    return torch.randn(count, CODES, KEYS) * CODES**-0.5, torch.rand(count, 2, KEYS)
+def _learned(count: int) -> tuple[Tensor, ...]:
+    masks = (torch.rand(count, 1, CROP, CROP) for _ in range(3))
+    return (torch.rand(count, COLUMNS, CROP, CROP), torch.randn(count, CODES, CROP // 2, CROP // 2), *masks)
 
 
-def _export_nearest(out: Path | None) -> Exported:
-    """Integers are multiplied: with those of 7 bits no processor's 16-bit sums of two products overflow."""
-    from onnx import TensorProto, helper
-
-    def value(name: str, kind: int, shape: Sequence[str | int]) -> Any:
-        return helper.make_tensor_value_info(name, kind, shape)
-
-    shift = helper.make_tensor("shift", TensorProto.UINT8, [], [128])
-    nodes = [
-        # int8 to uint8 about 128: the kernels of x86 processors multiply unsigned with signed
-        helper.make_node("Cast", ["queries"], ["wide"], to=TensorProto.INT32),
-        helper.make_node("Add", ["wide", "shift32"], ["shifted"]),
-        helper.make_node("Cast", ["shifted"], ["unsigned"], to=TensorProto.UINT8),
-        helper.make_node("Transpose", ["unsigned"], ["rows"], perm=[1, 0]),
-        helper.make_node("MatMulInteger", ["rows", "keys", "shift"], ["whole"]),
-        helper.make_node("TopK", ["whole", "count"], ["largest", "where"], axis=1, largest=1, sorted=0),
-        helper.make_node("Cast", ["largest"], ["best"], to=TensorProto.FLOAT),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "nearest",
-        [
-            value("queries", TensorProto.INT8, ["channels", "n"]),
-            value("keys", TensorProto.INT8, ["channels", "m"]),
-            value("count", TensorProto.INT64, [1]),
-        ],
-        [value("best", TensorProto.FLOAT, ["n", "k"]), value("where", TensorProto.INT64, ["n", "k"])],
-        [shift, helper.make_tensor("shift32", TensorProto.INT32, [], [128])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
-    file = placed(NEAREST, out)
-    write_graph(file, model)
-
-    def sample(n: int, m: int) -> tuple[dict[str, npt.NDArray[Any]], list[npt.NDArray[Any]]]:
-        queries, keys = (torch.randint(-63, 64, (152, count), dtype=torch.int8) for count in (n, m))
-        best = nearest(queries, keys, 10)[0].sort(dim=1).values
-        return {"queries": queries.numpy(), "keys": keys.numpy(), "count": np.array([10])}, [best.numpy()]
-
-    # the largest products, in any order
-    return compare(file, (sample(40 + k, 90 * (k + 1)) for k in range(_SAMPLES)), lambda found: [np.sort(found[0])])
+def _begun(count: int, h: int, w: int) -> tuple[Tensor, ...]:
+    maps = _maps(h, w)
+    rows, columns = maps[0].shape[2:]
+    corner = torch.rand(count, 2) * 32
+    boxes = torch.cat([corner, corner + 20 + 30 * torch.rand(count, 2)], dim=1)
+    masks = (torch.rand(count, rows, columns) for _ in range(3))
+    return (torch.rand(1, COLUMNS, rows, columns), maps[1], maps[2], boxes, *masks)
 
 
 def _with_constants(graph: bytes) -> bytes:
@@ -404,22 +347,6 @@ def placed(file: Path, out: Path | None) -> Path:
 def _sizes() -> list[tuple[int, int]]:
     """Of working images, in cells of stride 16."""
     return [(5 + 2 * k, 9 + 3 * k) for k in range(_SAMPLES)]
-
-
-def _features(h: int, w: int) -> tuple[Tensor, ...]:
-    """What a frame's objects share is made of, of an image that ends within cells of strides 16 and 8."""
-    sizes = [(16 // stride * h - (stride == 4), 16 // stride * w - (stride == 4)) for stride in STRIDES]
-    maps = [torch.randn(1, channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True)]
-    return (*maps, torch.rand(1, 2, *sizes[0]) * 20)
-
-
-def _crops(count: int) -> tuple[Tensor, ...]:
-    half = CROP // 2
-    return (
-        torch.randn(count, 3 + CODE + len(PLANES), CROP, CROP),
-        torch.randn(count, FLOW_CODE + 1, CROP, CROP),
-        torch.rand(count, HIDDEN, half, half) * 2 - 1,
-    )
 
 
 def needs(*packages: str) -> None:

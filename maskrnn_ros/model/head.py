@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small network of one instance: from the shared features to its log-odds."""
+"""The columns of a frame: features of all strides in one layer at stride 4, and what is linear in them.
+
+The trunk learned with a regression on them (``training.trunk``); the target models of the decoder are linear in them.
+"""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES
-from maskrnn_ros.types import Box
-
-STRIDE = STRIDES[0]
-"""Pixels of the working image per cell of its output."""
-
-_LIMIT = 8.0
-"""Log-odds beyond this are cut: no single part may be surer than 0.9997."""
+from maskrnn_ros.model.shapes import CHANNELS, STRIDE, STRIDES
 
 
 class Head(nn.Module):
@@ -65,11 +59,6 @@ class Head(nn.Module):
         """
         out: Tensor = self.last(functional.relu(self.hidden(maps)))
         return out[:, 0]
-
-    @functools.cached_property
-    def frozen(self) -> FrozenHead:
-        """The head as it is when this is first asked for; not for one that still learns."""
-        return FrozenHead(self)
 
     def hidden(self, maps: list[Tensor]) -> Tensor:
         """The sum of the narrowed features at stride 4, (N, channels, j, i), before the rectifier."""
@@ -161,64 +150,3 @@ class Sums:
 
     square: Tensor
     target: Tensor
-
-
-class FrozenHead:
-    """A head for the frames of a stream, where it is asked for some cells and not for all.
-
-    The same numbers but for rounding: the standardisation is folded into the first layer, and both layers are matrix
-    products. With one channel out, nine shifted products of 1x1 cost a tenth of a 3x3 convolution.
-    """
-
-    def __init__(self, head: Head) -> None:
-        self._narrow: list[Tensor] = []
-        bias = head.bias.detach().clone()
-        for entering, narrow in zip(CHANNELS, head.narrow, strict=True):
-            weight = narrow.weight.detach()[..., 0, 0] / getattr(head, f"deviation{entering}").flatten()  # type: ignore[operator]
-            bias -= weight @ getattr(head, f"mean{entering}").flatten()
-            self._narrow.append(weight)
-        self._bias = bias[:, None, None]
-        self._last = head.last.weight.detach()[0].flatten(1).T.contiguous()  # (9, channels)
-        self._shift = head.last.bias.detach()  # type: ignore[union-attr]
-
-    @torch.no_grad()
-    def log_odds(self, maps: Sequence[Tensor], cells: Box) -> Tensor:
-        """Log-odds of the instance in some cells of stride 4, in -8..8: those that it has there on the whole frame.
-
-        Args:
-            maps: Features of a frame at strides 4, 8, 16, float32, (1, C, j, i).
-            cells: Which.
-
-        Returns:
-            float32, (cells.height, cells.width).
-        """
-        around = _with_what_they_see(cells, maps[0].shape[2:])
-        hidden = self._bias
-        for weight, map_, stride in zip(self._narrow, maps, STRIDES, strict=True):
-            step = stride // STRIDE
-            part = Box(around.x0 // step, around.y0 // step, -(-around.x1 // step), -(-around.y1 // step))
-            seen = map_[0][(slice(None), *part.slices)]
-            narrowed = (weight @ seen.flatten(1)).reshape(-1, part.height, part.width)
-            if step > 1:
-                narrowed = functional.interpolate(narrowed[None], scale_factor=step, mode="bilinear")[0]
-            hidden = hidden + narrowed[:, : around.height, : around.width]
-        planes = (self._last @ functional.relu(hidden).flatten(1)).reshape(3, 3, around.height, around.width)
-        padded = functional.pad(planes, (1, 1, 1, 1))
-        out = self._shift.clone()
-        top, left = cells.y0 - around.y0, cells.x0 - around.x0
-        for dy in range(3):
-            for dx in range(3):
-                rows, columns = slice(top + dy, top + dy + cells.height), slice(left + dx, left + dx + cells.width)
-                out = out + padded[dy, dx, rows, columns]
-        return out.clamp(-_LIMIT, _LIMIT)
-
-
-def _with_what_they_see(cells: Box, size: Sequence[int]) -> Box:
-    """Cells and all that their values come from: the 3x3 and the enlarging look one cell of the coarsest stride far."""
-    step = STRIDES[-1] // STRIDE
-    return Box(
-        max(0, cells.x0 // step * step - step),
-        max(0, cells.y0 // step * step - step),
-        min(int(size[1]), -(-cells.x1 // step) * step + step),
-        min(int(size[0]), -(-cells.y1 // step) * step + step),
-    )

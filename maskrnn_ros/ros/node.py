@@ -141,7 +141,7 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
-        self._health = Health(str(self._session.device), self.run_id)
+        self._health = Health(self._session.device, self.run_id)
         self._inbox = Inbox(self._dropped_bytes(), self._order, enabled=self._inbox.enabled)
         self._ignored = self._new_ignored()
         self._worker = Worker(
@@ -172,8 +172,8 @@ class TrackerNode(LifecycleNode):
             (self.destroy_timer, timer),
             (self.destroy_timer, watch),
         ]
-        work = f"{self._session.device}, {self._session.engine} {self._session.precision}"
-        self.get_logger().info(f"active on {work}: images from {images.topic}")
+        networks = f"{self._session.engine} {self._session.precision}" if self._session.engine else "no networks"
+        self.get_logger().info(f"active on {self._session.device}, {networks}: images from {images.topic}")
         return TransitionCallbackReturn.SUCCESS
 
     def _subscribe(self) -> Source:
@@ -210,7 +210,6 @@ class TrackerNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure loaded."""
         if self._session is not None:
-            self._session.close()
             self._next_session = self._session.number + 1
             self._outputs.forget()
         self._session = None
@@ -277,8 +276,6 @@ class TrackerNode(LifecycleNode):
 
     def close(self) -> None:
         """End the worker and the node, in whatever state they are; a worker that does not end in time is left."""
-        if self._session is not None:
-            self._session.close()  # what is trained is not wanted any more
         if self._worker is not None and not self._worker.stop(finish=False, timeout_s=_END_S):
             self.get_logger().error(f"the worker does not end and is abandoned: {self._worker.doing}")
             self._end_seeds("the node was stopped")

@@ -29,7 +29,6 @@ from maskrnn_ros.timeline import StampOrder, TimeRule
 DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
 
-ADAPTATION_METHOD, ADAPTATION_MODE = "adaptation.method", "adaptation.mode"
 MAX_LATENCY = "max_latency_ms"
 IGNORE_TIMEOUT = "ignore_mask_timeout"
 """Parameters of the tracker that lockstep asks for."""
@@ -175,16 +174,14 @@ def check_deterministic(
 ) -> None:
     """Refuse a tracker whose results depend on the speed of the machine.
 
-    One that adapts in the background does, and one that steps between levels of quality; where there are ignore masks,
-    one that takes what has come so far.
+    One that steps between levels of quality does; where there are ignore masks, one that takes what has come so far.
 
     Raises:
-        ValueError: It trains heads, and its ``adaptation.mode`` is ``background``, its ``max_latency_ms`` is not 0, or
-            ``ignore_mask_timeout`` is not and there are ignore masks.
+        ValueError: Its ``max_latency_ms`` is not 0, or ``ignore_mask_timeout`` is not and there are ignore masks.
         TimeoutError: It does not say.
     """
     service = f"{tracker}/get_parameters"
-    names = ADAPTATION_METHOD, ADAPTATION_MODE, MAX_LATENCY, IGNORE_TIMEOUT
+    names = MAX_LATENCY, IGNORE_TIMEOUT
     client = node.create_client(GetParameters, service)
     try:
         if not spin_until(executor, client.service_is_ready, timeout_s):
@@ -196,12 +193,9 @@ def check_deterministic(
     finally:
         node.destroy_client(client)
     said = dict(zip(names, values, strict=False))  # a tracker that does not know one of them has no such part
-    method, mode = (said[name].string_value if name in said else "" for name in (ADAPTATION_METHOD, ADAPTATION_MODE))
     latency_ms, ignore_s = (said[name].double_value if name in said else 0.0 for name in (MAX_LATENCY, IGNORE_TIMEOUT))
     needed = ""
-    if method in ("", "finetune") and mode == "background":
-        needed = f"{ADAPTATION_MODE} blocking, or another {ADAPTATION_METHOD} than finetune, {tracker} has background"
-    elif latency_ms:
+    if latency_ms:
         needed = f"{MAX_LATENCY} 0, {tracker} has {latency_ms:g}"
     elif has_ignore_masks and ignore_s:
         needed = f"{IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {ignore_s:g}"
@@ -352,9 +346,14 @@ class _Player:
         self._end_s = time.monotonic()
 
     def finish(self) -> None:
-        """Wait until the subscribers have everything: what is not delivered dies with the node."""
+        """Wait until the subscribers have everything: what is not delivered dies with the node.
+
+        The last image may have decided about some that were held back before it, and its masks come before that is
+        said.
+        """
         for name in self._publishers:
             self._deliver(name)
+        spin_until(self._executor, lambda: not self._images.held or self._images.is_settled, self._timeout_s)
 
     def _deliver(self, name: str) -> None:
         """Wait until the subscribers of a topic have all of it."""

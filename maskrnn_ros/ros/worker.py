@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from maskrnn_ros.ros.inbox import Arrival, Inbox
-from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.session import Session
 from maskrnn_ros.types import BoolArray, Frame, InstanceStatus, Tracks, UInt8Array
 
@@ -55,7 +54,6 @@ class Snapshot:
     published_s: float | None = None
     lost: int = 0
     seeds_waiting: int = 0
-    trainings_waiting: int = 0
     buffer_frames: int = 0
     buffer_oldest_ns: int = 0
     newest_ns: int = 0
@@ -180,8 +178,6 @@ class Worker:
                 # One step for every image or request, more while the stream leaves time.
                 self._session.catch_up()
                 self._session.expire(coming=self._inbox.stamps, held=self._inbox.held)
-            except Cancelled:
-                pass  # the process ends
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
             self.refresh()
@@ -240,7 +236,6 @@ class Worker:
             published_s=self._published_s,
             lost=sum(state.status == InstanceStatus.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,
-            trainings_waiting=session.trainings_waiting,
             buffer_frames=len(session.buffer),
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
             newest_ns=session.newest_ns,

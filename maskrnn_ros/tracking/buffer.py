@@ -11,11 +11,9 @@ from collections.abc import Collection, Iterable, Mapping
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskrnn_ros.config import BufferConfig
-from maskrnn_ros.model.backbone import STRIDES
+from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.tracking.moment import Marking, Moment
 from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.state import PreparedFrame
@@ -60,13 +58,12 @@ class Held:
 class FrameBuffer:
     """Frames by ascending stamp, bounded in time and memory; the newest always stays.
 
-    They are held at the working size, as the tracker saw them, with the features that were computed. Flow between them
-    is not held: it is a function of two frames that is needed only if a late seed comes, and would take nearly three
-    times the memory of the images. After a change of the working size older frames are brought to the new one when they
-    are asked for.
+    They are held as working images, as the tracker saw them. Features and flow are computed again where a late seed
+    needs them: they would take eight times the memory of the images, and hardly any seed is late. After a change of the
+    working size older frames are brought to the new one when they are asked for.
 
-    Where instances are coupled (see ``Tracker``) a late seed needs more than images. Beside a frame is held the tracker
-    after it and what was done there, so that all can be run again from it (``Replay``), or the ids that were published.
+    A late seed needs more than images (see ``Tracker``). Beside a frame is held the tracker after it and what was done
+    there, so that all can be run again from it (``Replay``), or the ids that were published.
     """
 
     def __init__(self, config: BufferConfig) -> None:
@@ -124,11 +121,11 @@ class FrameBuffer:
         frame = self._held[-1].frame
         rows, columns = (
             np.minimum((np.arange(count) + 0.5) * _CELL * full / working, full - 1).astype(np.intp)
-            for count, working, full in zip(_cells(frame), frame.image.shape[1:], labels.shape, strict=True)
+            for count, working, full in zip(_cells(frame), frame.size_of_work, labels.shape, strict=True)
         )
         self._held[-1].cells = labels[rows[:, None], columns].astype(np.uint16)
 
-    def others(self, stamp_ns: int, ids: Collection[int]) -> Tensor | None:
+    def others(self, stamp_ns: int, ids: Collection[int]) -> npt.NDArray[np.float32] | None:
         """What others than these ids covered on a frame by what was published, float32 (h4, w4), 0 or 1.
 
         None where that is not held.
@@ -139,7 +136,7 @@ class FrameBuffer:
         rows, columns = _cells(held.frame)
         cells = cv2.resize(held.cells, (columns, rows), interpolation=cv2.INTER_NEAREST)  # the size may have changed
         covered = (cells != 0) & ~np.isin(cells, list(ids))
-        return torch.from_numpy(covered.astype(np.float32)).to(held.frame.image.device)
+        return np.asarray(covered, np.float32)
 
     def removed(self, ids: Iterable[int]) -> None:
         """These ids were removed after the newest frame."""
@@ -181,7 +178,7 @@ class FrameBuffer:
     def _at_size(self, position: int) -> Held:
         held, newest = self._held[position], self._held[-1].frame
         if held.frame.image.shape != newest.image.shape:
-            held.frame = rescaled_frame(held.frame, (newest.image.shape[1], newest.image.shape[2]))
+            held.frame = rescaled_frame(held.frame, newest.size_of_work)
         return held
 
     def nearest(self, stamp_ns: int) -> int | None:
@@ -189,12 +186,13 @@ class FrameBuffer:
         return min((held.stamp_ns for held in self._held), key=lambda held: abs(held - stamp_ns), default=None)
 
 
-_CELL = STRIDES[0]
+_CELL = STRIDE
 
 
 def _cells(frame: PreparedFrame) -> tuple[int, int]:
     """Rows and columns of a frame's cells."""
-    return -(-frame.image.shape[1] // _CELL), -(-frame.image.shape[2] // _CELL)
+    height, width = frame.size_of_work
+    return -(-height // _CELL), -(-width // _CELL)
 
 
 def _stamp(held: Held) -> int:

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
-
 from maskrnn_ros.cores import places_of, stay_on
 
 T = TypeVar("T")
@@ -35,30 +33,17 @@ class Crew:
             weakref.finalize(self, self._pool.shutdown, wait=False)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """The function of each item, in their order, without gradients."""
+        """The function of each item, in their order."""
         todo = list(items)
         if self._pool is None or len(todo) < 2:
-            return [_without_gradient(function, item) for item in todo]
-        return list(self._pool.map(lambda item: _without_gradient(function, item), todo))
-
-    def call(self, *functions: Callable[[], R]) -> list[R]:
-        """What each of some functions returns."""
-        return self.map(_called, functions)
+            return [function(item) for item in todo]
+        return list(self._pool.map(function, todo))
 
     def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
         """The same for the values of a mapping."""
         return dict(zip(items, self.map(function, items.values()), strict=True))
 
 
-def _called(function: Callable[[], R]) -> R:
-    return function()
-
-
 def _settle(core: int | None) -> None:
     if core is not None:
         stay_on(core)
-
-
-def _without_gradient(function: Callable[[T], R], item: T) -> R:
-    with torch.no_grad():  # torch remembers it for each thread
-        return function(item)

@@ -5,35 +5,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from maskrnn_ros.types import Box
 
 
-def box_of(probability: Tensor, threshold: float = 0.5) -> Box | None:
+def box_of(probability: npt.NDArray[Any], threshold: float = 0.5) -> Box | None:
     """Smallest box around the pixels of (h, w) that reach the threshold; None where there are none."""
-    mask = probability >= threshold
-    if mask.device.type != "cpu":
-        return box_at_once(mask)
-    columns, rows = (mask.any(dim=axis).nonzero().flatten() for axis in (0, 1))  # the mask stays on its device
-    if not len(columns):
-        return None
-    return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return Box.of_mask(probability >= threshold)
 
 
-def box_at_once(mask: Tensor) -> Box | None:
-    """Smallest box around what is set in (h, w); on a GPU, where each number that is read costs a wait, by one read."""
-    return boxes_at_once(mask[None])[0]
-
-
-def boxes_at_once(masks: Tensor) -> list[Box | None]:
-    """Those of K masks, bool (K, h, w), by one read, too."""
-    lines = [masks.any(dim=axis).int() for axis in (1, 2)]  # (K, w), (K, h)
-    ends = [line.argmax(dim=1) for line in lines] + [line.shape[1] - line.flip(1).argmax(dim=1) for line in lines]
-    rows: list[list[int]] = torch.stack([*ends, lines[0].amax(dim=1).to(ends[0].dtype)], dim=1).tolist()
-    return [Box(x0, y0, x1, y1) if is_any else None for x0, y0, x1, y1, is_any in rows]
+def boxes_of(masks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Boxes of what is at least 0.5 in (K, h, w), or of the most there is, float32 (K, 4), x0 y0 x1 y1."""
+    found = [box_of(mask, min(0.5, float(mask.max()))) for mask in masks]
+    return np.array([(box.x0, box.y0, box.x1, box.y1) for box in found if box is not None], np.float32)
 
 
 def enlarge(box: Box, factor: float, size: tuple[int, int]) -> Box:
@@ -59,3 +47,17 @@ def clip(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
     x0, y0 = max(0, math.floor(corners[0])), max(0, math.floor(corners[1]))
     x1, y1 = min(size[1], math.ceil(corners[2])), min(size[0], math.ceil(corners[3]))
     return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
+
+def scaled_boxes(boxes: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+    """Boxes (K, 4) enlarged about their centres."""
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * np.float32(factor / 2)
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def predicted_boxes(priors: npt.NDArray[np.float32], deltas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Boxes (K, 4) that the localization net predicts by its deltas, see ``model.crops.apply_deltas``."""
+    centre, size = (priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]
+    moved = centre + deltas[:, :2] * size
+    half = size * np.exp(np.clip(deltas[:, 2:], -1.4, 1.4)) / 2
+    return np.concatenate([moved - half, moved + half], axis=1)

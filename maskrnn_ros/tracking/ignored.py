@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
-from maskrnn_ros.model.backbone import cells_of
+from maskrnn_ros.tracking.cells import cells_of, resized
 from maskrnn_ros.types import BoolArray, UInt8Array
 
 
@@ -29,15 +27,15 @@ class Ignored:
 
     bits: UInt8Array
     size: tuple[int, int]
-    working: Tensor
+    working: BoolArray
 
     @staticmethod
-    def of(mask: BoolArray | None, size: tuple[int, int], device: torch.device | str = "cpu") -> Ignored | None:
+    def of(mask: BoolArray | None, size: tuple[int, int]) -> Ignored | None:
         """A mask bool (H, W) for a working size (h, w); None where nothing is ignored."""
         if mask is None or not mask.any():
             return None
         bits = np.packbits(mask, axis=1)
-        return Ignored(bits, (mask.shape[0], mask.shape[1]), _shrunk(mask, size, device))
+        return Ignored(bits, (mask.shape[0], mask.shape[1]), _shrunk(mask, size))
 
     @property
     def full(self) -> BoolArray:
@@ -51,13 +49,12 @@ class Ignored:
 
     def at(self, size: tuple[int, int]) -> Ignored:
         """The same for another working size."""
-        return dataclasses.replace(self, working=_shrunk(self.full, size, self.working.device))
+        return dataclasses.replace(self, working=_shrunk(self.full, size))
 
-    def cells(self, stride: int) -> Tensor:
+    def cells(self, stride: int) -> npt.NDArray[np.float32]:
         """Share of each cell that is ignored, float32 (j, i), 0..1."""
-        return cells_of(self.working.float(), stride)
+        return cells_of(self.working.astype(np.float32), stride)
 
 
-def _shrunk(mask: BoolArray, size: tuple[int, int], device: torch.device | str) -> Tensor:
-    share = cv2.resize(mask.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(share >= 0.5).to(device)
+def _shrunk(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
+    return np.asarray(resized(mask.astype(np.float32), size) >= 0.5)

@@ -6,10 +6,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.types import Seed
@@ -72,9 +71,9 @@ class Marking:
         return int(self.seed.labels.nbytes) + (0 if self.drawn_on is None else self.drawn_on.nbytes)
 
 
-def _arrays(value: object) -> Iterator[Tensor | np.ndarray]:
-    """All arrays in a value."""
-    if isinstance(value, Tensor | np.ndarray):
+def _arrays(value: Any) -> Iterator[Any]:
+    """All arrays in a value, NumPy's or an engine's."""
+    if hasattr(value, "nbytes"):
         yield value
     elif isinstance(value, Mapping):
         yield from _arrays(tuple(value.values()))
@@ -85,9 +84,9 @@ def _arrays(value: object) -> Iterator[Tensor | np.ndarray]:
         yield from _arrays(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
 
 
-def _piece(array: Tensor | np.ndarray) -> tuple[int, int]:
+def _piece(array: Any) -> tuple[int, int]:
     """Address and bytes of the memory that keeps an array alive."""
-    if isinstance(array, Tensor):
+    if not isinstance(array, np.ndarray):  # torch's
         storage = array.untyped_storage()
         return storage.data_ptr(), storage.nbytes()
     whole = array if array.base is None or not isinstance(array.base, np.ndarray) else array.base

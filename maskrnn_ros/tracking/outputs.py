@@ -9,8 +9,6 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.refinement import follow, line_of, luma, reach
@@ -26,15 +24,11 @@ _BEYOND = 1
 def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Likely]:
     """Probabilities at the size of the input, bilinear; ids whose patch is empty are left out.
 
-    On the CPU, wherever the patches are: they come in one transfer.
-
     Args:
         patches: Probabilities at the working size, by id.
         size: (H, W) of the input.
     """
-    known = {i: patch for i, patch in patches.items() if patch.box is not None}
-    values = _fetched({i: patch.values for i, patch in known.items()})
-    return {i: _enlarged(values[i], patch, size) for i, patch in known.items()}
+    return {i: _enlarged(patch, size) for i, patch in patches.items() if patch.box is not None}
 
 
 def enlarge_along_edges(
@@ -50,40 +44,23 @@ def enlarge_along_edges(
         crew: Who does it.
     """
     known = {i: patch for i, patch in patches.items() if patch.box is not None}
-    values = _fetched({i: patch.values for i, patch in known.items()})
-    pairs = {i: (values[i], patch) for i, patch in known.items()}
-    return crew.map_values(lambda pair: _refined(*pair, working, image, config), pairs)
+    return crew.map_values(lambda patch: _refined(patch, working, image, config), known)
 
 
-def _fetched(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:
-    """Tensors as arrays; from a GPU in one transfer."""
-    if all(value.device.type == "cpu" for value in values.values()):
-        return {i: value.numpy() for i, value in values.items()}
-    return _fetched_at_once(values)
-
-
-def _fetched_at_once(values: Mapping[int, Tensor]) -> dict[int, npt.NDArray[np.float32]]:
-    fetched = torch.cat([value.flatten() for value in values.values()]).cpu().numpy()
-    parts = np.split(fetched, np.cumsum([value.numel() for value in values.values()])[:-1])
-    return {i: part.reshape(value.shape) for (i, value), part in zip(values.items(), parts, strict=True)}
-
-
-def _enlarged(values: npt.NDArray[np.float32], patch: Patch, size: tuple[int, int]) -> Likely:
+def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely:
     assert patch.box is not None
     box = patch.box.grown(_BEYOND, patch.size)
     target = _scaled(box, patch.size, size)
-    return Likely(target, _resampled(_padded(values, patch.box, box), box, patch.size, target, size))
+    return Likely(target, _resampled(_padded(patch.values, patch.box, box), box, patch.size, target, size))
 
 
-def _refined(
-    values: npt.NDArray[np.float32], patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig
-) -> Likely:
+def _refined(patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig) -> Likely:
     assert patch.box is not None
     size = image.shape[0], image.shape[1]
     shown = patch.box.grown(reach(config.radius), patch.size)
     source = shown.grown(reach(config.radius), patch.size)
     guide = luma(small[source.slices])
-    line = line_of(_padded(values, patch.box, source), guide, config.radius, config.smoothness)
+    line = line_of(_padded(patch.values, patch.box, source), guide, config.radius, config.smoothness)
     target = _scaled(shown, patch.size, size)
     return Likely(target, follow(_resampled(line, source, patch.size, target, size), luma(image[target.slices])))
 

@@ -8,12 +8,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.tracking.cells import Floats, halved
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceState
 from maskrnn_ros.types import BoolArray, UInt8Array
@@ -47,11 +44,11 @@ _LIKENESS_RATE = 0.1
 
 
 class Measured(NamedTuple):
-    """What decides about one object, read from the device at once.
+    """What decides about one object.
 
     Args:
         presence: See ``Output``, 0..1.
-        likeness: See ``follow.Known``.
+        likeness: See ``target.Known``.
         agreement: What the matching with the seed says of its mask, log-odds / 4; 0 without a mask.
         inside: Mean probability of its mask in its crop; 0 without a mask.
         area: Pixels of the working image with probability of at least 0.5.
@@ -97,24 +94,14 @@ def is_seen(found: Measured, usual: float | None, state: InstanceState, config: 
     return is_sure or (is_like and is_certain)
 
 
-def without_strays(log_odds: Tensor, matched: Tensor, usual: Sequence[float | None]) -> Tensor:
-    """Log-odds without the pieces of each mask that are not the object's.
+def strays(mask: UInt8Array, matched: Sequence[Floats], usual: float | None) -> BoolArray:
+    """Pieces of a mask (n, n) beside the largest one that are small and far from it, or unlike the seed.
 
     Args:
-        log_odds: (K, n, n).
-        matched: How much each cell resembles some of the seed, and whether those of the object, (K, 2, m, m).
+        mask: 0 or 1.
+        matched: How much each cell resembles some of the seed, and whether those of the object, (m, m) each.
         usual: See ``Known.likeness``.
     """
-    masks = (log_odds >= 0).to(torch.uint8).cpu().numpy()
-    strays = [_strays(*one) for one in zip(masks, matched.cpu().numpy(), usual, strict=True)]
-    if not any(stray.any() for stray in strays):
-        return log_odds
-    gone = torch.from_numpy(np.stack(strays)).to(log_odds.device)
-    return torch.where(gone, -8.0, log_odds)
-
-
-def _strays(mask: UInt8Array, matched: npt.NDArray[np.float32], usual: float | None) -> BoolArray:
-    """Pieces of a mask (n, n) beside the largest one that are small and far from it, or unlike the seed."""
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)
     if count < 3:
         return np.zeros(mask.shape, np.bool_)
@@ -133,33 +120,31 @@ def _strays(mask: UInt8Array, matched: npt.NDArray[np.float32], usual: float | N
     return np.isin(pieces, [k for k in range(1, count) if k != largest and is_stray(pieces == k, areas[k])])
 
 
-def measured(presence: Tensor, resemblance: Tensor, probability: Tensor, patches: Sequence[Patch]) -> list[Measured]:
-    """Of K objects, by one read: presence (K,), see ``resemblance``, probability (K, n, n) in the crops."""
-    crops, pixels = _insides(probability), torch.stack([_insides(patch.values) for patch in patches])
-    rows = torch.cat([presence.double()[:, None], resemblance, crops, pixels], dim=1).tolist()
-    return [
-        Measured(here, like, agrees, total / max(count, 1.0), int(area), sure / max(area, 1.0))
-        for here, like, agrees, count, total, area, sure in rows
-    ]
+def measured(log_odds: Floats, probability: Floats, patch: Patch, presence: float, matched: Floats) -> Measured:
+    """Measure one object.
 
-
-def _insides(probability: Tensor) -> Tensor:
-    """How many of (..., a, b) are at least 0.5, and their sum, float64 (..., 2)."""
-    inside = probability >= 0.5
-    return torch.stack([part.sum(dim=(-2, -1), dtype=torch.float64) for part in (inside, probability * inside)], dim=-1)
-
-
-def resemblance(log_odds: Tensor, matched: Tensor) -> Tensor:
-    """Likeness and agreement of masks with their seeds, float64 (K, 2), see ``Measured``; 0 without a mask.
-
-    The one is how much their cells resemble any of the seed's crop, -1..1, the other whether it is those of the object
-    that they resemble.
+    Likeness is how much the cells of its mask resemble any of the seed's crop, -1..1, agreement whether it is those of
+    the object that they resemble.
 
     Args:
-        log_odds: (K, n, n).
-        matched: What the matching said of their crops, (K, 6, m, m), see ``Output``.
+        log_odds: In its crop, (n, n).
+        probability: Likewise.
+        patch: The same at pixels.
+        presence: 0..1.
+        matched: What the matching said of its crop, (6, m, m), see ``step.Output``.
     """
-    share = functional.avg_pool2d((log_odds >= 0).float()[:, None], log_odds.shape[-1] // matched.shape[-1])[:, 0]
-    total = share.sum(dim=(1, 2)).double()[:, None]
-    alike = (matched[:, [2, 0]] * share[:, None]).sum(dim=(2, 3)).double()
-    return torch.where(total > 0, alike / total, 0.0)
+    inside = log_odds >= 0
+    share = inside.astype(np.float32)
+    while share.shape != matched.shape[1:]:
+        share = halved(share)
+    total = float(share.sum())
+    likeness, agreement = (float((matched[k] * share).sum()) / total if total else 0.0 for k in (2, 0))
+    count, pixels = int(np.count_nonzero(inside)), patch.values[patch.values >= 0.5]
+    return Measured(
+        presence=presence,
+        likeness=likeness,
+        agreement=agreement,
+        inside=float(probability[inside].sum(dtype=np.float64)) / max(count, 1),
+        area=int(pixels.size),
+        sure=float(pixels.sum(dtype=np.float64)) / max(pixels.size, 1),
+    )

@@ -105,7 +105,7 @@ class Replay:
         """
         held = buffer.held(self.frame.stamp_ns)
         assert held is not None
-        as_it_came = held.frame.pixels if held.frame.size == held.frame.pixels.shape[:2] else None
+        as_it_came = held.frame.image if held.frame.size == held.frame.size_of_work else None
         self.tracker.tracks(image.image if image is not None else as_it_came)
         self.tracker.remove(held.removed & self.tracker.states.keys())
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable
 
-import cv2
 import numpy as np
-import torch
 
 from maskrnn_ros.quality import working_size
+from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.rescale import rescaled_frame
@@ -206,7 +205,6 @@ def take_up(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> None:
         ids = {instance.instance_id for instance in saved.instances if seed.stamp_ns in instance.seeds}
         marked = Seed(stamp_ns=seed.stamp_ns, labels=seed.labels, names=names)
         started = tracker.start(marked, _prepared(tracker, seed, frame.size))
-        tracker.forget(state for i, state in started.items() if i not in ids)
         tracker.adopt({i: state for i, state in started.items() if i in ids})
     before = dataclasses.replace(frame, stamp_ns=frame.stamp_ns - 1)
     tracker.advance(before)
@@ -217,10 +215,13 @@ def take_up(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> None:
 
 def _prepared(tracker: Tracker, seed: SavedSeed, size: tuple[int, int]) -> PreparedFrame:
     small = tracker.prepare(Frame(stamp_ns=seed.stamp_ns, image=seed.image))
-    working = (small.image.shape[1], small.image.shape[2])
-    prepared = dataclasses.replace(small, size=size, ignored=Ignored.of(seed.ignored, working, tracker.device))
+    working = small.size_of_work
+    ignored = Ignored.of(seed.ignored, working)
+    prepared = PreparedFrame(
+        stamp_ns=small.stamp_ns, size=size, image=small.image, engine=small.engine, ignored=ignored
+    )
     wanted = working_size(size, tracker.config.working_size)
-    return prepared if tuple(small.image.shape[1:]) == wanted else rescaled_frame(prepared, wanted)
+    return prepared if working == wanted else rescaled_frame(prepared, wanted)
 
 
 def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[int, InstanceState]:
@@ -239,15 +240,14 @@ def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[i
 def _as_last_seen(
     state: InstanceState, instance: SavedInstance, frame: PreparedFrame, there: InstanceState | None
 ) -> InstanceState:
-    height, width = frame.image.shape[1:]
     whole = np.zeros(frame.size, np.float32)
     if instance.box is not None:
         whole[instance.box.slices] = instance.mask
-    share = torch.tensor(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), device=frame.image.device)
-    area = int((share >= 0.5).sum())
+    share = resized(whole, frame.size_of_work)
+    area = int(np.count_nonzero(share >= 0.5))
     known = state.known
     if known is not None:  # what it looks like is that of the seeds, where it is that of the last mask
-        nowhere = dataclasses.replace(known.carried, probability=torch.zeros_like(known.carried.probability))
+        nowhere = dataclasses.replace(known.carried, probability=np.zeros_like(known.carried.probability))
         carried = there.known.carried if there is not None and there.known is not None else nowhere
         known = dataclasses.replace(known, carried=carried)
     return dataclasses.replace(

@@ -123,7 +123,7 @@ def masks_on(frame: PreparedFrame, ids: Collection[int], tracker: Tracker) -> di
     if tracker.newest is None or frame.stamp_ns != tracker.newest.stamp_ns:
         return {}
     found = {i: state.probability for i, state in tracker.states.items() if i in ids}
-    large = {i: cv2.resize(one.cpu().numpy(), frame.size[::-1]) >= 0.5 for i, one in found.items()}
+    large = {i: cv2.resize(one, frame.size[::-1]) >= 0.5 for i, one in found.items()}
     return {i: mask for i, mask in large.items() if mask.any()}
 
 

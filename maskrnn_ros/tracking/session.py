@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
-import torch
 
 from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.quality import chosen
-from maskrnn_ros.tracking.adaptation import Cancelled
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import IdBook
@@ -92,8 +90,8 @@ class Session:
         self._gone: list[Track] = []
 
     @property
-    def device(self) -> torch.device:
-        """Where the tracker runs."""
+    def device(self) -> str:
+        """Where the networks run: cpu, cuda or cuda:N."""
         return self._tracker.device
 
     @property
@@ -110,11 +108,6 @@ class Session:
     def adaptation(self) -> str:
         """How instances are adapted to their seeds, off where they are not."""
         return self._tracker.adaptation
-
-    @property
-    def trainings_waiting(self) -> int:
-        """Instances whose adaptation runs or waits in the background."""
-        return sum(state.promise is not None for state in self.states.values())
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -155,7 +148,7 @@ class Session:
     def working_size(self) -> tuple[int, int] | None:
         """(h, w) that the tracker works on, None before the first image."""
         newest = self._tracker.newest
-        return (newest.image.shape[1], newest.image.shape[2]) if newest else None
+        return newest.size_of_work if newest else None
 
     def configure(self, config: Config) -> None:
         """Take new values of live settings; while a seed catches up, the working size and the flow wait for it."""
@@ -199,10 +192,6 @@ class Session:
     def _moment(self) -> Moment | None:
         """The tracker as it is now, where late seeds are to begin there again."""
         return self._tracker.moment if self._replays else None
-
-    def close(self) -> None:
-        """End what works in the background; nothing can follow."""
-        self._tracker.close()
 
     def process(self, frame: Frame, era: int = 0) -> Tracks:
         """Carry all instances to the next image, with the seeds and removals that are due.
@@ -316,8 +305,6 @@ class Session:
         self.progress()
         tracker = self._build(self._tuning.settings)
         tracker.announce = self._announce
-        tracker.fault = lambda line: self.fault(line)
-        tracker.progress = lambda: self.progress()
         self.progress()
         return tracker
 
@@ -447,8 +434,6 @@ class Session:
             action(seeding)
         except ValueError as error:
             self._reject(seeding, str(error))
-        except Cancelled:
-            self._reject(seeding, "the node ends")
         except Exception as error:
             line = f"internal error: {type(error).__name__}: {error}"
             self._reject(seeding, line)
@@ -519,7 +504,7 @@ class Session:
         ignored = None if frame.ignored is None else frame.ignored.full
         seed = drawn.outside(ignored)
         seeding.cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(seed.labels))
-        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.pixels, labels=seed.labels, ignored=ignored)
+        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.image, labels=seed.labels, ignored=ignored)
         return seed
 
     def _cut(self, seed: Seed | PromptSeed, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
@@ -528,7 +513,7 @@ class Session:
             return seed
         if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
             own = self._picture
-        image = own.image if own is not None else frame.pixels
+        image = own.image if own is not None else frame.image
         return seed.cut(image, frame.size, self._prompts, masks_on(frame, seed.ids, tracker))
 
     def _catch_up(self, seeding: Seeding, to_the_end: bool = False) -> None:
@@ -570,7 +555,6 @@ class Session:
         # Stamps decide, not arrivals: what was corrected on a later image stays.
         newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
         self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
-        self._tracker.forget(s for i, s in late.states.items() if i in newer or i not in states)
         if self._replays:  # exact since it began: there is no way to here from earlier frames
             self.buffer.renew(self._moment)
         return newer
@@ -593,7 +577,6 @@ class Session:
             self._seedings.remove(seeding)
         if status == SeedStatus.REJECTED:
             self._ids.release(seeding.admission)
-            self._tracker.forget(seeding.catch_up.states.values() if seeding.catch_up else ())
         self._outcome(seeding, status, reason, ids)
 
     def _outcome(self, seeding: Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:

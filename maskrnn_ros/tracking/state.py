@@ -4,92 +4,76 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from maskrnn_ros.model.backbone import Features
-from maskrnn_ros.model.head import Head
-from maskrnn_ros.model.matching import Reference, describe
-from maskrnn_ros.model.network import Hidden
-from maskrnn_ros.model.similarity import Nearest, nearest
-from maskrnn_ros.model.trunk import Trunk
-from maskrnn_ros.tracking.adaptation import SeedView
+from maskrnn_ros.model.engine import Engine, Features
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.target import Known
 from maskrnn_ros.types import BoolArray, InstanceStatus, UInt8Array
 
-if TYPE_CHECKING:
-    from maskrnn_ros.tracking.follow import Known
 
-
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@dataclasses.dataclass(eq=False, kw_only=True)
 class PreparedFrame:
-    """A frame at the working size, on the device; all instances share it.
+    """A frame at the working size; all instances share it.
 
     Args:
         stamp_ns: Stamp of the image, ns.
         size: (H, W) of the input image, pixels.
-        image: RGB, uint8, (3, h, w), the working image.
-        trunk: Computes the features when they are first asked for: before any seed no network runs.
-        host: The working image on the CPU, RGB, uint8, (h, w, 3), where the device is another one.
+        image: RGB, uint8, (h, w, 3), the working image, not to be written to.
+        engine: Computes the features when they are first asked for: before any seed no network runs.
         ignored: Where surely is no object; None: nowhere.
     """
 
     stamp_ns: int
     size: tuple[int, int]
-    image: Tensor
-    trunk: Trunk | None = None
-    host: UInt8Array | None = None
+    image: UInt8Array
+    engine: Engine | None = None
     ignored: Ignored | None = None
+    _features: Features | None = dataclasses.field(default=None, init=False, repr=False)
 
     @property
-    def unknown(self) -> Tensor | None:
+    def size_of_work(self) -> tuple[int, int]:
+        """(h, w) of the working image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def unknown(self) -> BoolArray | None:
         """Where nothing may be found or learned, bool (h, w); None: nowhere."""
         return None if self.ignored is None else self.ignored.working
 
     @property
-    def pixels(self) -> UInt8Array:
-        """The working image on the CPU, RGB, uint8, (h, w, 3), not to be written to."""
-        return self.image.permute(1, 2, 0).cpu().numpy() if self.host is None else self.host
-
-    @functools.cached_property
     def features(self) -> Features:
-        """Features of the working image, computed once and held."""
-        if self.trunk is None:
-            raise RuntimeError("this frame was prepared without a trunk: it has no features")
-        return self.trunk.features(self.image)
+        """Features of the working image, computed when they are asked for and held until ``forget``."""
+        if self._features is None:
+            if self.engine is None:
+                raise RuntimeError("this frame was prepared without networks: it has no features")
+            self._features = self.engine.features(self.image)
+        return self._features
 
-    @functools.cached_property
-    def descriptors(self) -> Tensor:
-        """Descriptors of its cells for the matching, int8 (C, j, i), likewise."""
-        return describe(self.features)
+    def forget(self) -> None:
+        """Let go of the features; a late seed that needs them computes them again.
 
-    @property
-    def nearest(self) -> Nearest:
-        """What compares its descriptors."""
-        return nearest if self.trunk is None else self.trunk.nearest
+        They are five times as large as the image that they come from, and hardly any frame is asked for them twice.
+        """
+        self._features = None
 
     @property
     def nbytes(self) -> int:
-        """Memory that it holds now, bytes; it grows when features are computed."""
-        held = self.__dict__
-        features = held["features"].nbytes if "features" in held else 0
-        features += 0 if self.host is None else self.host.nbytes
-        features += 0 if self.ignored is None else self.ignored.nbytes
-        return features + sum(int(held[name].nbytes) for name in ("image", "descriptors") if name in held)
+        """Memory that it holds for long, bytes."""
+        return int(self.image.nbytes) + (0 if self.ignored is None else self.ignored.nbytes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class InstanceState:
-    """All that is carried for one instance; without a decoder it depends on no other instance, see ``Tracker``.
+    """All that is carried for one instance.
 
     Args:
         instance_id: Public id, >= 1.
         name: Name given with the seed, may be empty.
-        patch: Its probability at the working size: before the merge, after the instance's own box gate.
+        patch: Its probability at the working size: before the merge, after the instance's own gate.
         status: State on the newest frame.
         seeded_ns: Stamp of the image that its last seed was drawn on, ns.
         age: Images since then.
@@ -98,12 +82,7 @@ class InstanceState:
         usual_area: Slow mean of the area while seen, likewise.
         velocity: (x, y), pixels of the input per second; None where unknown.
         seed_mask: bool, (H, W), at the size of the input: the seed itself, on the seeded frame only.
-        seeds: The frames on which it was marked, by ascending stamp; empty without matching and adaptation.
-        recent: References of the frames on which it was seen last, for the matching.
-        head: Its adapted head; None while there is none.
-        promise: The head that is being trained in the background.
-        hidden: What the network remembers of it; None without a network, or where it begins anew.
-        known: What the decoder carries of it; None where there is none.
+        known: What the networks carry of it; None where there are none.
     """
 
     instance_id: int
@@ -117,14 +96,9 @@ class InstanceState:
     usual_area: float
     velocity: tuple[float, float] | None
     seed_mask: BoolArray | None
-    seeds: tuple[SeedView, ...] = ()
-    recent: tuple[Reference, ...] = ()
-    head: Head | None = None
-    promise: Future[Head] | None = None
-    hidden: Hidden | None = None
     known: Known | None = None
 
     @property
-    def probability(self) -> Tensor:
+    def probability(self) -> npt.NDArray[np.float32]:
         """Its probability, float32 (h, w)."""
         return self.patch.full

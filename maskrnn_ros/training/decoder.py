@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.evaluation.metrics import jaccard
-from maskrnn_ros.model.step import STRIDE, StepNet
+from maskrnn_ros.model.shapes import STRIDE
+from maskrnn_ros.model.step import StepNet
+from maskrnn_ros.model.torch_engine import choose_device
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_step
-from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
 from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
@@ -183,12 +184,12 @@ def validate(
 def _followed(net: StepNet, observer: Observer, video: Video, most: int, trunk: TrainedTrunk | None) -> list[float]:
     counts = np.bincount(video.labels[0].ravel(), minlength=256)
     ids = [i for i in range(1, IGNORE) if counts[i] >= 100]
-    images = torch.from_numpy(video.images[:most]).permute(0, 3, 1, 2).contiguous()
-    images = torch.cat([images[:1], images])
+    frames = np.concatenate([video.images[:1], video.images[:most]])
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
     nothing = torch.zeros(len(images), 0)
     columns, stride8, stride16 = observer.features(images) if trunk is None else (nothing, nothing, nothing)
     zero = torch.zeros(2, *(side // STRIDE for side in images.shape[-2:]))
-    flows = [zero, zero, *(observer.flow(images[k], images[k - 1]) for k in range(2, len(images)))]
+    flows = [zero, zero, *(observer.flow(frames[k], frames[k - 1]) for k in range(2, len(images)))]
     labels = torch.from_numpy(np.concatenate([video.labels[:1], video.labels[:most]]))
     window = Windows(
         images=images[None],

@@ -35,7 +35,7 @@ def add_export(commands: Any) -> None:
     )
     parser.set_defaults(run=_export)
     add = parser.add_argument
-    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, imagenet or a .safetensors file")
+    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped or a .safetensors file")
     add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
     add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")

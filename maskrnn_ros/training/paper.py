@@ -17,12 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from maskrnn_ros.disk import regular_file
-from maskrnn_ros.flow import warp
-from maskrnn_ros.model.network import apply_deltas, deltas_of, scale_boxes
+from maskrnn_ros.model.crops import apply_deltas, deltas_of, scale_boxes, warp
 from maskrnn_ros.model.paper import PaperNet, PaperOutput, PaperParts, start_from_vgg16
+from maskrnn_ros.model.torch_engine import choose_device
 from maskrnn_ros.model.vgg import load_vgg16
 from maskrnn_ros.model.weights import load_into
-from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.paper_windows import PaperWindow, Windows

@@ -74,8 +74,8 @@ def window_of(
     """
     pictures = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     shown = range(1, len(images) - 1)
-    back = [flow(pictures[t], pictures[t - 1]) for t in shown]
-    ahead = [None if is_causal else flow(pictures[t], pictures[t + 1]) for t in shown]
+    back = [torch.from_numpy(flow(images[t], images[t - 1])) for t in shown]
+    ahead = [None if is_causal else torch.from_numpy(flow(images[t], images[t + 1])) for t in shown]
     return PaperWindow(
         images=pictures[1:-1],
         truth=torch.from_numpy(masks[1:-1].astype(np.float32)),
@@ -119,7 +119,7 @@ class Windows:
         if not self._clips and not self._stills:
             raise ValueError(f"expected clips of {length + 2} frames (--root) or stills (--stills), found none")
         self._size, self._frames, self._seed = size, length + 2, seed
-        self._flow = build_flow(FlowConfig(preset="medium"), torch.device("cpu"))
+        self._flow = build_flow(FlowConfig(preset="medium"))
 
     def draw(self, number: int) -> PaperWindow:
         """The window of this number.

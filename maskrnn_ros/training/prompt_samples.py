@@ -19,9 +19,9 @@ from torch import Tensor
 
 from maskrnn_ros.evaluation.clicks import jittered, next_click
 from maskrnn_ros.learned_prompts import View
-from maskrnn_ros.model.engine import on_one_core
-from maskrnn_ros.model.weights import load_trunk, trunk_file
+from maskrnn_ros.model.files import trunk_file
 from maskrnn_ros.prompts import Point, Prompt
+from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Scenes, chances
 from maskrnn_ros.training.perturbation import light, perturb_mask
 from maskrnn_ros.training.sources import IGNORE, Material, read_material
@@ -115,8 +115,7 @@ class Draws:
         self._stills = [still for still in material.stills if not still.source.endswith("cutouts")]
         self._chances = chances(self._stills)
         self._seed = options.seed
-        trunk = load_trunk(options.trunk)
-        self._trunk = on_one_core(trunk, trunk_file(options.trunk)) if options.has_features else None
+        self._trunk = FrozenTrunk(trunk_file(options.trunk)) if options.has_features else None
 
     def draw(self, number: int) -> Samples:
         """One view.
@@ -153,7 +152,7 @@ class Draws:
         pixels = torch.from_numpy(view.cut(image).transpose(2, 0, 1).copy())
         truth = view.cut(mask.astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
         unknown = view.cut((labels == IGNORE).astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
-        maps = () if self._trunk is None else tuple(map_[None] for map_ in self._trunk.features(pixels).maps)
+        maps = () if self._trunk is None else tuple(map_[None].half() for map_ in self._trunk(pixels)[0])
         return Samples(
             images=pixels[None],
             planes=torch.from_numpy(view.planes(prompt, before))[None],

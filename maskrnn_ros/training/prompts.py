@@ -23,10 +23,9 @@ from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.digests import digest_of
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
-from maskrnn_ros.model.trunk import net_of
+from maskrnn_ros.model.torch_engine import choose_device
 from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
-from maskrnn_ros.tracking.tracker import choose_device
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.prompt_samples import SIZE, SampleOptions, Samples, Steps
@@ -80,7 +79,7 @@ def train_prompts(options: PromptOptions) -> Path:
     device = choose_device(options.device)
     net = (PromptNet() if options.init is None else load_prompts(options.init)).to(device)
     net.requires_grad_(True).train()
-    trunk = load_trunk(options.trunk, device)
+    trunk = load_trunk(trunk_file(options.trunk), device)
     # a CPU that draws views is as busy as one that trains
     source = SampleOptions(
         data=options.data,
@@ -98,7 +97,7 @@ def train_prompts(options: PromptOptions) -> Path:
         if batches is None:
             material = read_material(options.data, options.terms, SIZE)
             batches = drawn(Steps(source, options.batch, material), itertools.count(step), options.processes)
-        samples = with_maps(next(batches).to(device), net_of(trunk))
+        samples = with_maps(next(batches).to(device), trunk.net)
         if step == 0 and options.init is None:
             net.standardise(*samples.maps[1:])
         random = np.random.default_rng((options.seed, step, 1))

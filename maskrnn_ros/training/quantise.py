@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from maskrnn_ros.evaluation.readers import FileClip, find_clips
 from maskrnn_ros.model.digests import DIGEST
-from maskrnn_ros.model.graphs import Exported, compare, needs, placed, read_session, trunk_graph, write_graph
-from maskrnn_ros.model.weights import trunk_file
+from maskrnn_ros.model.files import trunk_file, trunk_graph
+from maskrnn_ros.model.graphs import Exported, compare, needs, placed, read_session, write_graph
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Inputs of a graph, by name."""

@@ -22,15 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.model.backbone import cells_of
-from maskrnn_ros.model.head import STRIDE
-from maskrnn_ros.model.matching import describe_batch
+from maskrnn_ros.model.shapes import STRIDE
+from maskrnn_ros.model.torch_engine import choose_device
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_lite0
-from maskrnn_ros.tracking.adaptation import augment
-from maskrnn_ros.tracking.tracker import choose_device
+from maskrnn_ros.tracking.views import Change, augment
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
@@ -60,6 +58,8 @@ _MOST_APART = 40
 _LEAST = 150
 """Pixels of an object on both frames of a pair."""
 
+_DEVIATION_FLOOR = 1e-3
+"""Added to the deviation of a channel over a frame: one that says the same everywhere stays small."""
 
 _TRIES = 1000
 """Draws until the data are said to hold no such object."""
@@ -97,7 +97,7 @@ class Learner(nn.Module):
         return scores.reshape(shares.shape), self._match(maps, shares)
 
     def _match(self, maps: Sequence[Tensor], shares: Tensor) -> Tensor:
-        found = describe_batch(maps[1], maps[2])
+        found = described(maps[1], maps[2])
         size = found.shape[-2:]
         cells = functional.interpolate(shares[:, None], size, mode="area")[:, 0].flatten(1)
         keys = found.flatten(2)
@@ -105,6 +105,26 @@ class Learner(nn.Module):
         similar = (self.sharpness.exp() * (keys.mT @ other)).softmax(dim=-1)
         said = (similar @ known[..., None])[..., 0]
         return torch.logit(said, eps=1e-3).reshape(-1, *size)
+
+
+def described(fine: Tensor, coarse: Tensor) -> Tensor:
+    """Descriptors whose dot product is a similarity: (N, C8, j, i) and (N, C16, ., .) to (N, C8 + C16, j, i), length 1.
+
+    Stride 8 beside stride 16 brought to stride 8; each channel is centred and scaled over the frame (what all cells
+    share says nothing), then each of the two is brought to one length.
+    """
+    enlarged = functional.interpolate(coarse, scale_factor=2, mode="bilinear")[..., : fine.shape[-2], : fine.shape[-1]]
+    return torch.cat([_of_length(_standardised(map_), math.sqrt(0.5)) for map_ in (fine, enlarged)], dim=1)
+
+
+def _standardised(map_: Tensor) -> Tensor:
+    centred = map_ - map_.mean(dim=(2, 3), keepdim=True)
+    deviation = (centred * centred).mean(dim=(2, 3), keepdim=True).sqrt()
+    return centred / (deviation + _DEVIATION_FLOOR)
+
+
+def _of_length(map_: Tensor, length: float) -> Tensor:
+    return map_ * (length / (map_ * map_).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +148,7 @@ class Pairs:
         material = read_material(options.data, options.terms, SIZE)
         self._clips, self._scenes = material.videos, Scenes(material.stills, SIZE)
         self._seed = options.seed
-        self._config = dataclasses.replace(Config().adaptation, resize=1.35, rotate=15.0, shift=0.08, cover=0.15)
+        self._change = Change(resize=1.35, rotate=15.0, shift=0.08, cover=0.15)
 
     def draw(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (2, h, w, 3) and planes float32 (2, h, w, 3): an object, the other ones, what is unknown.
@@ -170,7 +190,7 @@ class Pairs:
     ) -> tuple[np.ndarray, np.ndarray]:
         """A part of the frame with the object; half of them are changed, so that there are more than frames."""
         if random.random() < 0.5:
-            image, planes = augment(image, planes, self._config, random)
+            image, planes = augment(image, planes, random, self._change)
         if random.random() < 0.4:
             factor = random.uniform(1.0, 1.4)
             size = round(image.shape[1] * factor), round(image.shape[0] * factor)

@@ -19,11 +19,11 @@ from torch.nn import functional
 
 from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
-from maskrnn_ros.model.engine import on_one_core
-from maskrnn_ros.model.step import STRIDE
+from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.model.trunk import TrainedTrunk
 from maskrnn_ros.model.weights import load_trunk, trunk_file
 from maskrnn_ros.training.ahead import drawn
+from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.perturbation import light, perturb_mask
 from maskrnn_ros.training.runs import Schedule
@@ -227,27 +227,23 @@ class Observer:
     """
 
     def __init__(self, trunk: str, has_features: bool = True) -> None:
-        found = load_trunk(trunk)
-        assert isinstance(found, TrainedTrunk)  # imagenet's has no columns
-        self._start = found.start
-        self._trunk = on_one_core(found, trunk_file(trunk))
+        self._trunk = FrozenTrunk(trunk_file(trunk))
         self._has_features = has_features
-        self._flow: FlowEstimator = build_flow(FlowConfig(), torch.device("cpu"))
+        self._flow: FlowEstimator = build_flow(FlowConfig())
 
     @torch.no_grad()
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Columns, stride 8 and stride 16 of images uint8 (N, 3, h, w), float16."""
         parts = []
         for image in images:
-            maps = [map_[None].float() for map_ in self._trunk.features(image).maps]
-            columns = functional.relu(self._start.head.hidden(maps))
-            parts.append([map_[0].half() for map_ in (columns, *maps[1:])])
+            maps, columns = self._trunk(image)
+            parts.append([map_.half() for map_ in (columns, *maps[1:])])
         columns, stride8, stride16 = (torch.stack(part) for part in zip(*parts, strict=True))
         return columns, stride8, stride16
 
-    def flow(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Backward flow between two images uint8 (3, h, w) at the cells of stride 4, float32 (2, h4, w4), pixels."""
-        return functional.avg_pool2d(self._flow(current, previous), STRIDE)
+    def flow(self, current: UInt8Array, previous: UInt8Array) -> Tensor:
+        """Backward flow between two images uint8 (h, w, 3) at the cells of stride 4, float32 (2, h4, w4), pixels."""
+        return functional.avg_pool2d(torch.from_numpy(self._flow(current, previous)), STRIDE)
 
     def observe(self, clip: Clip, ids: Sequence[int], random: np.random.Generator) -> Windows:
         """Everything about a window."""
@@ -259,7 +255,7 @@ class Observer:
         else:
             columns, stride8, stride16 = (torch.zeros(len(images), 0) for _ in range(3))
         zero = torch.zeros(2, *(side // STRIDE for side in images.shape[-2:]))
-        flows = [zero, zero, *(self.flow(images[k], images[k - 1]) for k in range(2, len(images)))]
+        flows = [zero, zero, *(self.flow(clip.images[k], clip.images[k - 1]) for k in range(2, len(images)))]
         # what an area of unknown owner hides is not followed
         masks = [clip.labels[1] == i for i in ids]
         first = [perturb_mask(mask, random, [m for m in masks if m is not mask]) for mask in masks]
@@ -278,9 +274,7 @@ class Observer:
 
 def learning_trunk(trunk: str, device: torch.device) -> TrainedTrunk:
     """The trunk on the device that trains, all of it frozen; for its name see ``Observer``."""
-    found = load_trunk(trunk, device)
-    assert isinstance(found, TrainedTrunk)
-    return found
+    return load_trunk(trunk_file(trunk), device)
 
 
 def filled(windows: Windows, trunk: TrainedTrunk) -> Windows:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where weights and graphs lie. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskrnn_ros.model.digests import FOLDER
+
+LITE0 = FOLDER / "efficientnet_lite0.safetensors"
+"""The trunk as ImageNet left it: what its training begins with."""
+
+TRUNK = FOLDER / "trunk.safetensors"
+"""The trained trunk that ships with the package: it learned with the decoder."""
+
+DECODER = FOLDER / "decoder.safetensors"
+"""The decoder that ships with the package and follows objects as the package comes."""
+
+TRUNKS = {"shipped": TRUNK}
+"""Files of trunks that ship, by what ``trunk.weights`` calls them."""
+
+NETWORKS = {"shipped": DECODER}
+"""Files of networks that ship, by what ``network.weights`` calls them."""
+
+
+def trunk_file(setting: str) -> Path:
+    """The file that ``trunk.weights`` names: ``shipped`` or a path."""
+    return TRUNKS.get(setting) or Path(setting)
+
+
+def network_file(setting: str) -> Path:
+    """The file that ``network.weights`` names: ``shipped`` or a path."""
+    return NETWORKS.get(setting) or Path(setting)
+
+
+def trunk_graph(weights: Path, precision: str = "float32") -> Path:
+    """Where the trunk's graph lies, beside its weights."""
+    return weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
+
+
+def columns_graph(weights: Path) -> Path:
+    """Likewise, of the columns, which belong to the trunk."""
+    return weights.with_suffix(".columns.onnx")
+
+
+def step_graph(weights: Path) -> Path:
+    """Where the graph of a step lies, beside the decoder's weights."""
+    return weights.with_suffix(".onnx")
+
+
+def learn_graph(weights: Path) -> Path:
+    """Likewise, of what a frame says of objects."""
+    return weights.with_suffix(".learn.onnx")
+
+
+def begin_graph(weights: Path) -> Path:
+    """Likewise, of what seeds say."""
+    return weights.with_suffix(".begin.onnx")
