@@ -76,3 +76,59 @@ def test_of_the_training_data_only_what_is_held_out_is_taken(
     args.sets = "pennfudan"
     with pytest.raises(ValueError, match="expected stills of the set pennfudan, found none"):
         tool._sets(args)
+
+
+def test_objects_are_tracked_from_their_truth_a_click_and_a_box(
+    tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        image, mask = red_box(number)
+        write_picture(tmp_path / f"rendered/JPEGImages/held_a/{number:05d}.png", image)
+        write_picture(tmp_path / f"rendered/JPEGImages/other/{number:05d}.png", image)
+        for name in ("held_a", "other"):
+            (tmp_path / "rendered/Annotations" / name).mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(tmp_path / f"rendered/Annotations/{name}/{number:05d}.png"), mask // 255)
+    file = tmp_path / "figures.json"
+    monkeypatch.setattr(sys, "argv", ["measure_prompts.py", "--data", str(tmp_path), "--track", "--json", str(file)])
+    tool.main()
+    found = json.loads(file.read_text())
+    assert {way: list(clips) for way, clips in found.items()} == {way: ["held_a"] for way in ("exact", "click", "box")}
+    assert all(0.5 < found[way]["held_a"]["J"] <= 1 for way in found)
+    assert "rendered" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="expected held out clips"):
+        tool.track_clips(tmp_path / "none", 10)
+
+
+def test_the_confidence_of_one_that_has_any_is_reported(tool: ModuleType) -> None:
+    from prompt_bench import Reddish, reddish
+
+    from maskrnn_ros.learned_prompts import LearnedPrompts
+
+    image, mask = red_box(0)
+    backends = {"unsure": LearnedPrompts(Reddish(log_odds=0.4), min_confidence=1.0), "other": reddish()}
+    found = tool.measure([tool.Picture(image, (mask > 0).astype(np.int32))], backends, clicks=1)
+    assert found["unsure"]["confidence"]["prompts"] == 4 and found["unsure"]["confidence"]["unsure"] == 1
+    assert "confidence" not in found["other"]
+
+
+def test_the_seed_of_a_way_is_what_its_prompts_find(tool: ModuleType) -> None:
+    from prompt_bench import nothing, reddish
+
+    image, mask = red_box(0)
+    truth = (mask > 0).astype(np.int32)
+    np.testing.assert_array_equal(tool.marked(image, truth, "exact", nothing()), truth)
+    for way in ("click", "box"):
+        assert ((tool.marked(image, truth, way, reddish()) > 0) == (truth > 0)).mean() > 0.98
+        assert not tool.marked(image, truth, way, nothing()).any()
+
+
+def test_a_confidence_is_held_against_the_truth(tool: ModuleType) -> None:
+    right = tool._belief([(0.2, 0.1), (0.9, 0.8), (0.6, 0.7), (0.4, 0.3)])
+    assert right["correlation"] > 0.9 and right["error"] == pytest.approx(0.1)
+    assert (right["unsure"], right["bad"], right["unsure_of_bad"], right["bad_of_unsure"]) == (0.5, 0.5, 1, 1)
+    wrong = tool._belief([(0.9, 0.1), (0.2, 0.8), (float("nan"), 0.0)])
+    assert (
+        wrong["prompts"] == 2
+        and wrong["correlation"] < -0.9
+        and (wrong["unsure_of_bad"], wrong["bad_of_unsure"]) == (0, 0)
+    )

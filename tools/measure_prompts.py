@@ -3,13 +3,18 @@
 
     python tools/measure_prompts.py --data DATA --learned prompts.safetensors [--json FILE]
     python tools/measure_prompts.py --root ROOT [--images 100]
+    python tools/measure_prompts.py --data DATA --track [--json FILE]
 
 DATA is the folder that training reads (docs/training.md); of its sets the pictures that are held out are taken. ROOT
 holds images/ and masks/ of the same stems, or JPEGImages/ and Annotations/ as DAVIS has them, of which the first frame
 of every sequence is taken. Every object is prompted by its box, by a box whose edges are off by up to a tenth of its
 size, by a click on a pixel of it at random, and by clicks one after the other: in the middle of the object, then in the
 middle of the largest error. NoC is the number of clicks until the IoU is 0.85, or all of them where it never is. All
-backends get the same prompts; masks that one is unsure of count as they are.
+backends get the same prompts; masks that one is unsure of count as they are. Of the learned one it is said how well its
+confidence foretells the IoU.
+
+--track follows the objects of the first frames of the held out clips through them, marked by their true masks, by a
+click in the middle of each and by its box, and gives J and F of each way, as `maskrnn evaluate` does.
 """
 
 from __future__ import annotations
@@ -18,21 +23,23 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 import numpy as np
 
-from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.config import Config, PromptsConfig, deterministic
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.evaluation.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered
+from maskrnn_ros.evaluation.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered, next_click
+from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.files import binary_as_instance, read_frame, read_labels
-from maskrnn_ros.prompts import Point, Prompt, PromptBackend, build_prompts
+from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError, build_prompts
+from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.training.sources import IGNORE, StillFile, allowed, read_videos, still_files
 from maskrnn_ros.training.split import read_split
-from maskrnn_ros.types import BoolArray, Box, LabelArray, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, Frame, LabelArray, Seed, UInt8Array
 
 T = TypeVar("T")
 
@@ -41,6 +48,13 @@ SETS = ("ecssd", "pennfudan", "rendered")
 
 SIZE = (360, 640)
 """(h, w) of rendered frames, pixels."""
+
+WAYS = ("exact", "click", "box")
+"""How objects are marked that are tracked."""
+
+CONFIDENCE = "confidence"
+_BAD = 0.5
+"""IoU below which a mask is bad."""
 
 _MIN_PIXELS = 100
 _AFTER = (1, 2, 3, 5, 10)
@@ -69,15 +83,24 @@ def main() -> None:
     add("--learned", type=Path, metavar="FILE", help="weights of the learned backend, beside the others")
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk that it learned with")
     add("--zoom", default=PromptsConfig().zoom, help="where it looks, see prompts.zoom")
+    add("--track", action="store_true", help="with --data: follow the objects of the held out clips instead")
+    add("--frames", type=int, default=1000, help="with --track: of each clip at most so many")
     add("--json", type=Path, metavar="FILE", help="write the figures for machines")
     args = parser.parse_args()
     if (args.data is None) == (args.root is None):
         parser.error(f"expected --data or --root, got {'neither' if args.data is None else 'both'}")
+    if args.track and args.data is None:
+        parser.error("--track takes --data, got --root")
     cv2.setNumThreads(1)
+    if args.track:
+        tracked = track_clips(args.data, args.frames)
+        if args.json is not None:
+            write_text(args.json, json.dumps(tracked, indent=2) + "\n")
+        return
     configs = {name: PromptsConfig(backend=name) for name in args.backend or ["grabcut"]}
     if args.learned is not None:
         weights = str(args.learned)
-        configs["learned"] = PromptsConfig(backend="learned", weights=weights, zoom=args.zoom, min_confidence=0.0)
+        configs["learned"] = PromptsConfig(backend="learned", weights=weights, zoom=args.zoom, min_confidence=1.0)
     backends = {name: build_prompts(config, args.trunk) for name, config in configs.items()}
     figures = {}
     for name, pictures in _sets(args).items():
@@ -150,6 +173,7 @@ def measure(
     """Figures by backend and prompt: median, mean and lower quartile of the IoU, objects, ms of a prompt (median)."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in backends}
     spent: dict[str, dict[str, list[float]]] = {name: {} for name in backends}
+    believed: dict[str, list[tuple[float, float]]] = {name: [] for name in backends}
     random = np.random.default_rng(0)
     for picture in pictures:
         known = picture.labels != IGNORE
@@ -158,19 +182,62 @@ def measure(
             if np.count_nonzero(truth) < _MIN_PIXELS:
                 continue
             prompts = prompts_of(truth, random)
-            for name, backend in backends.items():
+            for name, given in backends.items():
+                backend = Noting(given)
                 for kind, prompt in prompts.items():
                     begin = time.perf_counter()
                     mask = cut(backend, picture.image, prompt)
                     spent[name].setdefault(kind, []).append(1e3 * (time.perf_counter() - begin))
                     found[name].setdefault(kind, []).append(iou(mask, truth, known))
                 ious = list(click_through(backend, picture.image, truth, known, clicks))
+                reached = [found[name][kind][-1] for kind in prompts] + ious
+                if backend.doubts:
+                    believed[name] += zip(backend.confidences, reached, strict=False)  # none where nothing was wrong
                 after = {f"{count} click{'s' * (count > 1)}": ious[count - 1] for count in _AFTER if count <= clicks}
                 for kind, value in {**after, "NoC@85": float(clicks_needed(ious))}.items():
                     found[name].setdefault(kind, []).append(value)
     return {
         name: {kind: _summary(values, spent[name].get(kind, [])) for kind, values in kinds.items()}
+        | ({CONFIDENCE: _belief(believed[name])} if believed[name] else {})
         for name, kinds in found.items()
+    }
+
+
+class Noting:
+    """A backend that is asked to believe in nothing, and what it says of its masks."""
+
+    def __init__(self, backend: PromptBackend) -> None:
+        self._backend = backend
+        self.confidences: list[float] = []
+        """Of its answers, in order; NaN where it found nothing, which has none."""
+        self.doubts = False
+        """It has a confidence at all: only a backend that refuses masks tells it."""
+
+    def __call__(self, image: UInt8Array, prompt: Prompt) -> BoolArray:
+        """See ``PromptBackend``."""
+        try:
+            mask = self._backend(image, prompt)
+        except UnsureError as unsure:
+            self.confidences.append(unsure.confidence)
+            self.doubts = True
+            raise
+        self.confidences.append(1.0 if mask.any() else float("nan"))
+        return mask
+
+
+def _belief(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    """How well confidences foretell the IoU."""
+    confidence, reached = np.array([pair for pair in pairs if not np.isnan(pair[0])]).T
+    unsure, bad = confidence < PromptsConfig().min_confidence, reached < _BAD
+    spread = confidence.std() > 0 and reached.std() > 0
+    return {
+        "prompts": len(confidence),
+        "correlation": float(np.corrcoef(confidence, reached)[0, 1]) if spread else 0.0,
+        "error": float(np.abs(confidence - reached).mean()),
+        "unsure": float(unsure.mean()),
+        "bad": float(bad.mean()),
+        "unsure_of_bad": float(unsure[bad].mean()) if bad.any() else 0.0,
+        "bad_of_unsure": float(bad[unsure].mean()) if unsure.any() else 0.0,
     }
 
 
@@ -186,6 +253,75 @@ def prompts_of(truth: BoolArray, random: np.random.Generator) -> dict[str, Promp
         "box, edges off by up to 10 %": Prompt(box=jittered(box, (height, width), random)),
         "click anywhere": Prompt(points=(Point(x=int(columns[any_one]) + 0.5, y=int(rows[any_one]) + 0.5),)),
     }
+
+
+def track_clips(data: Path, most: int) -> dict[str, dict[str, dict[str, float]]]:
+    """J and F by way and clip, over the clip's objects, of the clips of DATA that are held out; printed as they come.
+
+    Raises:
+        ValueError: There is none.
+    """
+    folders = [data / "davis2016_train_288p/Annotations" / name for name in read_split().clips]
+    folders += sorted((data / "rendered/Annotations").glob("held*"))
+    folders = [folder for folder in folders if folder.is_dir()]
+    if not folders:
+        raise ValueError(f"{data}: expected held out clips in davis2016_train_288p or rendered, found none")
+    backend = build_prompts(PromptsConfig(min_confidence=0.0))
+    found: dict[str, dict[str, dict[str, float]]] = {way: {} for way in WAYS}
+    print(f"{'clip':20}" + "".join(f"{way + ' J':>9}{'F':>7}" for way in WAYS))
+    for folder in folders:
+        for way in WAYS:
+            found[way][folder.name] = track_clip(sorted(folder.glob("*.png"))[:most], way, backend)
+        print(_line(folder.name, [found[way][folder.name] for way in WAYS]))
+    for source in sorted({folder.parent.parent.name for folder in folders}):
+        names = [folder.name for folder in folders if folder.parent.parent.name == source]
+        means = [{key: float(np.mean([found[way][name][key] for name in names])) for key in ("J", "F")} for way in WAYS]
+        print(_line(source, means))
+    return found
+
+
+def _line(name: str, scores: Iterable[dict[str, float]]) -> str:
+    return f"{name:20}" + "".join(f"{score['J']:9.3f}{score['F']:7.3f}" for score in scores)
+
+
+def track_clip(masks: Sequence[Path], way: str, backend: PromptBackend) -> dict[str, float]:
+    """Mean J and F of the objects of a clip's first mask, marked in one of ``WAYS``; frames lie beside the masks."""
+    tracker, evaluator = build_tracker(deterministic(Config())), None
+    for number, mask in enumerate(masks):
+        truth = binary_as_instance(read_labels(mask))
+        image = read_frame(next((mask.parents[2] / "JPEGImages" / mask.parent.name).glob(f"{mask.stem}.*")))
+        frame = Frame(stamp_ns=(number + 1) * 10**9 // 24, image=image)
+        if evaluator is None:
+            labels = marked(image, truth, way, backend)
+            if not labels.any():
+                return {"J": 0.0, "F": 0.0}
+            evaluator = Evaluator(tuple(np.unique(truth[truth > 0]).tolist()), "davis2017")
+            tracks = tracker.seed(Seed(stamp_ns=0, labels=labels), frame)
+        else:
+            tracks = tracker.step(frame)
+        evaluator.add(tracks.labels, truth)
+    assert evaluator is not None
+    scores = evaluator.scores().values()
+    return {
+        "J": float(np.mean([np.mean(one.jaccard) for one in scores])),
+        "F": float(np.mean([np.mean(one.boundary_f) for one in scores])),
+    }
+
+
+def marked(image: UInt8Array, truth: LabelArray, way: str, backend: PromptBackend) -> LabelArray:
+    """The seed of all objects of an image: their truth, or what the backend finds; where two overlap, the smaller."""
+    if way == "exact":
+        return truth
+    found = {}
+    for instance_id in np.unique(truth[truth > 0]).tolist():
+        mine = truth == instance_id
+        click, box = next_click(mine, np.zeros_like(mine)), Box.of_mask(mine)
+        assert click is not None and box is not None
+        found[instance_id] = cut(backend, image, Prompt(points=(click,)) if way == "click" else Prompt(box=box))
+    labels = np.zeros_like(truth)
+    for instance_id, mask in sorted(found.items(), key=lambda one: int(one[1].sum()), reverse=True):
+        labels[mask] = instance_id
+    return labels
 
 
 def _summary(values: list[float], spent_ms: list[float]) -> dict[str, float]:
@@ -206,6 +342,9 @@ def report(name: str, figures: dict[str, dict[str, dict[str, float]]]) -> None:
         )
         print(f"{'prompt':32} median   mean    p25     ms")
         for kind, row in kinds.items():
+            if kind == CONFIDENCE:
+                print(f"{kind:32} " + ", ".join(f"{name} {value:.3g}" for name, value in row.items()))
+                continue
             spent = f"{row['ms']:6.1f}" if "ms" in row else ""
             print(f"{kind:32} {row['median']:6.3f} {row['mean']:6.3f} {row['p25']:6.3f} {spent}")
 
