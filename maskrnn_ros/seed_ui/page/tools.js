@@ -9,7 +9,7 @@ const DRAG_PX = 5;
 export const FOUND = "Right? Enter sends it. Else click on what is missing, right-click on what is too much.";
 
 export const HINTS = {
-  point: "Click on an object to mark it. While the mouse rests on one, what a click would mark is shown.",
+  point: "Click on an object. Rest the mouse on one to see what a click would mark.",
   box: "Drag a box around the object. Then click with the point tool to mend the mask. Enter sends.",
   polygon: "Click around the object; a click on the first corner closes the polygon. Enter sends.",
   brush: "Paint the object; [ and ] change the brush. Enter sends.",
