@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -343,3 +344,25 @@ def test_nothing_is_asked_while_somebody_draws(table: tuple[Desk, np.ndarray], t
     desk.browser.mouse("mouseMoved", *desk.place(*centre(truth, 1), truth.shape), held=False)
     desk.browser.js("new Promise((done) => setTimeout(done, 500))")
     assert not desk.browser.js(ASKED)
+
+
+def test_one_preview_is_asked_for_at_a_time(table: tuple[Desk, np.ndarray]) -> None:
+    desk, truth = table
+    asked: list[Prompt] = []
+    release = threading.Event()
+
+    def slow(picture: np.ndarray, prompt: Prompt) -> np.ndarray:
+        asked.append(prompt)
+        assert release.wait(60)
+        return truth == 2
+
+    desk.ui.server.prompts = slow
+    desk.browser.press("#freeze")
+    for instance_id in (1, 3, 2):
+        desk.browser.mouse("mouseMoved", *desk.place(*centre(truth, instance_id), truth.shape), held=False)
+        desk.browser.js("new Promise((done) => setTimeout(done, 400))")
+    assert len(asked) == 1
+    release.set()
+    desk.browser.mouse("mouseMoved", *desk.place(5, 5, truth.shape), held=False)
+    desk.browser.js("new Promise((done) => setTimeout(done, 400))")
+    assert not desk.browser.js(HOVERED), "what was asked for another place is not shown"
