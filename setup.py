@@ -22,6 +22,7 @@ NAME = "maskrnn_ros"
 
 DEPENDENCIES = [
     "PyYAML",
+    "jinja2",
     "matplotlib",
     "numpy>=1.21",
     "onnxruntime",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ignore masks in a folder: for any frame of a video a picture of its name, not 0 where surely is no object."""
+"""Ignore masks in a folder: a picture named like its frame, nonzero where no object can be."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def track_files(
         overwrite: Replace the results that a folder holds already.
         allow_gaps: Take a damaged video; the masks of its frames keep their numbers.
         threshold: For a soft mask of one object, see ``labels.read_labels``.
-        ignore_masks: Folder of ``<frame's stem>.png`` for some of the frames: not 0 where surely is no object.
+        ignore_masks: Folder of ``<frame's stem>.png`` for some of the frames: nonzero where no object can be.
 
     Raises:
         ValueError: Nothing to read, frames are lost, a seed of another size, results in the way, no object found where

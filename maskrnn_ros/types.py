@@ -47,7 +47,7 @@ class Frame:
     Args:
         stamp_ns: Time of the image, ns, > 0.
         image: RGB, uint8, (H, W, 3), H and W at least 1.
-        ignored: bool, (H, W): where surely is no object (an ignore mask); None: not known, nowhere.
+        ignored: bool, (H, W): where no object can be (an ignore mask); None: no mask.
 
     Raises:
         ValueError: The stamp is not positive, or image or mask are of another shape or dtype.

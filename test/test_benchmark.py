@@ -193,7 +193,7 @@ def test_cycles_add_and_remove_the_last_object_beside_the_others() -> None:
         (["--objects", "33"], "--objects must be <= 32 (max_instances), got 33"),
         (["--seconds", "0"], "--seconds must be > 0 and finite, got 0"),
         (["--seconds", "nan"], "--seconds must be > 0 and finite, got nan"),
-        (["--rates", "15,fast"], "--rates takes images a second, > 0 and <= 1000, separated by commas, got 'fast'"),
+        (["--rates", "15,fast"], "--rates takes images per second, > 0 and <= 1000, separated by commas, got 'fast'"),
         (["--memory", "0"], "--memory must be >= 1, got 0"),
         (["--cycles", "-3"], "--cycles must be >= 1, got -3"),
         (["--cameras", "0"], "--cameras must be >= 1, got 0"),

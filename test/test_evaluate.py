@@ -12,6 +12,7 @@ import pytest
 import world
 import yaml
 from engine_bench import copied
+from jinja2 import UndefinedError
 from PIL import Image
 
 from maskrnn_ros.cli import main
@@ -19,6 +20,7 @@ from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation import report, run
 from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
 from maskrnn_ros.files import read_labels, write_labels
 
@@ -233,7 +235,7 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--split", "val"], "expected the split 'val'"),
         (["--annotations", "Masks"], "found no such folder"),
         (["--predictions", "DIR/none"], "found no such folder"),
-        (["--predictions", "DIR", "--preset", "warp"], "does not go with --preset"),
+        (["--predictions", "DIR", "--preset", "warp"], "cannot be combined with --preset"),
         (["--sequences", "one", "--split", "val"], "not both"),
         (["--preset", "maskrnn", "--config", "DIR/no_weights.yaml"], "preset 'maskrnn' needs the network: found no"),
         (
@@ -249,12 +251,12 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
         (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),
         (
             ["--ablate", "--preset", "warp"],
-            "--ablate tracks every row of its table, offline; it does not go with --preset",
+            "--ablate tracks every row of its table offline; it cannot be combined with --preset",
         ),
-        (["--ablate", "--predictions", "DIR"], "it does not go with --predictions"),
+        (["--ablate", "--predictions", "DIR"], "it cannot be combined with --predictions"),
         (["--preset", "best"], "preset must be one of default, static,"),
         (["--workers", "0"], "--workers must be >= 1, got 0"),
-        (["--resume"], "--resume goes on in the folder --out"),
+        (["--resume"], "--resume needs --out"),
         (["--config", "DIR/none.yaml"], "none.yaml"),
         (["--convention", "davis2016", "--predictions", "DIR/short"], "expected a mask for every scored frame"),
         (["--predictions", "DIR/small"], "expected 128x96 like"),
@@ -328,3 +330,14 @@ def test_graph_cut_snaps_to_the_object_and_forgets_what_is_gone():
 def test_examples_in_the_docstrings_run():
     assert doctest.testmod(report).attempted
     assert not doctest.testmod(report).failed
+
+
+def test_what_is_filled_into_a_page_is_escaped_and_nothing_may_lack() -> None:
+    objects = {"head": ["<b>"], "rows": [["a & b"]]}
+    values = {"title": "T", "notes": ["1 < 2"], "head": ["row"], "objects": objects}
+    row = {"name": "<script>", "link": "", "cells": [], "remark": ""}
+    page = render("ablation", **values, rows=[row])
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "1 &lt; 2" in page and "<th>&lt;b&gt;</th>" in page and "a &amp; b" in page
+    with pytest.raises(UndefinedError, match="rows"):
+        render("ablation", **values)

@@ -194,9 +194,17 @@ def some(kind):
         ("good", ["--rate", "2"], "--rate needs --online"),
         ("good", ["--player", "ros2bag"], "--player needs --online"),
         ("good", ["--online", "--rate", "0"], "--rate must be > 0 and finite, got 0"),
-        ("good", ["--online", "--preset", "graph"], "--online runs the node, which is not what the preset 'graph' is"),
-        ("good", ["--online", "--predictions", "x"], "--online runs the node; it does not go with --predictions"),
-        ("good", ["--online", "--streaming"], "--online gives the figures of --streaming"),
+        (
+            "good",
+            ["--online", "--preset", "graph"],
+            "--online runs the node, and the preset 'graph' is not the tracker",
+        ),
+        (
+            "good",
+            ["--online", "--predictions", "x"],
+            "--online runs the node; it cannot be combined with --predictions",
+        ),
+        ("good", ["--online", "--streaming"], "--online already scores the node in real time"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys, kind, arguments, text):

@@ -49,7 +49,7 @@ def test_the_picture_has_a_row_for_each_clip_and_is_not_overwritten(tmp_path):
     assert cv2.imread(str(file)).shape == (22 + 150, 800, 3)
     before = file.read_bytes()
     again = make(*common, "--out", file)
-    assert again.returncode == 2 and "is there already; give another file or --force" in again.stderr
+    assert again.returncode == 2 and "exists already; give another file or --force" in again.stderr
     assert file.read_bytes() == before
     assert make(*common, "--out", file, "--force").returncode == 0
     assert file.read_bytes() == (out / "gallery.jpg").read_bytes()

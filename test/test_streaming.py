@@ -369,8 +369,8 @@ def test_resume_takes_what_was_played_and_refuses_another_pace(tree, tmp_path, c
     ("arguments", "text"),
     [
         (["--streaming", "--workers", "2"], "--streaming needs --workers 1, got 2"),
-        (["--streaming", "--predictions", "."], "it does not go with --predictions"),
-        (["--fps", "30"], "--fps is the rate at which --streaming plays; give both"),
+        (["--streaming", "--predictions", "."], "it cannot be combined with --predictions"),
+        (["--fps", "30"], "--fps needs --streaming"),
         (["--streaming", "--fps", "0"], "--fps must be >= 0.0001 and < 100000, got 0"),
         (["--streaming", "--fps", "nan"], "--fps must be >= 0.0001 and < 100000, got nan"),
         (["--streaming", "--fps", "inf"], "--fps must be >= 0.0001 and < 100000, got inf"),

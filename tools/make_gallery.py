@@ -50,7 +50,7 @@ def main() -> int:
     out = args.out or args.results / "gallery.jpg"
     try:
         if out.exists() and not args.force:
-            raise ValueError(f"{out} is there already; give another file or --force")
+            raise ValueError(f"{out} exists already; give another file or --force")
         scores = by_sequence(args.results)
         names = [name for name in args.sequences.split(",") if name] or chosen(scores)
         unknown = [name for name in names if name not in scores]

@@ -247,7 +247,7 @@ class BagReader:
         return self.labels(topic)
 
     def ignore_masks(self, topic: str = IGNORE_TOPIC) -> Iterator[BoolArray]:
-        """The ignore masks of a topic, bool (H, W), True where surely is no object.
+        """The ignore masks of a topic, bool (H, W), True where no object can be.
 
         Raises:
             ValueError: No such topic, or a message that is no such mask; the message names it.

@@ -53,7 +53,7 @@ def add_benchmark(commands: Any) -> None:
     add("--seconds", type=float, default=10.0, metavar="S", help="measured time of each run and each rate; default 10")
     add("--engine", metavar="NAME", help="auto, torch or onnxruntime; default: the one in the config, or auto")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
-    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
     add("--plot", type=Path, metavar="FILE.png", help="draw ms against objects and against pixels")
     more = parser.add_argument_group(
         "further measurements", "with 4 objects if --objects names 4, else its first number, and the first size"
@@ -235,5 +235,5 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate <= 1000:
-        raise ValueError(f"takes images a second, > 0 and <= 1000, separated by commas, got {text!r}")
+        raise ValueError(f"takes images per second, > 0 and <= 1000, separated by commas, got {text!r}")
     return rate

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, ablation_rows
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import Evaluation, Figure, notes, show, write_csv
@@ -20,30 +19,6 @@ MARKED = "switched"
 """What the measured rows are marked as: parts are switched by config values, nothing is trained for a row."""
 
 _COLUMNS = {"jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "t_mean": "T"}
-
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Ablation</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.45 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto; padding: 1rem;
-  max-width: 72rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-p { margin: .3rem 0; } .note { color: #4a535d; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e6ea; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-td.why { text-align: left; color: #4a535d; }
-</style></head><body>
-<h1>Ablation</h1>
-$notes
-<p class="note">Each row has one part more than the row before. Gain: J&amp;F less that of the last measured row.
-The name of a row leads to its report.</p>
-<div class="scroll">$rows</div>
-<h2>J by object</h2>
-<div class="scroll">$objects</div>
-</body></html>
-""")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,8 +167,15 @@ def write_files(out: Path, found: Ablation) -> list[Path]:
         rows.append({"row": row.row.name, "marked": marked, **figures, "gain": gain, "reason": row.reason})
     paths = [out / "ablation.csv", out / "report.html"]
     write_csv(paths[0], rows)
-    text = "".join(f'<p class="note">{html.escape(line)}</p>' for line in _notes(found))
-    write_text(paths[1], _PAGE.substitute(notes=text, rows=_rows_html(found), objects=_objects_html(found)))
+    page = render(
+        "ablation",
+        title="Ablation",
+        notes=_notes(found),
+        head=("row", *_COLUMNS.values(), "gain", ""),
+        rows=_page_rows(found),
+        objects=_objects(found),
+    )
+    write_text(paths[1], page)
     return paths
 
 
@@ -237,24 +219,27 @@ def _notes(found: Ablation) -> list[str]:
     return [*lines, f"measured rows are {MARKED}: parts of the one tracker, nothing is trained for a row"]
 
 
-def _rows_html(found: Ablation) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("row", *_COLUMNS.values(), "gain", ""))
-    lines = []
-    for row, gain in zip(found.rows, found.gains(), strict=True):
-        name = html.escape(row.row.name)
-        link = f'<a href="{row.row.slug}/report.html">{name}</a>' if row.result is not None else name
-        cells = "".join(f"<td>{cell}</td>" for cell in _cells(row, gain))
-        lines.append(f'<tr><td>{link}</td>{cells}<td class="why">{html.escape(row.remark)}</td></tr>')
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+def _page_rows(found: Ablation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.row.name,
+            "link": f"{row.row.slug}/report.html" if row.result is not None else "",
+            "cells": _cells(row, gain),
+            "remark": row.remark,
+        }
+        for row, gain in zip(found.rows, found.gains(), strict=True)
+    ]
 
 
-def _objects_html(found: Ablation) -> str:
+def _objects(found: Ablation) -> dict[str, Any]:
     """J of every object, a column for each measured row: where a part helps, and where it does harm."""
     results = [(row.row.name, row.result) for row in found.rows if row.result is not None]
     by_row = [{(o.sequence, o.instance_id): o.figures()["j_mean"] for o in result.objects} for _, result in results]
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("object", *(name for name, _ in results)))
-    lines = []
-    for sequence, instance_id in dict.fromkeys(key for figures in by_row for key in figures):
-        cells = "".join(f"<td>{show(figures.get((sequence, instance_id)))}</td>" for figures in by_row)
-        lines.append(f"<tr><td>{html.escape(sequence)} {instance_id}</td>{cells}</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    keys = dict.fromkeys(key for figures in by_row for key in figures)
+    return {
+        "head": ("object", *(name for name, _ in results)),
+        "rows": [
+            [f"{sequence} {number}", *(show(figures.get((sequence, number))) for figures in by_row)]
+            for sequence, number in keys
+        ],
+    }

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
+from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.plots import age_histogram, curves
 from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import SLACK_NAMES, ClipResult, Evaluation, Figure, StreamingResult, notes, show
@@ -30,44 +30,6 @@ _WORST = 4
 """Pictures of the worst frames, at least an eighth of the clip apart."""
 
 _WIDTH = 400
-
-_PAGE = Template("""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-body { font: 16px/1.45 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto; padding: 1rem;
-  max-width: 72rem; }
-h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1rem 0 .4rem; }
-p { margin: .3rem 0; } .note { color: #4a535d; }
-.warn { background: #fff3cd; padding: .5rem .75rem; border-radius: .4rem; }
-.big { display: flex; flex-wrap: wrap; gap: .5rem; margin: 1rem 0; }
-.big div { background: #f3f5f7; border-radius: .5rem; padding: .5rem .9rem; flex: 1 0 5.5rem; }
-.big b { display: block; font-size: 1.5rem; } .big span { color: #4a535d; font-size: .85rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e6ea; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tbody tr:last-child { font-weight: 600; } .plain tbody tr:last-child { font-weight: inherit; }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .5rem; }
-figure { margin: 0; } figcaption { font-size: .8rem; color: #4a535d; }
-img { max-width: 100%; height: auto; display: block; border-radius: .25rem; }
-summary { cursor: pointer; padding: .3rem 0; }
-details table td { text-align: left; }
-@media (min-width: 48rem) { .sheet { grid-template-columns: repeat(4, 1fr); } }
-</style></head><body>
-<h1>$title</h1>
-$head
-$streaming
-<h2>Objects</h2>
-<p class="note">Worst first.</p>
-<div class="scroll">$objects</div>
-$clips
-<h2>Settings</h2>
-<details><summary>Versions and all settings</summary><div class="scroll">$settings</div></details>
-</body></html>
-""")
 
 _COLUMNS = {
     "jf_mean": "J&F",
@@ -99,52 +61,50 @@ def write_report(path: Path, result: Evaluation, clips: Sequence[Clip], task: Ta
     sections = [
         _section(found, by_name[found.sequence], task) for found in tqdm(worst_first, desc="report", unit="sequence")
     ]
-    page = _PAGE.substitute(
-        title=html.escape(f"Evaluation: {(task.row or task.preset) if task.predictions is None else 'predictions'}"),
-        head=_head(result),
-        streaming=_streaming(result),
+    page = render(
+        "report",
+        title=f"Evaluation: {(task.row or task.preset) if task.predictions is None else 'predictions'}",
+        missing=result.missing,
+        notes=(result.title, *notes(result)),
+        figures=_figures(result),
+        in_time=_in_time(result),
         objects=_objects(result),
-        clips="\n".join(sections),
-        settings=_table(("", ""), [(key, show(value)) for key, value in {**versions, **task.settings()}.items()]),
+        clips=sections,
+        settings=[(key, show(value)) for key, value in {**versions, **task.settings()}.items()],
     )
     write_text(path, page)
 
 
-def _head(result: Evaluation) -> str:
-    summary = result.summary()
-    lines = [f'<p class="note">{html.escape(line)}</p>' for line in (result.title, *notes(result))]
-    if result.missing:
-        lines.insert(0, f'<p class="warn">Interrupted. Missing: {html.escape(", ".join(result.missing))}</p>')
+def _figures(result: Evaluation) -> list[tuple[str, Figure]]:
     names = {"jf_mean": "J&F", "j_mean": "J", "f_mean": "F", "t_mean": "T (less is steadier)"}
     names |= {"id_switches": "switched ids, frames", "absent_false_rate": "claimed while absent"}
-    boxes = [f"<div><b>{show(summary[key])}</b><span>{html.escape(name)}</span></div>" for key, name in names.items()]
-    return f'{"".join(lines)}<div class="big">{"".join(boxes)}</div>'
+    summary = result.summary()
+    return [(name, show(summary[key])) for key, name in names.items()]
 
 
-def _streaming(result: Evaluation) -> str:
-    """The figures in time beside the offline ones, and how old the masks were; nothing where none was asked for."""
+def _in_time(result: Evaluation) -> dict[str, Any] | None:
+    """The figures in time beside the offline ones, and how old the masks were; None where none was asked for."""
     figures = result.streaming()
     if figures is None:
-        return ""
+        return None
     columns = {key: name for key, name in _COLUMNS.items() if key != "frames"}
     rows = {"offline": result.summary(), **{name: figures[key] for key, name in SLACK_NAMES.items()}}
     rows |= {"online": online} if (online := result.online()) is not None else {}
-    cells = [[name, *(show(row[key]) for key in columns)] for name, row in rows.items()]
-    table = _table(("", *columns.values()), cells)
     played = [clip.streaming for clip in result.clips if clip.streaming is not None]
-    return f'<h2>In time</h2><div class="scroll plain">{table}</div>{_ages(played, figures["fps"])}'
+    return {
+        "head": ("", *columns.values()),
+        "rows": [[name, *(show(row[key]) for key in columns)] for name, row in rows.items()],
+        "ages": _ages(played, figures["fps"]),
+    }
 
 
 def _ages(played: Sequence[StreamingResult], fps: float | None) -> str:
-    """Histogram of the ages of all masks."""
+    """Histogram of the ages of all masks, as a data URL; empty where there is none."""
     ages = [age for result in played for age in result.ages_ms]
-    if not ages:
-        return ""
-    picture = age_histogram(ages, 1e3 / fps if fps else None)
-    return f'<img alt="Histogram of the age of the masks, ms" src="{picture}">'
+    return age_histogram(ages, 1e3 / fps if fps else None) if ages else ""
 
 
-def _objects(result: Evaluation) -> str:
+def _objects(result: Evaluation) -> dict[str, Any]:
     single = all(len(clip.objects) == 1 for clip in result.clips)
     rows = sorted(result.rows(), key=lambda row: float(row["j_mean"] or 0))
     figures, summary = result.streaming(), result.summary()
@@ -156,18 +116,11 @@ def _objects(result: Evaluation) -> str:
         [row["sequence"] if single else f"{row['sequence']} {row['id']}", *(show(row[key]) for key in columns)]
         for row in rows
     ]
-    return _table(("object", *columns.values()), [*cells, ["mean", *(show(summary[key]) for key in columns)]])
+    mean = ["mean", *(show(summary[key]) for key in columns)]
+    return {"head": ("object", *columns.values()), "rows": [*cells, mean]}
 
 
-def _table(head: Iterable[Figure], rows: Iterable[Iterable[Figure]]) -> str:
-    def line(tag: str, cells: Iterable[Figure]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    return f"<table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
-
-
-def _section(found: ClipResult, clip: Clip, task: Task) -> str:
+def _section(found: ClipResult, clip: Clip, task: Task) -> dict[str, Any]:
     j = _over_objects([scores.j for scores in found.objects])
     f = _over_objects([scores.f for scores in found.objects])
     numbers = list(scored_frames(range(len(clip)), task.convention))
@@ -175,21 +128,24 @@ def _section(found: ClipResult, clip: Clip, task: Task) -> str:
     worst = [numbers[i] for i in worst_frames(j.tolist(), _WORST)]
     masks = predictions_of(clip, task)
 
-    def sheet(chosen: Sequence[int]) -> str:
-        tiles = []
-        for number in chosen:
-            values = f"frame {number}: J {j[number - numbers[0]]:.2f} F {f[number - numbers[0]]:.2f}"
-            tile = _jpeg(picture(clip, number, masks.ids(number), task.convention))
-            tiles.append(f'<figure><img alt="{values}" src="{tile}"><figcaption>{values}</figcaption></figure>')
-        return f'<div class="sheet">{"".join(tiles)}</div>'
+    def tiles(chosen: Sequence[int]) -> list[dict[str, str]]:
+        return [
+            {
+                "text": f"frame {number}: J {j[number - numbers[0]]:.2f} F {f[number - numbers[0]]:.2f}",
+                "picture": _jpeg(picture(clip, number, masks.ids(number), task.convention)),
+            }
+            for number in chosen
+        ]
 
-    name = html.escape(found.sequence)
-    return (
-        f'<h2>{name}</h2><p class="note">J {j.mean():.3f}, F {f.mean():.3f}, {len(clip)} frames. '
-        "Tinted: the prediction; white line: the ground truth.</p>"
-        f'<img alt="J and F of {name} over time" src="{curves(found.objects, numbers[-1])}">'
-        f"<h3>Worst frames</h3>{sheet(worst)}<h3>Over time</h3>{sheet(fixed)}"
-    )
+    return {
+        "name": found.sequence,
+        "j": j.mean(),
+        "f": f.mean(),
+        "frames": len(clip),
+        "curves": curves(found.objects, numbers[-1]),
+        "worst": tiles(worst),
+        "fixed": tiles(fixed),
+    }
 
 
 def _over_objects(series: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

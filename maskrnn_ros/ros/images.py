@@ -211,7 +211,7 @@ def labels_from_image(msg: ImageMessage) -> LabelArray:
 
 
 def ignore_pixels(msg: ImageMessage) -> UInt8Array:
-    """Pixels of an ignore mask: not 0 where surely is no object.
+    """Pixels of an ignore mask: nonzero where no object can be.
 
     Args:
         msg: sensor_msgs/Image in mono8 or 8UC1.

@@ -43,7 +43,7 @@ def add_export(commands: Any) -> None:
     add("--calibrate", type=Path, metavar="ROOT", help=text)
     add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
     add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
-    add("--json", type=Path, metavar="FILE", help="write the figures for machines")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
 
 
 def _export(args: argparse.Namespace) -> int:
