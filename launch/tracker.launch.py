@@ -154,7 +154,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "params_file",
             default_value=str(config / "tracker.yaml"),
-            description="ROS parameter file; settings that it leaves out keep their defaults.",
+            description="ROS parameter file; parameters that it leaves out keep their defaults.",
         ),
         DeclareLaunchArgument(
             "use_sim_time",
@@ -166,41 +166,40 @@ def generate_launch_description() -> LaunchDescription:
             "log_level",
             default_value="info",
             choices=["debug", "info", "warn", "error", "fatal"],
-            description="Least severe messages of the node that are logged.",
+            description="Log level of the node.",
         ),
         DeclareLaunchArgument(
             "device",
             default_value="",
-            description="Where the tracker runs: auto, cpu, cuda or cuda:N. Overrides params_file, unless empty.",
+            description="Where the networks run: auto, cpu, cuda or cuda:N. Overrides params_file unless empty.",
         ),
         DeclareLaunchArgument(
             "mask_encoding",
             default_value="",
             choices=["", "none", "mono8", "bits", "rle", "prob8"],
-            description="How masks are sent; rle is the smallest, for networks. Overrides params_file, unless empty.",
+            description="Encoding of the masks; rle is smallest, for networks. Overrides params_file unless empty.",
         ),
         DeclareLaunchArgument(
             "threads",
             default_value="",
-            description="Threads of one operation of the tracker. Overrides params_file, unless empty.",
+            description="Threads of the tracker; 0: one per core. Overrides params_file unless empty.",
         ),
         DeclareLaunchArgument(
             "cpus",
             default_value="",
-            description="Cores that the tracker's process is kept on, as taskset lists them, e.g. 0 or 0-3,6. "
-            "Empty: any.",
+            description="Pin the tracker to these cores, in the format of taskset, e.g. 0 or 0-3,6. Empty: any core.",
         ),
         DeclareLaunchArgument(
             "fastdds",
             default_value="",
             choices=["", "localhost", "lan"],
             description="Fast DDS profile of the nodes: localhost (this machine only) or lan; give the camera driver "
-            "the same. Empty: what FASTRTPS_DEFAULT_PROFILES_FILE says.",
+            "the same one. Empty: the one in FASTRTPS_DEFAULT_PROFILES_FILE.",
         ),
         DeclareLaunchArgument(
             "image",
             default_value="image",
-            description="Topic of the camera images (sensor_msgs/Image), e.g. /camera/color/image_raw. Where the "
+            description="Topic of the camera images (sensor_msgs/Image), e.g. /camera/color/image_raw. If the "
             "parameter `compressed` is true, the node subscribes to <image>/compressed.",
         ),
         DeclareLaunchArgument(
@@ -212,7 +211,7 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "ignore_mask",
             default_value="~/ignore_mask",
-            description="Topic of ignore masks (sensor_msgs/Image, mono8, not 0 where surely is no object, e.g. the "
+            description="Topic of ignore masks (sensor_msgs/Image, mono8, nonzero = cannot be an object, e.g. the "
             "robot's own body rendered from its URDF), with the stamps of the images. ~ stands for "
             "<namespace>/tracker.",
         ),
@@ -220,7 +219,7 @@ def generate_launch_description() -> LaunchDescription:
             "depth",
             default_value="",
             description="Topic of depth images registered to `image`, e.g. /camera/aligned_depth_to_color/image_raw: "
-            "starts the locator, which publishes positions in space. Empty: it is not started.",
+            "starts the locator, which publishes positions in space. Empty: no locator.",
         ),
         DeclareLaunchArgument(
             "camera_info",
@@ -236,7 +235,7 @@ def generate_launch_description() -> LaunchDescription:
             "rviz",
             default_value="false",
             choices=["true", "false"],
-            description="Start RViz2 with the overlay, and what seed_tool draws in (package rviz2).",
+            description="Start RViz2 with the overlay and the view for seed_tool (package rviz2).",
         ),
         DeclareLaunchArgument(
             "seed_tool",
@@ -247,8 +246,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             "click",
             default_value="~/image_mouse_left",
-            description="Topic of clicks for seed_tool (geometry_msgs/Point). rqt_image_view gives them, when it shows "
-            "~/image of the tool, on the default. ~ stands for <namespace>/rviz_seed_tool.",
+            description="Topic of clicks for seed_tool (geometry_msgs/Point). The default is where rqt_image_view "
+            "publishes them when it shows ~/image of the tool. ~ stands for <namespace>/rviz_seed_tool.",
         ),
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=_nodes, args=[config])])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``maskrnn``: it parses arguments and calls.
+"""The command ``maskrnn``: parses arguments and calls the code behind each subcommand.
 
 Exit status 0 is success, 2 a wrong argument or file (one line on stderr), 130 Ctrl-C; ``seed`` documents its own.
 """
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="maskrnn", description="Follow the masks of marked objects through video (MaskRNN), in ROS 2 and on files."
+        prog="maskrnn", description="Track marked objects through video as masks (MaskRNN), in ROS 2 and on files."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -65,11 +65,11 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
 
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
-    text = "read soft masks and probability maps of one object: values of N or more, of 255, are the object"
+    text = "read soft masks or probability maps of one object: values of N (of 255) and more are the object"
     parser.add_argument("--threshold", type=int, metavar="N", help=text)
 
 
@@ -80,9 +80,9 @@ def _add_prompt(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="X,Y",
-        help="in place of a mask: a pixel on the object; may be given several times",
+        help="instead of a mask: a pixel on the object; may be repeated",
     )
-    text = "likewise: a box around the object, pixels, with points on it if need be"
+    text = "instead of a mask: a box around the object, in pixels; can be combined with --point"
     parser.add_argument("--box", type=_numbers(4, "X0,Y0,X1,Y1"), metavar="X0,Y0,X1,Y1", help=text)
 
 
@@ -100,7 +100,7 @@ def _numbers(count: int, form: str) -> Any:
 
 
 def _marked(args: argparse.Namespace, flag: str, mask: Path | None) -> Path | Prompt:
-    """What --point and --box say of an object, or the mask."""
+    """The prompt made of --point and --box, or the mask."""
     is_prompt = bool(args.point) or args.box is not None
     if is_prompt == (mask is not None):
         raise ValueError(f"expected {flag}, or --point and --box, got {'both' if is_prompt else 'neither'}")
@@ -122,7 +122,7 @@ def _config(path: Path | None) -> Config:
 
 
 def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", _demo, "Run the real node on the shipped clip over real topics and score it.")
+    parser = _command(commands, "demo", _demo, "Run the real node on the shipped clip over real topics, and score it.")
     parser.add_argument(
         "--out", type=Path, default=Path("demo_out"), help="folder for masks, overlay and contact sheet"
     )
@@ -152,21 +152,27 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _add_track(commands: Any) -> None:
-    parser = _command(commands, "track", _track, "Track through a folder of images or a video, without topics.")
+    parser = _command(commands, "track", _track, "Track objects in a folder of images or a video, without ROS topics.")
     parser.add_argument(
-        "--frames", type=Path, required=True, metavar="DIR|VIDEO", help="images in order of name, or a video"
+        "--frames",
+        type=Path,
+        required=True,
+        metavar="DIR|VIDEO",
+        help="folder of images, in the order of their names, or a video",
     )
-    parser.add_argument("--seed-mask", type=Path, metavar="PNG", help="mask on the first frame, value = id")
+    parser.add_argument("--seed-mask", type=Path, metavar="PNG", help="label image of the first frame, value = id")
     _add_prompt(parser)
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for indexed PNGs and overlay.mp4"
     )
     parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
-    parser.add_argument("--fps", type=float, help="frames per second; default that of the video, 24 for a folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace the results that DIR holds")
-    text = "ignore masks, DIR/<frame's stem>.png of any frame: not 0 where surely is no object"
+    parser.add_argument("--fps", type=float, help="frames per second; default: of the video, 24 for a folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results in DIR")
+    text = "ignore masks, DIR/<frame's stem>.png for any frames: nonzero = cannot be an object"
     parser.add_argument("--ignore-masks", type=Path, metavar="DIR", help=text)
-    parser.add_argument("--allow-gaps", action="store_true", help="take a damaged video: masks keep their numbers")
+    parser.add_argument(
+        "--allow-gaps", action="store_true", help="accept a damaged video; masks keep the numbers of their frames"
+    )
     _add_threshold(parser)
     _add_json(parser)
 
@@ -199,38 +205,51 @@ def _track(args: argparse.Namespace) -> int:
 
 
 def _add_evaluate(commands: Any) -> None:
-    text = "Score masks against ground truth: track the sequences of a data set or a bag, or read predictions."
+    text = "Score masks against ground truth: track a data set or a bag, or read existing masks."
     parser = _command(commands, "evaluate", _evaluate, text)
     add = parser.add_argument
-    add("--root", type=Path, help="data set: holds JPEGImages/ and the annotations")
-    add("--bag", type=Path, help="bag with images, their ground truth and a seed, instead of a data set")
-    add("--image-topic", metavar="TOPIC", help="of the bag; default /camera/image_raw, raw or compressed")
-    add("--truth-topic", metavar="TOPIC", help="of the bag; default /camera/ground_truth")
-    add("--seed-topic", metavar="TOPIC", help="of the bag; default /camera/seed_mask, else the first ground truth")
-    add("--ignore-topic", metavar="TOPIC", help="of the bag; default /camera/ignore_mask, where it has that")
+    add("--root", type=Path, help="data set: folder with JPEGImages/ and the annotations")
+    add("--bag", type=Path, help="instead of a data set: a bag with images, ground truth and a seed")
+    add("--image-topic", metavar="TOPIC", help="in the bag; default /camera/image_raw, raw or compressed")
+    add("--truth-topic", metavar="TOPIC", help="in the bag; default /camera/ground_truth")
+    add("--seed-topic", metavar="TOPIC", help="in the bag; default /camera/seed_mask, else the first ground truth")
+    add("--ignore-topic", metavar="TOPIC", help="in the bag; default /camera/ignore_mask, if there is one")
     add("--ignore-masks", type=Path, metavar="DIR", help="with --root: DIR/<sequence>/<frame's stem>.png, see track")
-    add("--online", action="store_true", help="with --bag: play it to the real node in real time, too")
-    add("--rate", type=float, metavar="R", help="with --online: speed of the player; default 1, as recorded")
-    add("--player", choices=("maskrnn", "ros2bag"), help="with --online: who plays the bag; default maskrnn")
+    add("--online", action="store_true", help="with --bag: also play it to the real node in real time")
+    add("--rate", type=float, metavar="R", help="with --online: playback speed; default 1, as recorded")
+    add("--player", choices=("maskrnn", "ros2bag"), help="with --online: the player; default maskrnn")
     add("--reader", choices=("davis", "segtrack"), default="davis", help="layout of the data set")
     add("--annotations", metavar="DIR", help="folder in ROOT; default Annotations, for segtrack GroundTruth")
-    add("--sequences", metavar="A,B", default="", help="names, separated by commas; default all below the annotations")
+    add("--sequences", metavar="A,B", default="", help="names of sequences, separated by commas; default all")
     add("--split", metavar="NAME", default="", help="sequences of ImageSets/NAME.txt")
     add("--preset", help="default, static, warp, match, graph, maskrnn, masktrack or osvos; default: default")
-    add("--profile", choices=("fast", "paper"), default="fast", help="networks; paper: see docs/paper.md")
-    add("--lookahead", type=int, choices=(0, 1), default=0, help="later frames that a mask waits for; here 0 only")
-    add("--ablate", action="store_true", help="one table with what each part gives; tracks once for each of its rows")
+    add(
+        "--profile",
+        choices=("fast", "paper"),
+        default="fast",
+        help="paper: the networks of the paper, see docs/paper.md",
+    )
+    add("--lookahead", type=int, choices=(0, 1), default=0, help="only 0: the tracker does not wait for later frames")
+    add("--ablate", action="store_true", help="one table with the contribution of each part; tracks once per row")
     add("--tuned", action="store_true", help="with --ablate: with fine-tuning, or the target model, from row 1 on")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
-    add("--predictions", type=Path, metavar="DIR", help="score DIR/<sequence>/<frame's stem>.png, track nothing")
+    add("--predictions", type=Path, metavar="DIR", help="do not track, score DIR/<sequence>/<frame's stem>.png")
     _add_threshold(parser)
-    add("--convention", choices=("davis2016", "davis2017", "segtrack2"), help="default: by the ids in the annotations")
-    add("--streaming", action="store_true", help="play every clip a second time, in real time, and score what was out")
-    add("--fps", type=float, metavar="F", help="with --streaming: frames per second; default 24, of a bag its own")
-    add("--workers", type=int, default=1, metavar="N", help="sequences at a time")
+    add(
+        "--convention",
+        choices=("davis2016", "davis2017", "segtrack2"),
+        help="default: chosen by the ids in the annotations",
+    )
+    add(
+        "--streaming", action="store_true", help="also play every clip in real time and score the masks that were ready"
+    )
+    add(
+        "--fps", type=float, metavar="F", help="with --streaming: frames per second; default 24, for a bag its own rate"
+    )
+    add("--workers", type=int, default=1, metavar="N", help="sequences in parallel")
     add("--out", type=Path, metavar="DIR", help="folder for masks, summary.csv, per_object.csv and report.html")
-    add("--force", action="store_true", help="write over what is in DIR and FILE")
-    add("--resume", action="store_true", help="go on in DIR where Ctrl-C ended it")
+    add("--force", action="store_true", help="overwrite DIR and FILE")
+    add("--resume", action="store_true", help="continue an interrupted evaluation in DIR")
     _add_json(parser)
 
 
@@ -247,13 +266,20 @@ def _add_bag(commands: Any) -> None:
     actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
     from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
 
-    parser = _command(actions, "from-davis", _bag_from_davis, "Write a DAVIS sequence as a bag that ros2 bag plays.")
-    parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and the annotations")
+    parser = _command(
+        actions,
+        "from-davis",
+        _bag_from_davis,
+        "Write a sequence in the layout of DAVIS as a bag that ros2 bag can play.",
+    )
+    parser.add_argument(
+        "--root", type=Path, required=True, help="data set: folder with JPEGImages/ and the annotations"
+    )
     parser.add_argument("--sequence", required=True, help="name of the sequence")
     parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder of the new bag")
     parser.add_argument("--annotations", default="Annotations", metavar="DIR", help="folder of the annotations in ROOT")
     parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
-    parser.add_argument("--compressed", action="store_true", help="CompressedImage with the JPEG files as they are")
+    parser.add_argument("--compressed", action="store_true", help="write CompressedImage with the JPEG files unchanged")
     parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of the bag")
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images")
     parser.add_argument("--truth-topic", default=TRUTH_TOPIC, help="topic of the ground truth")
@@ -269,19 +295,23 @@ def _add_bag(commands: Any) -> None:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every N-th image")
     _add_json(parser)
 
-    parser = _command(actions, "play", _bag_play, "Publish a bag over real topics, where ros2 bag is not installed.")
+    parser = _command(
+        actions, "play", _bag_play, "Publish a bag over real topics, if ros2 bag is not installed or for lockstep."
+    )
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed, 1 = as recorded")
-    parser.add_argument("--lockstep", action="store_true", help="wait for the masks of every image before the next")
-    parser.add_argument("--tracker", default="/tracker", help="name of the tracker's node, for --lockstep")
-    parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish topics under other names")
+    parser.add_argument("--rate", type=float, default=1.0, help="playback speed, 1 = as recorded")
+    parser.add_argument("--lockstep", action="store_true", help="wait for the masks of each image before the next one")
+    parser.add_argument("--tracker", default="/tracker", help="name of the tracker node, for --lockstep")
+    parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish under other topic names")
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
     parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
     parser.add_argument("--ignore-topic", default=IGNORE_TOPIC, help="topic of the ignore masks in the bag")
     text = "topics to play with the images, none for the images alone; default all"
     parser.add_argument("--topics", nargs="*", metavar="TOPIC", help=text)
-    parser.add_argument("--subscribers", type=int, default=1, metavar="N", help="how many the images wait for")
-    parser.add_argument("--loops", type=int, default=1, help="how often; 0 = until Ctrl-C")
+    parser.add_argument(
+        "--subscribers", type=int, default=1, metavar="N", help="wait for this many subscribers of the images"
+    )
+    parser.add_argument("--loops", type=int, default=1, help="number of repetitions; 0 = until Ctrl-C")
     parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
     parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for an answer, seconds")
     _add_json(parser)
@@ -357,16 +387,18 @@ def _bag_play(args: argparse.Namespace) -> int:
 
 
 def _add_seed(commands: Any) -> None:
-    text = "Send a mask, points or a box and wait for what becomes of it: exit 0 applied, 1 rejected, 2 timeout."
+    text = "Mark an object by a mask, points or a box, and wait for the result: exit 0 applied, 1 rejected, 2 timeout."
     parser = _command(commands, "seed", _seed, text)
-    parser.add_argument("--mask", type=Path, metavar="PNG", help="label image, value = id; only 255 = a new one")
+    parser.add_argument(
+        "--mask", type=Path, metavar="PNG", help="label image, value = id; a mask of only 255 adds a new instance"
+    )
     _add_prompt(parser)
-    text = "with --point and --box: the instance to correct; 0 = a new one"
+    text = "with --point and --box: the instance to correct; 0 = a new instance"
     parser.add_argument("--id", type=int, default=0, metavar="N", help=text)
-    parser.add_argument("--topic", default="/tracker/seed_mask", help="where the tracker takes seeds")
-    text = "where the tracker takes points and boxes"
+    parser.add_argument("--topic", default="/tracker/seed_mask", help="seed topic of the tracker")
+    text = "service of the tracker for points and boxes"
     parser.add_argument("--service", default="/tracker/add_instances", help=text)
-    parser.add_argument("--result-topic", default="/tracker/seed_result", help="where the tracker answers")
+    parser.add_argument("--result-topic", default="/tracker/seed_result", help="result topic of the tracker")
     parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
     _add_threshold(parser)
@@ -392,7 +424,7 @@ def _seed(args: argparse.Namespace) -> int:
 def _add_weights(commands: Any) -> None:
     weights = commands.add_parser("weights", help="Make the weight files of this package.")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
-    text = "Write SHA256SUMS of the weights and graphs that ship: after any of them was made anew."
+    text = "Write SHA256SUMS of the shipped weights and graphs, after any of them changed."
     _command(actions, "digests", _weights_digests, text)
     text = "Make VGG-16's weights for the paper profile from an ONNX graph of Keras (needs the package onnx)."
     parser = _command(actions, "convert-vgg16", _weights_convert_vgg16, text)

@@ -86,7 +86,7 @@ class Options:
         if self.workers < 1:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
         if self.predictions is not None and self.preset is not None:
-            raise ValueError("--predictions scores what is there; it does not go with --preset")
+            raise ValueError("--predictions scores existing masks; it cannot be combined with --preset")
         self._check_streaming()
         self._check_ablation()
         self._check_ignored()
@@ -95,9 +95,9 @@ class Options:
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")
         if self.resume and (self.force or self.out is None):
-            raise ValueError("--resume goes on in the folder --out, and does not go with --force")
+            raise ValueError("--resume needs --out, and cannot be combined with --force")
         if self.json is not None and self.json.exists() and not (self.force or self.resume):
-            raise ValueError(f"{self.json} is there already; give another file or --force")
+            raise ValueError(f"{self.json} exists already; give another file or --force")
 
     def _check_source(self) -> None:
         if (self.root is None) == (self.bag is None):
@@ -128,22 +128,22 @@ class Options:
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"--rate must be > 0 and finite, got {self.rate:g}")
         if self.online and self.streaming:
-            raise ValueError("--online gives the figures of --streaming, those of the node; give one of them")
+            raise ValueError("--online already scores the node in real time; leave out --streaming")
         if self.online and self.predictions is not None:
-            raise ValueError("--online runs the node; it does not go with --predictions")
+            raise ValueError("--online runs the node; it cannot be combined with --predictions")
         preset = PRESETS.get(self.preset or "default")
         if self.online and preset is not None and preset.follower != "tracker":
-            raise ValueError(f"--online runs the node, which is not what the preset {self.preset!r} is")
+            raise ValueError(f"--online runs the node, and the preset {self.preset!r} is not the tracker")
 
     def _check_streaming(self) -> None:
         if self.fps is not None:
             check_fps(self.fps, "--fps")
         if self.fps is not None and not self.streaming:
-            raise ValueError("--fps is the rate at which --streaming plays; give both")
+            raise ValueError("--fps needs --streaming")
         if self.streaming and self.predictions is not None:
-            raise ValueError("--streaming times a tracker; it does not go with --predictions")
+            raise ValueError("--streaming times a tracker; it cannot be combined with --predictions")
         if self.streaming and self.workers > 1:
-            raise ValueError(f"--streaming needs --workers 1, got {self.workers}: they would take each other's time")
+            raise ValueError(f"--streaming needs --workers 1, got {self.workers}: parallel runs slow each other down")
 
     def _check_ablation(self) -> None:
         others = {
@@ -153,9 +153,9 @@ class Options:
             "--online": self.online,
         }
         if self.tuned and not self.ablate:
-            raise ValueError("--tuned says how --ablate does its rows, got it without --ablate")
+            raise ValueError("--tuned needs --ablate")
         for name in (name for name, is_given in others.items() if self.ablate and is_given):
-            raise ValueError(f"--ablate tracks every row of its table, offline; it does not go with {name}")
+            raise ValueError(f"--ablate tracks every row of its table offline; it cannot be combined with {name}")
 
     def _check_ignored(self) -> None:
         if self.ignore_masks is None and self.ignore_topic is None:
@@ -163,9 +163,9 @@ class Options:
         name = "--ignore-masks" if self.ignore_masks is not None else "--ignore-topic"
         preset = PRESETS.get(self.preset or "default")
         if self.profile == "paper" or (preset is not None and preset.follower != "tracker"):
-            raise ValueError(f"{name} is for the tracker, which {self.preset!r} is not")
+            raise ValueError(f"{name} is for the tracker, and the preset {self.preset!r} is not the tracker")
         if self.predictions is not None:
-            raise ValueError(f"{name} is for what tracks; it does not go with --predictions")
+            raise ValueError(f"{name} is for tracking; it cannot be combined with --predictions")
 
     def _check_profile(self) -> None:
         if self.profile != "paper":
@@ -174,7 +174,9 @@ class Options:
             raise ValueError(f"--profile paper needs --preset {', '.join(PAPER_PRESETS)}, got {self.preset or 'none'}")
         others = {"--streaming": self.streaming, "--online": self.online, "--predictions": self.predictions is not None}
         for name in (name for name, is_given in others.items() if is_given):
-            raise ValueError(f"--profile paper runs no node and is far from real time; it does not go with {name}")
+            raise ValueError(
+                f"--profile paper does not run in the node or in real time; it cannot be combined with {name}"
+            )
         check_paper(self.config)
 
 
