@@ -63,18 +63,22 @@ class FlowConfig(Checked):
 class GateConfig(Checked):
     """Box gate: a pixel belongs to an instance only inside its enlarged box (MaskRNN, localization net)."""
 
-    enabled: bool = setting(True, "Restrict each mask to the enlarged box around it.", live=True)
+    enabled: bool = setting(
+        True,
+        "With network.localization, or without the decoder: restrict each mask to an enlarged box around it.",
+        live=True,
+    )
     enlarge: float = setting(
         1.25,
-        "Size of that box relative to the box of the mask.",
+        "Width and height of that box relative to the predicted box, or the box of the mask.",
         low=1.0,
         high=10.0,
         live=True,
     )
     spans_prior: bool = setting(
         True,
-        "With the network's localization: let the gate span the box of the carried mask, too, which loses less than "
-        "its own box alone (the paper's).",
+        "With network.localization: the gate spans the predicted box and the box of the propagated mask. "
+        "Off: the predicted box only, as in the paper.",
         live=True,
     )
 
@@ -90,12 +94,12 @@ class AdaptationConfig(Checked):
         "--profile paper`.",
         choices=("recursive", "finetune", "none"),
     )
-    seed: int = setting(0, "Seed of the random numbers.", low=0, high=2**31 - 1)
-    steps: int = setting(100, "With finetune: training steps; the paper's are 200.", low=0, high=100_000)
-    rate: float = setting(0.002, "With finetune: learning rate of the first step.", low=0.0, high=1.0)
+    seed: int = setting(0, "Seed of the random number generator.", low=0, high=2**31 - 1)
+    steps: int = setting(100, "With finetune: training steps; the paper uses 200.", low=0, high=100_000)
+    rate: float = setting(0.002, "With finetune: initial learning rate.", low=0.0, high=1.0)
     decay: float = setting(
         1.0,
-        "With finetune: share of the learning rate that is gone at the last step; falls linearly.",
+        "With finetune: share of the learning rate that is lost by the last step, linearly.",
         low=0.0,
         high=1.0,
     )
@@ -105,9 +109,7 @@ class AdaptationConfig(Checked):
 class TrunkConfig(Checked):
     """The features that all instances share."""
 
-    weights: str = setting(
-        "shipped", "shipped: the one that learned with the network that ships; or the path of a .safetensors file."
-    )
+    weights: str = setting("shipped", "Weights of the trunk: shipped, or a .safetensors file.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,12 +121,13 @@ class TrunkConfig(Checked):
 class NetworkConfig(Checked):
     """The network that follows instances."""
 
-    enabled: bool = setting(True, "Use it; without it masks go where the flow takes them.")
-    weights: str = setting("shipped", "Its weights: shipped, or the path of a .safetensors file.")
-    flow_stream: bool = setting(True, "Show it how everything moves; off, all stands still to it.")
-    hidden: bool = setting(True, "Carry its hidden state from frame to frame (recurrence).")
+    enabled: bool = setting(True, "Use the decoder. Off: masks are propagated by optical flow only.")
+    weights: str = setting("shipped", "Weights of the decoder: shipped, or a .safetensors file.")
+    flow_stream: bool = setting(True, "Give the decoder the optical flow. Off: it sees zero flow.")
+    hidden: bool = setting(True, "Propagate the decoder's hidden state from frame to frame (recurrence).")
     localization: bool = setting(
-        False, "Gate by the box that it predicts; off (a little better on held out clips), there is no gate."
+        False,
+        "Gate masks by the box that the network predicts. Off, which is slightly better on held-out clips: no gate.",
     )
 
     def __post_init__(self) -> None:
@@ -144,7 +147,8 @@ class PriorConfig(Checked):
 
     source: str = setting(
         "warped",
-        "warped: by the flow; unwarped: as it was; none: every frame is looked at as a whole, as if it were alone.",
+        "The mask that a frame starts from. warped: the previous mask, propagated by the flow; unwarped: "
+        "the previous mask as it was; none: no previous mask.",
         choices=("warped", "unwarped", "none"),
     )
 
@@ -180,30 +184,30 @@ class PresenceConfig(Checked):
     )
     min_share: float = setting(
         0.05,
-        "Share of its usual area below which it is not seen.",
+        "An instance is not visible below this share of its usual area.",
         low=0.0,
         high=1.0,
         live=True,
     )
     min_probability: float = setting(
         0.78,
-        "Mean probability inside its mask below which it is not seen, unless it looks like its seed.",
+        "An instance is not visible below this mean probability inside its mask, unless it looks like its seed.",
         low=0.5,
         high=1.0,
         live=True,
     )
     threshold: float = setting(
         0.5,
-        "Probability of being there, by the network, below which it is not seen.",
+        "An instance is not visible below this probability of presence, as predicted by the network.",
         low=0.0,
         high=1.0,
         live=True,
     )
     return_share: float = setting(
-        0.15, "Share of its usual area from which an unseen instance may be found again.", low=0.0, high=10.0, live=True
+        0.15, "Minimum share of its usual area to find an instance again.", low=0.0, high=10.0, live=True
     )
     return_probability: float = setting(
-        0.8, "Mean probability that it takes to find an unseen instance again.", low=0.5, high=1.0, live=True
+        0.8, "Minimum mean probability to find an instance again.", low=0.5, high=1.0, live=True
     )
 
 
@@ -211,8 +215,8 @@ def time_jump_s() -> float:
     """Field of the setting of that name, which tracker and locator share."""
     field: float = setting(
         2.0,
-        "A stamp that is older than the newest by less than this is late: refused, and everything stays as it is. One "
-        "that is further away, back or ahead, may be a jump in time, seconds.",
+        "A stamp that is older than the newest by less than this is late, and its message is refused. A "
+        "larger difference, back or ahead, may be a time jump, seconds.",
         low=0.1,
         high=600.0,
         live=True,
@@ -224,8 +228,8 @@ def time_jump_images() -> int:
     """Likewise."""
     field: int = setting(
         3,
-        "A jump in time is believed when so many messages in a row are of the new time. Until then they are held back, "
-        "then used in order; fewer are refused. 1 believes every stamp.",
+        "A time jump is accepted after this many messages in a row on the new timeline. Until then they "
+        "are held, then used in order; fewer are refused. 1 accepts every stamp.",
         low=1,
         high=30,
         live=True,
@@ -344,15 +348,15 @@ class Config(Checked):
     )
     precision: str = setting(
         "auto",
-        "Numbers that the trunk computes in: float32; int8 (onnxruntime; half the time on CPUs with VNNI or dot "
-        "product instructions); float16 (torch, for GPUs); the rest stays in float32; auto: int8 on such a CPU where "
-        "its graph is, else float32.",
+        "Precision of the trunk: float32; int8 (onnxruntime; half the time on CPUs with 8-bit dot products "
+        "such as VNNI); float16 (torch, for GPUs). auto: int8 on such a CPU if the graph is there, else "
+        "float32. The decoder always runs in float32.",
         choices=("auto", "float32", "float16", "int8"),
     )
     compile: str = setting(
         "off",
-        "Let torch.compile make the networks faster (engine torch; the first images take long); reduce-overhead: with "
-        "CUDA graphs. Not run on a GPU yet.",
+        "Speed up the networks by torch.compile (engine torch; the first images take long). "
+        "reduce-overhead: with CUDA graphs. Not tried on a GPU yet.",
         choices=("off", "default", "reduce-overhead"),
     )
     quality: str = setting(

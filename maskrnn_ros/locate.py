@@ -24,13 +24,14 @@ class LocatorConfig(Checked):
 
     sync: str = setting(
         "exact",
-        "exact: masks, depth and camera_info have the same stamp; approximate: stamps up to slop apart.",
+        "exact: masks, depth and camera_info must have the same stamp; approximate: stamps may differ by up to slop.",
         choices=("exact", "approximate"),
     )
-    slop: float = setting(0.02, "With approximate: stamps must lie less than this apart, s.", low=1e-6, high=10.0)
+    slop: float = setting(0.02, "With approximate: maximum difference of stamps, seconds.", low=1e-6, high=10.0)
     queue_size: int = setting(
         30,
-        "Messages of each topic that wait for the others; at least the delay of the masks times the rate of depth.",
+        "Messages of each topic that wait for their counterparts: at least the delay of the masks times "
+        "the rate of the depth images.",
         low=1,
         high=10000,
     )
@@ -38,37 +39,42 @@ class LocatorConfig(Checked):
     time_jump_images: int = time_jump_images()
     reliability: str = setting(
         "auto",
-        "QoS of the subscriptions; auto is reliable when all publishers are, else best effort.",
+        "QoS reliability of the subscriptions. auto: reliable if all publishers are, else best effort.",
         choices=("auto", "reliable", "best_effort"),
     )
-    depth_unit: float = setting(0.001, "Metres in one step of 16UC1 depth; 32FC1 is in metres.", low=1e-6, high=1.0)
-    depth_min: float = setting(0.05, "Smaller depths count as missing, metres.", low=1e-3, high=1000.0)
-    depth_max: float = setting(20.0, "Larger depths count as missing, metres.", low=1e-3, high=1000.0)
+    depth_unit: float = setting(0.001, "Meters per unit of 16UC1 depth; 32FC1 is in meters.", low=1e-6, high=1.0)
+    depth_min: float = setting(0.05, "Smaller depths count as missing, meters.", low=1e-3, high=1000.0)
+    depth_max: float = setting(20.0, "Larger depths count as missing, meters.", low=1e-3, high=1000.0)
     erosion: int = setting(
-        1, "Pixels along the mask's border that are left out: their depth mixes with the background's.", low=0, high=100
+        1,
+        "Width of the border of the mask that is ignored, pixels: depth there mixes with the background.",
+        low=0,
+        high=100,
     )
     outlier_deviations: float = setting(
         4.0,
-        "Points whose depth is further from the median than this many robust standard deviations (1.4826 times the "
-        "median absolute deviation) are left out; 0 keeps all.",
+        "Points further from the median depth than this many robust standard deviations (1.4826 times the "
+        "median absolute deviation) are dropped; 0 keeps all.",
         low=0.0,
         high=1000.0,
     )
     outlier_floor: float = setting(
-        0.02, "Points whose depth is nearer to the median than this are always kept, metres.", low=0.0, high=10.0
+        0.02, "Points nearer to the median depth than this are always kept, meters.", low=0.0, high=10.0
     )
     extent_percentile: float = setting(
         0.5, "The extent runs from this percentile of the points to 100 minus it, per axis.", low=0.0, high=49.0
     )
-    min_points: int = setting(10, "Fewest points that make a position.", low=2, high=1000000)
+    min_points: int = setting(10, "Minimum number of points for a position.", low=2, high=1000000)
     distortion: str = setting(
         "refuse",
-        "Where camera_info has distortion: refuse; rectified: the images are rectified, take P; undistort: they are "
-        "raw, take K and D.",
+        "If camera_info has distortion. refuse: refuse it; rectified: the images are rectified, use P; "
+        "undistort: they are raw, use K and D.",
         choices=DISTORTION,
     )
-    same_frame: bool = setting(True, "Refuse depth whose frame_id is not that of the masks: it is not registered.")
-    status_period: float = setting(1.0, "Time between two /diagnostics messages, seconds.", low=0.05, high=60.0)
+    same_frame: bool = setting(
+        True, "Refuse depth whose frame_id differs from that of the masks: it is not registered to the image."
+    )
+    status_period: float = setting(1.0, "Period of /diagnostics, seconds.", low=0.05, high=60.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,7 +46,7 @@ INTERFACES: tuple[Interface, ...] = (
         name="depth",
         type="sensor_msgs/Image",
         kind="subscribes",
-        text="Depth registered to the tracked image: 16UC1 in units of `depth_unit`, or 32FC1 in metres.",
+        text="Depth registered to the tracked image: 16UC1 in units of `depth_unit`, or 32FC1 in meters.",
     ),
     Interface(
         name="camera_info",
