@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mask that is drawn step by step: polygons and rectangles by their vertices, cut-outs, and undo."""
+"""A mask that is drawn step by step: clicks, polygons and rectangles by their vertices, cut-outs, and undo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from maskrnn_ros.prompts import Prompt, PromptBackend
+from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError, clicked
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 Vertex = tuple[float, float]
@@ -56,6 +56,8 @@ def corners(count: int) -> str:
 class _Step:
     vertices: tuple[Vertex, ...]
     mask: BoolArray | None
+    prompt: Prompt | None = None  # made the mask, beside what lay there before
+    before: BoolArray | None = None
 
 
 class Drawing:
@@ -80,6 +82,12 @@ class Drawing:
         return self._steps[-1].mask
 
     @property
+    def points(self) -> tuple[Point, ...]:
+        """The clicks that the mask was made of; none where something else was done since."""
+        prompt = self._steps[-1].prompt
+        return () if prompt is None else prompt.points
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is drawn."""
         return not self.vertices and self.mask is None
@@ -93,7 +101,7 @@ class Drawing:
         extent: float = max(max(xs) - min(xs), max(ys) - min(ys))
         return min(_REACH * max(self._size), _REACH_OF_POLYGON * extent)
 
-    def click(self, x: float, y: float) -> None:
+    def corner(self, x: float, y: float) -> None:
         """Add a vertex; on the first one, close the polygon.
 
         Raises:
@@ -113,7 +121,7 @@ class Drawing:
         height, width = self.image.shape[:2]
         if not (0 <= x <= width and 0 <= y <= height):  # NaN is refused, too
             raise ValueError(f"vertex must lie in the {width}x{height} image, got ({x:.1f}, {y:.1f})")
-        self._push((*self.vertices, (x, y)), self.mask)
+        self._steps.append(_Step((*self.vertices, (x, y)), self.mask))
 
     def close_polygon(self) -> None:
         """Mark what the vertices enclose, beside what is marked already: an object may show in several parts.
@@ -123,7 +131,7 @@ class Drawing:
         """
         if len(self.vertices) < _CORNERS:
             raise ValueError(f"a polygon needs {_CORNERS} vertices, got {len(self.vertices)}")
-        self._mark(fill_polygon(self.vertices, *self._size), "polygon")
+        self._mark(fill_polygon(self.vertices, *self._size), "polygon", self.mask)
 
     def rectangle(self) -> None:
         """Mark the rectangle between the last two vertices; earlier ones are dropped.
@@ -134,9 +142,9 @@ class Drawing:
         if len(self.vertices) < 2:
             raise ValueError(f"a rectangle needs 2 vertices, got {len(self.vertices)}")
         (x0, y0), (x1, y1) = self.vertices[-2:]
-        self._mark(fill_polygon(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), *self._size), "rectangle")
+        self._mark(fill_polygon(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), *self._size), "rectangle", self.mask)
 
-    def cut_out(self, backend: PromptBackend) -> None:
+    def cut_out(self, backend: PromptBackend) -> str:
         """Mark the object in the box around the vertices, or where there are none, around the mask.
 
         Around vertices the object is marked beside what is marked already; around the mask, in its stead.
@@ -144,26 +152,58 @@ class Drawing:
         Args:
             backend: Makes the mask.
 
+        Returns:
+            What the backend says of a mask that it does not believe in: whoever looks at it may know better. Else "".
+
         Raises:
             ValueError: There is no box, or the backend finds nothing in it.
         """
-        found = backend(self.image, Prompt(box=self._box()))
-        self._mark(found, "cut-out", beside=bool(self.vertices))
+        return self._ask(backend, Prompt(box=self._box()), self.mask if self.vertices else None)
 
-    def cut_out_at(self, backend: PromptBackend, prompt: Prompt) -> None:
-        """Mark the object that a box or a point names, beside what is marked already.
+    def box(self, backend: PromptBackend, box: Box) -> str:
+        """Mark the object in a box, beside what is marked already.
 
         Args:
             backend: Makes the mask.
-            prompt: The box or the point.
+            box: Around the object.
+
+        Returns:
+            As ``cut_out``.
 
         Raises:
             ValueError: It lies outside the image, there are vertices that no polygon has taken up, or the backend
                 finds nothing.
         """
-        if self.vertices:
-            raise ValueError(f"first close the polygon of {corners(len(self.vertices))}, or undo it")
-        self._mark(backend(self.image, prompt), "cut-out")
+        self._check_closed()
+        return self._ask(backend, Prompt(box=box), self.mask)
+
+    def point(self, backend: PromptBackend, x: float, y: float) -> str:
+        """Mark the object at a point; where something is marked already, mend that.
+
+        A point that is marked is taken for one beside the object: a click says what is missing or too much. Clicks on
+        what a box or clicks have marked are told to the backend together with those.
+
+        Args:
+            backend: Makes the mask.
+            x: Pixels.
+            y: Likewise.
+
+        Returns:
+            As ``cut_out``.
+
+        Raises:
+            ValueError: As ``box``.
+        """
+        self._check_closed()
+        point = clicked(x, y, self._size)
+        step = self._steps[-1]
+        if step.mask is None:
+            return self._ask(backend, Prompt(points=(point,)), None)
+        at = int(point.y), int(point.x)
+        point = dataclasses.replace(point, on_object=not step.mask[at])
+        if step.prompt is None or (step.before is not None and step.before[at]):
+            return self._ask(backend, Prompt(points=(point,), mask=step.mask), None)
+        return self._ask(backend, dataclasses.replace(step.prompt, points=(*step.prompt.points, point)), step.before)
 
     def undo(self) -> None:
         """Take back the last step.
@@ -184,7 +224,7 @@ class Drawing:
         if self.vertices:
             self.close_polygon()
         if self.mask is None:
-            raise ValueError("nothing is drawn: click the corners of the object first")
+            raise ValueError("nothing is marked: click the object first")
         return self.mask
 
     @property
@@ -204,10 +244,21 @@ class Drawing:
         x0, y0 = math.floor(min(xs)), math.floor(min(ys))
         return Box(x0, y0, max(x0 + 1, math.ceil(max(xs))), max(y0 + 1, math.ceil(max(ys))))
 
-    def _mark(self, found: BoolArray, what: str, *, beside: bool = True) -> None:
+    def _check_closed(self) -> None:
+        if self.vertices:
+            raise ValueError(f"first close the polygon of {corners(len(self.vertices))}, or undo it")
+
+    def _ask(self, backend: PromptBackend, prompt: Prompt, before: BoolArray | None) -> str:
+        remark = ""
+        try:
+            found = backend(self.image, prompt)
+        except UnsureError as error:
+            found, remark = error.mask, str(error)
+        self._mark(found, "cut-out", before, prompt)
+        return remark
+
+    def _mark(self, found: BoolArray, what: str, before: BoolArray | None, prompt: Prompt | None = None) -> None:
+        """Take up what was found, beside what was there before."""
         if not found.any():
             raise ValueError(f"the {what} holds no pixel")
-        self._push((), found | self.mask if beside and self.mask is not None else found)
-
-    def _push(self, vertices: tuple[Vertex, ...], mask: BoolArray | None) -> None:
-        self._steps.append(_Step(vertices, mask))
+        self._steps.append(_Step((), found if before is None else found | before, prompt, before))

@@ -46,6 +46,25 @@ class Point:
     on_object: bool = True
 
 
+def clicked(x: float, y: float, size: tuple[int, int]) -> Point:
+    """The point of a click on a viewer's picture.
+
+    Viewers round to whole pixels: a click on the last half of one is said to be at the width.
+
+    Args:
+        x: Pixels.
+        y: Likewise.
+        size: (H, W) of the image.
+
+    Raises:
+        ValueError: It lies outside the image.
+    """
+    height, width = size
+    point = Point(x=width - 0.5 if x == width else x, y=height - 0.5 if y == height else y)
+    Prompt(points=(point,)).check_inside(size)
+    return point
+
+
 class UnsureError(ValueError):
     """A backend has a mask that it does not believe in.
 

@@ -196,8 +196,15 @@ class SeedBench:
         corners = [(p.x, p.y) for p in face.points]
         return self.press(*(sum(values) / len(values) for values in zip(*corners, strict=True)))
 
+    def draw(self) -> None:
+        """Choose *Draw*, unless it is chosen."""
+        if not self.node._draws:
+            self.choose("Draw")
+            self.wait(lambda: self.node._draws)
+
     def corners(self, *vertices: tuple[float, float], width: int) -> None:
-        """Click corners, pixel positions; wait until all are taken."""
+        """Click corners, pixel positions, after *Draw*; wait until all are taken."""
+        self.draw()
         before = len(self.vertices)
         for column, row in vertices:
             self.press(column / width, -row / width)

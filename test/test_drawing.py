@@ -11,7 +11,7 @@ from matplotlib.path import Path
 
 from maskrnn_ros import drawing as module
 from maskrnn_ros.drawing import Drawing, fill_polygon
-from maskrnn_ros.prompts import Prompt
+from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.types import Box
 
 TRIANGLE = ((3.2, 1.7), (28.4, 6.1), (9.9, 22.3))
@@ -126,7 +126,7 @@ def test_a_cut_out_looks_at_the_box_of_the_vertices_then_at_that_of_the_mask() -
         (((1.0, 1.0), (2.0, 2.0), (3.0, 3.0)), Drawing.close_polygon, "polygon holds no pixel"),
         (((1.0, 1.0),), Drawing.rectangle, "needs 2 vertices, got 1"),
         (((1.0, 1.0), (9.0, 1.0)), Drawing.rectangle, "rectangle holds no pixel"),
-        ((), Drawing.finished, "nothing is drawn"),
+        ((), Drawing.finished, "nothing is marked"),
         ((), lambda drawing: drawing.cut_out(Backend()), "needs 2 vertices or a polygon"),
         (((1.0, 1.0),), lambda drawing: drawing.cut_out(Backend()), "needs 2 vertices around the object, got 1"),
         (((1.0, 1.0), (2.0, 2.0)), lambda drawing: drawing.cut_out(Backend()), "cut-out holds no pixel"),
@@ -152,17 +152,17 @@ def test_a_vertex_outside_the_image_is_refused(vertex) -> None:
 def test_a_click_on_the_first_vertex_closes_the_polygon() -> None:
     drawing = blank(240, 320)
     for vertex in ((100.0, 100.0), (200.0, 100.0)):
-        drawing.click(*vertex)
+        drawing.corner(*vertex)
         assert drawing.reach == 0.0
-    drawing.click(100.0, 100.0)  # two vertices enclose nothing: a third one, wherever it lies
+    drawing.corner(100.0, 100.0)  # two vertices enclose nothing: a third one, wherever it lies
     assert len(drawing.vertices) == 3
     drawing.undo()
-    drawing.click(200.0, 200.0)
+    drawing.corner(200.0, 200.0)
     assert drawing.reach == pytest.approx(3.2)  # a hundredth of 320
-    drawing.click(103.0, 101.5)  # just beside
+    drawing.corner(103.0, 101.5)  # just beside
     assert len(drawing.vertices) == 4
     drawing.undo()
-    drawing.click(102.0, 102.0)
+    drawing.corner(102.0, 102.0)
     assert drawing.vertices == () and drawing.mask is not None
     np.testing.assert_array_equal(drawing.mask, fill_polygon(((100, 100), (200, 100), (200, 200)), 240, 320))
 
@@ -171,9 +171,9 @@ def test_small_objects_have_room_for_corners() -> None:
     drawing = blank(1080, 1920)
     octagon = [(500 + 6 * np.cos(a), 500 + 6 * np.sin(a)) for a in np.linspace(0, 1.75 * np.pi, 8)]
     for vertex in octagon:
-        drawing.click(*vertex)
+        drawing.corner(*vertex)
     assert len(drawing.vertices) == 8
-    drawing.click(*octagon[0])
+    drawing.corner(*octagon[0])
     assert drawing.mask is not None and drawing.mask.sum() > 80
 
 
@@ -186,9 +186,90 @@ def test_a_prompt_marks_its_object_unless_a_polygon_is_open() -> None:
         return fill_polygon(TRIANGLE, *image.shape[:2])
 
     prompt = Prompt(box=Box(1, 1, 30, 23))
-    drawing.cut_out_at(backend, prompt)
+    drawing.box(backend, prompt.box)
     assert asked == [prompt]
     np.testing.assert_array_equal(drawing.mask, fill_polygon(TRIANGLE, 24, 32))
-    drawing.click(1.0, 1.0)
+    drawing.corner(1.0, 1.0)
     with pytest.raises(ValueError, match="first close the polygon of 1 corner, or undo it"):
-        drawing.cut_out_at(backend, prompt)
+        drawing.box(backend, prompt.box)
+
+
+class Disks:
+    """Marks a disk about each point on the object, without disks about those beside it, beside the mask before."""
+
+    def __init__(self) -> None:
+        self.asked: list[Prompt] = []
+        self.unsure = False
+
+    def __call__(self, image, prompt):
+        self.asked.append(prompt)
+        rows, columns = np.mgrid[: image.shape[0], : image.shape[1]] + 0.5
+        mask = np.zeros(image.shape[:2], bool) if prompt.mask is None else prompt.mask.copy()
+        if prompt.box is not None:
+            mask[prompt.box.slices] = True
+        for point in prompt.points:
+            mask[np.hypot(columns - point.x, rows - point.y) < (6 if point.on_object else 3)] = point.on_object
+        if self.unsure:
+            raise UnsureError(mask, 0.3, 0.5)
+        return mask
+
+
+def test_clicks_mark_an_object_and_say_what_is_missing_or_too_much() -> None:
+    drawing, backend = blank(), Disks()
+    assert drawing.point(backend, 10, 10) == ""
+    assert drawing.mask[10, 10] and not drawing.mask[10, 20] and len(drawing.points) == 1
+    drawing.point(backend, 20.0, 10.0)  # not marked: missing
+    drawing.point(backend, 10.0, 12.5)  # marked: too much
+    first, second, third = (Point(x=10, y=10), Point(x=20, y=10), Point(x=10, y=12.5, on_object=False))
+    assert backend.asked[-1] == Prompt(points=(first, second, third)) and backend.asked[-1].mask is None
+    assert drawing.mask[10, 20] and not drawing.mask[12, 10] and drawing.points == (first, second, third)
+    drawing.undo()
+    assert drawing.mask[12, 10] and drawing.points == (first, second)
+
+
+def test_clicks_mend_what_was_boxed_or_drawn() -> None:
+    drawing, backend = blank(), Disks()
+    drawing.box(backend, Box(2, 2, 8, 8))
+    drawing.point(backend, 20, 12)
+    assert backend.asked[-1] == Prompt(box=Box(2, 2, 8, 8), points=(Point(x=20, y=12),))
+    drawing = blank()
+    for corner in ((2, 2), (12, 2), (12, 12), (2, 12)):
+        drawing.corner(*corner)
+    with pytest.raises(ValueError, match="first close the polygon of 4 corners, or undo it"):
+        drawing.point(backend, 20, 12)
+    drawing.close_polygon()
+    drawing.point(backend, 5, 5)  # inside it: too much
+    assert backend.asked[-1].points == (Point(x=5, y=5, on_object=False),)
+    assert backend.asked[-1].mask.sum() == 100 and not drawing.mask[5, 5] and drawing.mask[10, 10]
+    drawing.corner(20, 20)
+    assert drawing.points == () and not drawing.mask[5, 5]
+
+
+def test_what_was_there_beside_a_box_is_mended_by_clicks_on_it() -> None:
+    drawing, backend = blank(), Disks()
+    for corner in ((2, 2), (6, 2), (6, 6), (2, 6)):
+        drawing.corner(*corner)
+    drawing.close_polygon()
+    drawing.box(backend, Box(20, 4, 28, 12))
+    drawing.point(backend, 24, 8)  # of the box: the polygon stays
+    assert drawing.mask[4, 4] and not drawing.mask[8, 24]
+    drawing.point(backend, 4, 4)
+    assert not drawing.mask[4, 4] and drawing.mask[5, 27]
+
+
+def test_a_mask_that_the_backend_does_not_believe_in_is_shown_with_its_words() -> None:
+    drawing, backend = blank(), Disks()
+    backend.unsure = True
+    words = "unsure (0.30, below 0.5): click again or draw"
+    assert drawing.point(backend, 10, 10) == words and drawing.mask[10, 10]
+    assert drawing.box(backend, Box(20, 4, 28, 12)) == words and drawing.mask[5, 25]
+    assert drawing.cut_out(backend) == words
+
+
+@pytest.mark.parametrize("place", [(-0.1, 5.0), (32.6, 5.0), (5.0, -0.1), (5.0, 25.0), (float("nan"), 5.0)])
+def test_a_point_outside_the_image_is_refused(place) -> None:
+    drawing = blank()
+    with pytest.raises(ValueError, match="points must lie inside the 32x24 image"):
+        drawing.point(Disks(), *place)
+    drawing.point(Disks(), 32, 24)  # as viewers say it that round
+    assert drawing.points == (Point(x=31.5, y=23.5),)

@@ -209,6 +209,7 @@ def test_the_first_image_is_frozen_and_later_ones_wait_for_freeze(bench) -> None
 
 def test_a_click_of_rviz_is_one_vertex_where_it_was_clicked(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
+    bench.draw()
     bench.press(0.25, -0.5)
     bench.press(0.5, -0.125)
     bench.wait(lambda: len(bench.vertices) >= 2)
@@ -220,6 +221,7 @@ def test_a_click_of_rviz_is_one_vertex_where_it_was_clicked(bench) -> None:
 
 def test_clicks_beside_the_image_and_on_strange_markers_do_nothing(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
+    bench.draw()
     stranger = InteractiveMarkerFeedback(marker_name="other", event_type=InteractiveMarkerFeedback.BUTTON_CLICK)
     stranger.mouse_point_valid = True
     bench.feedback.publish(stranger)
@@ -234,7 +236,14 @@ def test_clicks_beside_the_image_and_on_strange_markers_do_nothing(bench) -> Non
 
 
 def test_clicks_of_rqt_are_pixels(bench) -> None:
-    bench.image(world.image(0), world.stamp_ns(0))
+    picture, truth = blob()
+    bench.image(picture, world.stamp_ns(0))
+    bench.clicks.publish(Point(x=62.0, y=50.0))
+    bench.wait(lambda: bench.shown("mask"))
+    assert iou(bench.node._drawing.mask, truth) > 0.9
+    bench.wait(lambda: bench.pictures and (image_to_rgb(bench.pictures[-1])[50, 62] == (50, 255, 75)).all())
+    assert bench.trigger("undo").success
+    bench.draw()
     bench.clicks.publish(Point(x=32.0, y=64.0))
     bench.wait(lambda: bench.vertices)
     assert [(p.x, p.y) for p in bench.vertices] == [(0.25, -0.5)]
@@ -305,8 +314,7 @@ def test_the_text_of_before_is_taken_away(bench) -> None:
     bench.press(0.5, -0.25, valid=False)  # refused: two lines
     bench.wait(lambda: len(bench.text) == 2)
     bench.corners((5, 5), width=WIDTH)
-    bench.wait(lambda: len(bench.text) == 1)
-    assert bench.text == ["1 corner; click the next one, or right-click: rectangle, cut out"]
+    bench.wait(lambda: bench.text == ["1 corner; click the next one, or right-click: rectangle, cut out"])
 
 
 def test_a_click_on_what_is_drawn_counts_and_has_the_menu(bench) -> None:
@@ -321,7 +329,51 @@ def test_a_click_on_what_is_drawn_counts_and_has_the_menu(bench) -> None:
     assert bench.scene.interactive["drawing"].menu_entries == bench.button.menu_entries
 
 
-def test_three_gestures_mark_an_object(bench, tracker) -> None:
+def test_two_gestures_mark_an_object_and_more_clicks_mend_it(bench, tracker) -> None:
+    picture, truth = blob()
+    sent = bench.image(picture, world.stamp_ns(0))
+    bench.wait(lambda: bench.text == ["click an object, or drag a box around it"])
+    assert bench.press(62 / WIDTH, -50 / WIDTH)
+    bench.wait(lambda: bench.shown("mask") and len(bench.text) == 1)
+    assert "click what is missing or too much, or click 'add'" in bench.text[-1]
+    assert iou(bench.node._drawing.mask, truth) > 0.9
+    (dots,) = bench.shown("on")
+    assert [(p.x, p.y) for p in dots.points] == [pytest.approx((62 / WIDTH, -50 / WIDTH))] and not bench.shown("off")
+    assert bench.press(10 / WIDTH, -10 / WIDTH)  # missing
+    bench.wait(lambda: len(bench.shown("on")[0].points) == 2)
+    assert bench.press(48 / WIDTH, -36 / WIDTH)  # too much
+    bench.wait(lambda: bench.shown("off"))
+    assert len(bench.shown("on")[0].points) == 2
+    bench.trigger("undo"), bench.trigger("undo")
+    bench.wait(lambda: not bench.shown("off") and len(bench.shown("on")[0].points) == 1)
+    assert bench.click_add()
+    bench.wait(lambda: tracker.added)
+    (request,) = tracker.added
+    assert (request.image.header, [prompt.id for prompt in request.prompts]) == (sent.header, [0])
+    assert iou(labels_from_image(request.prompts[0].mask) > 0, truth) > 0.9
+    bench.wait(lambda: not bench.shown("mask") and not bench.shown("on"))
+
+
+def test_draw_and_click_change_what_a_click_is_and_nothing_else(bench) -> None:
+    picture, truth = blob()
+    bench.image(picture, world.stamp_ns(0))
+    bench.press(62 / WIDTH, -50 / WIDTH)
+    bench.wait(lambda: bench.shown("mask"))
+    bench.choose("Draw", on="image")
+    bench.wait(lambda: bench.text[-1].endswith("pixels marked; click 'add', or right-click it to correct"))
+    marked = bench.node._drawing.mask
+    bench.corners((5, 5), (20, 5), (20, 20), width=WIDTH)
+    bench.choose("Click")
+    bench.press(62 / WIDTH, -50 / WIDTH)
+    bench.wait(lambda: bench.text[:1] == ["first close the polygon of 3 corners, or undo it"])
+    bench.choose("Close polygon")
+    bench.wait(lambda: not bench.vertices)
+    assert (bench.node._drawing.mask & marked).sum() == marked.sum()
+    assert bench.trigger("freeze").success
+    bench.wait(lambda: bench.text == ["click an object, or drag a box around it"])
+
+
+def test_three_gestures_draw_an_object(bench, tracker) -> None:
     sent = bench.image(world.image(0), world.stamp_ns(0))
     corners = ((32.0, 32.0), (96.0, 32.0), (96.0, 64.0))
     bench.corners(*corners, width=WIDTH)
@@ -357,7 +409,7 @@ def test_the_button_lies_beside_the_picture_and_nothing_covers_it(bench, tracker
         bench.image(np.zeros((*size, 3), np.uint8), world.stamp_ns(size[0]))
         assert bench.trigger("freeze").success
         assert bench.click_add()
-        bench.wait(lambda: bench.text[:1] == ["nothing is drawn: click the corners of the object first"])
+        bench.wait(lambda: bench.text[:1] == ["nothing is marked: click the object first"])
         right = max(p.x for p in bench.frozen.controls[0].markers[0].points)
         face, title = bench.button.controls[0].markers
         assert min(p.x for p in face.points) > right + DEPTH_RESOLUTION
@@ -377,6 +429,7 @@ def test_portrait_and_wide_pictures_fit_the_view(bench) -> None:
         right, bottom = max(p.x for p in points), min(p.y for p in points)
         assert right <= 1 and bottom >= -0.75 and (right == 1 or bottom == -0.75)
         assert right / -bottom == pytest.approx(width / height)
+        bench.draw()
         bench.press(right / 2, bottom / 2)
         bench.wait(lambda: bench.node._drawing.vertices)
         assert bench.node._drawing.vertices[0] == pytest.approx((width / 2, height / 2))
@@ -418,6 +471,7 @@ def test_a_drag_is_a_box_around_the_object_and_no_corner(bench) -> None:
 
 def test_a_hand_that_trembles_clicks(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
+    bench.draw()
     bench.press(0.25, -0.25, to=(0.255, -0.253))
     bench.wait(lambda: bench.vertices)
     assert [(p.x, p.y) for p in bench.vertices] == [pytest.approx((0.255, -0.253))]
@@ -530,6 +584,7 @@ def test_text_that_was_lost_on_its_way_comes_again(bench) -> None:
 def test_who_subscribes_late_gets_the_text(bench) -> None:
     bench.image(world.image(0), world.stamp_ns(0))
     bench.corners((5, 5), width=WIDTH)
+    bench.wait(lambda: bench.text and bench.text[-1].startswith("1 corner"))
     late: list = []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     bench.client.create_subscription(MarkerArray, f"{TOOL}/markers", late.append, latched)

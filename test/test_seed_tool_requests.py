@@ -214,7 +214,10 @@ def test_grabcut_cuts_the_object_out_of_the_box(bench, tracker) -> None:
     assert (found & truth).sum() / (found | truth).sum() > 0.95
 
 
-@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES])
+MODES = ("click_mode", "draw_mode")
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in ENTRIES if entry.name not in MODES])
 def test_without_a_tracker_and_an_image_every_service_says_what_is_missing(name) -> None:
     with SeedBench() as bench:
         bench.node.set_parameters([Parameter("instance_id", value=1)])
@@ -231,6 +234,16 @@ def test_without_a_tracker_and_an_image_every_service_says_what_is_missing(name)
             bench.corners(*TRIANGLE, width=WIDTH)
             assert "nobody serves /tracker/add_instances" in bench.trigger(name).message
             assert bench.shown("mask") or bench.vertices  # nothing is lost
+
+
+def test_what_a_click_is_can_be_chosen_before_the_first_image() -> None:
+    with SeedBench() as bench:
+        for name in (*MODES, "draw_mode"):
+            answer = bench.trigger(name)
+            assert (answer.success, answer.message) == (True, "waiting for images on /image")
+        bench.image(world.image(0), world.stamp_ns(0))
+        bench.press(0.25, -0.5)
+        bench.wait(lambda: len(bench.vertices) == 1)
 
 
 def test_a_frozen_image_without_a_stamp_is_refused(bench, tracker) -> None:

@@ -16,7 +16,7 @@ from std_msgs.msg import Header
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.limits import MAX_PROMPTS, check_number
-from maskrnn_ros.prompts import Point, Prompt
+from maskrnn_ros.prompts import Point, Prompt, clicked
 from maskrnn_ros.ros.click_point import Frames, project
 from maskrnn_ros.ros.detections import box_and_class, vision_msgs
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
@@ -165,11 +165,8 @@ class PromptInputs:
         newest = self.newest
         prompt = Prompt(points=(Point(x=x, y=y),))
         if newest is not None:
-            height, width = newest.tracks.size
-            # viewers round to whole pixels: a click on the last half of one is said to be at the width
-            prompt = Prompt(points=(Point(x=_pulled_in(x, width), y=_pulled_in(y, height)),))
-            prompt.check_inside(newest.tracks.size)
-            (point,) = prompt.points
+            point = clicked(x, y, newest.tracks.size)
+            prompt = Prompt(points=(point,))
             there = int(newest.tracks.labels[int(point.y), int(point.x)])
             if there in self._live():
                 raise ValueError(
@@ -194,7 +191,3 @@ def _box_of_id(masks: Seed, instance_id: int) -> Box | None:
 
 def _box_of(prompt: Prompt | MaskPrompt) -> Box | None:
     return Box.of_mask(prompt.mask) if isinstance(prompt, MaskPrompt) else prompt.box
-
-
-def _pulled_in(position: float, size: int) -> float:
-    return size - 0.5 if position == size else position

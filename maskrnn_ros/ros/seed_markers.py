@@ -39,8 +39,9 @@ _TEXT = 0.03
 _COLUMNS = 64
 """Characters of that height that are about as long as the image is wide."""
 _YELLOW = ColorRGBA(r=1.0, g=0.9, b=0.0, a=1.0)
-_PAINT = (255, 230, 0)
+_PAINT, _PAINT_ON, _PAINT_OFF = (255, 230, 0), (50, 255, 75), (255, 50, 50)
 _GREEN = ColorRGBA(r=0.2, g=1.0, b=0.3, a=1.0)
+_RED = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _GREY = ColorRGBA(r=0.3, g=0.3, b=0.3, a=1.0)
 _BLACK = ColorRGBA(a=1.0)
@@ -167,6 +168,10 @@ def _drawn(drawing: Drawing, size: tuple[int, int]) -> list[Marker]:
         markers.append(_lines("vertices", Marker.SPHERE_LIST, dots, _DOT, _YELLOW))
         if drawing.reach:  # where a click closes the polygon
             markers.append(_lines("first", Marker.SPHERE_LIST, dots[:1], 2 * drawing.reach / unit(size), _GREEN))
+    for namespace, on_object, color in (("on", True, _GREEN), ("off", False, _RED)):
+        dots = [_point(p.x, p.y, size, 3) for p in drawing.points if p.on_object == on_object]
+        if dots:
+            markers.append(_lines(namespace, Marker.SPHERE_LIST, dots, _DOT, color))
     return markers
 
 
@@ -224,6 +229,8 @@ def painted(drawing: Drawing, lines: Sequence[str]) -> UInt8Array:
     cv2.polylines(canvas, [corners], False, _PAINT, 1)
     for x, y in corners.tolist():
         cv2.circle(canvas, (x, y), 3, _PAINT, -1)
+    for point in drawing.points:
+        cv2.circle(canvas, (int(point.x), int(point.y)), 3, _PAINT_ON if point.on_object else _PAINT_OFF, -1)
     for number, line in enumerate(lines):
         write_text(canvas, line, (4, 14 + 16 * number))
     return canvas

@@ -32,6 +32,8 @@ class Entry:
 
 ENTRIES = (
     Entry(name="freeze", title="Freeze newest", text="shows the newest image and clears the drawing"),
+    Entry(name="click_mode", title="Click", text="a click marks an object or mends its mask, as at the start"),
+    Entry(name="draw_mode", title="Draw", text="a click is a corner of a polygon"),
     Entry(name="close_polygon", title="Close polygon", text="marks what the clicked corners enclose"),
     Entry(name="rectangle", title="Rectangle", text="marks the rectangle between the last two clicks"),
     Entry(
@@ -39,7 +41,7 @@ ENTRIES = (
         title="Cut out",
         text="marks the object in the box around the clicks, or around the mask",
     ),
-    Entry(name="undo", title="Undo", text="takes back the last click, polygon, rectangle or cut-out"),
+    Entry(name="undo", title="Undo", text="takes back the last click, box, polygon, rectangle or cut-out"),
     Entry(name="new_instance", title="New instance", text="sends the mask as a new instance"),
     Entry(
         name="correct_instance",

@@ -28,7 +28,7 @@ from std_srvs.srv import Trigger
 from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.config import from_flat, settings
 from maskrnn_ros.drawing import Drawing, corners
-from maskrnn_ros.prompts import Point, Prompt, PromptBackend, build_prompts
+from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.ros import seed_view, tracker_client
 from maskrnn_ros.ros.frozen import Freezer, Frozen
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
@@ -62,7 +62,7 @@ INTERFACES: tuple[Interface, ...] = (
         name="clicked_point",
         type="geometry_msgs/PointStamped",
         kind="subscribes",
-        text="RViz2's *Publish Point* on the frozen image: marks the object there by its colours.",
+        text="RViz2's *Publish Point* on the frozen image: as a click in the mode *Click*.",
     ),
     *seed_view.INTERFACES,
     Interface(
@@ -114,6 +114,7 @@ class SeedTool(Node):
         self._freezer, self._gestures, self._stream = Freezer(), GestureReader(), StreamLine()
         self._frozen: Frozen | None = None
         self._drawing: Drawing | None = None
+        self._draws = False
         self._answer = ""
         self._seed = "none"
         self._view = SeedView(self, self._on_feedback)
@@ -136,7 +137,7 @@ class SeedTool(Node):
             PointMessage, "click", lambda point: self._guard(lambda: self._click(point.x, point.y)), 10
         )
         self.create_subscription(
-            PointStamped, "clicked_point", lambda point: self._guard(lambda: self._cut_out_at(point)), 10
+            PointStamped, "clicked_point", lambda point: self._guard(lambda: self._point_at(point)), 10
         )
         for entry in ENTRIES:
             self.create_service(Trigger, f"~/{entry.name}", partial(self._on_trigger, entry))
@@ -183,6 +184,16 @@ class SeedTool(Node):
         self._drawing = Drawing(self._frozen.image)
         return ""
 
+    def click_mode(self, instance_id: int) -> str:
+        """Take clicks for points on an object, or on what is too much of it."""
+        self._draws = False
+        return ""
+
+    def draw_mode(self, instance_id: int) -> str:
+        """Take clicks for corners."""
+        self._draws = True
+        return ""
+
     def close_polygon(self, instance_id: int) -> str:
         """Mark what the vertices enclose."""
         self._drawn.close_polygon()
@@ -196,8 +207,7 @@ class SeedTool(Node):
     def cut_out(self, instance_id: int) -> str:
         """Mark the object in a box."""
         self._show_text(_CUTTING)
-        self._drawn.cut_out(self._prompts)
-        return ""
+        return self._drawn.cut_out(self._prompts)
 
     def undo(self, instance_id: int) -> str:
         """Take back the last step."""
@@ -246,30 +256,31 @@ class SeedTool(Node):
         return f"sent {int(sent.mask.sum())} pixels as {what}"
 
     def _click(self, x: float, y: float) -> str:
-        self._drawn.click(x, y)
+        if not self._draws:
+            return self._point(x, y)
+        self._drawn.corner(x, y)
         return ""
+
+    def _point(self, x: float, y: float) -> str:
+        drawing = self._drawn
+        self._show_text(_CUTTING)
+        return drawing.point(self._prompts, x, y)
 
     def _pixel(self, place: Place) -> Place:
         drawn = self._drawn
         return to_pixel(*place, (drawn.image.shape[0], drawn.image.shape[1]))
 
-    def _cut_out_box(self, begin: Place, end: Place) -> str:
+    def _box(self, begin: Place, end: Place) -> str:
+        drawing = self._drawn
         (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(self._pixel(begin), self._pixel(end), strict=True))
-        box = Box(math.floor(x0), math.floor(y0), math.floor(x1) + 1, math.floor(y1) + 1)
-        return self._cut_out(Prompt(box=box))
+        self._show_text(_CUTTING)
+        return drawing.box(self._prompts, Box(math.floor(x0), math.floor(y0), math.floor(x1) + 1, math.floor(y1) + 1))
 
-    def _cut_out_at(self, message: Any) -> str:
+    def _point_at(self, message: Any) -> str:
         """Of *Publish Point*, which gives points in the fixed frame, with the time of the click and a coarse z."""
         if message.header.frame_id != FRAME:
             raise ValueError(f"a point must be in the frame {FRAME}, got {message.header.frame_id!r:.80}")
-        x, y = self._pixel((message.point.x, message.point.y))
-        return self._cut_out(Prompt(points=(Point(x=x, y=y),)))
-
-    def _cut_out(self, prompt: Prompt) -> str:
-        drawing = self._drawn
-        self._show_text(_CUTTING)
-        drawing.cut_out_at(self._prompts, prompt)
-        return ""
+        return self._point(*self._pixel((message.point.x, message.point.y)))
 
     # --- callbacks ---
 
@@ -292,7 +303,7 @@ class SeedTool(Node):
             case Click(at):
                 return self._click(*self._pixel(at))
             case Drag(begin, end):
-                return self._cut_out_box(begin, end)
+                return self._box(begin, end)
             case Add():
                 return self.new_instance(0)
             case Choice(menu_entry_id):
@@ -343,8 +354,9 @@ class SeedTool(Node):
         if count:
             return f"{corners(count)}; click the next one, or right-click: rectangle, cut out"
         if self._drawing.mask is not None:
-            return f"{int(self._drawing.mask.sum())} pixels marked; click 'add', or right-click it to correct"
-        return "click the corners of an object, or drag a box around it"
+            mend = "" if self._draws else "click what is missing or too much, or "
+            return f"{int(self._drawing.mask.sum())} pixels marked; {mend}click 'add', or right-click it to correct"
+        return f"click {'the corners of an object' if self._draws else 'an object'}, or drag a box around it"
 
     def _say_of_seed(self, line: str, refused: bool) -> None:
         self._seed = line
