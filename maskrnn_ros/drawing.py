@@ -16,7 +16,8 @@ Vertex = tuple[float, float]
 _CORNERS = 3
 """Vertices that a polygon needs."""
 _REACH = 0.01
-"""How near to the first vertex a click closes the polygon, as a share of the image's longer side: what a hand hits."""
+"""How near a click is to be on a dot, such as the first vertex, as a share of the image's longer side: what a hand
+hits."""
 _REACH_OF_POLYGON = 0.25
 """The same as a share of the polygon's longer side: within a small object there must be room for corners."""
 
@@ -192,11 +193,14 @@ class Drawing:
             As ``cut_out``.
 
         Raises:
-            ValueError: As ``box``.
+            ValueError: As ``box``, or there is a click on that place already.
         """
         self._check_closed()
         point = clicked(x, y, self._size)
         step = self._steps[-1]
+        # a double click, or a second one in doubt about the first: taken for "too much" it would undo what that marked
+        if any(math.dist((point.x, point.y), (p.x, p.y)) <= _REACH * max(self._size) for p in self.points):
+            raise ValueError("there is a click already: click elsewhere, or undo it")
         if step.mask is None:
             return self._ask(backend, Prompt(points=(point,)), None)
         at = int(point.y), int(point.x)

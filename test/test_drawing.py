@@ -227,6 +227,16 @@ def test_clicks_mark_an_object_and_say_what_is_missing_or_too_much() -> None:
     assert drawing.mask[12, 10] and drawing.points == (first, second)
 
 
+def test_a_double_click_does_not_take_away_what_the_first_one_marked() -> None:
+    drawing, backend = blank(240, 320), Disks()
+    drawing.point(backend, 100, 100)
+    with pytest.raises(ValueError, match="there is a click already: click elsewhere, or undo it"):
+        drawing.point(backend, 102, 102)  # within a hundredth of 320
+    assert drawing.mask[100, 100] and len(drawing.points) == len(backend.asked) == 1
+    drawing.point(backend, 104, 100)
+    assert drawing.points[1] == Point(x=104, y=100, on_object=False)
+
+
 def test_clicks_mend_what_was_boxed_or_drawn() -> None:
     drawing, backend = blank(), Disks()
     drawing.box(backend, Box(2, 2, 8, 8))
