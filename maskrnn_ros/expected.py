@@ -30,7 +30,7 @@ def expected_errors() -> tuple[type[BaseException], ...]:
 
 
 def in_one_line(error: BaseException) -> str:
-    r"""What is said of it: its text, or its name where that says nothing.
+    r"""The text of an error, or the name of its type if the text is empty.
 
     >>> in_one_line(ValueError("expected a cup,\n got none")), in_one_line(MemoryError())
     ('expected a cup, got none', 'MemoryError: not enough memory')

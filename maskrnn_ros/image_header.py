@@ -20,7 +20,7 @@ def check_encoded(data: bytes | UInt8Array, what: str = "image") -> bool:
 
     Args:
         data: JPEG, PNG or any other format that Pillow knows.
-        what: What it is, for what is said.
+        what: What it is, for error messages.
 
     Returns:
         Whether it is an image; what is none must not be decoded.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How large may be what comes from outside, and what is said: the one place for such limits.
+"""Limits on the size of input and of texts, in one place.
 
 A limit is checked before the work that it bounds, in a time that does not grow with what is refused.
 """
@@ -158,7 +158,7 @@ def quoted(value: object) -> str:
 
 
 def text_line(text: str, limit: int = MAX_TEXT) -> str:
-    r"""A text for people as one line of at most so many characters; what is cut off is counted.
+    r"""A text as one line of at most this many characters; the rest is cut off and counted.
 
     >>> text_line("expected a cup,\n  got a can")
     'expected a cup, got a can'

@@ -73,7 +73,7 @@ def track_files(
 
     Args:
         frames: Folder of images, in the order of their names, or a video file.
-        marked: Label image: value = id, 0 = background; only 0 and 255 = one instance. Or what is said of one object:
+        marked: Label image: value = id, 0 = background; only 0 and 255 = one instance. Or a prompt for one object:
             it becomes a mask by ``prompts.backend``, as in the node.
         out: Folder for one indexed PNG per frame, named as the frame (of a video: by its number), and ``overlay.mp4``.
         config: All settings.

@@ -79,7 +79,7 @@ def renewed(values: Mapping[str, Any], warn: Callable[[str], object] = _LOG.warn
 
     Args:
         values: By dotted name, as they were given.
-        warn: Called with one line for what is said as it was said before.
+        warn: Called with one line for each old spelling.
 
     Raises:
         ValueError: A name, or its value, is in ``REPLACED`` and has no meaning now; the line says what to write.
@@ -146,7 +146,7 @@ class Setting:
         3.0
 
         Args:
-            name: The setting's, for what is said.
+            name: The name of the setting, for error messages.
             value: As it was given, of any type.
             kind: bool, int, float or str: the type of the setting.
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 NS_PER_S = 1_000_000_000
 
 _SLOW = 2
-"""A step ahead of up to so many times the one before is none that surprises: streams may be slower than ``jump_s``."""
+"""A step ahead of up to this factor of the previous one is normal: streams may be slower than ``jump_s``."""
 
 
 _NO_TIME = "stamp must be > 0 ns, got {}: set header.stamp, everything is matched by it"
@@ -41,7 +41,7 @@ class TimeRule:
 
     Args:
         jump_s: How far a stamp must be from the newest one to be no late one, seconds.
-        images: So many in a row must be of the new time before it is believed.
+        images: Number of images in a row on the new timeline before it is accepted.
     """
 
     jump_s: float

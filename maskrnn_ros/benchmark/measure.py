@@ -169,7 +169,7 @@ class _Clock:
 
 
 def all_tracking(tracks: Tracks, objects: int) -> bool:
-    """Whether so many instances are there, all in state TRACKING."""
+    """Whether there are this many instances, all in state TRACKING."""
     return len(tracks.tracks) == objects and all(t.status == InstanceStatus.TRACKING for t in tracks.tracks)
 
 

@@ -111,7 +111,7 @@ def measure(root: Path, name: str, annotations: str | None, config: Config) -> l
 
 
 def compare(clip: str, frame: int, track: Track, j: float) -> Measured:
-    """What is said of a mask, and J."""
+    """Mean probability, expected IoU and J of a mask."""
     mean = float(track.probability[track.mask].mean())
     expected = expected_iou(track.probability, track.mask)
     return Measured(clip=clip, frame=frame, mean=mean, expected=expected, j=j)

@@ -180,7 +180,7 @@ class _Collector:
         self.account = f"{message.processed} with masks, {message.dropped} dropped, {message.waiting} waiting"
 
     def has_all(self, count: int) -> bool:
-        """Whether so many images were received, all are done, and what was published of them has come."""
+        """Whether this many images were received and processed, and their masks have arrived."""
         status = self._status
         if status is None or status.received < count or status.waiting:
             return False

@@ -59,7 +59,7 @@ class Counts:
 
 
 SAID_STAMPS = 8
-"""So many stamps are named."""
+"""Stamps named in a message."""
 
 REJECTED_STAMPS, HELD_STAMPS = "rejected_stamps", "held_stamps"
 """Further figures of TrackerStatus that a player in lockstep reads: stamps in ns, with a space between two."""

@@ -125,7 +125,7 @@ class _Collector:
         tracking = sum(instance.state == InstanceMask.STATE_TRACKING for instance in message.instances)
         if tracking != self._objects:
             self._not_tracking.add(stamp_ns)
-        self.age_ms[stamp_ns] = (now_ns - stamp_ns) / 1e6  # last: whoever waits for it finds the rest
+        self.age_ms[stamp_ns] = (now_ns - stamp_ns) / 1e6  # last: a waiting reader then finds the rest
 
     def rate(self, burst: Mapping[str, Any]) -> dict[str, Any]:
         """The figures of one rate."""

@@ -64,7 +64,7 @@ def check_size_of_mask(mask: Any, size: tuple[int, int] | None, what: str = "mas
     Args:
         mask: sensor_msgs/Image.
         size: (H, W) of the image that it belongs to, None where that is not known.
-        what: What it is, for what is said.
+        what: What it is, for error messages.
 
     Raises:
         ValueError: It is too large, or of another size.

@@ -31,7 +31,7 @@ class OpenSeeds:
             return self._ids.pop(ticket, None) is not None
 
     def close_all(self) -> dict[Ticket, tuple[int, ...]]:
-        """All that are left, with their ids: whoever asks tells their clients."""
+        """All that are left, with their ids; the caller informs their clients."""
         with self._lock:
             left, self._ids = self._ids, {}
             return left

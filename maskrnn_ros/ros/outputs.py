@@ -27,7 +27,7 @@ from maskrnn_ros.ros.worker import Result
 
 _DEPTH = 10
 LATCHED = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Who subscribes later with durability TRANSIENT_LOCAL and depth 1 hears at once what was said last."""
+"""A late subscriber with durability TRANSIENT_LOCAL and depth 1 gets the last message at once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Conf
 def settle(node: Any, parameters: list[Any]) -> None:
     """Make doubles of the integers among accepted parameters that are doubles, before rclpy stores them.
 
-    So who asks for a parameter gets the type that it has by default.
+    So a parameter that is read has the type of its default.
 
     Args:
         node: The rclpy node.

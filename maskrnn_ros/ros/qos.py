@@ -23,7 +23,7 @@ POLL_S = 0.05
 
 
 def reliable(depth: int, *, is_latched: bool = False) -> QoSProfile:
-    """Reliable, the last ``depth`` messages; volatile, or latched: kept for who subscribes later."""
+    """Reliable, keep last ``depth``; volatile, or latched (transient local) for late subscribers."""
     return QoSProfile(
         history=QoSHistoryPolicy.KEEP_LAST,
         depth=depth,

@@ -17,7 +17,7 @@ from maskrnn_ros.ros.guard import GuardedExecutor, Report
 from maskrnn_ros.ros.logs import library_logs_to
 
 _MAX_FAILURES = 20
-"""So often the executor itself may fail in succession: what does not pass by itself is better started anew."""
+"""Consecutive failures of the executor before the process gives up: a restart is better than a fault that stays."""
 _PAUSE_S = 0.05
 _POLL_S = 0.2
 

@@ -91,7 +91,7 @@ def send_prompt(
     """Ask the tracker to start or correct an instance by points or a box, wait for the result, and print that.
 
     Args:
-        prompt: What is said of the object, pixels of the image.
+        prompt: Box and points on the object, pixels of the image.
         instance_id: The instance to correct; 0 = a new one.
         service: Where the tracker takes it.
         stamp_ns: Stamp of the image that is meant, ns; 0 = the next image.

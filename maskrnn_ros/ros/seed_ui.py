@@ -60,7 +60,7 @@ INTERFACES: tuple[Interface, ...] = (
 
 _LOOK_PERIOD_S = 0.5
 _IDLE_S = 5.0
-"""Without a request for so long no page is open: nothing is subscribed to that costs."""
+"""Without a request for this long no page is open, and costly subscriptions are dropped, seconds."""
 _ANSWER_S = 5.0
 _FOUND_S = 2.0
 

@@ -166,7 +166,7 @@ class Health:
 
 
 class Seeds:
-    """What became of the seeds: ours by their token, those of others as they come."""
+    """Results of seeds: our own by their token, and those of other clients."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
