@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,10 @@ _RADIUS = 4
 
 _VIEWS = 4
 """Views whose features are kept: the whole picture's are the same for every further click on it."""
+
+_PIECE = 0.2
+"""Share of a mask below which a piece without a click goes: mean IoU of five held out sets 0.000 to 0.014 higher.
+Done at the first look, too, that of one set becomes 0.013 lower: what goes there is not looked at closer."""
 
 _EDGE = np.ones((5, 5), np.uint8)
 """What the mask's edge is drawn with: pixels of the view within two of it."""
@@ -203,8 +207,10 @@ class LearnedPrompts:
             if closer.side < _CLOSER * view.side:
                 view, before = closer, share
         found = self._last(view.cut(image), view.planes(prompt, before))
-        mask: BoolArray = view.paste(found, size, beyond=-30.0) > 0
         confidence = confidence_of(found, firmness(found) if firm is None else firm)
+        if prompt.box is None and prompt.mask is None:
+            found = without_specks(found, [view.at(point.x, point.y) for point in _on(prompt.points)])
+        mask: BoolArray = view.paste(found, size, beyond=-30.0) > 0
         if confidence < self._least and mask.any():
             raise UnsureError(mask, confidence, self._least)
         return mask
@@ -219,6 +225,24 @@ class LearnedPrompts:
         about = _extent(None, prompt.points, size)
         centre = (about.x0 + about.x1) / 2, (about.y0 + about.y1) / 2
         return View.around(centre, max(max(size) / 2, _CONTEXT * max(about.width, about.height)), size)
+
+
+def without_specks(log_odds: Floats, places: Sequence[tuple[float, float]]) -> Floats:
+    """Log-odds of a view without what of the mask is apart from the clicks and small: it lies on other things.
+
+    Args:
+        log_odds: float32 (SIDE, SIDE).
+        places: Of the clicks on the object, (x, y) in pixels of the view; where the mask has none of them, it stays.
+    """
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats((log_odds > 0).astype(np.uint8), connectivity=8)
+    last = SIDE - 1
+    clicked = {int(pieces[min(max(int(y), 0), last), min(max(int(x), 0), last)]) for x, y in places} - {0}
+    if not clicked:
+        return log_odds
+    areas = stats[:, cv2.CC_STAT_AREA]
+    small = areas < _PIECE * areas[1:].sum()
+    small[[0, *clicked]] = False
+    return np.where(small[pieces], -log_odds, log_odds)
 
 
 def firmness(log_odds: Floats) -> float:

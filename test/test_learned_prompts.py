@@ -28,6 +28,7 @@ from maskrnn_ros.learned_prompts import (
     build_learned,
     confidence_of,
     firmness,
+    without_specks,
 )
 from maskrnn_ros.model.prompt_graph import load_prompts
 from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
@@ -126,6 +127,19 @@ def test_what_it_does_not_believe_in_is_not_given() -> None:
     assert overlap(caught.value.mask, SMALL) > 0.97
     assert overlap(LearnedPrompts(Reddish(log_odds=5.0), min_confidence=0.9)(picture(), CLICK), SMALL) > 0.97
     assert not backend(np.full((*SIZE, 3), 90, np.uint8), CLICK).any(), "nothing is found, which is sure enough"
+
+
+def test_small_pieces_without_a_click_go() -> None:
+    log_odds = np.full((SIDE, SIDE), -4, np.float32)
+    clicked, large, speck = np.s_[20:80, 20:80], np.s_[20:60, 120:180], np.s_[200:210, 200:210]
+    for part in (clicked, large, speck):
+        log_odds[part] = 3
+    found = without_specks(log_odds, [(50.0, 50.0)])
+    assert (found[clicked] > 0).all() and (found[large] > 0).all() and not (found[speck] > 0).any()
+    assert (without_specks(log_odds, [(50.0, 50.0), (205.5, 205.5)]) == log_odds).all(), "a click holds it"
+    assert (without_specks(log_odds, [(5.0, 250.0)]) == log_odds).all(), "no piece has the click"
+    assert (without_specks(log_odds, [(300.0, -3.0)]) == log_odds).all(), "a click beyond the view"
+    assert (without_specks(-np.abs(log_odds), [(50.0, 50.0)]) < 0).all()
 
 
 def test_it_is_sure_of_masks_that_stay_and_edges_that_are_sharp() -> None:
