@@ -107,7 +107,7 @@ def test_every_camera_has_a_tracker_with_the_settings_of_the_file(bench: Bench) 
         assert tracker["image"] == "image_raw"  # relative: in the namespace
         assert tracker["parameters"]["mask_encoding"] == "mono8"
         assert tracker["parameters"]["use_sim_time"] is False
-        assert "threads" not in tracker["parameters"]
+        assert tracker["parameters"]["threads"] == 0  # as in the file: an empty argument overrides nothing
         assert (tracker["cores"], tracker["profile"]) == (CORES, "mine.xml")
 
 
