@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import cv2
@@ -13,6 +14,7 @@ from maskrnn_ros.types import InstanceStatus, LabelArray, Tracks, UInt8Array
 
 _PALETTE = davis_palette()
 _OPACITY = 0.5
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 def colour(instance_id: int) -> tuple[int, int, int]:
@@ -51,10 +53,20 @@ def overlay_tracks(image: UInt8Array, tracks: Tracks) -> UInt8Array:
     return canvas
 
 
-def write_text(canvas: UInt8Array, text: str, origin: tuple[int, int]) -> None:
-    """White text with a black rim on (H, W, 3), its lower left corner at (x, y)."""
+def write_text(canvas: UInt8Array, text: str, origin: tuple[int, int], scale: float = 1.0) -> None:
+    """White text with a black rim on (H, W, 3), its lower left corner at (x, y); at scale 1 a line takes 16 pixels."""
     for tone, thickness in ((0, 3), (255, 1)):
-        cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (tone,) * 3, thickness, cv2.LINE_AA)
+        strokes = max(1, round(thickness * scale))
+        cv2.putText(canvas, text, origin, _FONT, _FONT_SCALE * scale, (tone,) * 3, strokes, cv2.LINE_AA)
+
+
+def folded(text: str, width: int, scale: float = 1.0) -> list[str]:
+    """The lines of a text that ``write_text`` brings into that many pixels; an empty text has none."""
+    if not text:
+        return []
+    (extent, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE * scale, max(1, round(3 * scale)))
+    # letters are not equally wide: a line of narrow ones may be longer
+    return textwrap.wrap(text, max(1, int(0.9 * width * len(text) / max(1, extent))))
 
 
 def contact_sheet(pictures: Sequence[tuple[str, UInt8Array]], columns: int = 3, width: int = 426) -> UInt8Array:

@@ -25,11 +25,12 @@ from visualization_msgs.msg import (
     MarkerArray,
 )
 
-from maskrnn_ros.drawing import fill_polygon
+from maskrnn_ros.drawing import Drawing, fill_polygon
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros import image_plane, seed_markers
 from maskrnn_ros.ros.frozen import Freezer
 from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
+from maskrnn_ros.ros.seed_markers import painted
 from maskrnn_ros.ros.seed_menu import ENTRIES, chosen, menu
 from maskrnn_ros.ros.seed_tool import INTERFACES
 
@@ -599,3 +600,24 @@ def test_the_picture_for_rqt_shows_image_and_drawing(bench) -> None:
     picture = bench.pictures[-1]
     assert (picture.header, picture.encoding) == (sent.header, "rgb8")
     np.testing.assert_array_equal(image_to_rgb(picture)[70:], world.image(0)[70:])
+
+
+HINT = "10094 pixels marked; click what is missing or too much, or click 'add', or right-click it to correct"
+
+
+@pytest.mark.parametrize(("height", "width"), [(640, 360), (1080, 1920), (480, 640), (96, 128)])
+def test_text_and_dots_of_the_picture_for_rqt_fit_it_and_grow_with_it(height: int, width: int) -> None:
+    drawing = Drawing(np.full((height, width, 3), 90, np.uint8))
+    drawing.corner(width / 2, 0.8 * height)
+    changed = (painted(drawing, ("instance 1 is tracked", HINT)) != 90).any(-1)
+    margin = round(0.02 * width)
+    text, dot = changed[: round(0.6 * height)], changed[round(0.6 * height) :]
+    rows, columns = np.nonzero(text)
+    assert columns.max() < width - margin  # nothing is cut off
+    assert rows.max() < 0.45 * height
+    assert np.ptp(np.nonzero(dot)[1]) + 1 == pytest.approx(7 * max(1, max(height, width) / 960), abs=1)
+    if height == 1080:  # as large as on a picture of half that size
+        halves = Drawing(np.full((540, 960, 3), 90, np.uint8))
+        half_rows, half_columns = np.nonzero((painted(halves, ("instance 1 is tracked", HINT)) != 90).any(-1))
+        assert rows.max() == pytest.approx(2 * half_rows.max(), abs=6)
+        assert columns.max() == pytest.approx(2 * half_columns.max(), rel=0.05)

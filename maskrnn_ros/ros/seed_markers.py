@@ -20,7 +20,7 @@ from visualization_msgs.msg import (
 )
 
 from maskrnn_ros.drawing import Drawing
-from maskrnn_ros.overlay import overlay_labels, write_text
+from maskrnn_ros.overlay import folded, overlay_labels, write_text
 from maskrnn_ros.ros.frozen import Frozen
 from maskrnn_ros.ros.image_plane import FRAME, to_plane, unit
 from maskrnn_ros.ros.markers import text_scale
@@ -45,6 +45,8 @@ _RED = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _GREY = ColorRGBA(r=0.3, g=0.3, b=0.3, a=1.0)
 _BLACK = ColorRGBA(a=1.0)
+_PLAIN = 960
+"""Longer side of pictures, pixels, from which on dots and text grow with them: those are looked at smaller."""
 _DOT = 0.008
 _GAP = 0.02
 """Between the picture and what lies beside it."""
@@ -225,14 +227,18 @@ def painted(drawing: Drawing, lines: Sequence[str]) -> UInt8Array:
     """The image with the drawing and text on it, RGB, uint8 (H, W, 3), for viewers of images."""
     mask = drawing.mask
     canvas = drawing.image.copy() if mask is None else overlay_labels(drawing.image, mask.astype(np.int32))
+    scale = max(1.0, max(canvas.shape[:2]) / _PLAIN)
+    radius, stroke = round(3 * scale), round(scale)
     corners = np.array(drawing.vertices, np.float64).reshape(-1, 2).astype(np.int32)
-    cv2.polylines(canvas, [corners], False, _PAINT, 1)
+    cv2.polylines(canvas, [corners], False, _PAINT, stroke)
     for x, y in corners.tolist():
-        cv2.circle(canvas, (x, y), 3, _PAINT, -1)
+        cv2.circle(canvas, (x, y), radius, _PAINT, -1)
     for point in drawing.points:
-        cv2.circle(canvas, (int(point.x), int(point.y)), 3, _PAINT_ON if point.on_object else _PAINT_OFF, -1)
-    for number, line in enumerate(lines):
-        write_text(canvas, line, (4, 14 + 16 * number))
+        cv2.circle(canvas, (int(point.x), int(point.y)), radius, _PAINT_ON if point.on_object else _PAINT_OFF, -1)
+    rows = [row for line in lines for row in folded(line, canvas.shape[1] - 8, scale)]
+    room = max(1, round(canvas.shape[0] / 3 / (16 * scale)))  # text must not hide a small picture
+    for number, row in enumerate(rows[:room]):
+        write_text(canvas, row, (4, round((14 + 16 * number) * scale)), scale)
     return canvas
 
 
