@@ -129,15 +129,12 @@ def track_files(
 
 def _seed(marked: Path | Prompt, source: FrameSource, config: Config, threshold: int | None) -> Seed:
     """What is marked as a seed of the first frame, by the rules of the node."""
-    if isinstance(marked, Prompt):
-        image = source.image(source.numbers[0])
-        prompted = PromptSeed(stamp_ns=0, prompted=(PromptedInstance(prompt=marked),))
-        asked = IdBook().admit(prompted, config).seed
-        assert isinstance(asked, PromptSeed)  # prompts stay prompts
-        return asked.cut(image, image.shape[:2], build_prompts(config.prompts, config.trunk.weights))
-    seed = IdBook().admit(Seed(stamp_ns=0, labels=read_labels(marked, threshold)), config).seed
-    assert isinstance(seed, Seed)  # labels stay labels
-    return seed
+    if not isinstance(marked, Prompt):
+        return IdBook().admit(Seed(stamp_ns=0, labels=read_labels(marked, threshold)), config).seed
+    image = source.image(source.numbers[0])
+    prompted = PromptSeed(stamp_ns=0, prompted=(PromptedInstance(prompt=marked),))
+    backend = build_prompts(config.prompts, config.trunk.weights)
+    return IdBook().admit(prompted, config).seed.cut(image, image.shape[:2], backend)
 
 
 def open_frames(

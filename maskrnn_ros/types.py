@@ -15,16 +15,23 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.limits import check_name
 
+if TYPE_CHECKING:
+    from maskrnn_ros.prompts import PromptBackend
+
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int32]
+
+NEW = 255
+"""Value of a label mask that marks a new instance, where it is the only one; in prompts that is id 0."""
 
 MAX_INSTANCE_ID = 2**15 - 1
 """Largest id: a label image is at most 16 bits deep, and ids are signed in some consumers."""
@@ -116,6 +123,54 @@ class Seed:
         present = np.bincount(self.labels.ravel())
         present[0] = 0
         return tuple(np.flatnonzero(present).tolist())
+
+    @property
+    def distinct(self) -> bool:
+        """Whether it is refused where an instance is there already: whoever draws labels means them."""
+        return False
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether something has to be cut out of the image."""
+        return False
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its masks, bytes."""
+        return self.labels.nbytes
+
+    @functools.cached_property
+    def boxes(self) -> Mapping[int, Box | None]:
+        """Boxes of what it marks, by id."""
+        return {i: Box.of_mask(self.labels == i) for i in self.ids}
+
+    def content(self) -> Iterator[bytes]:
+        """All but the stamp: two seeds that give the same are the same."""
+        yield self.labels.astype(np.uint16).tobytes()  # ids fit into 16 bits
+        yield repr((self.size, sorted(self.names.items()))).encode()
+
+    def settled(self, free: Callable[[Collection[int]], Iterator[int]]) -> Seed:
+        """The same with its final ids: a mask of nothing but 255 is the one instance of the next free id.
+
+        Args:
+            free: Gives free ids, the next ones first, beside those that it is given.
+        """
+        if self.ids != (NEW,):
+            return self
+        i = next(free(()))
+        labels: LabelArray = np.where(self.labels == NEW, i, 0).astype(np.int32)
+        names = {i: self.names[NEW]} if NEW in self.names else {}
+        return Seed(stamp_ns=self.stamp_ns, labels=labels, names=names)
+
+    def cut(
+        self,
+        image: UInt8Array,
+        size: tuple[int, int],
+        backend: PromptBackend,
+        before: Mapping[int, BoolArray] | None = None,
+    ) -> Seed:
+        """The labels as they are, see ``PromptSeed.cut``."""
+        return self
 
     def outside(self, ignored: BoolArray | None) -> Seed:
         """The seed without its pixels in an ignore mask: what is drawn there is part of what hides the object.

@@ -221,7 +221,7 @@ def test_it_outlives_the_process_with_its_seed() -> None:
     kept: list[Saved] = []
     build: Callable[[Config], Tracker] = lambda config: tracker(CONFIG, world.TWO)  # noqa: E731
     bench = Bench(build)
-    bench.session._keep = kept.append
+    bench.session.keeper.keep = kept.append
     bench.session.process(frame(0, columns_from(30)))
     bench.seed(world.seed(0, 1))
     begun = bench.session.states[1].known
@@ -229,7 +229,7 @@ def test_it_outlives_the_process_with_its_seed() -> None:
     read = from_bytes(to_bytes(kept[-1]))
     assert read.seeds[0].ignored is not None and np.array_equal(read.seeds[0].ignored, columns_from(30))
     again = Bench(build)
-    again.session._saved = read
+    again.session.keeper.left = read
     tracks = again.session.process(frame(2, columns_from(0)))  # all is hidden now: no reason to forget it
     assert [track.status for track in tracks.tracks] == [InstanceStatus.OCCLUDED]
     known = again.session.states[1].known

@@ -291,16 +291,18 @@ def test_what_counts_as_there_for_a_detector(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("maskrnn_ros.ros.prompt_inputs.Frames", lambda node: None)
     node = types.SimpleNamespace(create_subscription=lambda *_: None)
     live = {1, 2, 3, 4}
-    inputs = PromptInputs(node, take=print, reject=print, live=lambda: tuple(live), config=Config)
+    labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    labels[RED.slices] = 3
+    box = PromptedInstance(prompt=Prompt(box=BLUE), instance_id=4)
+    marked = [Seed(stamp_ns=0, labels=labels), PromptSeed(stamp_ns=0, prompted=(box,))]
+    inputs = PromptInputs(
+        node, take=print, reject=print, live=lambda: tuple(live), marked=lambda: marked, config=Config
+    )
 
     def seen(*tracks: tuple[int, Box | None, InstanceStatus]) -> None:
         found = [types.SimpleNamespace(instance_id=i, box=box, status=status) for i, box, status in tracks]
         inputs.newest = types.SimpleNamespace(tracks=types.SimpleNamespace(tracks=found))
 
-    labels = np.zeros((HEIGHT, WIDTH), np.int32)
-    labels[RED.slices] = 3
-    inputs.took(Seed(stamp_ns=0, labels=labels))
-    inputs.took(PromptSeed(stamp_ns=0, prompted=(PromptedInstance(prompt=Prompt(box=BLUE), instance_id=4),)))
     assert inputs._occupied() == [RED, BLUE]
     one, two = Box(0, 0, 9, 9), Box(20, 0, 29, 9)
     seen((1, one, InstanceStatus.TRACKING), (2, two, InstanceStatus.TRACKING))

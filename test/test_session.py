@@ -749,7 +749,6 @@ def test_the_buffer_is_bounded_in_memory_and_time() -> None:
     held.add(PreparedFrame(stamp_ns=24_000_000_000, size=(1, 1), image=tiny))
     assert held.count_after(0) == 3 and held.count_after(19_000_000_000) == 2
     assert [held.following(0, images).stamp_ns // 1_000_000_000 for images in (1, 2, 3)] == [19, 20, 24]
-    assert held.nearest(21_900_000_000) == 20_000_000_000
     assert held.at(20_000_000_000) is not None and held.at(20_000_000_001) is None
 
 

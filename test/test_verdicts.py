@@ -100,7 +100,7 @@ def test_whatever_happens_a_seed_gets_one_verdict(mode: str, jump: str) -> None:
                 case "remove" if bench.ids.live:
                     bench.remove(int(random.choice(bench.ids.live)))
         bench.session.give_up("the end")
-        assert not bench.session.seeds_waiting and not bench.session._told
+        assert not bench.session.seeds_waiting and not bench.session.seeds.end_all("nothing is left")
         for statuses in said_of(bench.outcomes).values():
             kinds.add(tuple(statuses))
     final = {(PENDING, APPLIED), (PENDING, REJECTED), (APPLIED,), (REJECTED,)}

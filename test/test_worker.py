@@ -68,16 +68,15 @@ def test_drops_during_a_step_are_told_with_the_image_that_came_after_them() -> N
     assert taken(inbox) == (4, 2)
 
 
-def test_a_claimed_image_is_not_dropped_until_nobody_claims_it() -> None:
-    inbox = Inbox(1000)
-    inbox.claim(2)
-    inbox.claim(2)
+def test_an_image_that_a_seed_waits_for_is_not_dropped_until_none_does() -> None:
+    waiting = [2, 2]
+    inbox = Inbox(1000, wanted=lambda stamp_ns: stamp_ns in waiting)
     put(inbox, 1, 2, 3)
     assert inbox.stamps == {2, 3}
-    inbox.unclaim(2)
+    waiting.pop()
     put(inbox, 4)
     assert inbox.stamps == {2, 4}
-    inbox.unclaim(2)
+    waiting.pop()
     put(inbox, 5)
     assert inbox.stamps == {5}
 
@@ -176,7 +175,7 @@ class Bench:
         self.crashes: list[str] = []
         self.changed = threading.Condition()
         self.session = Session(self.config, world.exact_tracker, self.ids, self.note(self.outcomes))
-        self.inbox = Inbox(10_000_000)
+        self.inbox = Inbox(10_000_000, wanted=self.session.seeds.wants)
         self.now = 0.0
         self.convert = lambda message: world.image(message.number)
         self.worker = Worker(
@@ -210,6 +209,7 @@ class Bench:
     def seed(self, seed) -> None:
         admission = self.ids.admit(seed, self.config)
         request = SeedRequest(ticket=None, admission=admission, arrived=time.monotonic())
+        self.session.seeds.arrive(request)
         self.inbox.put_request(lambda: self.session.seed(request))
 
     def said(self) -> list[SeedStatus]:
@@ -257,7 +257,6 @@ def test_a_late_seed_catches_up_although_no_image_comes(bench: Bench) -> None:
 def test_a_seed_does_not_time_out_while_the_worker_is_busy_and_its_image_waits(bench: Bench) -> None:
     hold = threading.Event()
     bench.inbox.put_request(lambda: hold.wait(TIMEOUT_S) and None)
-    bench.inbox.claim(world.stamp_ns(1))
     bench.seed(world.seed(1))
     bench.inbox.put_request(lambda: time.sleep(0.1))  # longer than the timeout, after the seed was taken
     bench.inbox.put_image(Message(1), world.stamp_ns(1))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,17 +76,25 @@ class Inbox:
     Args:
         dropped_bytes: Memory for dropped images, bytes.
         order: Judges stamps; it outlives the inbox as the session does.
+        wanted: Says of a stamp whether a seed waits for its image.
         enabled: While not, every image is dropped.
     """
 
-    def __init__(self, dropped_bytes: int, order: StampOrder[Arrival] | None = None, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        dropped_bytes: int,
+        order: StampOrder[Arrival] | None = None,
+        *,
+        wanted: Callable[[int], bool] = lambda stamp_ns: False,
+        enabled: bool = True,
+    ) -> None:
         self.dropped_bytes = dropped_bytes
+        self._wanted = wanted
         self._order = order or StampOrder[Arrival](TimeRule.of(Config()))
         self.enabled = enabled
         self._condition = threading.Condition()
         self._images: deque[Arrival] = deque()
         self._requests: deque[Callable[[], None]] = deque()
-        self._claims: Counter[int] = Counter()
         self._dropped: OrderedDict[int, Any] = OrderedDict()
         self._dropped_size = 0
         self._counts = Counts()
@@ -132,7 +140,7 @@ class Inbox:
             return frozenset(entry.stamp_ns for entry in self._order.held)
 
     def put_image(self, message: Any, stamp_ns: int) -> tuple[Refusal[Arrival], ...]:
-        """Take an image; those that wait and are not claimed by a seed make room for it.
+        """Take an image; those that wait, and no seed for them, make room for it.
 
         Returns:
             Images whose stamps are refused, this one or others before it; they are counted as rejected.
@@ -160,7 +168,7 @@ class Inbox:
             if not self.enabled:
                 self._drop(entry.item)
                 continue
-            for waiting in [w for w in self._images if w.stamp_ns not in self._claims and not w.is_kept]:
+            for waiting in [w for w in self._images if not (w.is_kept or self._wanted(w.stamp_ns))]:
                 self._images.remove(waiting)
                 self._drop(waiting)
             self._images.append(dataclasses.replace(entry.item, era=self._order.era, is_kept=len(passed) > 1))
@@ -176,18 +184,6 @@ class Inbox:
         with self._condition:
             self._requests.append(request)
             self._condition.notify()
-
-    def claim(self, stamp_ns: int) -> None:
-        """A seed waits for the image of that stamp."""
-        with self._condition:
-            self._claims[stamp_ns] += 1
-
-    def unclaim(self, stamp_ns: int) -> None:
-        """One seed less waits for it."""
-        with self._condition:
-            self._claims[stamp_ns] -= 1
-            if self._claims[stamp_ns] <= 0:
-                del self._claims[stamp_ns]
 
     def dropped_image(self, stamp_ns: int) -> Any | None:
         """The dropped image of that stamp, where it is still at hand."""

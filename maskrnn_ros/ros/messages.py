@@ -35,11 +35,6 @@ class Ticket:
     header: Any
     token: str = ""
 
-    @property
-    def stamp_ns(self) -> int:
-        """Of the image that the seed belongs to, ns; 0 = the next image."""
-        return stamp_to_ns(self.header.stamp)
-
 
 def seed_from_message(message: Any, size: tuple[int, int] | None = None) -> Seed:
     """A seed from a label mask (sensor_msgs/Image).

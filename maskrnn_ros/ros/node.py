@@ -36,7 +36,6 @@ from maskrnn_ros.ros.image_source import ImageSource, Source
 from maskrnn_ros.ros.images import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.ros.inbox import Arrival, Inbox
 from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
-from maskrnn_ros.ros.open_seeds import OpenSeeds
 from maskrnn_ros.ros.outputs import Outputs
 from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.requests import seed_from_request
@@ -48,10 +47,10 @@ from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.ids import IdBook
-from maskrnn_ros.tracking.prompted import PromptSeed
+from maskrnn_ros.tracking.prompted import SeedT
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.tracker import set_threads, warm_up
-from maskrnn_ros.types import Frame, Seed, UInt8Array
+from maskrnn_ros.types import Frame, UInt8Array
 
 _SHARE_FOR_DROPPED = 0.25
 """Share of ``buffer.megabytes``, on top, for images that were dropped unprocessed."""
@@ -99,7 +98,6 @@ class TrackerNode(LifecycleNode):
         self._store: Store | None = None
         self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._open_seeds = OpenSeeds()
         self._outputs = Outputs(self, self.run_id)
         self._create_services()
         guard_transitions(self)
@@ -141,8 +139,10 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
-        self._health = Health(self._session.device, self.run_id)
-        self._inbox = Inbox(self._dropped_bytes(), self._order, enabled=self._inbox.enabled)
+        self._health = Health(self._session.tracker.device, self.run_id)
+        self._inbox = Inbox(
+            self._dropped_bytes(), self._order, wanted=self._session.seeds.wants, enabled=self._inbox.enabled
+        )
         self._ignored = self._new_ignored()
         self._worker = Worker(
             self._session,
@@ -153,11 +153,13 @@ class TrackerNode(LifecycleNode):
             crash=partial(self._say_refused, "internal"),
             ignored=self._ignored.of,
         )
+        queue = self._session.seeds
         self._inputs = PromptInputs(
             self,
             take=self._take_seed,
             reject=self._reject_seed,
             live=lambda: self._ids.live,
+            marked=lambda: queue.marked,
             config=lambda: self._config,
         )
         super().on_activate(state)
@@ -172,8 +174,9 @@ class TrackerNode(LifecycleNode):
             (self.destroy_timer, timer),
             (self.destroy_timer, watch),
         ]
-        networks = f"{self._session.engine} {self._session.precision}" if self._session.engine else "no networks"
-        self.get_logger().info(f"active on {self._session.device}, {networks}: images from {images.topic}")
+        tracker = self._session.tracker
+        networks = f"{tracker.engine} {tracker.precision}" if tracker.engine else "no networks"
+        self.get_logger().info(f"active on {tracker.device}, {networks}: images from {images.topic}")
         return TransitionCallbackReturn.SUCCESS
 
     def _subscribe(self) -> Source:
@@ -327,8 +330,12 @@ class TrackerNode(LifecycleNode):
 
     def _end_seeds(self, reason: str) -> None:
         """Tell whoever still waits for a verdict: what owed it does not work any more."""
-        for ticket, ids in self._open_seeds.close_all().items():
-            self._say_rejected(ticket, ids, reason)
+        if self._session is None:
+            return
+        for told in self._session.seeds.end_all(reason):
+            ticket = told.request.ticket
+            assert isinstance(ticket, Ticket)
+            self._say_rejected(ticket, told.ids, told.reason)
 
     def _say_rejected(self, ticket: Ticket, ids: Sequence[int], reason: str) -> None:
         self._refuse("seed", f"seed: {reason}")
@@ -337,21 +344,16 @@ class TrackerNode(LifecycleNode):
         result.status, result.reason = SeedResult.STATUS_REJECTED, text_line(reason)
         self._outputs.seed_result.publish(result)
 
-    def _take_seed(
-        self, header: Any, seed: Seed | PromptSeed, frame: Frame | None = None, token: str = ""
-    ) -> Seed | PromptSeed:
+    def _take_seed(self, header: Any, seed: SeedT, frame: Frame | None = None, token: str = "") -> SeedT:
         """Hand a seed to the worker; gives it back with its ids settled."""
         check_frame_id(header.frame_id)
         self._check_room()
-        ticket = Ticket(header=header, token=token)
-        stamp_ns = ticket.stamp_ns
         own = (lambda: self._with_ignored(frame)) if frame is not None else self._dropped_frame(seed.stamp_ns)
         admission = self._ids.admit(seed, self._config)  # last of what may refuse: who admits must hand over
+        ticket = Ticket(header=header, token=token)
         request = SeedRequest(ticket=ticket, admission=admission, arrived=time.monotonic(), frame=own)
-        self._inbox.claim(stamp_ns)
-        assert self._session is not None and self._inputs is not None  # seeds come while active only
-        self._inputs.took(admission.seed)
-        self._open_seeds.open(ticket, admission.seed.ids)
+        assert self._session is not None  # seeds come while active only
+        self._session.seeds.arrive(request)
         self._inbox.put_request(partial(self._session.seed, request))
         return admission.seed
 
@@ -455,7 +457,6 @@ class TrackerNode(LifecycleNode):
         header = Header()
         ns_to_stamp(seed.stamp_ns, header.stamp)
         settled = self._take_seed(header, seed, frame, request.token)
-        assert isinstance(settled, PromptSeed)
         response.ids = [item.instance_id for item in settled.prompted]
         response.message = "taken; the outcome is said on ~/seed_result"
 
@@ -493,13 +494,9 @@ class TrackerNode(LifecycleNode):
     def _report_seed(self, outcome: SeedOutcome) -> None:
         ticket = outcome.ticket
         assert isinstance(ticket, Ticket)
-        is_pending = outcome.status == SeedStatus.PENDING
-        if not (self._open_seeds.is_open(ticket) if is_pending else self._open_seeds.close(ticket)):
-            return  # its client was told meanwhile that nothing comes of it
         self._outputs.seed_result.publish(seed_result(outcome, self.run_id))
-        if is_pending:
+        if outcome.status == SeedStatus.PENDING:
             return
-        self._inbox.unclaim(ticket.stamp_ns)
         self._health.seed(applied=outcome.status == SeedStatus.APPLIED)
         if outcome.status == SeedStatus.REJECTED:
             self._refuse("seed", f"seed: {outcome.reason}")

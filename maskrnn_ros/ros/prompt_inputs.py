@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from maskrnn_ros.ros.detections import box_and_class, vision_msgs
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.ros.images import stamp_to_ns
 from maskrnn_ros.ros.worker import Result
-from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
-from maskrnn_ros.types import Box, InstanceStatus, Seed
+from maskrnn_ros.tracking.prompted import AnySeed, PromptedInstance, PromptSeed
+from maskrnn_ros.types import Box, InstanceStatus
 
 _DEPTH = 10
 
@@ -36,6 +35,7 @@ class PromptInputs:
         take: Takes a seed under a header; a ValueError refuses it.
         reject: Called with the header and the reason of what is refused.
         live: Gives the ids that are tracked or wait to be.
+        marked: Gives the seeds that wait, or whose masks were not published yet.
         config: Gives the settings as they are now.
     """
 
@@ -46,6 +46,7 @@ class PromptInputs:
         take: Callable[[Any, PromptSeed], object],
         reject: Callable[[Any, str], None],
         live: Callable[[], tuple[int, ...]],
+        marked: Callable[[], Iterable[AnySeed]],
         config: Callable[[], Config],
     ) -> None:
         self.newest: Result | None = None  # the worker's thread puts it here
@@ -53,10 +54,10 @@ class PromptInputs:
         self._take = take
         self._reject = reject
         self._live = live
+        self._marked = marked
         self._config = config
         self._info: Any = None
         self._boxes: dict[int, Box] = {}
-        self._pending: dict[int, Callable[[], Box | None]] = {}
         self._frames = Frames(node)
         kinds = [
             (PointMessage, "~/click", self._on_click, _DEPTH),
@@ -73,19 +74,10 @@ class PromptInputs:
             self._node.destroy_subscription(subscription)
         self._frames.close()
 
-    def took(self, seed: Seed | PromptSeed) -> None:
-        """A seed waits to be applied, its ids settled: what it marks counts as there."""
-        # boxes are looked for when a detection asks: most masks come without a detector
-        if isinstance(seed, PromptSeed):
-            self._pending |= {item.instance_id: partial(_box_of, item.prompt) for item in seed.prompted}
-        else:
-            self._pending |= {i: partial(_box_of_id, seed, i) for i in seed.ids}
-
     def forget(self) -> None:
         """A new session: nothing is there."""
         self.newest = None
         self._boxes.clear()
-        self._pending.clear()
 
     # --- detections ---
 
@@ -117,9 +109,9 @@ class PromptInputs:
             elif track.status != InstanceStatus.OCCLUDED:
                 self._boxes.pop(i, None)
         self._boxes = {i: box for i, box in self._boxes.items() if i in live}
-        self._pending = {i: find for i, find in self._pending.items() if i in live and i not in tracks}
-        waiting = [find() for find in self._pending.values()]
-        return [*self._boxes.values(), *(box for box in waiting if box is not None)]
+        # boxes of seeds are looked for when a detection asks: most masks come without a detector
+        waiting = {i: box for seed in self._marked() for i, box in seed.boxes.items() if i in live - tracks.keys()}
+        return [*self._boxes.values(), *(box for box in waiting.values() if box is not None)]
 
     # --- clicks ---
 
@@ -185,9 +177,5 @@ class PromptInputs:
         self._take(header, PromptSeed(stamp_ns=stamp_ns, prompted=prompted, distinct=True))
 
 
-def _box_of_id(masks: Seed, instance_id: int) -> Box | None:
-    return Box.of_mask(masks.labels == instance_id)
-
-
-def _box_of(prompt: Prompt | MaskPrompt) -> Box | None:
-    return Box.of_mask(prompt.mask) if isinstance(prompt, MaskPrompt) else prompt.box
+def _pulled_in(position: float, size: int) -> float:
+    return size - 0.5 if position == size else position

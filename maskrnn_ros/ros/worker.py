@@ -230,9 +230,9 @@ class Worker:
         return Snapshot(
             session=session.number,
             ids=tuple(session.states),
-            engine=session.engine,
-            precision=session.precision,
-            adaptation=session.adaptation,
+            engine=session.tracker.engine,
+            precision=session.tracker.precision,
+            adaptation=session.tracker.adaptation,
             published_s=self._published_s,
             lost=sum(state.status == InstanceStatus.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,

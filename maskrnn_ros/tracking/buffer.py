@@ -82,6 +82,11 @@ class FrameBuffer:
         return sum(held.nbytes for held in self._held) + sum(pieces.values())
 
     @property
+    def stamps(self) -> tuple[int, ...]:
+        """Stamps of the frames held, ns, ascending."""
+        return tuple(held.stamp_ns for held in self._held)
+
+    @property
     def oldest(self) -> PreparedFrame | None:
         """The oldest frame held, of whatever size."""
         return self._held[0].frame if self._held else None
@@ -180,10 +185,6 @@ class FrameBuffer:
         if held.frame.image.shape != newest.image.shape:
             held.frame = rescaled_frame(held.frame, newest.size_of_work)
         return held
-
-    def nearest(self, stamp_ns: int) -> int | None:
-        """The stamp held that is nearest to that one."""
-        return min((held.stamp_ns for held in self._held), key=lambda held: abs(held - stamp_ns), default=None)
 
 
 _CELL = STRIDE

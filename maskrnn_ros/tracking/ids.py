@@ -7,19 +7,20 @@ import dataclasses
 import hashlib
 import itertools
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.tracking.prompted import MaskPrompt, PromptSeed
-from maskrnn_ros.types import MAX_INSTANCE_ID, LabelArray, Seed
+from maskrnn_ros.tracking.prompted import AnySeed, SeedT
+from maskrnn_ros.types import MAX_INSTANCE_ID
+
+_SeedT_co = TypeVar("_SeedT_co", bound=AnySeed, covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Admission:
+class Admission(Generic[_SeedT_co]):
     """A seed whose ids are settled.
 
     Args:
@@ -30,15 +31,17 @@ class Admission:
         epoch: Which session of the book it belongs to.
     """
 
-    original: Seed | PromptSeed
-    seed: Seed | PromptSeed
+    original: _SeedT_co
+    seed: _SeedT_co
     added: tuple[int, ...]
-    duplicate_of: Admission | None
+    duplicate_of: Admission[_SeedT_co] | None
     epoch: int
 
 
 class IdBook:
     """Settles ids when a request arrives, so that a service can answer at once.
+
+    It knows ids alone. The ``SeedQueue`` holds the seeds, and confirms or releases each admission once.
 
     A live id is corrected, an unknown one is added, one that was removed in this session is refused. Only a label mask
     whose non-zero values are all 255 gets the next free id, and so does every prompt of id 0. The same seed (stamp
@@ -54,9 +57,9 @@ class IdBook:
         self._lock = threading.Lock()
         self._epoch = 0
         self._tracked: set[int] = set()
-        self._pending: dict[Admission, frozenset[int]] = {}
+        self._pending: Counter[int] = Counter()  # of how many seeds that wait
         self._removed: set[int] = set()
-        self._known: OrderedDict[tuple[int, bytes], Admission] = OrderedDict()
+        self._known: OrderedDict[tuple[int, bytes], Admission[Any]] = OrderedDict()
 
     @property
     def live(self) -> tuple[int, ...]:
@@ -66,7 +69,7 @@ class IdBook:
 
     @property
     def _live(self) -> set[int]:
-        return self._tracked.union(*self._pending.values()) - self._removed
+        return (self._tracked | self._pending.keys()) - self._removed
 
     @property
     def removed(self) -> frozenset[int]:
@@ -86,7 +89,7 @@ class IdBook:
             self._tracked = set(tracked)
             self._removed = set(used) - self._tracked
 
-    def admit(self, original: Seed | PromptSeed, config: Config) -> Admission:
+    def admit(self, original: SeedT, config: Config) -> Admission[SeedT]:
         """Settle the ids of a seed.
 
         Raises:
@@ -97,27 +100,27 @@ class IdBook:
             known = self._known.get(key)
             if known is not None and self._live.issuperset(known.seed.ids):
                 return Admission(original=original, seed=known.seed, added=(), duplicate_of=known, epoch=self._epoch)
-            seed = _settled(original, partial(self._free, largest_id(config)))
+            seed = original.settled(partial(self._free, largest_id(config)))
             added = self._check(set(seed.ids), config)
             admission = Admission(original=original, seed=seed, added=added, duplicate_of=None, epoch=self._epoch)
-            self._pending[admission] = frozenset(seed.ids)
+            self._pending.update(seed.ids)
             self._known[key] = admission
             self._forget_oldest()
             return admission
 
     def _forget_oldest(self) -> None:
-        sizes = [_nbytes(known.seed) for known in self._known.values()]
+        sizes = [known.seed.nbytes for known in self._known.values()]
         total = sum(sizes)
         while len(self._known) > 1 and (len(self._known) > self._KNOWN or total > self._KNOWN_BYTES):
             self._known.popitem(last=False)
             total -= sizes.pop(0)
 
-    def is_current(self, admission: Admission) -> bool:
+    def is_current(self, admission: Admission[AnySeed]) -> bool:
         """Whether the admission is of this session of the book."""
         with self._lock:
             return admission.epoch == self._epoch
 
-    def knows(self, admission: Admission) -> bool:
+    def knows(self, admission: Admission[AnySeed]) -> bool:
         """Whether the seed that this one repeats was not rejected meanwhile."""
         with self._lock:
             return self._known.get(_key(admission.original)) is admission.duplicate_of
@@ -155,25 +158,29 @@ class IdBook:
         with self._lock:
             return largest_id(config) - len(self._live | self._removed)
 
-    def confirm(self, admission: Admission) -> None:
+    def confirm(self, admission: Admission[AnySeed]) -> None:
         """The seed was applied: its ids are tracked now.
 
         One for "the next image" may be given again from now on: the next image is another one then.
         """
         with self._lock:
             if admission.epoch == self._epoch:
-                self._pending.pop(admission, None)
+                self._end(admission)
                 self._tracked |= set(admission.seed.ids) - self._removed
                 if admission.seed.stamp_ns == 0:
                     self._known.pop(_key(admission.original), None)
 
-    def release(self, admission: Admission) -> None:
+    def release(self, admission: Admission[AnySeed]) -> None:
         """The seed was rejected: its ids are free again, unless they are tracked or another seed waits with them."""
         with self._lock:
             if admission.epoch == self._epoch:
-                self._pending.pop(admission, None)
+                self._end(admission)
                 if self._known.get(_key(admission.original)) is admission:
                     del self._known[_key(admission.original)]
+
+    def _end(self, admission: Admission[AnySeed]) -> None:
+        if admission.duplicate_of is None:  # the other counts
+            self._pending -= Counter(admission.seed.ids)  # drops what is 0
 
     def check(self, ids: Iterable[int]) -> None:
         """Refuse ids that could not be removed.
@@ -209,7 +216,6 @@ class IdBook:
         self._tracked -= ids
         self._removed |= ids
         # their seeds cannot come again, and a seed is as large as its image
-        self._pending = {admission: those for admission, those in self._pending.items() if not those <= ids}
         self._known = OrderedDict((k, known) for k, known in self._known.items() if ids.isdisjoint(known.seed.ids))
 
     def clear(self) -> None:
@@ -227,41 +233,9 @@ def largest_id(config: Config) -> int:
     return 255 if config.label_encoding == "mono8" else MAX_INSTANCE_ID
 
 
-def _nbytes(seed: Seed | PromptSeed) -> int:
-    if isinstance(seed, Seed):
-        return seed.labels.nbytes
-    return sum(item.prompt.mask.nbytes for item in seed.prompted if isinstance(item.prompt, MaskPrompt))
-
-
-def _key(seed: Seed | PromptSeed) -> tuple[int, bytes]:
+def _key(seed: AnySeed) -> tuple[int, bytes]:
     """Stamp and content, as a digest: seeds may be many and large."""
     digest = hashlib.blake2b(digest_size=16)
-    if isinstance(seed, Seed):
-        digest.update(seed.labels.astype(np.uint16).tobytes())  # ids fit into 16 bits
-        digest.update(repr((seed.size, sorted(seed.names.items()))).encode())
-        return seed.stamp_ns, digest.digest()
-    for item in seed.prompted:
-        prompt = item.prompt
-        if isinstance(prompt, MaskPrompt):
-            digest.update(np.packbits(prompt.mask).tobytes())
-        what = prompt.size if isinstance(prompt, MaskPrompt) else prompt
-        digest.update(repr((item.instance_id, item.name, what, seed.distinct)).encode())
+    for part in seed.content():
+        digest.update(part)
     return seed.stamp_ns, digest.digest()
-
-
-def _settled(seed: Seed | PromptSeed, free: Callable[[Collection[int]], Iterator[int]]) -> Seed | PromptSeed:
-    """A label mask of nothing but 255 becomes the one instance of the next free id; any other keeps its ids.
-
-    Args:
-        seed: As it came.
-        free: Free ids, the next ones first, beside those that the seed itself gives.
-    """
-    if isinstance(seed, PromptSeed):
-        return seed.settled(free({i for i in seed.ids if i}))
-    return _renamed(seed, next(free(()))) if seed.ids == (255,) else seed
-
-
-def _renamed(seed: Seed, free: int) -> Seed:
-    labels: LabelArray = np.where(seed.labels == 255, free, 0).astype(np.int32)
-    names = dict.fromkeys((free,), seed.names[255]) if 255 in seed.names else {}
-    return Seed(stamp_ns=seed.stamp_ns, labels=labels, names=names)

@@ -1,19 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeds that are not labels yet: masks of single objects, boxes and points; they become labels with their image."""
+"""What is common to all seeds, and those that are not labels yet: masks of single objects, boxes and points."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
 
 from maskrnn_ros.limits import check_name
 from maskrnn_ros.prompts import Prompt, PromptBackend, UnsureError
-from maskrnn_ros.types import BoolArray, LabelArray, Seed, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, LabelArray, Seed, UInt8Array
+
+SeedT = TypeVar("SeedT", bound="AnySeed")
+
+
+class AnySeed(Protocol):
+    """Marks instances on one image: a ``Seed`` by labels, a ``PromptSeed`` by what becomes labels on the image."""
+
+    @property
+    def stamp_ns(self) -> int:
+        """Time of the image, ns; 0 = the next image."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The ids that it marks, ascending."""
+
+    @property
+    def boxes(self) -> Mapping[int, Box | None]:
+        """Boxes of what it marks, by id; None where that is not known."""
+
+    @property
+    def distinct(self) -> bool:
+        """Whether it is refused where an instance is there already (``prompts.same_iou``)."""
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether something has to be cut out of the image."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of its masks, bytes."""
+
+    def content(self) -> Iterator[bytes]:
+        """All but the stamp: two seeds that give the same are the same."""
+
+    def settled(self: SeedT, free: Callable[[Collection[int]], Iterator[int]]) -> SeedT:
+        """The same with its final ids; ``free`` gives free ones beside those that it is given."""
+
+    def cut(
+        self,
+        image: UInt8Array,
+        size: tuple[int, int],
+        backend: PromptBackend,
+        before: Mapping[int, BoolArray] | None = None,
+    ) -> Seed:
+        """Its labels on an image, see ``PromptSeed.cut``."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +88,11 @@ class MaskPrompt:
     def size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
         return self.mask.shape[0], self.mask.shape[1]
+
+    @functools.cached_property
+    def box(self) -> Box | None:
+        """Smallest box around it."""
+        return Box.of_mask(self.mask)
 
     def check_inside(self, size: tuple[int, int]) -> None:
         """Refuse a mask that is not of an image of (H, W).
@@ -114,10 +165,35 @@ class PromptSeed:
         """Whether something has to be cut out of the image."""
         return any(isinstance(item.prompt, Prompt) for item in self.prompted)
 
-    def settled(self, free: Iterator[int]) -> PromptSeed:
-        """The same where prompts without an id have those of ``free``, in their order."""
+    @property
+    def nbytes(self) -> int:
+        """Memory of its masks, bytes."""
+        return sum(item.prompt.mask.nbytes for item in self.prompted if isinstance(item.prompt, MaskPrompt))
+
+    @property
+    def boxes(self) -> Mapping[int, Box | None]:
+        """Boxes of what it marks, by id; None where only points mark it."""
+        return {item.instance_id: item.prompt.box for item in self.prompted}
+
+    def content(self) -> Iterator[bytes]:
+        """All but the stamp: two seeds that give the same are the same."""
+        for item in self.prompted:
+            prompt = item.prompt
+            if isinstance(prompt, MaskPrompt):
+                yield np.packbits(prompt.mask).tobytes()
+            what = prompt.size if isinstance(prompt, MaskPrompt) else prompt
+            yield repr((item.instance_id, item.name, what, self.distinct)).encode()
+
+    def settled(self, free: Callable[[Collection[int]], Iterator[int]]) -> PromptSeed:
+        """The same with its final ids: prompts without one have free ones, in their order.
+
+        Args:
+            free: Gives free ids, the next ones first, beside those that it is given.
+        """
+        next_ones = free([i for i in self.ids if i])
         settled = [
-            item if item.instance_id else dataclasses.replace(item, instance_id=next(free)) for item in self.prompted
+            item if item.instance_id else dataclasses.replace(item, instance_id=next(next_ones))
+            for item in self.prompted
         ]
         return dataclasses.replace(self, prompted=tuple(settled))
 

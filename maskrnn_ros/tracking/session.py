@@ -9,26 +9,25 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-
-import numpy as np
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from maskrnn_ros.config import Config, from_flat, to_flat
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.quality import chosen
 from maskrnn_ros.tracking.buffer import FrameBuffer
-from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import IdBook
-from maskrnn_ros.tracking.moment import Marking, Moment
+from maskrnn_ros.tracking.keeping import Keeper
+from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.prediction import Prediction
-from maskrnn_ros.tracking.prompted import PromptSeed
-from maskrnn_ros.tracking.replay import Replay, needs_of
-from maskrnn_ros.tracking.saved import Saved, SavedSeed, SeedLog, stamped_before, take_up, without
-from maskrnn_ros.tracking.seeding import Seeding, SeedOutcome, SeedRequest, SeedStatus, masks_on, removed_track
+from maskrnn_ros.tracking.replay import needs_of
+from maskrnn_ros.tracking.saved import Saved
+from maskrnn_ros.tracking.seed_request import Decision, SeedOutcome, SeedRequest, SeedStatus, Start, Stream, Tell
+from maskrnn_ros.tracking.seeding import Scene, Seeding
+from maskrnn_ros.tracking.seeds import SeedQueue
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.tracking.tuning import Tuning
-from maskrnn_ros.types import Frame, Seed, Track, Tracks
+from maskrnn_ros.types import Frame, Track, Tracks
 
 
 class Session:
@@ -77,37 +76,17 @@ class Session:
         self._tuning = Tuning(config)
         self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
-        self._saved = saved
-        self._keep = keep
-        self._spares = False
-        self._log = SeedLog()
-        self._shown: Tracks | None = None
+        self.keeper = Keeper(saved, keep)
         self._tracker = self._built()
         self._predict = Prediction()
-        self._seedings: list[Seeding] = []
-        self._told: set[SeedRequest] = set()  # those that were said to be pending
+        self.seeds = SeedQueue(ids, config)
         self._removals: list[tuple[int, tuple[int, ...]]] = []
         self._gone: list[Track] = []
 
     @property
-    def device(self) -> str:
-        """Where the networks run: cpu, cuda or cuda:N."""
-        return self._tracker.device
-
-    @property
-    def engine(self) -> str:
-        """What runs the networks: onnxruntime or torch."""
-        return self._tracker.engine
-
-    @property
-    def precision(self) -> str:
-        """Numbers that the networks compute in: float32, float16 or int8."""
-        return self._tracker.precision
-
-    @property
-    def adaptation(self) -> str:
-        """How instances are adapted to their seeds, off where they are not."""
-        return self._tracker.adaptation
+    def tracker(self) -> Tracker:
+        """The tracker of this video, to be looked at."""
+        return self._tracker
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -122,12 +101,12 @@ class Session:
     @property
     def seeds_waiting(self) -> int:
         """Seeds that wait for their image or catch up."""
-        return len(self._seedings)
+        return self.seeds.waiting
 
     @property
     def catching_up(self) -> bool:
         """Whether ``catch_up`` has work."""
-        return any(not seeding.waits for seeding in self._seedings)
+        return self.seeds.late is not None
 
     @property
     def states(self) -> Mapping[int, InstanceState]:
@@ -137,7 +116,7 @@ class Session:
     @property
     def next_timeout(self) -> float | None:
         """When ``expire`` will have something to do, by the session's clock."""
-        return min((seeding.deadline_s for seeding in self._seedings if seeding.waits), default=None)
+        return self.seeds.next_deadline
 
     @property
     def quality(self) -> str:
@@ -147,12 +126,11 @@ class Session:
     @property
     def working_size(self) -> tuple[int, int] | None:
         """(h, w) that the tracker works on, None before the first image."""
-        newest = self._tracker.newest
-        return newest.size_of_work if newest else None
+        return self._tracker.newest.size_of_work if self._tracker.newest else None
 
     def configure(self, config: Config) -> None:
         """Take new values of live settings; while a seed catches up, the working size and the flow wait for it."""
-        self.config = config
+        self.config = self.seeds.config = config
         self.buffer.config = config.buffer
         self._tuning.configure(config)
         self._tune(self._tuning.said)
@@ -212,26 +190,21 @@ class Session:
         self._tracker.advance(prepared)
         self.buffer.add(prepared, self._moment)
         self._picture = frame
-        self._seed_due(prepared)
+        self._carry_out(self.seeds.due(frame.stamp_ns, self._stream))
         tracks = self._tracker.tracks(frame.image)
+        self.seeds.shown()
         if self._tracker.is_coupled and self.config.catch_up.mode == "skip":
             self.buffer.publish(tracks.labels)
         self.frame_index += 1
         everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
         self._gone.clear()
-        self._shown = tracks
-        self._save()
+        self.keeper.shown = tracks
+        self.keeper.save(self.number, self._ids.used)
         return self._predict(dataclasses.replace(tracks, tracks=tuple(everyone)))
 
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
-        seeding = Seeding(request, request.admission, self._clock() + self.config.seed_timeout)
-        if not self._ids.is_current(seeding.admission) and not self._readmit(seeding):
-            return  # a session began between its admission and now
-        if seeding.admission.duplicate_of is not None:
-            self._seed_again(seeding)
-        else:
-            self._place(seeding)
+        self._carry_out(self.seeds.add(request, self._clock(), self._stream))
 
     def remove(self, ids: tuple[int, ...], stamp_ns: int = 0) -> None:
         """Remove instances before the first image that is not older than the stamp; 0 is now."""
@@ -247,7 +220,7 @@ class Session:
 
     def give_up(self, reason: str) -> None:
         """End all seeds that wait or catch up: no image comes any more. Instances and buffer stay."""
-        self._reject_all(list(self._seedings), reason)
+        self._carry_out(self.seeds.give_up(reason))
 
     def expire(self, coming: Collection[int] = (), held: Collection[int] = ()) -> None:
         """Give up the seeds whose image has not come in time.
@@ -256,50 +229,28 @@ class Session:
             coming: Stamps of images that have come and are not processed yet.
             held: Of those that are held back until the next images show whether time has jumped.
         """
-        now = self._clock()
-        for seeding in [s for s in self._seedings if s.waits and now >= s.deadline_s]:
-            stamp = seeding.seed.stamp_ns
-            if held and (seeding.verdict is not None or stamp == 0 or stamp in held):
-                seeding.deadline_s = now + self.config.seed_timeout
-            elif seeding.verdict is not None:
-                self._end(seeding, *seeding.verdict)
-            elif self._is_passed(seeding):  # the stream pauses, and the seed needs none of it
-                self._attempt(seeding, self._start)
-            elif not (stamp in coming or (stamp == 0 and coming)):
-                what = f"no image with stamp {stamp} came" if stamp else "no image came"
-                self._reject(
-                    seeding, f"{what} within {self.config.seed_timeout:g} s (seed_timeout); {self._held(stamp)}"
-                )
+        self._carry_out(self.seeds.expired(self._clock(), self._stream, coming, held))
 
     def catch_up(self) -> None:
         """Bring the oldest late seed one frame nearer to now; with ``exact``, all the way."""
-        late = next((seeding for seeding in self._seedings if not seeding.waits), None)
+        late = self.seeds.late
         if late is not None:  # one that was interrupted begins again: other seeds and removals may have come meanwhile
-            self._attempt(late, self._start if isinstance(late.catch_up, Replay) else self._catch_up)
+            self._attempt(late, self._start if late.work is None or late.work.begins_again else self._go_on)
 
     # --- over a restart ---
 
     def _take_up(self, frame: PreparedFrame) -> None:
-        saved, self._saved = self._saved, None
-        if saved is None or not saved.instances:
-            return
-        ids = [instance.instance_id for instance in saved.instances]
+        ids = self.keeper.left_ids
         try:
-            saved = stamped_before(saved, frame.stamp_ns)
-            take_up(self._tracker, saved, frame)
+            session = self.keeper.take_up(self._tracker, frame)
         except Exception as error:  # whatever it is, the stream goes on without them
             self._ids.drop(ids)
             self._tracker = self._built()
-            self._spares = True  # it may have been the wrong camera: what is saved stays until there is something new
-            why = str(error) if isinstance(error, ValueError) else f"internal error: {type(error).__name__}: {error}"
+            why = str(error) if isinstance(error, ValueError) else _internal(error)
             self.fault(f"saved instances {ids} are not taken up: {why}")
             return
-        self._log.take_up(saved)
-        self._announce(f"instances {ids} taken up from session {saved.session}")
-
-    def _save(self) -> None:
-        if self._keep is not None and self._saved is None and not self._spares:
-            self._keep(self._log.saved(self.number, self._shown, self._ids.used))
+        if session is not None:
+            self._announce(f"instances {ids} taken up from session {session}")
 
     def _built(self) -> Tracker:
         self.progress()
@@ -320,27 +271,13 @@ class Session:
         line = f"time went back from {newest.stamp_ns} to {frame.stamp_ns} ns"
         if self.config.on_time_jump == "keep":
             self.buffer.clear()
-            self._reject_all([s for s in self._seedings if not s.waits], line)
+            self._carry_out(self.seeds.give_up(line, started=True))
             self._announce(f"{line}: instances kept, buffer emptied")
             return
-        # What waits for an image of the new time, or for any, goes on in the new session.
-        later = [s for s in self._seedings if s.waits and (not s.seed.stamp_ns or s.seed.stamp_ns >= frame.stamp_ns)]
-        self._reject_all([s for s in self._seedings if s not in later], line)
-        self._seedings.clear()
+        self._carry_out(self.seeds.jumped(frame.stamp_ns, line))
         self._ids.clear()
         self._begin(line)
-        for seeding in later:
-            if self._readmit(seeding):
-                self._place(dataclasses.replace(seeding, verdict=None))
-
-    def _readmit(self, seeding: Seeding) -> bool:
-        """Settle the ids anew, in a new session; a refusal is reported."""
-        try:
-            seeding.admission = self._ids.admit(seeding.admission.original, self.config)
-        except ValueError as error:
-            self._outcome(seeding, SeedStatus.REJECTED, str(error))
-            return False
-        return True
+        self._carry_out(self.seeds.renew(self._stream))
 
     def _check_size(self, frame: Frame) -> None:
         newest = self._tracker.newest
@@ -360,256 +297,82 @@ class Session:
         self._removals.clear()
         self._gone.clear()
         self._predict.clear()
-        self._log.clear()
-        self._saved = self._shown = None
-        self._spares = False
+        self.keeper.clear()
         self.number += 1
         self.frame_index = 0
         self._announce(f"session {self.number} begins: {reason}")
-        self._save()
+        self.keeper.save(self.number, self._ids.used)
 
     # --- seeds ---
 
-    def _seed_again(self, seeding: Seeding) -> None:
-        """The very same seed came before: share its outcome, or say that it was applied."""
-        for other in self._seedings:
-            if other.admission is seeding.admission.duplicate_of:
-                other.twins.append(seeding.request)
-                self._outcome(seeding, SeedStatus.PENDING, "the same seed came before and waits")
-                return
-        if self._ids.knows(seeding.admission):
-            self._doubt(seeding, SeedStatus.APPLIED, "the same seed came before: nothing to do")
-        elif self._readmit(seeding):  # the other was rejected meanwhile
-            self._place(seeding)
-
-    def _place(self, seeding: Seeding) -> None:
-        """Start a seed whose image is held, let wait one whose image is to come."""
-        newest, oldest = self._tracker.newest, self.buffer.oldest
-        stamp = seeding.seed.stamp_ns
-        if stamp == 0 or newest is None or stamp > newest.stamp_ns:
-            self._seedings.append(seeding)
-            reason = "waits for the next image" if stamp == 0 else f"waits for the image with stamp {stamp}"
-            self._outcome(seeding, SeedStatus.PENDING, reason)
-        elif self.buffer.at(stamp) is None and (seeding.request.frame is None or oldest is None):
-            self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
-        elif oldest is not None and stamp < oldest.stamp_ns and self._replays:
-            self._doubt(seeding, SeedStatus.REJECTED, self._not_held(stamp))
-        elif oldest is not None and stamp < oldest.stamp_ns:
-            # It brings its image. Drawing by hand takes longer than the buffer reaches back: the seed starts on that
-            # image and goes to the oldest one held in one step. But first the next image shows whether time jumps.
-            self._seedings.append(seeding)
-            gap_s = (oldest.stamp_ns - stamp) * 1e-9
-            reason = f"starts when the next image comes: its own is {gap_s:.1f} s older than the oldest image held"
-            self._outcome(seeding, SeedStatus.PENDING, reason)
-        else:
-            self._attempt(seeding, self._start)
-
-    def _is_passed(self, seeding: Seeding) -> bool:
-        """Whether a seed that waits brings its image, and that is older than the newest."""
+    @property
+    def _stream(self) -> Stream:
         newest = self._tracker.newest
-        return seeding.request.frame is not None and newest is not None and 0 < seeding.seed.stamp_ns < newest.stamp_ns
+        newest_ns = None if newest is None else newest.stamp_ns
+        return Stream(newest_ns, self.buffer.stamps, self._replays, self.buffer.replays_from_ns)
 
-    def _doubt(self, seeding: Seeding, status: SeedStatus, reason: str) -> None:
-        """Wait for the next image with a verdict that a jump of time would overturn.
+    @property
+    def _scene(self) -> Scene:
+        return Scene(
+            tracker=self._tracker,
+            buffer=self.buffer,
+            stream=self._stream,
+            config=self.config,
+            prompts=self._prompts,
+            picture=self._picture,
+            is_published=self.keeper.shown is not None and self.keeper.shown.stamp_ns == self.newest_ns,
+            removed=self._ids.removed,
+            clock=self._clock,
+        )
 
-        A looped bag says its seed again before its first image, when the jump does not show yet: the seed looks like
-        one that came before, or like one that is too old.
-        """
-        seeding.verdict = status, reason
-        self._seedings.append(seeding)
-        self._outcome(seeding, SeedStatus.PENDING, f"the next image decides; if time goes on: {reason}")
-
-    def _seed_due(self, frame: PreparedFrame) -> None:
-        for seeding in [s for s in self._seedings if s.waits and s.seed.stamp_ns <= frame.stamp_ns]:
-            if seeding.verdict is not None:
-                self._end(seeding, *seeding.verdict)
-            elif seeding.seed.stamp_ns in (0, frame.stamp_ns) or seeding.request.frame is not None:
-                self._attempt(seeding, self._start)
+    def _carry_out(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            if isinstance(decision, Start):
+                self._attempt(decision.request, self._start)
             else:
-                self._reject(seeding, self._not_held(seeding.seed.stamp_ns))
+                self._tell(decision)
 
-    def _attempt(self, seeding: Seeding, action: Callable[[Seeding], None]) -> None:
+    def _tell(self, said: Tell) -> None:
+        try:
+            self._report(said.outcome(self.number, self._clock()))
+        except Exception as error:  # whoever hears it has failed, which changes no verdict and ends no other seed
+            self._announce(_internal(error))
+
+    def _attempt(self, request: SeedRequest, action: Callable[[SeedRequest], None]) -> None:
         """A seed that cannot be applied, or a fault of ours in it, ends that seed and nothing else."""
         try:
-            action(seeding)
+            action(request)
         except ValueError as error:
-            self._reject(seeding, str(error))
+            self._carry_out(self.seeds.reject(request, str(error)))
         except Exception as error:
-            line = f"internal error: {type(error).__name__}: {error}"
-            self._reject(seeding, line)
-            self._announce(line)
+            self._carry_out(self.seeds.reject(request, _internal(error)))
+            self._announce(_internal(error))
 
-    def _start(self, seeding: Seeding) -> None:
+    def _start(self, request: SeedRequest) -> None:
         """Start the seed's instances on their frame; where that is the newest, they are in time."""
-        newest = self._tracker.newest
-        assert newest is not None  # seeds start on a frame, and there was one
-        frame, own = self._frame_of(seeding, newest)
-        replay = None
-        if self._replays:
-            seeding.catch_up = replay = Replay(self._tracker, self.buffer, frame.stamp_ns)
-        seed = self._labelled(seeding, frame, own, self._tracker if replay is None else replay.tracker)
-        if replay is not None:
-            self._mark(seeding, seed, frame, replay)
-        else:
-            is_shown = self._tracker.is_coupled and frame is not newest
-            others = self.buffer.others(frame.stamp_ns, seed.ids) if is_shown else None
-            states = self._tracker.start(seed, frame, others)
-            seeding.catch_up = CatchUp(states, frame, self.config.catch_up, self._clock)
-        if frame is not newest:
-            if seeding not in self._seedings:
-                self._seedings.append(seeding)
-            self._outcome(seeding, SeedStatus.PENDING, f"catches up {self.buffer.count_after(frame.stamp_ns)} images")
+        request.work = None
+        request.work = work = Seeding(request.seed, request.frame, self._scene)
+        if work.frame is not self._tracker.newest:
+            images = self.buffer.count_after(work.frame.stamp_ns)
+            self._carry_out(self.seeds.pending(request, f"catches up {images} images"))
             if self.config.catch_up.mode == "skip":
                 return
-        self._catch_up(seeding, to_the_end=True)
+        self._go_on(request, to_the_end=True)
 
-    def _frame_of(self, seeding: Seeding, newest: PreparedFrame) -> tuple[PreparedFrame, Frame | None]:
-        """The frame that the seed was drawn on, and its image as it came with the seed where that is of use."""
-        stamp = seeding.seed.stamp_ns
-        frame = newest if stamp == 0 else self.buffer.at(stamp)
-        own = None
-        if frame is None or (isinstance(seeding.seed, PromptSeed) and seeding.seed.needs_picture):
-            own = self._own_image(seeding, newest.size)
-        if frame is None:
-            if own is None:
-                raise ValueError(self._not_held(stamp))
-            frame = self._tracker.prepare(own)
-        return frame, own
-
-    def _mark(self, seeding: Seeding, seed: Seed, frame: PreparedFrame, replay: Replay) -> None:
-        """Begin a replay with the seed."""
-        ids = tuple(i for i in seed.ids if i not in self._ids.removed)
-        if not ids:
-            raise ValueError(f"instances {list(seed.ids)} were removed meanwhile")
-        marking = Marking(seed=seed, ids=ids, drawn_on=None if frame is replay.frame else frame)
-        states = marking.begun(replay.tracker)
-        seeding.check_distinct(states, replay.tracker.states, self.config.prompts.same_iou)
-        replay.mark(marking, states)
-
-    def _own_image(self, seeding: Seeding, size: tuple[int, int]) -> Frame | None:
-        """The image that came with the request, or that a drop left."""
-        if seeding.request.frame is None:
-            return None
-        own = seeding.request.frame()
-        if own.size != size:
-            raise ValueError(
-                f"image of the seed must be {size[1]}x{size[0]} (width x height) like the stream, "
-                f"got {own.size[1]}x{own.size[0]}"
-            )
-        return own
-
-    def _labelled(self, seeding: Seeding, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
-        """The seed as it is applied: its prompts cut, what is ignored left out."""
-        drawn = self._cut(seeding.seed, frame, own, tracker)
-        ignored = None if frame.ignored is None else frame.ignored.full
-        seed = drawn.outside(ignored)
-        seeding.cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(seed.labels))
-        seeding.record = SavedSeed(stamp_ns=frame.stamp_ns, image=frame.image, labels=seed.labels, ignored=ignored)
-        return seed
-
-    def _cut(self, seed: Seed | PromptSeed, frame: PreparedFrame, own: Frame | None, tracker: Tracker) -> Seed:
-        """The seed with its prompts cut on the largest picture of its frame that is at hand."""
-        if isinstance(seed, Seed):
-            return seed
-        if own is None and self._picture is not None and self._picture.stamp_ns == frame.stamp_ns:
-            own = self._picture
-        image = own.image if own is not None else frame.image
-        return seed.cut(image, frame.size, self._prompts, masks_on(frame, seed.ids, tracker))
-
-    def _catch_up(self, seeding: Seeding, to_the_end: bool = False) -> None:
-        """Go on for one step or, with ``exact``, until the end; a node that shuts down interrupts it."""
-        late = seeding.catch_up
-        assert late is not None
+    def _go_on(self, request: SeedRequest, to_the_end: bool = False) -> None:
+        """Bring a late seed one step nearer to now, or all the way; a node that shuts down interrupts it."""
+        work = request.work
+        assert work is not None  # it has started
         whole = to_the_end or self.config.catch_up.mode == "exact"
-        while not late.is_done(self._tracker):
-            late.step(self._tracker, self.buffer)
+        while not work.is_done(self._tracker):
+            work.step(self._tracker, self.buffer)
             self.progress()
             if not whole or self.interrupted.is_set():
                 break
-        if late.is_done(self._tracker):
-            self._adopt(seeding, late)
-
-    def _adopt(self, seeding: Seeding, late: CatchUp | Replay) -> None:
-        removed = self._ids.removed
-        states = {i: state for i, state in late.states.items() if i not in removed}
-        if not states:
-            raise ValueError(f"instances {sorted(late.states)} were removed meanwhile")
-        if isinstance(late, Replay):
-            newer = {i for i, state in states.items() if i in late.corrected}
-            is_published = self._shown is not None and self._shown.stamp_ns == self.newest_ns
-            late.commit(self._tracker, self.buffer, self._picture if is_published else None)
-        else:
-            newer = self._adopt_alone(seeding, late, states)
-        if seeding.record is not None:
-            self._log.add(seeding.record, [i for i in states if i not in newer])
-            self._spares = False
-        self._ids.confirm(seeding.admission)
-        said = [f"instances {sorted(newer)} were corrected on a later image, which stays"] if newer else []
-        said += [f"{seeding.cut} pixels in the ignore mask were left out"] if seeding.cut else []
-        self._end(seeding, SeedStatus.APPLIED, "; ".join(said), ids=tuple(states))
-
-    def _adopt_alone(self, seeding: Seeding, late: CatchUp, states: Mapping[int, InstanceState]) -> set[int]:
-        """Take in what was carried beside the others; returns ids of those that were corrected on a later image."""
-        # Both are on the newest frame now, so that masks can be compared even where the seed came late.
-        seeding.check_distinct(states, self.states, self.config.prompts.same_iou)
-        # Stamps decide, not arrivals: what was corrected on a later image stays.
-        newer = {i for i in states if i in self.states and self.states[i].seeded_ns > states[i].seeded_ns}
-        self._tracker.adopt({i: state for i, state in states.items() if i not in newer})
-        if self._replays:  # exact since it began: there is no way to here from earlier frames
-            self.buffer.renew(self._moment)
-        return newer
-
-    def _reject(self, seeding: Seeding, reason: str) -> None:
-        self._end(seeding, SeedStatus.REJECTED, reason)
-
-    def _reject_all(self, seedings: list[Seeding], reason: str) -> None:
-        for seeding in seedings:
-            if seeding.verdict is not None:
-                self._end(seeding, *seeding.verdict)
-            else:
-                self._reject(seeding, reason)
-
-    def _end(self, seeding: Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
-        if seeding.is_over:  # whoever was told has failed, which ends this attempt: there is one verdict
-            return
-        seeding.is_over = True
-        if seeding in self._seedings:
-            self._seedings.remove(seeding)
-        if status == SeedStatus.REJECTED:
-            self._ids.release(seeding.admission)
-        self._outcome(seeding, status, reason, ids)
-
-    def _outcome(self, seeding: Seeding, status: SeedStatus, reason: str, ids: tuple[int, ...] | None = None) -> None:
-        """Tell all who sent it; that it is pending once, however often what it waits for changes."""
-        for request in (seeding.request, *seeding.twins):
-            if status != SeedStatus.PENDING:
-                self._told.discard(request)
-            elif request in self._told:
-                continue
-            else:
-                self._told.add(request)
-            self._report(
-                SeedOutcome(
-                    ticket=request.ticket,
-                    status=status,
-                    reason=reason,
-                    ids=seeding.seed.ids if ids is None else ids,
-                    session=self.number,
-                    frames_used=seeding.catch_up.frames_used if seeding.catch_up else 0,
-                    duration_s=self._clock() - request.arrived,
-                )
-            )
-
-    def _held(self, stamp_ns: int) -> str:
-        oldest, newest = self.buffer.oldest, self._tracker.newest
-        if oldest is None or newest is None:
-            return "no image is held"
-        nearest = f", nearest is {self.buffer.nearest(stamp_ns)}" if stamp_ns else ""
-        since = f", instances' states from {self.buffer.replays_from_ns} on" if self._replays else ""
-        return f"held are {len(self.buffer)} images from {oldest.stamp_ns} to {newest.stamp_ns}{nearest}{since}"
-
-    def _not_held(self, stamp_ns: int) -> str:
-        return f"the image with stamp {stamp_ns} is not held (too old, or dropped); {self._held(stamp_ns)}"
+        if work.is_done(self._tracker):
+            adopted = work.adopt(self._scene)
+            self.keeper.add(work.record, [i for i in adopted.ids if i not in adopted.newer])
+            self._carry_out(self.seeds.finish(request, SeedStatus.APPLIED, str(adopted), adopted.ids))
 
     # --- removals ---
 
@@ -624,12 +387,14 @@ class Session:
         tracked = {i: self._tracker.states[i] for i in ids if i in self._tracker.states}
         self._tracker.remove(tracked)
         self.buffer.removed(ids)
-        self._gone += [removed_track(state) for state in tracked.values()]
-        self._log.remove(ids)
-        if self._saved is not None:
-            self._saved = without(self._saved, ids)
-        self._save()
+        self._gone += [state.removed_track for state in tracked.values()]
+        self.keeper.remove(ids)
+        self.keeper.save(self.number, self._ids.used)
         self._announce(f"instances {sorted(ids)} removed")
+
+
+def _internal(error: Exception) -> str:
+    return f"internal error: {type(error).__name__}: {error}"
 
 
 __all__ = ["SeedOutcome", "SeedRequest", "SeedStatus", "Session"]

@@ -12,7 +12,7 @@ from maskrnn_ros.model.engine import Engine, Features
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.target import Known
-from maskrnn_ros.types import BoolArray, InstanceStatus, UInt8Array
+from maskrnn_ros.types import BoolArray, InstanceStatus, Track, UInt8Array
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -102,3 +102,20 @@ class InstanceState:
     def probability(self) -> npt.NDArray[np.float32]:
         """Its probability, float32 (h, w)."""
         return self.patch.full
+
+    @property
+    def removed_track(self) -> Track:
+        """What is said once of an instance that was removed."""
+        return Track(
+            instance_id=self.instance_id,
+            name=self.name,
+            status=InstanceStatus.REMOVED,
+            age=self.age,
+            frames_unseen=self.frames_unseen,
+            score=0.0,
+            visibility=0.0,
+            box=None,
+            mask=np.zeros((0, 0), np.bool_),
+            probability=np.zeros((0, 0), np.float32),
+            velocity=None,
+        )
