@@ -211,7 +211,7 @@ def test_under_overload_a_seeded_image_is_not_dropped_and_a_dropped_one_may_be_s
         bench.publish_image(1)
         assert gate.entered.acquire(timeout=30)
         bench.publish_seed(np.where(world.labels(2) == 2, 2, 0), world.stamp_ns(2))
-        bench.wait(lambda: world.stamp_ns(2) in bench.node._inbox._claims)
+        bench.wait(lambda: bench.node._session.seeds.wants(world.stamp_ns(2)))
         for number in (2, 3, 4):
             bench.publish_image(number)
             bench.wait(lambda number=number: bench.statuses[-1].received == number + 1)
@@ -240,7 +240,7 @@ def test_a_seed_may_bring_its_image_along() -> None:
         assert {(r.token, r.header.frame_id, stamp_to_ns(r.header.stamp)) for r in said} == {
             ("client 7", "", world.stamp_ns(2))
         }
-        assert not bench.node._inbox._claims
+        assert not bench.node._session.seeds.end_all("none is left")
         message = bench.image(4)
         np.testing.assert_array_equal(bench.labels, world.labels(4))
         assert [instance.label for instance in message.instances] == ["", "cup"]

@@ -267,11 +267,6 @@ class SessionMachine(RuleBasedStateMachine):
         self.number += 1
         self.see(self.bench.images(self.number))
 
-    @rule(back=st.integers(1, 8))
-    def late_image(self, back: int) -> None:
-        self.bench.images(max(0, self.number - back))
-        self.bench.order.clear()
-
     @precondition(lambda self: not self.bench.session.seeds.wants(0))  # that one was drawn for another next image
     @rule(back=st.integers(1, 8))
     def jump(self, back: int) -> None:

@@ -350,7 +350,6 @@ class Session:
 
     def _start(self, request: SeedRequest) -> None:
         """Start the seed's instances on their frame; where that is the newest, they are in time."""
-        request.work = None
         request.work = work = Seeding(request.seed, request.frame, self._scene)
         if work.frame is not self._tracker.newest:
             images = self.buffer.count_after(work.frame.stamp_ns)
