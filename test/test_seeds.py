@@ -234,7 +234,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.bench = Bench(catch_up__mode=mode, on_time_jump=jump, buffer__seconds=0.15, seed_timeout=1.0)
         self.number, self.sent, self.heard = 5, 0, 0
         self.objects: dict[int, tuple[int, ...]] = {}  # by ticket
-        self.marked: dict[tuple[int, int], tuple[int, ...]] = {}  # by instance and image of its seed
+        self.new: set[int] = set()  # tickets of one new instance, whatever it covers
+        self.marked: dict[tuple[int, ...], tuple[int, ...]] = {}  # by session, instance and image of its seed
 
     def hear(self) -> None:
         """Learn from outcomes which object an instance is."""
@@ -246,7 +247,8 @@ class SessionMachine(RuleBasedStateMachine):
             for i in outcome.ids:
                 state = session.states.get(i)
                 if state is not None:
-                    self.marked.setdefault((i, state.seeded_ns), objects)
+                    mine = objects if outcome.ticket in self.new else (i // 10,)
+                    self.marked.setdefault((session.number, i, state.seeded_ns), mine)
         self.heard = len(self.bench.outcomes)
 
     def see(self, published: list) -> None:
@@ -254,10 +256,10 @@ class SessionMachine(RuleBasedStateMachine):
         self.hear()
         if not published:
             return
-        tracks, states = published[-1], self.bench.session.states
+        tracks, states, session = published[-1], self.bench.session.states, self.bench.session.number
         there = [track.instance_id for track in tracks.tracks if track.status != InstanceStatus.REMOVED]
         assert there == list(states)
-        objects = {one for i, state in states.items() for one in self.marked[i, state.seeded_ns]}
+        objects = {one for i, state in states.items() for one in self.marked[session, i, state.seeded_ns]}
         exact = np.isin(world.labels(self.number), list(objects))
         np.testing.assert_array_equal(tracks.labels != 0, exact)
         assert set(np.unique(tracks.labels)) - {0} <= set(states)
@@ -297,6 +299,7 @@ class SessionMachine(RuleBasedStateMachine):
                 assert used.isdisjoint(admission.seed.ids), "an id was given twice"
             self.sent += 1
             self.objects[self.sent] = objects
+            self.new |= {self.sent} if is_new else set()
             request = SeedRequest(ticket=self.sent, admission=admission, arrived=self.bench.now, frame=own)
             self.bench.session.seed(request)
         self.hear()
@@ -316,7 +319,6 @@ class SessionMachine(RuleBasedStateMachine):
     def reset(self) -> None:
         self.bench.ids.clear()
         self.bench.session.reset("asked for")
-        self.marked.clear()
         self.hear()
 
     @precondition(lambda self: self.bench.ids.live)
