@@ -15,7 +15,7 @@ import cv2
 from PIL import Image
 from tqdm import tqdm
 
-from maskrnn_ros.config import Config, deterministic
+from maskrnn_ros.config import Config
 from maskrnn_ros.frames import FPS, FolderFrames, FrameSource
 from maskrnn_ros.ignore_folder import IgnoreFolder
 from maskrnn_ros.labels import davis_palette, read_labels, write_labels
@@ -92,7 +92,7 @@ def track_files(
     old = _results_in(out, frames, overwrite)
     source = open_frames(frames, fps=fps, allow_gaps=allow_gaps, mono16_bits=config.mono16_bits)
     set_threads(config.threads)
-    tracker = build_tracker(deterministic(config))
+    tracker = build_tracker(config)
     numbers = source.numbers
     seed = _seed(marked, source, config, threshold)
     ignores = IgnoreFolder({})

@@ -48,6 +48,7 @@ _ALWAYS = "the network always matches"
 _AT_ONCE = "adaptation.method: recursive adapts at once"
 _FITTED = "the views that a target model is fitted to are no settings"
 _STREAMS = "the two-stream network is gone: write shipped"
+_CHOSEN_ONCE = "quality is chosen at configure and stays; for less time per image set working_size"
 
 REPLACED: tuple[Replaced, ...] = (
     Replaced(name="adaptation.mode", value="off", by="adaptation.method: none", means={"adaptation.method": "none"}),
@@ -56,6 +57,8 @@ REPLACED: tuple[Replaced, ...] = (
     *(Replaced(name=f"adaptation.{name}", by=_FITTED) for name in ("views", "batch", "channels")),
     *(Replaced(name=f"adaptation.{name}", by=_FITTED) for name in ("resize", "rotate", "shift", "flip", "cover")),
     Replaced(name="adaptation.lighting", by=_FITTED),
+    Replaced(name="max_latency_ms", value=0.0, by=_CHOSEN_ONCE, means={}),
+    Replaced(name="max_latency_ms", by=_CHOSEN_ONCE),
     Replaced(name="matching.enabled", value=True, by=_ALWAYS, means={}),
     *(Replaced(name=f"matching.{name}", by=_ALWAYS) for name in ("enabled", "recent_frames", "radius", "top_k")),
     *(Replaced(name=f"matching.{name}", by=_WEIGHS_ITSELF) for name in ("weight", "weight_without_head")),
@@ -64,6 +67,7 @@ REPLACED: tuple[Replaced, ...] = (
     Replaced(name="network.matching", by=_ALWAYS),
     Replaced(name="network.weights", value="streams", by=_STREAMS),
     *(Replaced(name=f"prior.{name}", by=_WEIGHS_ITSELF) for name in ("weight", "weight_without_head", "floor")),
+    Replaced(name="quality", value="low", by="write medium; with few pixels set working_size"),
     Replaced(name="trunk.weights", value="streams", by=_STREAMS),
     Replaced(name="trunk.weights", value="imagenet", by="networks need a trained trunk: write shipped"),
 )
@@ -99,10 +103,11 @@ def renewed(values: Mapping[str, Any], warn: Callable[[str], object] = _LOG.warn
 
 
 def _means(given: Any, word: Value | None) -> bool:
-    """Whether a value is that one, be it a word that YAML has read as a boolean."""
+    """Whether a value is that one, be it a word that YAML has read as a boolean, or an integer for a double."""
     if type(given) is bool and isinstance(word, str):
         return word in _WORDS[given]
-    return type(given) is type(word) and bool(given == word)
+    is_number = type(given) is int and type(word) is float
+    return (is_number or type(given) is type(word)) and bool(given == word)
 
 
 def no_setting(name: str, known: Iterable[str]) -> str:

@@ -130,6 +130,8 @@ def test_the_old_word_for_no_adaptation_is_taken_wherever_settings_come_from(
             {"network.matching": True},
             "network.matching: True is no value any more, ignored: the network always matches",
         ),
+        ({"max_latency_ms": 0.0}, "max_latency_ms: 0.0 is no value any more, ignored: quality is chosen at configure"),
+        ({"max_latency_ms": 0}, "max_latency_ms: 0.0 is no value any more, ignored: quality is chosen at configure"),
     ],
 )
 def test_what_an_old_file_said_and_is_so_anyway_is_ignored_with_one_warning(
@@ -154,6 +156,12 @@ def test_what_an_old_file_said_and_is_so_anyway_is_ignored_with_one_warning(
         ({"matching.top_k": 5}, "matching.top_k is no setting any more: the network always matches"),
         ({"prior.weight": 1.0}, "prior.weight is no setting any more: the network weighs its parts itself"),
         ({"adaptation.weight": 0.5}, "adaptation.weight is no setting any more: the network weighs its parts itself"),
+        ({"max_latency_ms": 40.0}, "max_latency_ms is no setting any more: quality is chosen at configure"),
+        (
+            {"max_latency_ms": False},
+            "max_latency_ms is no setting any more: quality is chosen at configure and stays; ",
+        ),
+        ({"quality": "low"}, "quality: low is no value any more: write medium; with few pixels set working_size"),
         ({"adaptation.views": 5}, "adaptation.views is no setting any more: the views .* are no settings"),
     ],
 )
@@ -174,6 +182,6 @@ def test_no_setting_that_was_replaced_still_exists() -> None:
         if row.value is None:
             assert row.name not in known
         elif row.name in known:
-            section, _, field = row.name.partition(".")
+            section, _, field = row.name.rpartition(".")
             with pytest.raises(ValueError, match="must be"):
-                dataclasses.replace(getattr(Config(), section), **{field: row.value})
+                dataclasses.replace(getattr(Config(), section) if section else Config(), **{field: row.value})

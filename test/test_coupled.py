@@ -362,7 +362,7 @@ def test_before_the_buffer_a_seed_is_refused_even_with_its_image(has_image: bool
     assert f"instances' states from {world.stamp_ns(2)} on" in bench.last[1]
 
 
-@pytest.mark.parametrize("changes", [{"working_size": 96}, {"presence__min_pixels": 9}])
+@pytest.mark.parametrize("changes", [{"gate__enlarge": 2.0}, {"presence__min_pixels": 9}])
 def test_settings_that_change_masks_begin_anew(changes: dict[str, object]) -> None:
     bench = Bench()
     bench.seed(marked(0, 1))

@@ -18,7 +18,6 @@ from maskrnn_ros.model.step import Carried, place
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking import follow as module
 from maskrnn_ros.tracking.recognition import Measured
-from maskrnn_ros.tracking.rescale import rescaled_states
 from maskrnn_ros.types import Frame, InstanceStatus, Seed
 
 
@@ -227,17 +226,6 @@ def test_each_part_can_be_switched(change: str) -> None:
 
     default = getattr(CONFIG.network, change)
     assert not np.array_equal(run(CONFIG), run(with_values(CONFIG, **{f"network__{change}": not default})))
-
-
-def test_a_change_of_the_working_size_takes_the_crop_along() -> None:
-    one = tracker()
-    one.seed(world.seed(0, shapes=LARGE), world.frame(0, LARGE))
-    one.step(world.frame(1, LARGE))
-    before = one.states[1].known
-    after = rescaled_states(dict(one.states), (world.HEIGHT // 2, world.WIDTH // 2))[1].known
-    assert before is not None and after is not None
-    np.testing.assert_allclose(after.carried.crop * 2, before.carried.crop, rtol=1e-6)
-    assert after.carried.probability is before.carried.probability and after.memory is before.memory
 
 
 def objects_of(one: Tracker, ids: Sequence[int]) -> tuple[Features, Objects]:

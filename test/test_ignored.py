@@ -13,7 +13,7 @@ import world
 from shipped import CONFIG, LARGE, assert_same, engine, overlap, still, tracker
 from test_session import Bench
 
-from maskrnn_ros.config import Config
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import FlowEstimator
 from maskrnn_ros.model.engine import Features, Summed
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDES
@@ -21,7 +21,6 @@ from maskrnn_ros.state_file import from_bytes, to_bytes
 from maskrnn_ros.tracking import Tracker, follow, views
 from maskrnn_ros.tracking.cells import cells_of
 from maskrnn_ros.tracking.ignored import Ignored
-from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedStatus
 from maskrnn_ros.types import Frame, InstanceStatus, Seed, UInt8Array
@@ -212,7 +211,8 @@ def test_it_is_held_in_bits_and_follows_the_working_size() -> None:
     tracker = world.exact_tracker(world.WARP_ONLY)
     prepared = tracker.prepare(frame(0, columns_from(64)))
     assert prepared.nbytes == tracker.prepare(frame(0, None)).nbytes + world.HEIGHT * (world.WIDTH // 8 + world.WIDTH)
-    halved = rescaled_frame(prepared, (48, 64))
+    small = world.exact_tracker(with_values(world.WARP_ONLY, working_size=64))
+    halved = small.prepare(frame(0, columns_from(64)))
     assert halved.unknown is not None and halved.unknown[:, 32:].all() and not halved.unknown[:, :32].any()
     assert tracker.prepare(frame(0, np.zeros(SIZE, bool))).ignored is None
 

@@ -689,6 +689,10 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
         assert bench.image(0).instances[0].encoding == MaskEncoding.RLE
         for name, value, text in (
             ("compressed", True, "takes effect at configure only"),
+            ("quality", "high", "quality takes effect at configure only"),
+            ("quality", "low", "quality: low is no value any more: write medium; with few pixels set working_size"),
+            ("working_size", 300, "working_size takes effect at configure only"),
+            ("flow.preset", "fast", "flow.preset takes effect at configure only"),
             ("mask_encoding", "gif", "must be one of none, mono8"),
             ("gate.enlarge", 0.5, "gate.enlarge"),
             ("catch_up.max_s", "1", "catch_up.max_s must be float, got str '1'"),
@@ -705,12 +709,12 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
 def test_an_integer_is_taken_where_a_double_is_wanted_and_stays_a_double() -> None:
     with NodeBench(buffer__seconds=60) as bench:
         assert bench.node._session.config.buffer.seconds == 60.0
-        for name, value in (("buffer.seconds", 20), ("buffer.seconds", 30.5), ("max_latency_ms", 40)):
+        for name, value in (("buffer.seconds", 20), ("buffer.seconds", 30.5), ("catch_up.max_s", 4)):
             assert set_parameter(bench, name, value) == (True, "")
             parameter = bench.node.get_parameter(name)
             assert (parameter.type_, parameter.value) == (Parameter.Type.DOUBLE, value)
             assert bench.node.describe_parameter(name).type == Parameter.Type.DOUBLE.value
-        bench.wait(lambda: bench.node._session.config.max_latency_ms == 40.0)
+        bench.wait(lambda: bench.node._session.config.catch_up.max_s == 4.0)
 
 
 def test_a_named_absent_device_fails_configure_and_leaves_the_node_unconfigured() -> None:

@@ -132,9 +132,9 @@ def test_trackers_of_two_namespaces_must_agree(tmp_path: Path) -> None:
 
 def test_what_may_belong_to_another_node_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "all.yaml"
-    file.write_text("/**: {ros__parameters: {gaet.enlarge: 3.0, use_sim_time: true, quality: low}}")
+    file.write_text("/**: {ros__parameters: {gaet.enlarge: 3.0, use_sim_time: true, quality: high}}")
     with caplog.at_level(logging.WARNING):
-        assert load(file) == with_values(Config(), quality="low")
+        assert load(file) == with_values(Config(), quality="high")
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == f"{file}: unknown setting 'gaet.enlarge'; did you mean gate.enlarge?; it has no effect"
 

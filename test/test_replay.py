@@ -21,8 +21,6 @@ from maskrnn_ros.files import write_labels
 pytest.importorskip("rclpy", reason="needs rclpy")
 msg = pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
-from rcl_interfaces.msg import ParameterType, ParameterValue  # noqa: E402
-from rcl_interfaces.srv import GetParameters  # noqa: E402
 from rclpy.executors import ExternalShutdownException  # noqa: E402
 from rclpy.qos import QoSDurabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
@@ -41,8 +39,6 @@ class WoodenTracker:
     """Answers every image and seed, after one turn of a timer: what comes meanwhile is seen in ``events``."""
 
     def __init__(self, image_type=Image, image_topic="/camera/image_raw", on_image=None, seed_statuses=()):
-        self.max_latency_ms = 0.0
-        self.ignore_mask_timeout = 0.2
         self.events = []
         self.seeds = []
         self.raw = []
@@ -57,19 +53,10 @@ class WoodenTracker:
         self._status = self.node.create_publisher(msg.TrackerStatus, "/tracker/status", reliable(10))
         self.node.create_subscription(image_type, image_topic, self._image, reliable(10), raw=True)
         self.node.create_subscription(Image, "/tracker/seed_mask", self._seed, reliable(10))
-        self.node.create_service(GetParameters, "/tracker/get_parameters", self._say_parameters)
         self.node.create_timer(0.01, self._turn)
         self._is_open = True
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
-
-    def _say_parameters(self, request, response):
-        assert request.names == ["max_latency_ms", "ignore_mask_timeout"]
-        response.values = [
-            ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.max_latency_ms),
-            ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=self.ignore_mask_timeout),
-        ]
-        return response
 
     def _spin(self):
         while self._is_open:
@@ -228,14 +215,6 @@ def test_what_cannot_be_played_is_refused_in_one_line(bag, changes, error, messa
     with pytest.raises(error, match=message) as caught:
         play(bag, **changes)
     assert "\n" not in str(caught.value)
-
-
-def test_lockstep_refuses_a_tracker_whose_masks_depend_on_the_clock(bag):
-    with WoodenTracker() as tracker:
-        tracker.max_latency_ms = 40.0
-        with pytest.raises(ValueError, match="lockstep needs .* /tracker has 40: its masks"):
-            play(bag, lockstep=True, remap=REMAP, timeout_s=TIMEOUT_S)
-    assert tracker.events == []
 
 
 def test_lockstep_without_a_tracker_names_its_topic(bag):

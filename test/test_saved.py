@@ -161,6 +161,10 @@ def test_they_outlive_a_second_kill_before_any_image_and_a_change_of_the_working
     tracks = small.image(1)
     assert small.session.working_size == (72, 96)
     assert [t.instance_id for t in tracks.tracks if t.box is not None] == [1, 2]
+    large = Run(small.content, CONFIG, with_networks)
+    tracks = large.image(2)
+    assert large.session.working_size == (96, 128)
+    assert [t.instance_id for t in tracks.tracks if t.box is not None] == [1, 2]
 
 
 def test_a_clock_that_begins_anew_makes_no_seed_newer_than_the_stream() -> None:

@@ -12,12 +12,10 @@ import pytest
 import world
 from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 
-from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.evaluation import run, streaming
 from maskrnn_ros.evaluation.followers import TrackerFollower
 from maskrnn_ros.evaluation.metrics import boundary_f, jaccard
 from maskrnn_ros.evaluation.paced import play, stream_clip
-from maskrnn_ros.evaluation.presets import apply_preset
 from maskrnn_ros.evaluation.results import ClipResult, streaming_figures
 from maskrnn_ros.files import read_labels
 from maskrnn_ros.tracking import build_tracker
@@ -257,14 +255,6 @@ def test_its_masks_are_those_of_the_session_that_the_node_runs():
         assert (session.process(world.frame(number)).labels == masks[number]).all()
 
 
-def test_live_presets_keep_the_limit_of_latency_and_offline_ones_have_none():
-    config = with_values(Config(), max_latency_ms=40.0)
-    for preset in ("default", "warp"):
-        found, live = apply_preset(preset, config), apply_preset(preset, config, live=True)
-        assert (found.max_latency_ms, live.max_latency_ms) == (0.0, 40.0)
-        assert with_values(live, max_latency_ms=0.0) == found
-
-
 # --- the command ---
 
 
@@ -286,7 +276,7 @@ def clock(monkeypatch):
     built = []
 
     def build(name, config, profile):
-        built.append((name, config.max_latency_ms))
+        built.append(name)
         return real(name, config, profile)
 
     monkeypatch.setattr(run, "build_follower", build)
@@ -310,13 +300,6 @@ def test_with_patience_for_one_frame_a_fast_tracker_scores_as_offline(tree, tmp_
     # seen are frames 0, 2, 4 and 6 of 7
     assert (faster["fps"], faster["drop_share"]) == (96.0, pytest.approx(3 / 7))
     assert faster["slack1"]["j_mean"] < summary["j_mean"]
-
-
-def test_the_second_pass_has_the_limit_of_the_node_and_the_first_depends_on_no_clock(tree, tmp_path, clock):
-    config = tmp_path / "quick.yaml"
-    config.write_text("/**:\n  ros__parameters: {max_latency_ms: 500.0, flow.preset: ultrafast}\n")
-    assert evaluate(tree, "--sequences", "one", "--streaming", "--config", config) == 0
-    assert clock == [("tracker", 0.0), ("tracker", 500.0)]
 
 
 def test_tables_and_page_show_both_figures_beside_the_offline_one(tree, tmp_path, capsys, clock):
@@ -359,10 +342,6 @@ def test_resume_takes_what_was_played_and_refuses_another_pace(tree, tmp_path, c
     assert "--resume expected streaming.fps = 24.0, found None" in capsys.readouterr().err
     assert evaluate(tree, *common, "--resume", "--streaming", "--fps", "30") == 2
     assert "--resume expected streaming.fps = 24.0, found 30.0" in capsys.readouterr().err
-    config = tmp_path / "limit.yaml"
-    config.write_text("/**: {ros__parameters: {max_latency_ms: 40.0}}")
-    assert evaluate(tree, *common, "--resume", "--streaming", "--config", config) == 2
-    assert "--resume expected streaming.max_latency_ms = 0.0, found 40.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from maskrnn_ros.config import Config, deterministic, from_flat, settings
+from maskrnn_ros.config import Config, from_flat, settings
 from maskrnn_ros.evaluation.metrics import Convention, jaccard
 from maskrnn_ros.evaluation.readers import FileClip, davis_clip, default_convention, folder_names
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
@@ -104,7 +104,7 @@ class Bench:
         wanted = {"device": self.device, "engine": "torch", **self.extent.values}
         wanted |= {name.replace("__", "."): value for name, value in changes.items()}
         known = {name for name, _, _ in settings()}
-        return deterministic(from_flat({name: value for name, value in wanted.items() if name in known}))
+        return from_flat({name: value for name, value in wanted.items() if name in known})
 
     def wait(self) -> None:
         """Until the device has done all that it was given."""

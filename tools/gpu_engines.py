@@ -26,7 +26,7 @@ from maskrnn_ros.model.engine import (
     Summed,
     load_engine,
 )
-from maskrnn_ros.quality import at_level
+from maskrnn_ros.quality import resolved
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import Frame, UInt8Array
 
@@ -174,7 +174,7 @@ def _compared(bench: Bench, clip: FileClip, precision: str) -> Row:
         Beyond: One is too large.
     """
     config = bench.config(precision=precision)
-    config = at_level(config, config.quality)
+    config = resolved(config)
     both = Both(load_engine(config), load_engine(bench.config(device="cpu", precision="float32")))
     tracker = Tracker(config, build_flow(config.flow), both)
     for number in range(min(FRAMES, len(clip))):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from maskrnn_ros.config import Config, deterministic, with_values
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.parameter_file import load
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no benchmark
@@ -169,7 +169,7 @@ def _further_nodes(
 
 def _config(args: argparse.Namespace) -> Config:
     """Settings of the runs: heads are adapted before the clock starts."""
-    config = deterministic(load(args.config) if args.config else Config())
+    config = load(args.config) if args.config else Config()
     return with_values(config, engine=args.engine) if args.engine else config
 
 

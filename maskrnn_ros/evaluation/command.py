@@ -18,7 +18,6 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation import ablation
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.online import score_online, write_online
-from maskrnn_ros.evaluation.paced import Pace
 from maskrnn_ros.evaluation.presets import (
     ABLATION,
     PAPER_PRESETS,
@@ -224,7 +223,7 @@ def _run(clips: Sequence[Clip], options: Options, bag: BagClip | None = None) ->
         predictions=options.predictions,
         threshold=options.threshold,
         out=options.out,
-        pace=_pace(preset, options, bag) if options.streaming else None,
+        fps=_fps(options, bag) if options.streaming else None,
     )
     for clip in clips:
         objects_of(clip.truth(0), task.convention)
@@ -271,7 +270,7 @@ def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult]
     from maskrnn_ros.ros.online import check_online, run_online  # needs ROS
 
     player = options.player or "maskrnn"
-    config = apply_preset(task.preset, options.config, live=True)
+    config = task.config
     check_online(bag, config, player)
 
     def play(found: ClipResult) -> ClipResult:
@@ -285,9 +284,8 @@ def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult]
     return play
 
 
-def _pace(preset: str, options: Options, bag: BagClip | None) -> Pace:
-    fps = options.fps or (1 / bag.period_s if bag is not None and bag.period_s else FPS)
-    return Pace(fps=fps, config=apply_preset(preset, options.config, live=True))
+def _fps(options: Options, bag: BagClip | None) -> float:
+    return options.fps or (1 / bag.period_s if bag is not None and bag.period_s else FPS)
 
 
 def _ablate(clips: Sequence[Clip], task: Task, options: Options) -> int:

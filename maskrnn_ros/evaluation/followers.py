@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow, warp
-from maskrnn_ros.quality import at_level, working_size
+from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
@@ -33,7 +33,7 @@ class Follower(Protocol):
 
 def build_follower(name: str, config: Config, profile: str = "fast") -> Follower:
     """The follower of a preset: "tracker", "static" or "graph"; with the profile "paper" that of its networks."""
-    config = at_level(config, config.quality)
+    config = resolved(config)
     if profile == "paper":
         from maskrnn_ros.evaluation.paper_follower import PaperFollower
 

@@ -13,11 +13,9 @@ none: its calls on the tracker are the follower's.
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.followers import Follower
 from maskrnn_ros.evaluation.metrics import Convention
 from maskrnn_ros.evaluation.readers import Clip, frame_of
@@ -25,19 +23,6 @@ from maskrnn_ros.evaluation.results import StreamingResult
 from maskrnn_ros.evaluation.scoring import score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
 from maskrnn_ros.types import Frame, LabelArray, Seed
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How clips are played.
-
-    Args:
-        fps: Frames per second, > 0.
-        config: All settings.
-    """
-
-    fps: float
-    config: Config
 
 
 def stream_clip(

@@ -24,7 +24,7 @@ from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.crops import warp
 from maskrnn_ros.model.paper import PaperNet, PaperParts
 from maskrnn_ros.model.torch_engine import choose_device
-from maskrnn_ros.quality import at_level, working_size
+from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
@@ -114,7 +114,7 @@ class PaperFollower:
 
     def __init__(self, config: Config) -> None:
         check_paper(config)
-        config = at_level(config, config.quality)  # what is left to the level is open until then
+        config = resolved(config)  # what is left to the level is open until then
         self._config, self._parts = config, parts_of(config)
         self._device = choose_device(config.device)
         self._base = load_paper(config.network.weights, self._device).requires_grad_(False).eval()

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
-from maskrnn_ros.config import Config, deterministic, from_flat, settings, to_flat
+from maskrnn_ros.config import Config, from_flat, settings, to_flat
 from maskrnn_ros.model.files import network_file
 from maskrnn_ros.setting import Value
 
@@ -209,13 +209,12 @@ def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
     return {key: value for key, value in values.items() if config.network.ships or key != "network.weights"}
 
 
-def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
+def apply_preset(name: str, config: Config) -> Config:
     """The config with the values of the preset.
 
     Args:
         name: Name of the preset.
         config: What it changes.
-        live: With a limit of latency, if the config has one. Otherwise no clock decides.
 
     Raises:
         ValueError: No such preset, or one whose part is not there.
@@ -227,5 +226,5 @@ def apply_preset(name: str, config: Config, *, live: bool = False) -> Config:
         raise ValueError(f"preset {name!r} needs {preset.needs[1]}, which this version does not have")
     if missing := missing_part(_own(preset.values, config), config):
         raise ValueError(f"preset {name!r} needs {missing}; give network.weights a file that is there")
-    flat = {**to_flat(config), **{key: value for key, value in _own(preset.values, config).items() if key in known}}
-    return from_flat(flat) if live else deterministic(from_flat(flat))
+    own = {key: value for key, value in _own(preset.values, config).items() if key in known}
+    return from_flat({**to_flat(config), **own})

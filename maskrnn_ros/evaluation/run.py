@@ -21,7 +21,7 @@ from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.metrics import Convention, scored_frames
-from maskrnn_ros.evaluation.paced import Pace, stream_clip
+from maskrnn_ros.evaluation.paced import stream_clip
 from maskrnn_ros.evaluation.presets import PRESETS
 from maskrnn_ros.evaluation.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
@@ -48,7 +48,8 @@ class Task:
         predictions: Folder of ``<sequence>/<stem>.png`` to score; None tracks.
         threshold: For soft masks and probability maps of one object, see ``labels.read_labels``.
         out: Folder for masks and what is done; None keeps neither.
-        pace: How each clip is played a second time, in time; None does not. Those masks are scored, not written.
+        fps: Frames per second at which each clip is played a second time; None does not. Those masks are scored, not
+            written.
     """
 
     convention: Convention
@@ -60,7 +61,7 @@ class Task:
     predictions: Path | None = None
     threshold: int | None = None
     out: Path | None = None
-    pace: Pace | None = None
+    fps: float | None = None
 
     @property
     def title(self) -> str:
@@ -77,13 +78,8 @@ class Task:
         """What decides the result."""
         predictions = str(self.predictions.resolve()) if self.predictions else None
         own = {"version": __version__, "convention": self.convention, "preset": self.preset, "profile": self.profile}
-        pace = self.pace
-        played = {
-            "streaming.fps": pace and pace.fps,
-            "streaming.max_latency_ms": pace and pace.config.max_latency_ms,  # offline there is none
-        }
-        threshold = {"threshold": self.threshold}
-        return {**own, "source": self.source, "predictions": predictions, **threshold, **played, **to_flat(self.config)}
+        more = {"threshold": self.threshold, "streaming.fps": self.fps}
+        return {**own, "source": self.source, "predictions": predictions, **more, **to_flat(self.config)}
 
 
 def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda: None) -> ClipResult:
@@ -111,16 +107,14 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
         objects=objects,
         frames=len(objects[0].j),
         step_s=step_s,
-        streaming=_streamed(clip, task, task.pace, advance) if task.pace is not None else None,
+        streaming=_streamed(clip, task, task.fps, advance) if task.fps is not None else None,
     )
 
 
-def _streamed(clip: Clip, task: Task, pace: Pace, advance: Callable[[], object]) -> StreamingResult:
-    """The clip once more, in time, by a new follower that adapts as the node does."""
+def _streamed(clip: Clip, task: Task, fps: float, advance: Callable[[], object]) -> StreamingResult:
+    """The clip once more, in time, by a new follower."""
     name = PRESETS[task.preset].follower
-    return stream_clip(
-        clip, task.convention, lambda: build_follower(name, pace.config, task.profile), pace.fps, advance
-    )
+    return stream_clip(clip, task.convention, lambda: build_follower(name, task.config, task.profile), fps, advance)
 
 
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
@@ -233,7 +227,7 @@ def evaluate(clips: Sequence[Clip], task: Task, workers: int = 1) -> Evaluation:
     todo = [clip for clip in clips if clip.name not in done]
     frames = sum(len(clip) for clip in clips)
     skipped = sum(len(clip) for clip in clips if clip.name in done)
-    passes = 1 if task.pace is None else 2
+    passes = 1 if task.fps is None else 2
     with tqdm(total=passes * frames, initial=passes * skipped, desc=task.row or task.preset, unit="frame") as bar:
         try:
             for result in _serial(todo, task, bar) if workers == 1 else _parallel(todo, task, workers, bar):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from maskrnn_ros.config import Config, deterministic, with_values
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.metrics import jaccard
 from maskrnn_ros.evaluation.readers import folder_names
@@ -82,7 +82,7 @@ def _measured(options: Options) -> list[Measured]:
     if options.keep and options.keep.exists():
         return [Measured(**row) for row in json.loads(options.keep.read_text())]
     set_threads(1)
-    config = deterministic(with_values(options.config, threads=1))
+    config = with_values(options.config, threads=1)
     names = options.sequences or folder_names(options.root, options.annotations or "Annotations")
     rows = [row for name in names for row in measure(options.root, name, options.annotations, config)]
     if options.keep:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.flow.estimator import FlowEstimator
-from maskrnn_ros.quality import at_level
+from maskrnn_ros.quality import resolved
 
 Factory = Callable[[FlowConfig, str], FlowEstimator]
 
@@ -61,7 +61,7 @@ def build_flow(config: FlowConfig, device: str = "cpu") -> FlowEstimator:
             own factory says.
     """
     if config.preset == "auto":  # no level of quality is at hand: the preset of the default one
-        config = dataclasses.replace(config, preset=at_level(Config(), Config().quality).flow.preset)
+        config = dataclasses.replace(config, preset=resolved(Config()).flow.preset)
     name = chosen(config, device)
     return BACKENDS[name](config, device) if name in BACKENDS else _own(name, config, device)
 

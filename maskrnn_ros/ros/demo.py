@@ -17,7 +17,7 @@ import PIL.Image
 from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.convert import from_davis, stamp_of
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
-from maskrnn_ros.config import Config, deterministic, to_flat, with_values
+from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.evaluation.metrics import Evaluator
 from maskrnn_ros.evaluation.readers import FileClip, davis_clip, objects_of
 from maskrnn_ros.labels import write_labels
@@ -110,7 +110,7 @@ def run_demo(
         bag = Path(scratch) / "bag"
         from_davis(root, sequence, bag, fps=_FPS)
         collector = _Collector()
-        command = _node_command(Path(scratch), load(config) if config else Config(), lockstep=lockstep)
+        command = _node_command(Path(scratch), load(config) if config else Config())
         with child_process(command) as process, Listener(process, _TRACKER, collector.subscribe) as node:
             remap = {topic: _NAMESPACE + topic for topic in (IMAGE_TOPIC, SEED_TOPIC)}
             report = play(
@@ -138,13 +138,11 @@ def run_demo(
     )
 
 
-def _node_command(scratch: Path, config: Config, *, lockstep: bool) -> list[str]:
-    """The node with these settings, in lockstep independent of the clock; a file may be for a node of another name."""
+def _node_command(scratch: Path, config: Config) -> list[str]:
+    """The node with these settings; a file may be for a node of another name."""
     remap = ["-r", f"image:={_NAMESPACE}{IMAGE_TOPIC}", "-r", f"~/seed_mask:={_NAMESPACE}{SEED_TOPIC}"]
     # the first status tells when the node is active
-    settings = with_values(
-        deterministic(config) if lockstep else config, compressed=False, status_period=_STATUS_PERIOD_S
-    )
+    settings = with_values(config, compressed=False, status_period=_STATUS_PERIOD_S)
     file = scratch / "node.yaml"
     parameter_file.write(file, to_flat(settings))
     return node_command(_NAMESPACE, *remap, "--params-file", str(file))

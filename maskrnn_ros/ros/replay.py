@@ -29,9 +29,8 @@ from maskrnn_ros.timeline import StampOrder, TimeRule
 DEPTH = 20
 """Messages that a publisher holds for a subscriber that lags."""
 
-MAX_LATENCY = "max_latency_ms"
 IGNORE_TIMEOUT = "ignore_mask_timeout"
-"""Parameters of the tracker that lockstep asks for."""
+"""Parameter of the tracker that lockstep with ignore masks asks for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,8 +118,8 @@ def play(
                 player.subscribe(tracker)
             answering = [seed_topic, ignore_topic] if lockstep else [seed_topic]
             player.wait(names[0], answering, tracker if lockstep else None, subscribers)
-            if lockstep:
-                check_deterministic(node, executor, tracker, timeout_s, has_ignore_masks=ignore_topic in names)
+            if lockstep and ignore_topic in names:
+                check_deterministic(node, executor, tracker, timeout_s)
             for _ in _rounds(loops):
                 if lockstep:
                     player.play_lockstep(names[0], seed_topic, ignore_topic)
@@ -169,38 +168,30 @@ def message_class(msgtype: str) -> Any:
     return getattr(module, name, None)
 
 
-def check_deterministic(
-    node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float, *, has_ignore_masks: bool = False
-) -> None:
-    """Refuse a tracker whose results depend on the speed of the machine.
-
-    One that steps between levels of quality does; where there are ignore masks, one that takes what has come so far.
+def check_deterministic(node: Node, executor: SingleThreadedExecutor, tracker: str, timeout_s: float) -> None:
+    """Refuse a tracker that takes the ignore mask that has come so far: its results depend on the speed of the machine.
 
     Raises:
-        ValueError: Its ``max_latency_ms`` is not 0, or ``ignore_mask_timeout`` is not and there are ignore masks.
+        ValueError: Its ``ignore_mask_timeout`` is not 0.
         TimeoutError: It does not say.
     """
     service = f"{tracker}/get_parameters"
-    names = MAX_LATENCY, IGNORE_TIMEOUT
     client = node.create_client(GetParameters, service)
     try:
         if not spin_until(executor, client.service_is_ready, timeout_s):
             raise TimeoutError(f"no service {service}; waited {timeout_s:g} s")
-        answer = client.call_async(GetParameters.Request(names=list(names)))
+        answer = client.call_async(GetParameters.Request(names=[IGNORE_TIMEOUT]))
         if not spin_until(executor, answer.done, timeout_s):
             raise TimeoutError(f"no answer of {service}; waited {timeout_s:g} s")
         values = answer.result().values
     finally:
         node.destroy_client(client)
-    said = dict(zip(names, values, strict=False))  # a tracker that does not know one of them has no such part
-    latency_ms, ignore_s = (said[name].double_value if name in said else 0.0 for name in (MAX_LATENCY, IGNORE_TIMEOUT))
-    needed = ""
-    if latency_ms:
-        needed = f"{MAX_LATENCY} 0, {tracker} has {latency_ms:g}"
-    elif has_ignore_masks and ignore_s:
-        needed = f"{IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {ignore_s:g}"
-    if needed:
-        raise ValueError(f"lockstep needs a tracker with {needed}: its masks depend on the speed of the machine")
+    ignore_s = values[0].double_value if values else 0.0  # a tracker that does not know it has no such part
+    if ignore_s:
+        raise ValueError(
+            f"lockstep needs a tracker with {IGNORE_TIMEOUT} 0 for ignore masks, {tracker} has {ignore_s:g}: its masks "
+            "depend on the speed of the machine"
+        )
 
 
 class _Player:

@@ -222,7 +222,6 @@ class Worker:
             raise
         else:
             self._inbox.done(processed=True)
-            self._session.took(self._step_ms[-1])
 
     def _look(self) -> Snapshot:
         session = self._session
@@ -240,7 +239,7 @@ class Worker:
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,
             newest_ns=session.newest_ns,
             size=session.size,
-            quality=session.quality,
+            quality=session.config.quality,
             working_size=session.working_size,
             step_ms=percentiles(self._step_ms),
             age_ms=percentiles(self._age_ms),

@@ -8,14 +8,12 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import BufferConfig
 from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.tracking.moment import Marking, Moment
-from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.types import LabelArray
 
@@ -59,8 +57,7 @@ class FrameBuffer:
     """Frames by ascending stamp, bounded in time and memory; the newest always stays.
 
     They are held as working images, as the tracker saw them. Features and flow are computed again where a late seed
-    needs them: they would take eight times the memory of the images, and hardly any seed is late. After a change of the
-    working size older frames are brought to the new one when they are asked for.
+    needs them: they would take eight times the memory of the images, and hardly any seed is late.
 
     A late seed needs more than images (see ``Tracker``). Beside a frame is held the tracker after it and what was done
     there, so that all can be run again from it (``Replay``), or the ids that were published.
@@ -88,7 +85,7 @@ class FrameBuffer:
 
     @property
     def oldest(self) -> PreparedFrame | None:
-        """The oldest frame held, of whatever size."""
+        """The oldest frame held."""
         return self._held[0].frame if self._held else None
 
     @property
@@ -116,11 +113,6 @@ class FrameBuffer:
             drop += 1
         del self._held[:drop]
 
-    def replace_newest(self, frame: PreparedFrame) -> None:
-        """Hold the newest frame at another size, which becomes that of all."""
-        if self._held:
-            self._held[-1].frame = frame
-
     def publish(self, labels: LabelArray) -> None:
         """Hold the ids that were published on the newest frame, int32 (H, W), at its cells of stride 4."""
         frame = self._held[-1].frame
@@ -138,9 +130,7 @@ class FrameBuffer:
         held = self.held(stamp_ns)
         if held is None or held.cells is None:
             return None
-        rows, columns = _cells(held.frame)
-        cells = cv2.resize(held.cells, (columns, rows), interpolation=cv2.INTER_NEAREST)  # the size may have changed
-        covered = (cells != 0) & ~np.isin(cells, list(ids))
+        covered = (held.cells != 0) & ~np.isin(held.cells, list(ids))
         return np.asarray(covered, np.float32)
 
     def removed(self, ids: Iterable[int]) -> None:
@@ -170,7 +160,7 @@ class FrameBuffer:
         """The same with what belongs to it."""
         position = bisect.bisect_left(self._held, stamp_ns, key=_stamp)
         found = position < len(self._held) and self._held[position].stamp_ns == stamp_ns
-        return self._at_size(position) if found else None
+        return self._held[position] if found else None
 
     def count_after(self, stamp_ns: int) -> int:
         """How many frames are later than that stamp."""
@@ -178,13 +168,7 @@ class FrameBuffer:
 
     def following(self, stamp_ns: int, images: int) -> Held:
         """The frame that many images after that stamp, with what belongs to it; there must be as many."""
-        return self._at_size(bisect.bisect_right(self._held, stamp_ns, key=_stamp) + images - 1)
-
-    def _at_size(self, position: int) -> Held:
-        held, newest = self._held[position], self._held[-1].frame
-        if held.frame.image.shape != newest.image.shape:
-            held.frame = rescaled_frame(held.frame, newest.size_of_work)
-        return held
+        return self._held[bisect.bisect_right(self._held, stamp_ns, key=_stamp) + images - 1]
 
 
 _CELL = STRIDE

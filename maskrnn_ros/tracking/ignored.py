@@ -47,10 +47,6 @@ class Ignored:
         """Memory that it holds, bytes."""
         return int(self.bits.nbytes + self.working.nbytes)
 
-    def at(self, size: tuple[int, int]) -> Ignored:
-        """The same for another working size."""
-        return dataclasses.replace(self, working=_shrunk(self.full, size))
-
     def cells(self, stride: int) -> npt.NDArray[np.float32]:
         """Share of each cell that is ignored, float32 (j, i), 0..1."""
         return cells_of(self.working.astype(np.float32), stride)

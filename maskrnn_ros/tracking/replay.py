@@ -116,7 +116,6 @@ _ASIDE = (
     "ignore_mask_timeout",
     "mask_encoding",
     "max_instances",
-    "max_latency_ms",
     "on_time_jump",
     "prompts.",
     "seed_timeout",

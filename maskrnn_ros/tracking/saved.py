@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable
 
+import cv2
 import numpy as np
 
 from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.rescale import rescaled_frame
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import BoolArray, Box, Frame, InstanceStatus, LabelArray, Seed, Tracks, UInt8Array
@@ -214,14 +214,18 @@ def take_up(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> None:
 
 
 def _prepared(tracker: Tracker, seed: SavedSeed, size: tuple[int, int]) -> PreparedFrame:
-    small = tracker.prepare(Frame(stamp_ns=seed.stamp_ns, image=seed.image))
-    working = small.size_of_work
-    ignored = Ignored.of(seed.ignored, working)
-    prepared = PreparedFrame(
-        stamp_ns=small.stamp_ns, size=size, image=small.image, engine=small.engine, ignored=ignored
-    )
+    """A seed's image at the working size of now, which may be another than when it was saved."""
     wanted = working_size(size, tracker.config.working_size)
-    return prepared if working == wanted else rescaled_frame(prepared, wanted)
+    image = tracker.prepare(Frame(stamp_ns=seed.stamp_ns, image=_at(seed.image, wanted)))
+    return dataclasses.replace(image, size=size, ignored=Ignored.of(seed.ignored, wanted))
+
+
+def _at(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] <= image.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
 
 
 def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[int, InstanceState]:

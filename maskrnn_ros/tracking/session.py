@@ -11,9 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from maskrnn_ros.config import Config, from_flat, to_flat
+from maskrnn_ros.config import Config
 from maskrnn_ros.prompts import PromptBackend, build_prompts
-from maskrnn_ros.quality import chosen
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.keeping import Keeper
@@ -26,7 +25,6 @@ from maskrnn_ros.tracking.seeding import Scene, Seeding
 from maskrnn_ros.tracking.seeds import SeedQueue
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
-from maskrnn_ros.tracking.tuning import Tuning
 from maskrnn_ros.types import Frame, Track, Tracks
 
 
@@ -73,8 +71,6 @@ class Session:
         self.fault = announce  # called with one line when something in the background failed
         self.progress: Callable[[], None] = lambda: None  # called while something long goes on as it should
         self._prompts = prompts or build_prompts(config.prompts, config.trunk.weights)
-        self._tuning = Tuning(config)
-        self._delayed = ""  # why settings of the tracker are to change when no seed catches up
         self._picture: Frame | None = None
         self.keeper = Keeper(saved, keep)
         self._tracker = self._built()
@@ -119,46 +115,21 @@ class Session:
         return self.seeds.next_deadline
 
     @property
-    def quality(self) -> str:
-        """The level of quality in use, or about to be."""
-        return self._tuning.level
-
-    @property
     def working_size(self) -> tuple[int, int] | None:
         """(h, w) that the tracker works on, None before the first image."""
         return self._tracker.newest.size_of_work if self._tracker.newest else None
 
     def configure(self, config: Config) -> None:
-        """Take new values of live settings; while a seed catches up, the working size and the flow wait for it."""
+        """Take new values of live settings.
+
+        Raises:
+            ValueError: Another setting differs; nothing changes.
+        """
+        before = self._tracker.config
+        self._tracker.configure(config)
         self.config = self.seeds.config = config
         self.buffer.config = config.buffer
-        self._tuning.configure(config)
-        self._tune(self._tuning.said)
-
-    def took(self, step_ms: float) -> None:
-        """Hear what the newest image took, milliseconds; the level of quality may change by it (``max_latency_ms``)."""
-        if self.size is None or self.catching_up:  # nothing could change now
-            return
-        why = self._tuning.observe(step_ms, self.size, len(self.states)) or self._delayed
-        if why:
-            self._tune(why)
-
-    def _tune(self, why: str) -> None:
-        """Bring the tracker to the settings in use, and say why if that changes its work.
-
-        What catches up is not among the tracker's states and would be left at another size: a change waits for it.
-        """
-        wanted, now = self._tuning.settings, self._tracker.config
-        changes = chosen(wanted) != chosen(now)
-        self._delayed = why if changes and self.catching_up else ""
-        if self._delayed:
-            wanted = from_flat({**to_flat(wanted), **chosen(now)})
-        self._tracker.configure(wanted, self._picture)
-        if changes and not self._delayed:
-            if self._tracker.newest is not None:
-                self.buffer.replace_newest(self._tracker.newest)
-            self._announce(why)
-        if needs_of(now) != needs_of(self._tracker.config):
+        if needs_of(before) != needs_of(self._tracker.config):
             self.buffer.renew(self._moment)
 
     @property
@@ -254,7 +225,7 @@ class Session:
 
     def _built(self) -> Tracker:
         self.progress()
-        tracker = self._build(self._tuning.settings)
+        tracker = self._build(self.config)
         tracker.announce = self._announce
         self.progress()
         return tracker

@@ -6,19 +6,18 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.config import Config, FlowConfig
+from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.cores import cores
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.shapes import STRIDE
-from maskrnn_ros.quality import at_level, working_size
+from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.follow import Beside, Following
@@ -28,7 +27,6 @@ from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.propagate import is_enough, propagated
-from maskrnn_ros.tracking.rescale import rescaled_frame, rescaled_states
 from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
@@ -56,7 +54,6 @@ class Tracker:
         engine: Runs the networks; None: there are none, masks go where the flow takes them.
         announce: Called with one line when something has changed.
         threads: Of what is done for each instance on the CPU.
-        make_flow: Makes another estimator where settings of the flow change; None stays with the one given.
     """
 
     def __init__(
@@ -66,14 +63,12 @@ class Tracker:
         engine: Engine | None = None,
         announce: Callable[[str], None] = lambda line: None,
         threads: int = 1,
-        make_flow: Callable[[FlowConfig], FlowEstimator] | None = None,
     ) -> None:
-        self.config = at_level(config, config.quality)  # as often as not it is at its level already
+        self.config = resolved(config)  # as often as not it is already
         self.announce = announce
         self.stages = Stages()
         self._crew = Crew(threads)
         self._flow = flow
-        self._make_flow = make_flow
         self._engine = engine
         self._following = None if engine is None else Following(engine, self._crew)
         self._states: dict[int, InstanceState] = {}
@@ -140,27 +135,18 @@ class Tracker:
         self._frames, self._shown = moment.frames, dict(moment.shown)
         self._newest = frame
 
-    def configure(self, config: Config, picture: Frame | None = None) -> None:
-        """Take new values of live settings between two frames; instances go on, whatever size they are worked on at.
+    def configure(self, config: Config) -> None:
+        """Take new values of live settings between two frames.
 
-        Other states than the tracker's own, of seeds that catch up, would stay at the old size: there must be none.
-
-        Args:
-            config: All settings.
-            picture: The newest frame as it came, where that is at hand; else its working image is resized.
+        Raises:
+            ValueError: Another setting differs: parts of the tracker were made by it.
         """
-        config = at_level(config, config.quality)
-        if config.flow != self.config.flow and self._make_flow is not None:
-            self._flow = self._make_flow(config.flow)
+        config = resolved(config)
+        old, new = to_flat(self.config), to_flat(config)
+        for name, _, known in settings():
+            if not known.live and new[name] != old[name]:
+                raise ValueError(f"{name} must stay {old[name]!r} while the tracker runs, got {new[name]!r}")
         self.config = config
-        newest = self._newest
-        size = working_size(newest.size, config.working_size) if newest is not None else (0, 0)
-        if newest is None or size == newest.size_of_work:
-            return
-        is_newest = picture is not None and picture.stamp_ns == newest.stamp_ns
-        self._newest = self.prepare(picture) if picture is not None and is_newest else rescaled_frame(newest, size)
-        self._states = rescaled_states(self._states, size)
-        self._leaving = rescaled_states(self._leaving, size)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size."""
@@ -426,16 +412,16 @@ class Tracker:
 
 
 def build_tracker(config: Config) -> Tracker:
-    """The tracker that the config describes, at its level of quality; node, replay and command line get theirs here.
+    """The tracker that the config describes; node, replay and command line get theirs here.
 
     Raises:
         RuntimeError: The device asked for by name is not there, or the weights cannot be read.
     """
-    config = at_level(config, config.quality)
+    config = resolved(config)
     _start_opencv_threads()
     engine = load_engine(config) if config.network.enabled else None
-    make_flow = partial(build_flow, device="cpu" if engine is None else engine.device)
-    return Tracker(config, make_flow(config.flow), engine, threads=config.threads or len(cores()), make_flow=make_flow)
+    flow = build_flow(config.flow, "cpu" if engine is None else engine.device)
+    return Tracker(config, flow, engine, threads=config.threads or len(cores()))
 
 
 def _start_opencv_threads() -> None:
