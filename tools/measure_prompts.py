@@ -30,7 +30,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from maskrnn_ros.config import Config, PromptsConfig, deterministic
+from maskrnn_ros.config import Config, PromptsConfig
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered, next_click
 from maskrnn_ros.evaluation.metrics import Evaluator
@@ -286,7 +286,7 @@ def _line(name: str, scores: Iterable[dict[str, float]]) -> str:
 
 def track_clip(masks: Sequence[Path], way: str, backend: PromptBackend) -> dict[str, float]:
     """Mean J and F of the objects of a clip's first mask, marked in one of ``WAYS``; frames lie beside the masks."""
-    tracker, evaluator = build_tracker(deterministic(Config())), None
+    tracker, evaluator = build_tracker(Config()), None
     for number, mask in enumerate(masks):
         truth = binary_as_instance(read_labels(mask))
         image = read_frame(next((mask.parents[2] / "JPEGImages" / mask.parent.name).glob(f"{mask.stem}.*")))
