@@ -156,6 +156,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.new_session()
             self.carry_out(self.queue.renew(self.stream), data)
         self.see(data)
+        while self.inbox:  # admitted before the jump, taken after it
+            self.take(data)
 
     def new_session(self) -> None:
         self.ids.clear()
