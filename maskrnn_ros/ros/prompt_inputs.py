@@ -175,7 +175,3 @@ class PromptInputs:
             prompt.check_inside(self.newest.tracks.size)
         prompted = (PromptedInstance(prompt=prompt, name=name),)
         self._take(header, PromptSeed(stamp_ns=stamp_ns, prompted=prompted, distinct=True))
-
-
-def _pulled_in(position: float, size: int) -> float:
-    return size - 0.5 if position == size else position
