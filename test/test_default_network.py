@@ -46,6 +46,13 @@ def test_the_default_tracker_follows_two_objects(caplog: pytest.LogCaptureFixtur
     ]
 
 
+@pytest.mark.parametrize("has_network", [True, False])
+def test_fine_tuning_is_refused_and_not_passed_over(has_network: bool) -> None:
+    config = with_values(Config(), adaptation__method="finetune", network__enabled=has_network)
+    with pytest.raises(RuntimeError, match="^adaptation.method finetune is for .*: the tracker takes recursive"):
+        build_tracker(config)
+
+
 def test_without_a_target_model_it_follows_and_says_off() -> None:
     tracker = build_tracker(from_flat({"adaptation.method": "none"}))
     assert tracker.adaptation == "off"

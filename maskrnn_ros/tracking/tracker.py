@@ -415,9 +415,15 @@ def build_tracker(config: Config) -> Tracker:
     """The tracker that the config describes; node, replay and command line get theirs here.
 
     Raises:
-        RuntimeError: The device asked for by name is not there, or the weights cannot be read.
+        RuntimeError: The device asked for by name is not there, the weights cannot be read, or the config asks for what
+            the paper's networks alone do.
     """
     config = resolved(config)
+    if config.adaptation.method == "finetune":
+        raise RuntimeError(
+            "adaptation.method finetune is for `maskrnn evaluate --profile paper` alone: the tracker takes recursive (in "
+            "closed form, at once) or none"
+        )
     _start_opencv_threads()
     engine = load_engine(config) if config.network.enabled else None
     flow = build_flow(config.flow, "cpu" if engine is None else engine.device)
