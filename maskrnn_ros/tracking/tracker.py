@@ -421,8 +421,8 @@ def build_tracker(config: Config) -> Tracker:
     config = resolved(config)
     if config.adaptation.method == "finetune":
         raise RuntimeError(
-            "adaptation.method finetune is for `maskrnn evaluate --profile paper` alone: the tracker takes recursive (in "
-            "closed form, at once) or none"
+            "adaptation.method finetune is for `maskrnn evaluate --profile paper` alone: the tracker takes recursive "
+            "(in closed form, at once) or none"
         )
     _start_opencv_threads()
     engine = load_engine(config) if config.network.enabled else None
