@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskrnn_ros.model.crops import crop
-from maskrnn_ros.model.shapes import COLUMNS, CROP, STRIDE, STRIDES
+from maskrnn_ros.model.shapes import COLUMNS, CROP, SEED_SHARE, STRIDE, STRIDES
 from maskrnn_ros.model.step import Encoder, Keys, Matcher, crops_around
 
 
@@ -38,15 +38,6 @@ class Net(Protocol):
         """Log of the ridge over the mean square of the columns."""
         ...
 
-
-SEED_SHARE = 0.3
-"""Weight that the seed keeps beside the recent frames."""
-
-RATE = 0.1
-"""Weight of a new frame among the recent ones."""
-
-TRUSTED = 0.8, 0.6, 1.6
-"""Mean probability in the mask, least and most of the usual area, with which a frame enters the memory."""
 
 _FAR = 0.25
 """Weight of what lies beyond the seed's crop; object and background of the crop share the rest."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes that networks, graphs and tracker share: cells, channels and crops. No torch here."""
+"""Sizes and rates that networks, graphs, training and tracker share. No torch here."""
 
 STRIDES = (4, 8, 16)
 """Pixels of the working image per cell, of each of the trunk's feature maps."""
@@ -42,3 +42,12 @@ MATCHED = 3
 
 LOG_ODDS = 8.0
 """Log-odds beyond this are cut: no answer may be surer than 0.9997."""
+
+SEED_SHARE = 0.3
+"""Weight that the seed keeps beside the recent frames."""
+
+RATE = 0.1
+"""Weight of a new frame among the recent ones."""
+
+TRUSTED = 0.8, 0.6, 1.6
+"""Mean probability in the mask, least and most of the usual area, with which a frame enters the memory."""

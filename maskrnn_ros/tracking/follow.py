@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.engine import Around, Engine, Features, Keys, Looked, Objects, Summed
-from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, HIDDEN, SMALLEST, STRIDE
+from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, HIDDEN, RATE, SMALLEST, STRIDE, TRUSTED
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved, pasted, sigmoid
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import boxes_of, clip, predicted_boxes, scaled_boxes
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
-from maskrnn_ros.tracking.target import RATE, TRUSTED, Carried, Known, Memory, Sums
+from maskrnn_ros.tracking.target import Carried, Known, Memory, Sums
 from maskrnn_ros.tracking.views import augment
 from maskrnn_ros.types import BoolArray
 

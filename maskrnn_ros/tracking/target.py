@@ -16,18 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.model.engine import Engine, Keys, Opaque, Summed
-from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, TARGET
+from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, SEED_SHARE, TARGET
 
 Floats = npt.NDArray[np.float32]
-
-SEED_SHARE = 0.3
-"""Weight that the seed keeps beside the recent frames."""
-
-RATE = 0.1
-"""Weight of a new frame among the recent ones."""
-
-TRUSTED = 0.8, 0.6, 1.6
-"""Mean probability in the mask, least and most of the usual area, with which a frame enters the memory."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
