@@ -18,7 +18,7 @@ from maskrnn_ros.model import memory as training
 from maskrnn_ros.model.crops import crop, paste, scaled
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.files import DECODER
-from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, STRIDE
+from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, RATE, STRIDE
 from maskrnn_ros.model.step import Carried, Keys, Shared, StepNet, crops_around, place, see
 from maskrnn_ros.model.weights import load_step
 from maskrnn_ros.tracking import Tracker, follow
@@ -204,7 +204,7 @@ def step(
     half = functional.avg_pool2d(torch.cat([own, rivals], dim=1), 2)
     keys = net.matcher.keys(output.code, half[:, :1], half[:, 1:])
     kept = training.remember(
-        memory, training.sums_of(net, seen.columns, own, rivals, sure), keys, learns.float() * training.RATE
+        memory, training.sums_of(net, seen.columns, own, rivals, sure), keys, learns.float() * RATE
     )
     whole = paste(output.log_odds, boxes, (size4[0] * STRIDE, size4[1] * STRIDE), outside=-100.0).sigmoid()
     return Expected(Carried(probability, boxes, output.hidden), kept, training.coefficients(net, kept), whole)

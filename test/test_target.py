@@ -13,9 +13,8 @@ from shipped import engine
 
 from maskrnn_ros.model import memory as training
 from maskrnn_ros.model.engine import Keys
-from maskrnn_ros.model.shapes import CODES, COLUMNS, KEYS, TARGET
+from maskrnn_ros.model.shapes import CODES, COLUMNS, KEYS, RATE, SEED_SHARE, TARGET
 from maskrnn_ros.model.step import Keys as TrainingKeys
-from maskrnn_ros.tracking import target
 from maskrnn_ros.tracking.target import Memory, Sums
 
 RIDGE = -6.0
@@ -57,7 +56,7 @@ def test_coefficients_solve_the_weighted_ridge_regression() -> None:
     found = memory.coefficients(RIDGE)
     assert found.shape == (COLUMNS + 1, TARGET) and found.dtype == np.float32
     (one, one_asked), (other, other_asked) = rows(1), rows(2)
-    shares = target.SEED_SHARE / len(one), (1 - target.SEED_SHARE) / len(other)
+    shares = SEED_SHARE / len(one), (1 - SEED_SHARE) / len(other)
     square = shares[0] * one.T @ one + shares[1] * other.T @ other
     ridge = math.exp(RIDGE) * np.diagonal(square).mean() + 1e-6
     left = np.concatenate(
@@ -97,14 +96,9 @@ def test_a_blend_lies_between_both_by_its_share() -> None:
 def test_the_seed_keeps_its_share_whatever_comes() -> None:
     seed = memory = Memory(sums(1), sums(1), keys(0), keys(0))
     for _ in range(200):
-        memory = memory.after(sums(2), keys(1), target.RATE)
+        memory = memory.after(sums(2), keys(1), RATE)
     np.testing.assert_allclose(memory.recent.square, sums(2).square, rtol=1e-4, atol=1e-5)
     assert memory.seed is seed.seed and memory.newest_keys.values.min() == 1
-
-
-def test_constants_are_those_of_the_training() -> None:
-    for name in ("SEED_SHARE", "RATE", "TRUSTED"):
-        assert getattr(target, name) == getattr(training, name), name
 
 
 def test_a_memory_that_knows_nothing_says_nothing() -> None:
