@@ -67,6 +67,7 @@ class NodeBench:
         build: Makes trackers.
         image_qos: QoS of the client's image publisher.
         matched: Wait until the node takes images from it.
+        joins: Whether the node comes into the domain of what is there already.
         parameters: Overrides, two underscores for a dot.
     """
 
@@ -75,10 +76,12 @@ class NodeBench:
         build: Callable[..., Tracker] = build_tracker,
         image_qos: Any = None,
         matched: bool = True,
+        joins: bool = False,
         **parameters: Any,
     ) -> None:
         self._build = build
         self._matched = matched
+        self._joins = joins
         self._image_qos = image_qos or reliable(20)
         names = {"status_period": 0.05, "refinement__enabled": False, **parameters}  # exact masks stay exact
         self._overrides = [Parameter(name.replace("__", "."), value=value) for name, value in names.items()]
@@ -92,7 +95,8 @@ class NodeBench:
 
     def __enter__(self) -> NodeBench:
         # Nodes of earlier tests may still be in the graph, half gone: beside them no service may ever seem ready.
-        ros_env.leave_domain()
+        if not self._joins:
+            ros_env.leave_domain()
         self._context = Context()
         rclpy.init(args=[], context=self._context)
         self.node = TrackerNode(self._build, context=self._context, parameter_overrides=self._overrides)

@@ -130,7 +130,7 @@ def test_without_a_tracker_it_says_so_and_recovers() -> None:
         assert "tracker" in ui.state["trouble"]
         status, said = ui.post("/api/reset", {})
         assert status == 503 and "nobody serves /tracker/reset" in said["error"]
-        with NodeBench(world.exact_or_still_tracker) as bench:
+        with NodeBench(world.exact_or_still_tracker, joins=True) as bench:
             looks_at(bench, ui)
             bench.wait(lambda: ui.state["trouble"].startswith("no image on /image"))
             image(bench, ui, 0)
