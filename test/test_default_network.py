@@ -53,6 +53,12 @@ def test_fine_tuning_is_refused_and_not_passed_over(has_network: bool) -> None:
         build_tracker(config)
 
 
+def test_settings_of_the_paper_alone_are_said_to_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+    build_tracker(with_values(Config(), network__enabled=False, adaptation__steps=40, adaptation__rate=0.01))
+    (line,) = warnings(caplog)
+    assert line.startswith("adaptation.steps, adaptation.rate: no effect")
+
+
 def test_without_a_target_model_it_follows_and_says_off() -> None:
     tracker = build_tracker(from_flat({"adaptation.method": "none"}))
     assert tracker.adaptation == "off"

@@ -414,11 +414,6 @@ def test_scores_of_300_frames_have_their_statistics():
     assert (of_j.mean, of_j.recall, of_j.decay) == pytest.approx(slow_statistics(series), abs=1e-9)
     # the truth has no boundary, the predictions have one
     assert of_f == Statistics(0.0, 0.0, 0.0)
-    assert found.j_and_f == pytest.approx(of_j.mean / 2)
-
-
-def test_j_and_f_is_the_mean_of_the_means():
-    assert Scores(jaccard=(1.0, 0.5), boundary_f=(1.0, 0.75)).j_and_f == (0.75 + 0.875) / 2
 
 
 def test_no_frame_is_kept():

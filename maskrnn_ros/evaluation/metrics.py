@@ -173,11 +173,6 @@ class Scores:
         """Mean, recall and decay of F."""
         return statistics(self.boundary_f)
 
-    @property
-    def j_and_f(self) -> float:
-        """J&F, (mean of J + mean of F) / 2."""
-        return (self.jaccard_statistics.mean + self.boundary_f_statistics.mean) / 2
-
 
 class Evaluator:
     """Scores the label maps of one sequence, frame by frame; it keeps numbers, no images.

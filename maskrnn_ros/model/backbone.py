@@ -108,7 +108,7 @@ class Lite0(nn.Module):
         return features
 
     def compile_with(self, mode: str) -> None:
-        """How ``features`` is compiled from now on, see ``compiled.MODES``."""
+        """How ``maps`` is compiled from now on, as the setting ``compile`` says."""
         self._compiled.mode = mode
 
     @torch.no_grad()

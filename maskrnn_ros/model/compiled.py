@@ -15,10 +15,6 @@ _SIZES = 4
 """Compiled graphs that are kept: a few sizes of images, each perhaps with and without a hidden state."""
 
 
-MODES = ("off", "default", "reduce-overhead")
-"""What is asked of ``torch.compile``; reduce-overhead replays CUDA graphs on a GPU."""
-
-
 class Compiled:
     """A function of a module; on a CPU traced, with the weights as constants: up to twice as fast.
 
@@ -27,7 +23,7 @@ class Compiled:
     Args:
         owner: The module whose weights the function uses.
         function: A method of it: takes tensors, returns several.
-        mode: One of ``MODES``; unless it is off, ``torch.compile`` takes the place of the trace, on any device.
+        mode: As the setting ``compile``; unless it is off, ``torch.compile`` takes the place of the trace.
     """
 
     def __init__(self, owner: nn.Module, function: Callable[..., Sequence[Tensor]], mode: str = "off") -> None:

@@ -35,6 +35,7 @@ RATE_HZ = 30.0
 _NODE = "maskrnn_ros.ros.benchmark_services"
 _START_TIMEOUT_S = 180.0
 _ANSWER_TIMEOUT_S = 60.0
+_STATUS_PERIOD_S = 0.1
 
 
 def run_slow_node(namespace: str, step_ms: float) -> None:
@@ -51,7 +52,8 @@ def run_slow_node(namespace: str, step_ms: float) -> None:
         tracker.advance = slow  # type: ignore[method-assign]
         return tracker
 
-    rclpy.init(args=["--ros-args", "-r", f"__ns:={namespace}"], signal_handler_options=SignalHandlerOptions.NO)
+    arguments = ["--ros-args", "-r", f"__ns:={namespace}", "-p", f"status_period:={_STATUS_PERIOD_S}"]
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = TrackerNode(build)
     node.trigger_configure()
     node.trigger_activate()
@@ -114,7 +116,15 @@ def _measure(namespace: str, calls: int, rate: float) -> dict[str, Any]:
             ids = _call(executor, clients["add_instances"], add, spent["add_instances"]).ids
             _call(executor, clients["enable"], SetBool.Request(data=True), spent["enable"])
             _call(executor, clients["remove_instances"], RemoveInstances.Request(ids=ids), spent["remove_instances"])
-            spin_until(executor, lambda: False, 0.05)
+            heard = len(statuses)
+
+            def is_idle(heard: int = heard) -> bool:
+                newest = statuses[-1]
+                return len(statuses) > heard + 1 and not newest.requests_waiting and not newest.seeds_waiting
+
+            # a seed takes longer than a call: without a pause more would wait than the node lets in
+            if not spin_until(executor, is_idle, _ANSWER_TIMEOUT_S):
+                raise RuntimeError(f"the node did not carry out its requests within {_ANSWER_TIMEOUT_S:g} s")
         last = statuses[-1]
         counts = {name: getattr(last, name) for name in ("received", "processed", "dropped", "step_ms_p50")}
     return {**counts, "services": spent}

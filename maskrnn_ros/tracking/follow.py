@@ -145,7 +145,7 @@ class Following:
         self, frame: PreparedFrame, masks: Floats, others: Floats, boxes: Floats, config: Config
     ) -> list[Memory]:
         """Of K objects on the frame that they were marked on; masks and others are (K, h, w), boxes (K, 4)."""
-        unknown = None if frame.unknown is None else frame.unknown.astype(np.float32)
+        unknown = _unknown(frame)
         found = self._engine.begin(frame.features, boxes, _all_cells(masks), _all_cells(others), _known(masks, unknown))
         sums = [Sums.of(found, k) for k in range(len(masks))]
         covered = None
@@ -208,7 +208,8 @@ class Following:
         looked = self._look(list(states.values()), frame, flow, config, beside)
         numbers = range(len(states))
         before = list(states.values())
-        decided = self._crew.map(lambda k: self._decide(before[k], looked, k, frame, config), numbers)
+        unknown = _unknown(frame)
+        decided = self._crew.map(lambda k: self._decide(before[k], looked, k, frame, unknown, config), numbers)
         learned = self._learned(before, decided, looked, config, beside)
         return {
             i: Found(
@@ -258,15 +259,23 @@ class Following:
         )
         return self._engine.step(features, around, objects)
 
-    def _decide(self, state: InstanceState, looked: Looked, k: int, frame: PreparedFrame, config: Config) -> _Decided:
+    def _decide(
+        self,
+        state: InstanceState,
+        looked: Looked,
+        k: int,
+        frame: PreparedFrame,
+        unknown: Floats | None,
+        config: Config,
+    ) -> _Decided:
         """What of a crop is the object, and whether it is there."""
         log_odds, crop, usual = looked.log_odds[k], looked.crops[k], _known_of(state).likeness
         if config.gate.enabled and config.network.localization:
             log_odds = np.where(_gate(looked.deltas[k], looked.around[k], crop, config), log_odds, np.float32(_OFF))
         size = frame.size_of_work
         covered = None
-        if frame.unknown is not None:
-            covered = cut(frame.unknown.astype(np.float32), _whole(size), crop, FINE)
+        if unknown is not None:
+            covered = cut(unknown, _whole(size), crop, FINE)
             log_odds = np.where(covered >= 0.5, np.float32(_OFF), log_odds)
         matched = looked.matched[k]
         stray = strays((log_odds >= 0).astype(np.uint8), (matched[2], matched[0]), usual)
@@ -385,6 +394,11 @@ def _crops_around(boxes: Floats) -> Floats:
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) * CONTEXT, SMALLEST)
     return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(np.float32)
+
+
+def _unknown(frame: PreparedFrame) -> Floats | None:
+    """1 where nothing may be found or learned, float32 (h, w); None: nowhere."""
+    return None if frame.unknown is None else frame.unknown.astype(np.float32)
 
 
 def _ignored(frame: PreparedFrame) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
@@ -37,6 +38,11 @@ _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
 
 Floats = npt.NDArray[np.float32]
+
+_LOG = logging.getLogger(__name__)
+
+_OF_THE_PAPER = ("adaptation.steps", "adaptation.rate", "adaptation.decay")
+"""Settings that the tracker does not know, though they are there."""
 
 
 class Tracker:
@@ -424,6 +430,8 @@ def build_tracker(config: Config) -> Tracker:
             "adaptation.method finetune is for `maskrnn evaluate --profile paper` alone: the tracker takes recursive "
             "(in closed form, at once) or none"
         )
+    if idle := [name for name in _OF_THE_PAPER if to_flat(config)[name] != to_flat(Config())[name]]:
+        _LOG.warning("%s: no effect, the paper's fine-tuning alone knows them", ", ".join(idle))
     _start_opencv_threads()
     engine = load_engine(config) if config.network.enabled else None
     flow = build_flow(config.flow, "cpu" if engine is None else engine.device)
