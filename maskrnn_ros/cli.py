@@ -17,14 +17,14 @@ from typing import Any
 
 from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.command import add_benchmark
+from maskrnn_ros.commands.export import add_export
+from maskrnn_ros.commands.train import add_train
 from maskrnn_ros.config import Config
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.expected import expected_errors, in_one_line
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.seed_ui.command import add_seed_ui
-from maskrnn_ros.training.command import add_train
-from maskrnn_ros.training.export_command import add_export
 from maskrnn_ros.types import Box
 
 
@@ -133,7 +133,7 @@ def _add_demo(commands: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from maskrnn_ros.ros.demo import run_demo  # needs ROS
+    from maskrnn_ros.commands.demo import run_demo  # needs ROS
 
     report = run_demo(args.out, config=args.config, lockstep=args.lockstep)
     print(f"{'instance':>8}  {'J mean':>6}  {'F mean':>6}   (convention davis2017: first and last frame not scored)")
@@ -178,7 +178,7 @@ def _add_track(commands: Any) -> None:
 
 
 def _track(args: argparse.Namespace) -> int:
-    from maskrnn_ros.offline import track_files
+    from maskrnn_ros.commands.track import track_files
 
     report = track_files(
         args.frames,
@@ -194,7 +194,7 @@ def _track(args: argparse.Namespace) -> int:
     if args.ignore_masks is not None:
         print(f"{report.ignored} of {report.frames} frames have an ignore mask")
     if report.lost:
-        from maskrnn_ros.video import ranges
+        from maskrnn_ros.datasets.video import ranges
 
         print(f"lost, and without masks: {ranges(list(report.lost))}", file=sys.stderr)
     states = ", ".join(f"{i} {state}" for i, state in report.final_states.items())
@@ -354,7 +354,7 @@ def _bag_to_frames(args: argparse.Namespace) -> int:
 
 
 def _bag_play(args: argparse.Namespace) -> int:
-    from maskrnn_ros.ros.replay import play  # needs ROS
+    from maskrnn_ros.replay.player import play  # needs ROS
 
     wrong = [rule for rule in args.remap if rule.count(":=") != 1]
     if wrong:
@@ -405,7 +405,7 @@ def _add_seed(commands: Any) -> None:
 
 
 def _seed(args: argparse.Namespace) -> int:
-    from maskrnn_ros.ros.seed_client import publish_seed, send_prompt  # needs ROS
+    from maskrnn_ros.commands.seed import publish_seed, send_prompt  # needs ROS
 
     try:
         marked = _marked(args, "--mask", args.mask)
@@ -444,7 +444,7 @@ def _weights_digests(args: argparse.Namespace) -> int:
 
 
 def _weights_convert_lite0(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.weights import convert_lite0
+    from maskrnn_ros.model.torch.weights import convert_lite0
 
     count = convert_lite0(args.source, args.out)
     print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
@@ -452,7 +452,7 @@ def _weights_convert_lite0(args: argparse.Namespace) -> int:
 
 
 def _weights_convert_vgg16(args: argparse.Namespace) -> int:
-    from maskrnn_ros.model.vgg import convert_vgg16
+    from maskrnn_ros.paper.vgg import convert_vgg16
 
     count = convert_vgg16(args.onnx, args.out)
     print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")

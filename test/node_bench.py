@@ -22,11 +22,11 @@ from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
+from maskrnn_ros.image_messages import fill_image, labels_from_image, ns_to_stamp, stamp_to_ns  # noqa: E402
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus  # noqa: E402
 from maskrnn_ros.ros.guard import GuardedExecutor  # noqa: E402
-from maskrnn_ros.ros.images import fill_image, labels_from_image, ns_to_stamp, stamp_to_ns  # noqa: E402
-from maskrnn_ros.ros.node import TrackerNode  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
+from maskrnn_ros.tracker_node.node import TrackerNode  # noqa: E402
 from maskrnn_ros.tracking import Tracker, build_tracker  # noqa: E402
 
 TIMEOUT_S = 60.0

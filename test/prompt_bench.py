@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maskrnn_ros.learned_prompts import PLANES, POSITIVE, SIDE, TRUNK_DIGEST, Floats, LearnedPrompts
 from maskrnn_ros.model.digests import digest_of
-from maskrnn_ros.model.prompt_graph import export_prompts
-from maskrnn_ros.model.prompt_net import PromptNet
-from maskrnn_ros.model.weights import TRUNK, save_weights
+from maskrnn_ros.model.torch.weights import TRUNK, save_weights
 from maskrnn_ros.prompts import Prompt
+from maskrnn_ros.prompts.learned import PLANES, POSITIVE, SIDE, TRUNK_DIGEST, Floats, LearnedPrompts
+from maskrnn_ros.prompts.torch.graph import export_prompts
+from maskrnn_ros.prompts.torch.net import PromptNet
 
 
 def weights(folder: Path, seed: int = 0, trunk: Path = TRUNK) -> Path:

@@ -27,10 +27,10 @@ from std_srvs.srv import Trigger  # noqa: E402
 from visualization_msgs.msg import InteractiveMarkerFeedback, InteractiveMarkerUpdate, MarkerArray  # noqa: E402
 from visualization_msgs.srv import GetInteractiveMarkers  # noqa: E402
 
+from maskrnn_ros.image_messages import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus  # noqa: E402
-from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
-from maskrnn_ros.ros.seed_tool import SeedTool  # noqa: E402
+from maskrnn_ros.rviz_tool.node import SeedTool  # noqa: E402
 from maskrnn_ros.srv import AddInstances, RemoveInstances  # noqa: E402
 
 TOOL = "/rviz_seed_tool"

@@ -14,8 +14,8 @@ import pytest
 import world
 from node_bench import NodeBench
 
-import maskrnn_ros.ros.node as node_module
-from maskrnn_ros.ros.seed_ui import editor
+import maskrnn_ros.tracker_node.node as node_module
+from maskrnn_ros.seed_ui.node import editor
 
 
 class SeedUi:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from maskrnn_ros.camera import Camera
+from maskrnn_ros.locator.camera import Camera
 
 WIDTH, HEIGHT = 320, 180
 FOCAL = 375.0

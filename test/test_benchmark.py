@@ -236,7 +236,7 @@ def test_services_of_a_busy_node_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needs_ros()
-    from maskrnn_ros.ros import benchmark_services as module
+    from maskrnn_ros.benchmark import services as module
 
     few = functools.partial(module.measure_services, calls=2, step_ms=50.0, rate=5.0)
     monkeypatch.setattr(module, "measure_services", few)
@@ -266,9 +266,9 @@ def test_several_cameras_are_measured_side_by_side(tmp_path: Path) -> None:
 
 def test_latency_counts_every_image_that_has_no_masks() -> None:
     needs_ros()
+    from maskrnn_ros.benchmark.latency import _Collector, highest_rate
+    from maskrnn_ros.image_messages import ns_to_stamp
     from maskrnn_ros.msg import InstanceMask, InstanceMaskArray
-    from maskrnn_ros.ros.images import ns_to_stamp
-    from maskrnn_ros.ros.latency import _Collector, highest_rate
 
     from rclpy.serialization import serialize_message  # isort: skip
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from maskrnn_ros.model.backbone import cells_of as cells_of_training
+from maskrnn_ros.model.torch.backbone import cells_of as cells_of_training
 from maskrnn_ros.tracking.cells import cells_of, cut, halved, pasted, resized, sigmoid
 from maskrnn_ros.types import Box
 
@@ -71,7 +71,7 @@ def test_inside_its_box_a_cut_is_that_of_roi_align(crop: tuple[float, ...], cell
 @pytest.mark.parametrize("crop", [(-30.0, -20.0, 40.0, 50.0), (10.0, 60.0, 110.0, 160.0)])
 def test_a_cell_of_stride_4_is_cut_as_in_the_training(crop: tuple[float, ...]) -> None:
     """Beside the image nothing is known: the training's crops fade out within half a cell, these end with the image."""
-    from maskrnn_ros.model.crops import crop as crop_of_training
+    from maskrnn_ros.model.torch.crops import crop as crop_of_training
 
     values, box = plane(24, 32), np.array([0, 0, 128, 96], np.float32)
     found = cut(values, box, np.array(crop, np.float32), 64)
@@ -86,7 +86,7 @@ def test_a_cell_of_stride_4_is_cut_as_in_the_training(crop: tuple[float, ...]) -
 
 
 def test_a_cut_of_a_cut_is_that_of_the_training_where_one_crop_is_seen_in_another() -> None:
-    from maskrnn_ros.model.crops import cell_centres, sample_crop
+    from maskrnn_ros.model.torch.crops import cell_centres, sample_crop
 
     values = plane(128, 128)
     ours, theirs = np.array([10, 20, 90, 100], np.float32), np.array([40, -5, 130, 85], np.float32)

@@ -15,10 +15,10 @@ pytest.importorskip("sensor_msgs", reason="needs sensor_msgs")
 
 from sensor_msgs.msg import CameraInfo  # noqa: E402
 
-from maskrnn_ros.ros.click_point import project, rotated  # noqa: E402
-from maskrnn_ros.ros.detections import box_and_class  # noqa: E402
 from maskrnn_ros.ros.image_plane import to_pixel, to_plane  # noqa: E402
 from maskrnn_ros.ros.optional import optional  # noqa: E402
+from maskrnn_ros.tracker_node.click_point import project, rotated  # noqa: E402
+from maskrnn_ros.tracker_node.detections import box_and_class  # noqa: E402
 from maskrnn_ros.types import Box  # noqa: E402
 
 SIZE = (480, 640)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from maskrnn_ros.flow.warp import warp as warp_of_tracker
-from maskrnn_ros.model.crops import (
+from maskrnn_ros.model.shapes import CROP
+from maskrnn_ros.model.torch.crops import (
     apply_deltas,
     cell_centres,
     crop,
@@ -21,7 +22,6 @@ from maskrnn_ros.model.crops import (
     scaled,
     warp,
 )
-from maskrnn_ros.model.shapes import CROP
 
 SIZE = (96, 160)
 

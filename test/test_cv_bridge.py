@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.ros.images import compressed_to_rgb, fill_image, image_to_rgb, labels_from_image
+from maskrnn_ros.image_messages import compressed_to_rgb, fill_image, image_to_rgb, labels_from_image
 
 messages = pytest.importorskip("sensor_msgs.msg", reason="sensor_msgs is not installed")
 cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed (it comes with ROS by apt)")

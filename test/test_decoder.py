@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
-from maskrnn_ros.model.step import StepNet
-from maskrnn_ros.model.weights import TRUNK
+from maskrnn_ros.model.torch.step import StepNet
+from maskrnn_ros.model.torch.weights import TRUNK
 from maskrnn_ros.training import decoder, losses, windows
 from maskrnn_ros.training.decoder import DecoderOptions, loss_of, train_decoder
 from maskrnn_ros.training.groups import Groups

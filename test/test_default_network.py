@@ -15,7 +15,7 @@ from maskrnn_ros import cli
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.evaluation.presets import ABLATION, TUNED, ablation_configs, apply_preset
 from maskrnn_ros.model.files import DECODER, NETWORKS, TRUNK, TRUNKS, network_file, trunk_file
-from maskrnn_ros.model.weights import load_step, load_trunk
+from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import build_tracker

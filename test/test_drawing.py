@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.path import Path
 
-from maskrnn_ros import drawing as module
-from maskrnn_ros.drawing import Drawing, fill_polygon
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
+from maskrnn_ros.rviz_tool import drawing as module
+from maskrnn_ros.rviz_tool.drawing import Drawing, fill_polygon
 from maskrnn_ros.types import Box
 
 TRIANGLE = ((3.2, 1.7), (28.4, 6.1), (9.9, 22.3))

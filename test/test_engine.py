@@ -18,7 +18,7 @@ import world
 from engine_bench import SHAPES, Copies, clip_run, copied, least_overlap, overlap, run, tracker
 from engine_bench import engine as load
 
-from maskrnn_ros.model import digests, engine, files, onnx_engine, torch_engine, weights
+from maskrnn_ros.model import digests, engine, files, onnx_engine
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
 from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Objects, adds_8_bit_products
 from maskrnn_ros.model.files import (
@@ -32,8 +32,10 @@ from maskrnn_ros.model.files import (
 )
 from maskrnn_ros.model.onnx_engine import OnnxEngine, OnnxTrunk
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
-from maskrnn_ros.model.torch_engine import TorchEngine
-from maskrnn_ros.model.weights import load_step, load_trunk, save_weights
+from maskrnn_ros.model.torch import engine as torch_engine
+from maskrnn_ros.model.torch import weights
+from maskrnn_ros.model.torch.engine import TorchEngine
+from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.types import Tracks
 

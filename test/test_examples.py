@@ -22,9 +22,9 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 
 from sensor_msgs.msg import Image, RegionOfInterest
 
+from maskrnn_ros.image_messages import fill_image, stamp_to_ns
 from maskrnn_ros.masks import MaskEncoding, encode
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray
-from maskrnn_ros.ros.images import fill_image, stamp_to_ns
 from maskrnn_ros.types import InstanceStatus
 
 TRACKING, OCCLUDED, LOST = InstanceStatus.TRACKING, InstanceStatus.OCCLUDED, InstanceStatus.LOST

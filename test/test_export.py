@@ -19,7 +19,7 @@ from maskrnn_ros.model import engine
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.files import TRUNK, trunk_graph
-from maskrnn_ros.model.weights import load_step, load_trunk, save_weights
+from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.setting import Value
 from maskrnn_ros.training.quantise import Calibration, quantise
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from maskrnn_ros.files import davis_sequence
+from maskrnn_ros.datasets.davis import davis_sequence
 
 
 def touch(path):

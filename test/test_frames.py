@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from maskrnn_ros.frames import FolderFrames, frame_paths, orientation_of, read_frame
+from maskrnn_ros.datasets.frames import FolderFrames, frame_paths, orientation_of, read_frame
 from maskrnn_ros.labels import read_labels
 
 

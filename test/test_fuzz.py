@@ -22,20 +22,20 @@ from builtin_interfaces.msg import Time  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, RegionOfInterest  # noqa: E402
 
 from maskrnn_ros.config import Config  # noqa: E402
-from maskrnn_ros.limits import MAX_PIXELS, MAX_TEXT, check_frame_id, text_line  # noqa: E402
-from maskrnn_ros.masks import MaskEncoding, full_mask, label_image  # noqa: E402
-from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, Prompt  # noqa: E402
-from maskrnn_ros.prompts import GrabCut  # noqa: E402
-from maskrnn_ros.ros.images import (  # noqa: E402
+from maskrnn_ros.image_messages import (  # noqa: E402
     compressed_to_rgb,
     depth_to_metres,
     image_to_rgb,
     labels_from_image,
     stamp_to_ns,
 )
+from maskrnn_ros.limits import MAX_PIXELS, MAX_TEXT, check_frame_id, text_line  # noqa: E402
+from maskrnn_ros.masks import MaskEncoding, full_mask, label_image  # noqa: E402
+from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, Prompt  # noqa: E402
+from maskrnn_ros.prompts import GrabCut  # noqa: E402
 from maskrnn_ros.ros.messages import seed_from_message  # noqa: E402
-from maskrnn_ros.ros.requests import seed_from_request  # noqa: E402
 from maskrnn_ros.srv import AddInstances  # noqa: E402
+from maskrnn_ros.tracker_node.requests import seed_from_request  # noqa: E402
 from maskrnn_ros.tracking.ids import IdBook  # noqa: E402
 from maskrnn_ros.types import Frame, Seed  # noqa: E402
 

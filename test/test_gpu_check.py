@@ -18,7 +18,7 @@ import pytest
 import torch
 import world
 
-from maskrnn_ros.files import write_labels
+from maskrnn_ros.datasets.davis import write_labels
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.append(str(TOOLS))
@@ -74,7 +74,7 @@ def test_times_are_taken_by_stage_for_every_scene(bench: gpu_bench.Bench) -> Non
 
 
 def test_what_an_engine_says_otherwise_is_found(bench: gpu_bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskrnn_ros.model.torch_engine import TorchEngine
+    from maskrnn_ros.model.torch.engine import TorchEngine
 
     (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
     assert row["calls"] > 20 and max(row[name] for name in ("step log_odds", "begin square", "learn key_code")) == 0
@@ -102,7 +102,7 @@ def test_a_check_runs_on_the_cpu(name: str, bench: gpu_bench.Bench) -> None:
 
 
 def test_the_paper_profile_runs_both_stages_and_tunes(bench: gpu_bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from maskrnn_ros.model import paper
+    from maskrnn_ros.paper import network as paper
 
     monkeypatch.setattr(paper, "BLOCKS", paper.BLOCKS)  # a quick run narrows them
     monkeypatch.setattr(paper, "Localization", paper.Localization)

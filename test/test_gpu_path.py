@@ -17,10 +17,10 @@ from shipped import CONFIG, LARGE, engine, still
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.model.compiled import Compiled
 from maskrnn_ros.model.engine import Engine, load_engine
-from maskrnn_ros.model.torch_engine import TorchEngine, choose_device
-from maskrnn_ros.model.weights import load_lite0
+from maskrnn_ros.model.torch.compiled import Compiled
+from maskrnn_ros.model.torch.engine import TorchEngine, choose_device
+from maskrnn_ros.model.torch.weights import load_lite0
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.state import InstanceState

@@ -21,11 +21,11 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
-from maskrnn_ros.ros import node as node_module
-from maskrnn_ros.ros import run
+from maskrnn_ros.ros import process as run
 from maskrnn_ros.ros.ending import EXIT_CRASH, EXIT_NO_START
 from maskrnn_ros.ros.guard import GuardedExecutor
-from maskrnn_ros.ros.inbox import Inbox
+from maskrnn_ros.tracker_node import node as node_module
+from maskrnn_ros.tracker_node.inbox import Inbox
 
 
 class Once:

@@ -6,8 +6,8 @@ import doctest
 import numpy as np
 import pytest
 
-from maskrnn_ros.evaluation import identity
-from maskrnn_ros.evaluation.identity import Identity, IdentityEvaluator
+from maskrnn_ros.metrics import identity
+from maskrnn_ros.metrics.identity import Identity, IdentityEvaluator
 
 
 def slow(predictions, truths, i):

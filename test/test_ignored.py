@@ -17,12 +17,12 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import FlowEstimator
 from maskrnn_ros.model.engine import Features, Summed
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDES
-from maskrnn_ros.state_file import from_bytes, to_bytes
 from maskrnn_ros.tracking import Tracker, follow, views
 from maskrnn_ros.tracking.cells import cells_of
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedStatus
+from maskrnn_ros.tracking.state_file import from_bytes, to_bytes
 from maskrnn_ros.types import Frame, InstanceStatus, Seed, UInt8Array
 
 SIZE = (world.HEIGHT, world.WIDTH)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maskrnn_ros.bit_depth import BitDepth
-from maskrnn_ros.ros.images import (
+from maskrnn_ros.image_messages import (
     compressed_to_rgb,
     fill_image,
     image_to_rgb,

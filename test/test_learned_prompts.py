@@ -14,9 +14,11 @@ import pytest
 import torch
 from prompt_bench import Reddish, clicked_at, weights
 
-from maskrnn_ros import learned_prompts
 from maskrnn_ros.config import PromptsConfig
-from maskrnn_ros.learned_prompts import (
+from maskrnn_ros.model.torch.weights import LITE0, TRUNK, load_trunk
+from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
+from maskrnn_ros.prompts import learned as learned_prompts
+from maskrnn_ros.prompts.learned import (
     BEFORE,
     BOX,
     NEGATIVE,
@@ -30,10 +32,8 @@ from maskrnn_ros.learned_prompts import (
     firmness,
     without_specks,
 )
-from maskrnn_ros.model.prompt_graph import load_prompts
-from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
-from maskrnn_ros.model.weights import LITE0, TRUNK, load_trunk
-from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
+from maskrnn_ros.prompts.torch.graph import load_prompts
+from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.types import Box
 
 SIZE = (300, 500)

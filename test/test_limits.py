@@ -17,8 +17,10 @@ import pytest
 
 from maskrnn_ros import masks
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.frames import read_frame
+from maskrnn_ros.datasets.frames import read_frame
+from maskrnn_ros.datasets.video import VideoWriter
 from maskrnn_ros.image_header import check_encoded
+from maskrnn_ros.image_messages import compressed_to_rgb, depth_to_metres, image_to_rgb, labels_from_image
 from maskrnn_ros.labels import read_labels, read_mask, write_labels
 from maskrnn_ros.limits import (
     MAX_FRAME_ID,
@@ -32,13 +34,11 @@ from maskrnn_ros.limits import (
     check_size,
 )
 from maskrnn_ros.masks import MaskEncoding
-from maskrnn_ros.ros.images import compressed_to_rgb, depth_to_metres, image_to_rgb, labels_from_image
 from maskrnn_ros.ros.messages import seed_from_message
-from maskrnn_ros.ros.requests import seed_from_request
+from maskrnn_ros.tracker_node.requests import seed_from_request
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Seed
-from maskrnn_ros.video import VideoWriter
 
 
 class Untouched:

@@ -10,8 +10,8 @@ import solid_world as solids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskrnn_ros.camera import Camera, camera_of
-from maskrnn_ros.locate import LocatorConfig, eroded, inliers, locate
+from maskrnn_ros.locator.camera import Camera, camera_of
+from maskrnn_ros.locator.locate import LocatorConfig, eroded, inliers, locate
 
 EXACT = LocatorConfig(erosion=0, outlier_deviations=0.0, extent_percentile=0.0)
 MM = 1e-3

@@ -27,12 +27,12 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2  # noqa: E402
 from visualization_msgs.msg import Marker, MarkerArray  # noqa: E402
 
-from maskrnn_ros.locate import LocatorConfig, locate  # noqa: E402
+from maskrnn_ros.image_messages import ns_to_stamp, stamp_to_ns  # noqa: E402
+from maskrnn_ros.locator.locate import LocatorConfig, locate  # noqa: E402
+from maskrnn_ros.locator.node import INTERFACES, LocatorNode  # noqa: E402
 from maskrnn_ros.masks import MaskEncoding, encode  # noqa: E402
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, InstancePositionArray  # noqa: E402
 from maskrnn_ros.overlay import colour  # noqa: E402
-from maskrnn_ros.ros.images import ns_to_stamp, stamp_to_ns  # noqa: E402
-from maskrnn_ros.ros.locator import INTERFACES, LocatorNode  # noqa: E402
 from maskrnn_ros.ros.messages import region_of_interest  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until  # noqa: E402
 from maskrnn_ros.types import Box  # noqa: E402
@@ -381,7 +381,7 @@ def test_a_bad_parameter_stops_the_start(parameters, message):
 
 def test_without_message_filters_it_ends_with_one_line():
     code = (
-        "import sys; sys.modules['message_filters'] = None\nfrom maskrnn_ros.ros.locator import main\nsys.exit(main())"
+        "import sys; sys.modules['message_filters'] = None\nfrom maskrnn_ros.locator.node import main\nsys.exit(main())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
@@ -390,5 +390,5 @@ def test_without_message_filters_it_ends_with_one_line():
 
 
 def test_it_imports_no_torch():
-    code = "import sys, maskrnn_ros.ros.locator; sys.exit('torch' in sys.modules)"
+    code = "import sys, maskrnn_ros.locator.node; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, timeout=60).returncode == 0

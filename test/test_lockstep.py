@@ -13,9 +13,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from test_evaluate_bag import IMAGE, IMAGE_TYPE, SEED, Recorded
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.ros.image_news import ImageNews
-from maskrnn_ros.ros.images import label_image_data, stamp_to_ns
-from maskrnn_ros.ros.replay import play
+from maskrnn_ros.image_messages import label_image_data, stamp_to_ns
+from maskrnn_ros.replay.image_news import ImageNews
+from maskrnn_ros.replay.player import play
 
 REMAP = {IMAGE: "/image", SEED: "/tracker/seed_mask"}
 TIMEOUT_S = 60.0

@@ -16,11 +16,11 @@ from prompt_bench import weights
 from maskrnn_ros.cli import main
 from maskrnn_ros.config import to_flat, with_values
 from maskrnn_ros.labels import read_labels
-from maskrnn_ros.learned_prompts import LearnedPrompts, Mirrored
-from maskrnn_ros.model.prompt_graph import load_prompts
-from maskrnn_ros.model.prompt_net import TorchLook
-from maskrnn_ros.model.weights import load_trunk
+from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.prompts import GrabCut, Point, Prompt
+from maskrnn_ros.prompts.learned import LearnedPrompts, Mirrored
+from maskrnn_ros.prompts.torch.graph import load_prompts
+from maskrnn_ros.prompts.torch.net import TorchLook
 from maskrnn_ros.types import Box
 
 BOX = Box.of_mask(world.labels(0) == 1)

@@ -102,7 +102,7 @@ def test_objects_are_tracked_from_their_truth_a_click_and_a_box(
 def test_the_confidence_of_one_that_has_any_is_reported(tool: ModuleType) -> None:
     from prompt_bench import Reddish, reddish
 
-    from maskrnn_ros.learned_prompts import LearnedPrompts
+    from maskrnn_ros.prompts.learned import LearnedPrompts
 
     image, mask = red_box(0)
     backends = {"unsure": LearnedPrompts(Reddish(log_odds=0.4), min_confidence=1.0), "other": reddish()}

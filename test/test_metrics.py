@@ -16,8 +16,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskrnn_ros.evaluation import metrics
-from maskrnn_ros.evaluation.metrics import (
+from maskrnn_ros.metrics import davis as metrics
+from maskrnn_ros.metrics.davis import (
     Evaluator,
     Scores,
     Statistics,

@@ -18,8 +18,8 @@ from shipped import CONFIG, LARGE, engine, overlap, still, tracker
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model import files
 from maskrnn_ros.model.engine import Around, Looked
-from maskrnn_ros.model.step import StepNet
-from maskrnn_ros.model.weights import load_step, load_trunk, save_weights
+from maskrnn_ros.model.torch.step import StepNet
+from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker, follow
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
 

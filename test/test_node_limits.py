@@ -11,9 +11,9 @@ import world
 from node_bench import Gate, NodeBench  # first: it skips where there is no ROS
 from std_srvs.srv import Trigger
 
+from maskrnn_ros.image_messages import ns_to_stamp
 from maskrnn_ros.limits import MAX_FRAME_ID, MAX_IDS, MAX_PER_S, MAX_TEXT, MAX_WAITING  # noqa: I001
 from maskrnn_ros.msg import Prompt, SeedResult
-from maskrnn_ros.ros.images import ns_to_stamp
 from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 

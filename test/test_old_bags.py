@@ -22,7 +22,7 @@ from test_replay import STAMPS, TIMEOUT_S, WoodenTracker, in_lockstep
 from maskrnn_ros.bags import BagReader
 from maskrnn_ros.bags.definitions import difference, installed_hash
 from maskrnn_ros.masks import MaskEncoding, encode, label_image
-from maskrnn_ros.ros.replay import play
+from maskrnn_ros.replay.player import play
 
 ARRAY = "maskrnn_ros/msg/InstanceMaskArray"
 OLD_HASH = "RIHS01_6fc5baa6174ea76ac42018c55caaa0ed3e81caa8434ccc1d9d05c985e0d5edd3"

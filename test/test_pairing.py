@@ -13,8 +13,8 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 import simple_filters  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 
-from maskrnn_ros.ros.images import ns_to_stamp  # noqa: E402
-from maskrnn_ros.ros.pairing import Pairing  # noqa: E402
+from maskrnn_ros.image_messages import ns_to_stamp  # noqa: E402
+from maskrnn_ros.locator.pairing import Pairing  # noqa: E402
 
 NAMES = ("masks", "depth", "info")
 MS = 1_000_000

@@ -14,15 +14,15 @@ from training_bench import davis
 
 from maskrnn_ros import cli
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.evaluation import paper_follower
-from maskrnn_ros.evaluation.paper_follower import PaperFollower, check_paper, parts_of, tune
+from maskrnn_ros.datasets.davis import write_labels
 from maskrnn_ros.evaluation.presets import PAPER_PRESETS, apply_preset
-from maskrnn_ros.files import write_labels
-from maskrnn_ros.model import vgg
-from maskrnn_ros.model.paper import PaperNet, PaperParts, Stream, start_from_vgg16
-from maskrnn_ros.training import paper
-from maskrnn_ros.training.paper import PaperOptions, gated, loss_of, unroll_paper
-from maskrnn_ros.training.paper_windows import PaperWindow, Windows, magnitudes_of, window_of
+from maskrnn_ros.paper import follower as paper_follower
+from maskrnn_ros.paper import training as paper
+from maskrnn_ros.paper import vgg
+from maskrnn_ros.paper.follower import PaperFollower, check_paper, parts_of, tune
+from maskrnn_ros.paper.network import PaperNet, PaperParts, Stream, start_from_vgg16
+from maskrnn_ros.paper.training import PaperOptions, gated, loss_of, unroll_paper
+from maskrnn_ros.paper.windows import PaperWindow, Windows, magnitudes_of, window_of
 from maskrnn_ros.types import Frame, Seed
 
 SIZE = (64, 96)
@@ -30,7 +30,7 @@ SIZE = (64, 96)
 
 def small_net(monkeypatch: pytest.MonkeyPatch) -> PaperNet:
     """The same network, narrow: of every layer an eighth or less."""
-    from maskrnn_ros.model import paper as model
+    from maskrnn_ros.paper import network as model
 
     monkeypatch.setattr(model, "BLOCKS", ((8, 8), (12, 12), (16, 16, 16), (16, 16, 16), (16, 16, 16)))
 
@@ -399,7 +399,7 @@ def test_boxes_are_pooled_where_they_are_whatever_the_map_is_computed_in(monkeyp
         return torch.zeros(len(rois), maps.shape[1], cells, cells)
 
     net = small_net(monkeypatch).localization
-    monkeypatch.setattr("maskrnn_ros.model.paper.roi_pool", pooled)
+    monkeypatch.setattr("maskrnn_ros.paper.network.roi_pool", pooled)
     boxes = torch.tensor([[301.0, 203.0, 853.0, 479.0]])  # in bfloat16 300, 203, 852, 480
     net(torch.zeros(1, 16, 30, 53, dtype=torch.bfloat16), boxes)
     assert torch.equal(seen[1][:, 1:], boxes) and seen[0].dtype == seen[1].dtype == torch.float32

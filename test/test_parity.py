@@ -14,13 +14,13 @@ from shipped import CONFIG, engine
 from torch.nn import functional
 
 from maskrnn_ros.config import with_values
-from maskrnn_ros.model import memory as training
-from maskrnn_ros.model.crops import crop, paste, scaled
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.files import DECODER
 from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, RATE, STRIDE
-from maskrnn_ros.model.step import Carried, Keys, Shared, StepNet, crops_around, place, see
-from maskrnn_ros.model.weights import load_step
+from maskrnn_ros.model.torch import target as training
+from maskrnn_ros.model.torch.crops import crop, paste, scaled
+from maskrnn_ros.model.torch.step import Carried, Keys, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.weights import load_step
 from maskrnn_ros.tracking import Tracker, follow
 from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
 from maskrnn_ros.training.boxes import boxes_of

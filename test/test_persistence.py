@@ -23,13 +23,13 @@ from lifecycle_msgs.srv import ChangeState
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from maskrnn_ros.image_messages import fill_image, ns_to_stamp
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
-from maskrnn_ros.ros import node as node_module
 from maskrnn_ros.ros.ending import EXIT_CRASH
-from maskrnn_ros.ros.images import fill_image, ns_to_stamp
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers
-from maskrnn_ros.state_file import NAME
+from maskrnn_ros.tracker_node import node as node_module
+from maskrnn_ros.tracking.state_file import NAME
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from maskrnn_ros.ros.logs import library_logs_to  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, spin_until  # noqa: E402
 
-COMMAND = [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args"]
+COMMAND = [sys.executable, "-m", "maskrnn_ros.tracker_node", "--ros-args"]
 TIMEOUT_S = 120
 
 

@@ -23,16 +23,16 @@ from std_srvs.srv import Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.image_messages import ns_to_stamp
 from maskrnn_ros.msg import Prompt as PromptMessage
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
-from maskrnn_ros.ros.images import ns_to_stamp
-from maskrnn_ros.ros.node import INTERFACES
 from maskrnn_ros.ros.optional import optional
-from maskrnn_ros.ros.prompt_inputs import PromptInputs
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances
+from maskrnn_ros.tracker_node.node import INTERFACES
+from maskrnn_ros.tracker_node.prompt_inputs import PromptInputs
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
 from maskrnn_ros.types import Box, InstanceStatus, Seed
@@ -276,7 +276,9 @@ def test_markers_outline_the_mask_in_the_plane_of_the_image(bench: Bench) -> Non
 def test_markers_are_made_only_while_somebody_listens(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     arrays: list[Any] = []
-    monkeypatch.setattr("maskrnn_ros.ros.outputs.marker_array", lambda *given: made.append(given) or MarkerArray())
+    monkeypatch.setattr(
+        "maskrnn_ros.tracker_node.outputs.marker_array", lambda *given: made.append(given) or MarkerArray()
+    )
     bench.show()
     assert not made
     bench.client.create_subscription(MarkerArray, "/tracker/markers", arrays.append, reliable(10))
@@ -288,7 +290,7 @@ def test_markers_are_made_only_while_somebody_listens(bench: Bench, monkeypatch:
 
 
 def test_what_counts_as_there_for_a_detector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskrnn_ros.ros.prompt_inputs.Frames", lambda node: None)
+    monkeypatch.setattr("maskrnn_ros.tracker_node.prompt_inputs.Frames", lambda node: None)
     node = types.SimpleNamespace(create_subscription=lambda *_: None)
     live = {1, 2, 3, 4}
     labels = np.zeros((HEIGHT, WIDTH), np.int32)

@@ -16,12 +16,12 @@ from prompt_bench import weights
 from test_prompt_inputs import APPLIED, BLUE, RED, REJECTED, Bench, picture
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.learned_prompts import LearnedPrompts, Mirrored
-from maskrnn_ros.model.prompt_graph import load_prompts
-from maskrnn_ros.model.prompt_net import TorchLook
-from maskrnn_ros.model.weights import load_trunk
+from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.prompts import Point, Prompt
+from maskrnn_ros.prompts.learned import LearnedPrompts, Mirrored
+from maskrnn_ros.prompts.torch.graph import load_prompts
+from maskrnn_ros.prompts.torch.net import TorchLook
 
 
 def test_a_click_becomes_what_the_network_finds_there_or_is_refused_as_unsure(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from maskrnn_ros.config import settings
-from maskrnn_ros.ros.tracker_interfaces import INTERFACES
+from maskrnn_ros.tracker_node.interfaces import INTERFACES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def test_the_generated_tables_are_those_of_the_code() -> None:
 
 
 def test_every_topic_and_service_of_the_nodes_is_in_the_readme_or_the_pages() -> None:
-    code = "".join(file.read_text() for file in (ROOT / "maskrnn_ros" / "ros").glob("*.py"))
+    code = "".join(file.read_text() for file in (ROOT / "maskrnn_ros").rglob("*.py"))
     pages = README + "".join(file.read_text() for file in (ROOT / "docs").glob("*.md"))
     names = set(re.findall(r'"(~/[a-z_]+(?:/[a-z_]+)*|/diagnostics)"', code))
     assert len(names) >= 20

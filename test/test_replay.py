@@ -16,7 +16,7 @@ from test_bags import TWO, write_tree
 from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.bags.convert import RELIABLE, _Channel
 from maskrnn_ros.bags.read import cdr_stamp
-from maskrnn_ros.files import write_labels
+from maskrnn_ros.datasets.davis import write_labels
 
 pytest.importorskip("rclpy", reason="needs rclpy")
 msg = pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
@@ -26,10 +26,10 @@ from rclpy.qos import QoSDurabilityPolicy  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 
-from maskrnn_ros.ros.images import labels_from_image, stamp_to_ns  # noqa: E402
+from maskrnn_ros.commands.seed import APPLIED, REJECTED, TIMEOUT, publish_seed  # noqa: E402
+from maskrnn_ros.image_messages import labels_from_image, stamp_to_ns  # noqa: E402
+from maskrnn_ros.replay.player import message_class, play  # noqa: E402
 from maskrnn_ros.ros.qos import client_node, reliable  # noqa: E402
-from maskrnn_ros.ros.replay import message_class, play  # noqa: E402
-from maskrnn_ros.ros.seed_client import APPLIED, REJECTED, TIMEOUT, publish_seed  # noqa: E402
 
 TIMEOUT_S = 30.0
 REMAP = {"/camera/seed_mask": "/tracker/seed_mask"}

@@ -13,13 +13,13 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 
 from sensor_msgs.msg import RegionOfInterest  # noqa: E402
 
+from maskrnn_ros.image_messages import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.limits import MAX_TOKEN  # noqa: E402
 from maskrnn_ros.msg import Prompt as Message  # noqa: E402
 from maskrnn_ros.prompts import Point, Prompt  # noqa: E402
-from maskrnn_ros.ros.images import fill_image, ns_to_stamp  # noqa: E402
 from maskrnn_ros.ros.messages import mask_prompt  # noqa: E402
-from maskrnn_ros.ros.requests import seed_from_request  # noqa: E402
 from maskrnn_ros.srv import AddInstances  # noqa: E402
+from maskrnn_ros.tracker_node.requests import seed_from_request  # noqa: E402
 from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance  # noqa: E402
 from maskrnn_ros.types import Box  # noqa: E402
 

@@ -15,8 +15,8 @@ pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
 
 from maskrnn_ros.ros.image_plane import FRAME, HEIGHT_M, WIDTH_M  # noqa: E402
-from maskrnn_ros.ros.seed_markers import button_marker  # noqa: E402
-from maskrnn_ros.ros.seed_tool import INTERFACES  # noqa: E402
+from maskrnn_ros.rviz_tool.markers import button_marker  # noqa: E402
+from maskrnn_ros.rviz_tool.node import INTERFACES  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / "launch" / "tracker.launch.py"

@@ -16,14 +16,13 @@ import world
 from safetensors.numpy import load, save
 from shipped import CONFIG, assert_same, tracker
 
-from maskrnn_ros import state_file
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import build_flow
-from maskrnn_ros.state_file import StateFile, StateWriter, from_bytes, to_bytes
-from maskrnn_ros.tracking import Tracker
+from maskrnn_ros.tracking import Tracker, state_file
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.saved import Saved, SavedInstance, SavedSeed, SeedLog, _as_last_seen
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
+from maskrnn_ros.tracking.state_file import StateFile, StateWriter, from_bytes, to_bytes
 from maskrnn_ros.tracking.target import Carried, Known
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Tracks
 

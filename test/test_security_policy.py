@@ -15,7 +15,7 @@ from node_bench import NodeBench  # skips where ROS is absent, hence first
 # isort: split
 
 from maskrnn_ros.ros.optional import optional
-from maskrnn_ros.ros.tracker_interfaces import INTERFACES
+from maskrnn_ros.tracker_node.interfaces import INTERFACES
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "config" / "sros2_policy.xml"

@@ -25,14 +25,15 @@ from visualization_msgs.msg import (
     MarkerArray,
 )
 
-from maskrnn_ros.drawing import Drawing, fill_polygon
+from maskrnn_ros.image_messages import image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.msg import TrackerStatus
-from maskrnn_ros.ros import image_plane, seed_markers
-from maskrnn_ros.ros.frozen import Freezer
-from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
-from maskrnn_ros.ros.seed_markers import painted
-from maskrnn_ros.ros.seed_menu import ENTRIES, chosen, menu
-from maskrnn_ros.ros.seed_tool import INTERFACES
+from maskrnn_ros.ros import image_plane
+from maskrnn_ros.rviz_tool import markers as seed_markers
+from maskrnn_ros.rviz_tool.drawing import Drawing, fill_polygon
+from maskrnn_ros.rviz_tool.frozen import Freezer
+from maskrnn_ros.rviz_tool.markers import painted
+from maskrnn_ros.rviz_tool.menu import ENTRIES, chosen, menu
+from maskrnn_ros.rviz_tool.node import INTERFACES
 
 WIDTH, HEIGHT = world.WIDTH, world.HEIGHT
 

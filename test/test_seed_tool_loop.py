@@ -11,8 +11,8 @@ from seed_bench import SeedBench
 
 # isort: split
 
+from maskrnn_ros.image_messages import image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.msg import InstanceMask, SeedResult
-from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
 
 CUP, BOX = world.TWO
 

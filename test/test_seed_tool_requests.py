@@ -24,11 +24,11 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 
+from maskrnn_ros.image_messages import image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.msg import SeedResult
-from maskrnn_ros.ros.images import image_to_rgb, labels_from_image, stamp_to_ns
 from maskrnn_ros.ros.qos import client_node, spin_until
-from maskrnn_ros.ros.seed_menu import ENTRIES
-from maskrnn_ros.ros.seed_tool import SeedTool
+from maskrnn_ros.rviz_tool.menu import ENTRIES
+from maskrnn_ros.rviz_tool.node import SeedTool
 from maskrnn_ros.srv import AddInstances
 
 WIDTH, HEIGHT = world.WIDTH, world.HEIGHT

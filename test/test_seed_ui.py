@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import world
 
-import maskrnn_ros.seed_ui.frames as frames_module
+import maskrnn_ros.seed_ui.recent as frames_module
 import maskrnn_ros.seed_ui.server as server_module
 from maskrnn_ros.overlay import colour
 from maskrnn_ros.prompts import GrabCut, Point, Prompt, UnsureError
-from maskrnn_ros.seed_ui.frames import FrameStore
 from maskrnn_ros.seed_ui.pictures import Scene, mask_of, picture, runs_of
+from maskrnn_ros.seed_ui.recent import FrameStore
 from maskrnn_ros.seed_ui.server import SeedServer
 from maskrnn_ros.types import Box
 

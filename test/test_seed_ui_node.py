@@ -19,9 +19,9 @@ from std_srvs.srv import SetBool
 
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.overlay import colour
-from maskrnn_ros.ros.seed_ui import INTERFACES
-from maskrnn_ros.ros.seed_ui_watch import Seeds, instance_rows
+from maskrnn_ros.seed_ui.node import INTERFACES
 from maskrnn_ros.seed_ui.pictures import mask_of, runs_of
+from maskrnn_ros.seed_ui.watch import Seeds, instance_rows
 
 
 def seed(ui: SeedUi, number: int, mask: np.ndarray, target: int = 0, name: str = "") -> tuple[int, Any]:

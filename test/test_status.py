@@ -15,9 +15,9 @@ from builtin_interfaces.msg import Time
 
 from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import MAX_TEXT
-from maskrnn_ros.ros.health import Health
-from maskrnn_ros.ros.inbox import Inbox
-from maskrnn_ros.ros.worker import Snapshot
+from maskrnn_ros.tracker_node.health import Health
+from maskrnn_ros.tracker_node.inbox import Inbox
+from maskrnn_ros.tracker_node.worker import Snapshot
 
 
 class Clock:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from maskrnn_ros.model.memory import Memory, Sums, coefficients, remember, seed_sums, sums_of
 from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, SMALLEST, STRIDE, TARGET
-from maskrnn_ros.model.step import (
+from maskrnn_ros.model.torch.step import (
     Carried,
     Keys,
     Matcher,
@@ -24,6 +23,7 @@ from maskrnn_ros.model.step import (
     see,
     target_channels,
 )
+from maskrnn_ros.model.torch.target import Memory, Sums, coefficients, remember, seed_sums, sums_of
 
 
 def carried(boxes: torch.Tensor) -> Carried:

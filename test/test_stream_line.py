@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from maskrnn_ros.ros.stream_line import StreamLine
+from maskrnn_ros.rviz_tool.stream_line import StreamLine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from shipped import engine
 
-from maskrnn_ros.model import memory as training
 from maskrnn_ros.model.engine import Keys
 from maskrnn_ros.model.shapes import CODES, COLUMNS, KEYS, RATE, SEED_SHARE, TARGET
-from maskrnn_ros.model.step import Keys as TrainingKeys
+from maskrnn_ros.model.torch import target as training
+from maskrnn_ros.model.torch.step import Keys as TrainingKeys
 from maskrnn_ros.tracking.target import Memory, Sums
 
 RIDGE = -6.0

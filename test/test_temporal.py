@@ -14,8 +14,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from maskrnn_ros.evaluation import temporal
-from maskrnn_ros.evaluation.temporal import TemporalStability, instability, matching_cost, outline, shape_contexts
+from maskrnn_ros.metrics import temporal
+from maskrnn_ros.metrics.temporal import TemporalStability, instability, matching_cost, outline, shape_contexts
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 8), st.integers(1, 9)))
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_session import Bench
 
-from maskrnn_ros.seed_ui.frames import FrameStore
+from maskrnn_ros.seed_ui.recent import FrameStore
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracking.session import SeedStatus
 from maskrnn_ros.types import Frame, InstanceStatus

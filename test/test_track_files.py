@@ -11,11 +11,11 @@ from PIL import Image
 from test_labels import ellipse, soft_edges
 from test_video import COUNT, damaged, videos  # noqa: F401
 
-from maskrnn_ros import offline
 from maskrnn_ros.cli import main
+from maskrnn_ros.commands import track as offline
 from maskrnn_ros.config import to_flat, with_values
+from maskrnn_ros.datasets.video import VideoFrames
 from maskrnn_ros.labels import read_labels, write_labels
-from maskrnn_ros.video import VideoFrames
 
 FRAMES = 4
 

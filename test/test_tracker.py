@@ -262,7 +262,7 @@ def test_boxes_of_masks_are_those_of_what_is_likely_or_of_the_most_there_is() ->
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_predicted_boxes_are_those_of_the_training(factor: float) -> None:
     torch = pytest.importorskip("torch")
-    from maskrnn_ros.model import crops
+    from maskrnn_ros.model.torch import crops
 
     random = np.random.default_rng(0)
     corners = random.uniform(-20, 60, (5, 2))

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
 from maskrnn_ros.config import TrunkConfig
-from maskrnn_ros.model.head import HeadStart
-from maskrnn_ros.model.trunk import TrainedTrunk
-from maskrnn_ros.model.weights import load_lite0, load_trunk, save_weights
+from maskrnn_ros.model.torch.head import HeadStart
+from maskrnn_ros.model.torch.trunk import TrainedTrunk
+from maskrnn_ros.model.torch.weights import load_lite0, load_trunk, save_weights
 from maskrnn_ros.training import trunk as stage
 from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
 

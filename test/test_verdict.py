@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from maskrnn_ros.config import WatchdogConfig
-from maskrnn_ros.ros.verdict import Facts, Level, verdict
+from maskrnn_ros.tracker_node.verdict import Facts, Level, verdict
 
 LIMITS = WatchdogConfig(image_s=3.0, worker_s=30.0)
 WELL = Facts(active_s=100.0, image_age_s=0.1, step_age_s=0.1, publishers=1, instances=2)

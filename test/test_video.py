@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.video import VideoFrames, VideoWriter, ranges
+from maskrnn_ros.datasets.video import VideoFrames, VideoWriter, ranges
 
 
 def ramp(index, height=32, width=48):

@@ -14,8 +14,8 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 import world
 
 from maskrnn_ros.config import with_values
-from maskrnn_ros.ros.inbox import Arrival, Inbox
-from maskrnn_ros.ros.worker import Worker
+from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
+from maskrnn_ros.tracker_node.worker import Worker
 from maskrnn_ros.tracking.catch_up import CatchUp
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedRequest, SeedStatus, Session

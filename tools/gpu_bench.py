@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from maskrnn_ros.config import Config, from_flat, settings
-from maskrnn_ros.evaluation.metrics import Convention, jaccard
-from maskrnn_ros.evaluation.readers import FileClip, davis_clip, default_convention, folder_names
+from maskrnn_ros.datasets.readers import FileClip, davis_clip, default_convention, folder_names
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
-from maskrnn_ros.model.weights import save_weights
+from maskrnn_ros.metrics.davis import Convention, jaccard
+from maskrnn_ros.model.torch.weights import save_weights
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Frame, LabelArray, Seed
 

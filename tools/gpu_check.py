@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from maskrnn_ros.files import davis_sequence  # noqa: E402
+from maskrnn_ros.datasets.davis import davis_sequence  # noqa: E402
 
 if TYPE_CHECKING:  # torch takes seconds to come, and whoever starts the checks needs none of it
     from gpu_bench import Bench
@@ -194,7 +194,7 @@ def in_this_process(args: argparse.Namespace) -> int:
     """Run some checks; the status is ``NO_DEVICE`` where there is none."""
     from gpu_bench import FULL, QUICK, Bench
 
-    from maskrnn_ros.model.torch_engine import choose_device
+    from maskrnn_ros.model.torch.engine import choose_device
 
     bench = Bench(**{**json.loads(args.bench), "extent": QUICK if args.quick else FULL})
     paths = {name: Path(getattr(bench, name)) for name in ("root", "work")}

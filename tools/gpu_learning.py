@@ -16,9 +16,9 @@ import torch
 from gpu_bench import QUICK, Bench, Case, Row, run_command
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from maskrnn_ros.evaluation.metrics import jaccard
-from maskrnn_ros.files import davis_sequence
-from maskrnn_ros.model.weights import save_weights
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.metrics.davis import jaccard
+from maskrnn_ros.model.torch.weights import save_weights
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.types import Frame, Seed
 
@@ -92,7 +92,7 @@ def check_paper(bench: Bench) -> Iterator[Case]:
     """The paper profile from random weights: time and memory; J is that of nothing that was trained."""
     if bench.extent is QUICK:
         _narrow()
-    from maskrnn_ros.model.paper import PaperNet
+    from maskrnn_ros.paper.network import PaperNet
 
     file = bench.work / "paper.safetensors"
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def check_paper(bench: Bench) -> Iterator[Case]:
 
 def _narrow() -> None:
     """Of every layer an eighth or less: in a quick run the path counts, not the figures."""
-    from maskrnn_ros.model import paper
+    from maskrnn_ros.paper import network as paper
 
     class Small(paper.Localization):
         def __init__(self) -> None:
@@ -118,7 +118,7 @@ def _narrow() -> None:
 
 
 def _train_paper(bench: Bench, weights: Path, length: int) -> Row:
-    from maskrnn_ros.training.paper import PaperOptions, train_paper
+    from maskrnn_ros.paper.training import PaperOptions, train_paper
 
     bench.forget_memory()
     begin, out = time.perf_counter(), bench.work / "trained"
@@ -142,7 +142,7 @@ def _train_paper(bench: Bench, weights: Path, length: int) -> Row:
 
 
 def _follow_paper(bench: Bench, weights: Path) -> Row:
-    from maskrnn_ros.evaluation.paper_follower import PaperFollower
+    from maskrnn_ros.paper.follower import PaperFollower
 
     clip = bench.clips[0]
     values = {

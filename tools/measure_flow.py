@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.config import FlowConfig
-from maskrnn_ros.evaluation.motion import MovingPair, affine, endpoint_error, moving_pair
-from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.motion import MovingPair, affine, endpoint_error, moving_pair
 from maskrnn_ros.flow import BACKENDS, FlowEstimator, build_flow
 from maskrnn_ros.tracking.tracker import set_threads
 

@@ -26,10 +26,10 @@ import numpy.typing as npt
 import render_tabletop as tabletop
 
 import maskrnn_ros
-from maskrnn_ros.camera import Camera
 from maskrnn_ros.config import Config
-from maskrnn_ros.files import davis_sequence, read_frame, read_labels
-from maskrnn_ros.locate import LocatorConfig, locate
+from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.locator.camera import Camera
+from maskrnn_ros.locator.locate import LocatorConfig, locate
 from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Frame, Seed

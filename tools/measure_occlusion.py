@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config, from_flat
-from maskrnn_ros.evaluation.metrics import jaccard
-from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from maskrnn_ros.config import Config, settings
-from maskrnn_ros.locate import LocatorConfig
+from maskrnn_ros.locator.locate import LocatorConfig
 from maskrnn_ros.quality import LEVELS, SET_BY_LEVELS
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.parameters import AUTOSTART
@@ -62,7 +62,7 @@ def locator_parameters() -> str:
 
 def interfaces(module: str) -> str:
     """Topics and services of the node in a module, by its ``INTERFACES``."""
-    known: tuple[Interface, ...] = importlib.import_module(f"maskrnn_ros.ros.{module}").INTERFACES
+    known: tuple[Interface, ...] = importlib.import_module(f"maskrnn_ros.{module}").INTERFACES
     blocks = ["\n".join(_rows(known, "topic", ("subscribes", "publishes")))]
     if any(interface.kind in ("serves", "calls") for interface in known):
         blocks.append("\n".join(_rows(known, "service", ("serves", "calls"))))
@@ -82,12 +82,12 @@ def _rows(interfaces: tuple[Interface, ...], title: str, kinds: tuple[str, ...])
 
 
 TABLES: tuple[tuple[str, str, Callable[[], str]], ...] = (
-    ("docs/reference.md", "topics", partial(interfaces, "tracker_interfaces")),
+    ("docs/reference.md", "topics", partial(interfaces, "tracker_node.interfaces")),
     ("docs/reference.md", "parameters", partial(parameters, basic=True)),
     ("docs/reference.md", "advanced parameters", partial(parameters, basic=False)),
-    ("docs/reference.md", "locator", partial(interfaces, "locator")),
+    ("docs/reference.md", "locator", partial(interfaces, "locator.node")),
     ("docs/reference.md", "locator parameters", locator_parameters),
-    ("docs/reference.md", "seed tool", partial(interfaces, "seed_tool")),
+    ("docs/reference.md", "seed tool", partial(interfaces, "rviz_tool.node")),
     ("docs/tuning.md", "levels", levels),
 )
 """File, name between the markers, and the function that makes the table."""

@@ -9,8 +9,12 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
-from maskrnn_ros.ros import locator, seed_tool, seed_ui, tracker_client, tracker_interfaces
+from maskrnn_ros.locator import node as locator
+from maskrnn_ros.ros import tracker_client
 from maskrnn_ros.ros.interfaces import Interface
+from maskrnn_ros.rviz_tool import node as seed_tool
+from maskrnn_ros.seed_ui import node as seed_ui
+from maskrnn_ros.tracker_node import interfaces as tracker_interfaces
 
 PATH = Path(__file__).resolve().parent.parent / "config" / "sros2_policy.xml"
 

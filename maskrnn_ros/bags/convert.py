@@ -29,12 +29,12 @@ from maskrnn_ros.bags.topics import (
     SEED_TOPIC,
     TRUTH_TOPIC,
 )
+from maskrnn_ros.datasets.davis import DavisSequence, davis_sequence
+from maskrnn_ros.datasets.frames import FolderFrames, orientation_of
 from maskrnn_ros.disk import regular_file
-from maskrnn_ros.files import DavisSequence, davis_sequence
-from maskrnn_ros.frames import FolderFrames, orientation_of
+from maskrnn_ros.image_messages import NS_PER_S, fill_image, label_image_data
 from maskrnn_ros.labels import LabelFiles
 from maskrnn_ros.limits import check_fps
-from maskrnn_ros.ros.images import NS_PER_S, fill_image, label_image_data
 from maskrnn_ros.types import LabelArray
 
 METADATA_VERSION: Final = 8

@@ -26,8 +26,7 @@ from maskrnn_ros.bags.topics import (
 )
 from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.disk import regular_file
-from maskrnn_ros.labels import check_labels
-from maskrnn_ros.ros.images import (
+from maskrnn_ros.image_messages import (
     NS_PER_S,
     compressed_to_rgb,
     ignore_pixels,
@@ -35,6 +34,7 @@ from maskrnn_ros.ros.images import (
     labels_from_image,
     stamp_to_ns,
 )
+from maskrnn_ros.labels import check_labels
 from maskrnn_ros.types import BoolArray, Frame, LabelArray
 
 T = TypeVar("T")

@@ -124,7 +124,7 @@ def _further(
     from maskrnn_ros.benchmark.report import memory_row, ros_rows
 
     if args.ros:
-        from maskrnn_ros.ros.latency import measure_latency  # needs ROS
+        from maskrnn_ros.benchmark.latency import measure_latency  # needs ROS
 
         report.ros = measure_latency(config, *scene, rates=rates, seconds=args.seconds)
         print("\n".join(ros_rows(report.ros)), flush=True)
@@ -138,7 +138,7 @@ def _further(
         print(memory_row(report.cycles), flush=True)
         report.write(args.json)
     if args.beside:
-        from maskrnn_ros.benchmark.seed import after_seed, seed_row
+        from maskrnn_ros.benchmark.first_mask import after_seed, seed_row
 
         report.seed = in_own_process(after_seed, config, *scene)
         print(seed_row(report.seed), flush=True)
@@ -151,13 +151,13 @@ def _further_nodes(
 ) -> None:
     """What needs ROS and several processes."""
     if args.services:
-        from maskrnn_ros.ros.benchmark_services import measure_services, services_rows
+        from maskrnn_ros.benchmark.services import measure_services, services_rows
 
         report.services = measure_services()
         print("\n".join(services_rows(report.services)), flush=True)
         report.write(args.json)
     if args.cameras:
-        from maskrnn_ros.ros.benchmark_cameras import Load, cameras_rows, measure_cameras
+        from maskrnn_ros.benchmark.cameras import Load, cameras_rows, measure_cameras
 
         rate = 24.0 if 24.0 in rates else rates[0]
         load = Load(width=size[0], height=size[1], rate=rate, seconds=args.seconds)

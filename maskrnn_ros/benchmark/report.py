@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
+from maskrnn_ros.benchmark.first_mask import SeedRun
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
-from maskrnn_ros.benchmark.seed import SeedRun
 from maskrnn_ros.benchmark.slopes import Line, lines
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.model.engine import sees_cuda
@@ -27,12 +27,12 @@ class Report:
 
     Args:
         runs: One for each number of objects and size.
-        ros: What ``maskrnn_ros.ros.latency`` measured.
+        ros: What ``maskrnn_ros.benchmark.latency`` measured.
         memory: Over many frames.
         cycles: Over many instances.
         seed: Time from a seed to the first mask.
-        services: What ``maskrnn_ros.ros.benchmark_services`` measured.
-        cameras: What ``maskrnn_ros.ros.benchmark_cameras`` measured.
+        services: What ``maskrnn_ros.benchmark.services`` measured.
+        cameras: What ``maskrnn_ros.benchmark.cameras`` measured.
     """
 
     runs: list[Run] = dataclasses.field(default_factory=list)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from maskrnn_ros.datasets.readers import Clip
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, ablation_rows
-from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import Evaluation, Figure, notes, show, write_csv
 from maskrnn_ros.evaluation.run import STATE, Task, evaluate, prepare_out
 

@@ -15,10 +15,10 @@ import numpy as np
 from maskrnn_ros.bags.read import BagReader, Topic
 from maskrnn_ros.bags.topics import COMPRESSED_TYPE, IGNORE_TOPIC, IMAGE_TOPIC, IMAGE_TYPE, SEED_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
-from maskrnn_ros.frames import check_size
+from maskrnn_ros.datasets.frames import check_size
+from maskrnn_ros.image_messages import NS_PER_S
 from maskrnn_ros.labels import LabelRule, binary_as_instance, values_of
 from maskrnn_ros.newest import Newest
-from maskrnn_ros.ros.images import NS_PER_S
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.types import BoolArray, LabelArray, UInt8Array
 

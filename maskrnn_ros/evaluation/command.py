@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from maskrnn_ros import __version__
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
 from maskrnn_ros.config import Config
+from maskrnn_ros.datasets.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
 from maskrnn_ros.evaluation import ablation
-from maskrnn_ros.evaluation.metrics import Convention, scored_frames
-from maskrnn_ros.evaluation.online import score_online, write_online
+from maskrnn_ros.evaluation.online.score import score_online, write_online
 from maskrnn_ros.evaluation.presets import (
     ABLATION,
     PAPER_PRESETS,
@@ -27,12 +27,12 @@ from maskrnn_ros.evaluation.presets import (
     check_network,
     check_paper,
 )
-from maskrnn_ros.evaluation.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
 from maskrnn_ros.evaluation.run import Task, evaluate, predictions_of, prepare_out
 from maskrnn_ros.evaluation.scoring import seeds_of
 from maskrnn_ros.limits import check_fps
+from maskrnn_ros.metrics.davis import Convention, scored_frames
 from maskrnn_ros.timeline import TimeRule
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _source(options: Options) -> str:
 
 def _online(bag: BagClip, task: Task, options: Options) -> Callable[[ClipResult], ClipResult]:
     """Adds the scores of the node to those of the bag; what is missing for it is said before anything is done."""
-    from maskrnn_ros.ros.online import check_online, run_online  # needs ROS
+    from maskrnn_ros.evaluation.online.play import check_online, run_online  # needs ROS
 
     player = options.player or "maskrnn"
     config = task.config

@@ -13,8 +13,8 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.full_size import enlarge
 from maskrnn_ros.tracking.merge import merge
-from maskrnn_ros.tracking.outputs import enlarge
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box, Frame, LabelArray, Seed, UInt8Array
 
@@ -35,7 +35,7 @@ def build_follower(name: str, config: Config, profile: str = "fast") -> Follower
     """The follower of a preset: "tracker", "static" or "graph"; with the profile "paper" that of its networks."""
     config = resolved(config)
     if profile == "paper":
-        from maskrnn_ros.evaluation.paper_follower import PaperFollower
+        from maskrnn_ros.paper.follower import PaperFollower
 
         return PaperFollower(config)
     if name == "tracker":

@@ -2,8 +2,8 @@
 """Play a clip in time: which masks a robot would have had, and when.
 
 The clip plays at its rate whether the follower keeps up or not, and the follower always takes the newest frame that has
-come, as the node does (``ros.inbox``: the latest wins); what came in between is dropped. Time is the clock's: between
-frames the follower waits, so a head that is trained in the background takes from it what it takes on the robot.
+come, as the node does (``tracker_node.inbox``: the latest wins); what came in between is dropped. Time is the clock's:
+between frames the follower waits, so a head that is trained in the background takes from it what it takes on the robot.
 
 It is the node without ROS. The images are decoded and in memory before the first one "comes", for the node is given
 decoded images; converting, sending and publishing messages are left out, as are the session's late seeds, for there are
@@ -16,12 +16,12 @@ import bisect
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from maskrnn_ros.datasets.readers import Clip, frame_of
 from maskrnn_ros.evaluation.followers import Follower
-from maskrnn_ros.evaluation.metrics import Convention
-from maskrnn_ros.evaluation.readers import Clip, frame_of
 from maskrnn_ros.evaluation.results import StreamingResult
 from maskrnn_ros.evaluation.scoring import score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
+from maskrnn_ros.metrics.davis import Convention
 from maskrnn_ros.types import Frame, LabelArray, Seed
 
 

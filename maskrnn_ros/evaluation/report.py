@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from maskrnn_ros.datasets.readers import Clip
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.plots import age_histogram, curves
-from maskrnn_ros.evaluation.readers import Clip
 from maskrnn_ros.evaluation.results import SLACK_NAMES, ClipResult, Evaluation, Figure, StreamingResult, notes, show
 from maskrnn_ros.evaluation.run import Task, predictions_of
+from maskrnn_ros.metrics.davis import Convention, scored_frames
 from maskrnn_ros.overlay import overlay_labels
 from maskrnn_ros.types import LabelArray, UInt8Array
 

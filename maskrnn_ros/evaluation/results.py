@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.evaluation.metrics import Convention, statistics
-from maskrnn_ros.evaluation.temporal import UNSTEADY
+from maskrnn_ros.metrics.davis import Convention, statistics
+from maskrnn_ros.metrics.temporal import UNSTEADY
 
 Figure = float | int | str | None
 

@@ -19,14 +19,14 @@ from tqdm import tqdm
 
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
+from maskrnn_ros.datasets.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.followers import build_follower
-from maskrnn_ros.evaluation.metrics import Convention, scored_frames
 from maskrnn_ros.evaluation.paced import stream_clip
 from maskrnn_ros.evaluation.presets import PRESETS
-from maskrnn_ros.evaluation.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.labels import LabelFiles, values_of, write_labels
+from maskrnn_ros.metrics.davis import Convention, scored_frames
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import LabelArray
 

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.readers import folder_names
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.evaluation.metrics import jaccard
-from maskrnn_ros.evaluation.readers import folder_names
-from maskrnn_ros.files import davis_sequence, read_frame, read_labels
+from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.score import calibrated, expected_iou
 from maskrnn_ros.tracking.tracker import set_threads

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from maskrnn_ros.evaluation.identity import IdentityEvaluator
-from maskrnn_ros.evaluation.metrics import Convention, Evaluator, mask_of
-from maskrnn_ros.evaluation.readers import Clip, check_size, scored_objects
+from maskrnn_ros.datasets.readers import Clip, check_size, scored_objects
 from maskrnn_ros.evaluation.results import ObjectResult, StreamingResult
 from maskrnn_ros.evaluation.streaming import SLACKS, Timeline
-from maskrnn_ros.evaluation.temporal import TemporalStability
+from maskrnn_ros.metrics.davis import Convention, Evaluator, mask_of
+from maskrnn_ros.metrics.identity import IdentityEvaluator
+from maskrnn_ros.metrics.temporal import TemporalStability
 from maskrnn_ros.types import LabelArray, Seed
 
 

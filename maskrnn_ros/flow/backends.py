@@ -32,14 +32,14 @@ def _epicflow(config: FlowConfig, device: str) -> FlowEstimator:
 
 def _flownet(config: FlowConfig, device: str) -> FlowEstimator:
     _needs_torch("flownet")
-    from maskrnn_ros.flow.flownet import FLOWNET, FlowNetFlow
+    from maskrnn_ros.flow.torch.flownet import FLOWNET, FlowNetFlow
 
     return FlowNetFlow(FLOWNET if config.weights == "shipped" else config.weights, device)
 
 
 def _raft(config: FlowConfig, device: str) -> FlowEstimator:
     _needs_torch("raft")
-    from maskrnn_ros.flow.raft import RaftFlow
+    from maskrnn_ros.flow.torch.raft import RaftFlow
 
     return RaftFlow(config.weights, device, config.raft, config.iterations)
 

@@ -14,7 +14,7 @@ def warp(previous: npt.NDArray[np.float32], flow: npt.NDArray[np.float32]) -> np
         out[v, u] = previous[v + flow[1, v, u], u + flow[0, v, u]]
 
     sampled bilinearly at pixel centres. What came from outside the image is 0: an object that was never seen there is
-    not assumed there. In graphs and in training ``model.crops.warp`` does the same on tensors.
+    not assumed there. In graphs and in training ``model.torch.crops.warp`` does the same on tensors.
 
     Args:
         previous: Map of frame t-1, float32 (H, W), e.g. the mask probability.

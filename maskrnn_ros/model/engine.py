@@ -279,7 +279,7 @@ def _in_torch(config: Config, trunk: Path, weights: Path) -> Engine:
     if not has_torch():
         raise RuntimeError(f"engine torch: torch is not installed: {TORCH_HINT}")
     try:
-        from maskrnn_ros.model.torch_engine import TorchEngine
+        from maskrnn_ros.model.torch.engine import TorchEngine
     except ImportError as error:  # torchvision, or what they need themselves
         raise RuntimeError(f"engine torch: {' '.join(str(error).split())}: {TORCH_HINT}") from error
     return TorchEngine(config, trunk, weights)

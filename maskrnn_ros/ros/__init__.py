@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ends of a frame's way in ROS 2; rclpy is imported here and nowhere else."""
+"""What several nodes share of ROS: QoS, parameters, messages, a process that ends well, a client of the tracker."""

@@ -14,11 +14,11 @@ from std_msgs.msg import Header
 
 from maskrnn_ros import prompts
 from maskrnn_ros.events import Event
+from maskrnn_ros.image_messages import fill_image, labels_from_image, stamp_to_ns
 from maskrnn_ros.labels import check_labels
 from maskrnn_ros.limits import MAX_FRAME_ID, check_size, text_line
 from maskrnn_ros.masks import MaskEncoding, encode
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult
-from maskrnn_ros.ros.images import fill_image, labels_from_image, stamp_to_ns
 from maskrnn_ros.tracking.session import SeedOutcome
 from maskrnn_ros.types import BoolArray, Box, Seed, Track, Tracks
 

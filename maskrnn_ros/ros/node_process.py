@@ -50,7 +50,7 @@ def node_command(namespace: str, *arguments: str) -> list[str]:
         namespace: Full name, e.g. "/maskrnn_demo": a robot's own tracker may run beside it.
         arguments: Further ROS arguments.
     """
-    return [sys.executable, "-m", "maskrnn_ros.ros", "--ros-args", "-r", f"__ns:={namespace}", *arguments]
+    return [sys.executable, "-m", "maskrnn_ros.tracker_node", "--ros-args", "-r", f"__ns:={namespace}", *arguments]
 
 
 class Listener:

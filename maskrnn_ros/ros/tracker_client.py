@@ -13,8 +13,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
+from maskrnn_ros.image_messages import fill_image, stamp_to_ns
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
-from maskrnn_ros.ros.images import fill_image, stamp_to_ns
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.ros.qos import reliable

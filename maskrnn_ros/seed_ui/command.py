@@ -46,6 +46,6 @@ def _seed_ui(args: argparse.Namespace) -> int:
     if not args.tracker.startswith("/"):
         raise ValueError(f"--tracker must be the full name of a node, as /tracker, got {args.tracker!r}")
     config = load(args.config) if args.config else None
-    from maskrnn_ros.ros.seed_ui import serve  # needs ROS
+    from maskrnn_ros.seed_ui.node import serve  # needs ROS
 
     return serve(args.tracker.rstrip("/"), "" if args.image == "auto" else args.image, args.port, args.rate, config)

@@ -21,8 +21,8 @@ import numpy as np
 
 from maskrnn_ros.limits import MAX_POINTS, check_name, quoted, text_line
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError
+from maskrnn_ros.seed_ui.access import HEADERS, Forbidden, check
 from maskrnn_ros.seed_ui.connections import LimitedServer, TimedHandler
-from maskrnn_ros.seed_ui.guard import HEADERS, Forbidden, check
 from maskrnn_ros.seed_ui.live import Frames, LivePictures
 from maskrnn_ros.seed_ui.pictures import mask_of, runs_of
 from maskrnn_ros.types import BoolArray, Box

@@ -390,7 +390,7 @@ def _gate(deltas: Floats, around: Floats, crop: Floats, config: Config) -> BoolA
 
 
 def _crops_around(boxes: Floats) -> Floats:
-    """Crops (K, 4) around boxes of masks, see ``model.step.crops_around``."""
+    """Crops (K, 4) around boxes of masks, see ``model.torch.step.crops_around``."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) * CONTEXT, SMALLEST)
     return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(np.float32)
@@ -424,7 +424,7 @@ def _known(planes: Floats, unknown: Floats | None) -> Floats:
 
 
 def _chessboard(plane: Floats) -> Floats:
-    """Every second cell of (n, n), see ``model.step``: (n n / 2,)."""
+    """Every second cell of (n, n), see ``model.torch.step``: (n n / 2,)."""
     return np.concatenate([plane[::2, ::2].ravel(), plane[1::2, 1::2].ravel()])
 
 

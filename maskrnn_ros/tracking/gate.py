@@ -56,7 +56,7 @@ def scaled_boxes(boxes: npt.NDArray[np.float32], factor: float) -> npt.NDArray[n
 
 
 def predicted_boxes(priors: npt.NDArray[np.float32], deltas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Boxes (K, 4) that the localization net predicts by its deltas, see ``model.crops.apply_deltas``."""
+    """Boxes (K, 4) that the localization net predicts by its deltas, see ``model.torch.crops.apply_deltas``."""
     centre, size = (priors[:, :2] + priors[:, 2:]) / 2, priors[:, 2:] - priors[:, :2]
     moved = centre + deltas[:, :2] * size
     half = size * np.exp(np.clip(deltas[:, 2:], -1.4, 1.4)) / 2

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The target model of one object: what its cells have in common, in closed form, from the seed on.
 
-``model.memory`` is the same on tensors, with gradients, for training. Ridge regression from the columns of a frame to
-target channels needs two sums, columns times columns and columns times targets. They are all that is kept: a trusted
-frame is added to those of the recent frames, which fade; the seed keeps its share for ever, so that nothing drifts away
-from it. A solve has no place in a graph; in float64 it is the same on every machine to well below what decides.
+``model.torch.target`` is the same on tensors, with gradients, for training. Ridge regression from the columns of a
+frame to target channels needs two sums, columns times columns and columns times targets. They are all that is kept: a
+trusted frame is added to those of the recent frames, which fade; the seed keeps its share for ever, so that nothing
+drifts away from it. A solve has no place in a graph; in float64 it is the same on every machine to well below what
+decides.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.follow import Beside, Following
+from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.moment import Moment
-from maskrnn_ros.tracking.outputs import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.propagate import is_enough, propagated
 from maskrnn_ros.tracking.score import score

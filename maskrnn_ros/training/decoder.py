@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.evaluation.metrics import jaccard
+from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.model.shapes import STRIDE
-from maskrnn_ros.model.step import StepNet
-from maskrnn_ros.model.torch_engine import choose_device
-from maskrnn_ros.model.trunk import TrainedTrunk
-from maskrnn_ros.model.weights import load_step
+from maskrnn_ros.model.torch.engine import choose_device
+from maskrnn_ros.model.torch.step import StepNet
+from maskrnn_ros.model.torch.trunk import TrainedTrunk
+from maskrnn_ros.model.torch.weights import load_step
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
 from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps

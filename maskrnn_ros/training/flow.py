@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.evaluation.readers import folder_names
-from maskrnn_ros.files import davis_sequence
-from maskrnn_ros.flow.flownet import STRIDES, FlowNet, estimate
-from maskrnn_ros.model.weights import load_into
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.readers import folder_names
+from maskrnn_ros.flow.torch.flownet import STRIDES, FlowNet, estimate
+from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.training.pairs import Pair, Sources, roughen
 from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.stills import still_paths

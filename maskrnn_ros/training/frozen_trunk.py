@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrnn_ros.model.frame_step import Columns
 from maskrnn_ros.model.onnx_engine import OnnxTrunk
-from maskrnn_ros.model.weights import load_trunk
+from maskrnn_ros.model.torch.frame_step import Columns
+from maskrnn_ros.model.torch.weights import load_trunk
 
 
 class FrozenTrunk:

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.evaluation.clicks import click_through, clicks_needed, cut, iou, next_click
-from maskrnn_ros.learned_prompts import BEFORE, TRUNK_DIGEST, LearnedPrompts, draw_point
-from maskrnn_ros.model.backbone import Lite0
 from maskrnn_ros.model.digests import digest_of
-from maskrnn_ros.model.prompt_graph import load_prompts
-from maskrnn_ros.model.prompt_net import PromptNet, TorchLook
-from maskrnn_ros.model.torch_engine import choose_device
-from maskrnn_ros.model.weights import load_trunk, trunk_file
+from maskrnn_ros.model.torch.backbone import Lite0
+from maskrnn_ros.model.torch.engine import choose_device
+from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
+from maskrnn_ros.prompts.clicks import click_through, clicks_needed, cut, iou, next_click
+from maskrnn_ros.prompts.learned import BEFORE, TRUNK_DIGEST, LearnedPrompts, draw_point
+from maskrnn_ros.prompts.torch.graph import load_prompts
+from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.prompt_samples import SIZE, SampleOptions, Samples, Steps

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.model.crops import crop, deltas_of, paste, scaled
-from maskrnn_ros.model.memory import Memory, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, STRIDE, TRUSTED
-from maskrnn_ros.model.step import Carried, Keys, Output, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.crops import crop, deltas_of, paste, scaled
+from maskrnn_ros.model.torch.step import Carried, Keys, Output, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.target import Memory, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups
 from maskrnn_ros.training.sources import IGNORE

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from maskrnn_ros.disk import regular_file
-from maskrnn_ros.model.weights import save_weights
+from maskrnn_ros.model.torch.weights import save_weights
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
 

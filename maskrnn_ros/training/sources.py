@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrnn_ros.cores import cores
-from maskrnn_ros.files import binary_as_instance, frame_paths, read_frame, read_labels
+from maskrnn_ros.datasets.davis import binary_as_instance, frame_paths, read_frame, read_labels
 from maskrnn_ros.labels import read_soft_mask
 from maskrnn_ros.training.sizes import fit_image, fit_labels
 from maskrnn_ros.training.split import Split, both_hashes, read_split

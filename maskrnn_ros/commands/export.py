@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments of ``maskrnn export``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+_TEXT = """\
+Make the ONNX graphs of weights, which `engine: onnxruntime` and `auto` take. Each is compared with torch on random
+inputs. The graphs of the shipped weights ship; make those of your own after every training.
+"""
+_EPILOG = """\
+With none of --trunk, --network and --prompts the graphs of all shipped weights are made, else those of what is named.
+
+examples:
+  maskrnn export --network my.safetensors
+  maskrnn export --network shipped --out GRAPHS
+  maskrnn export --trunk my_trunk.safetensors --calibrate DAVIS --held-out bear,camel
+"""
+
+
+def add_export(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export",
+        help="Make the ONNX graphs of weights.",
+        description=_TEXT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_export)
+    add = parser.add_argument
+    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped or a .safetensors file")
+    add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
+    add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
+    add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
+    text = "make the trunk's graph in int8, too, by this data set; of decoder and prompts there is none"
+    add("--calibrate", type=Path, metavar="ROOT", help=text)
+    add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
+    add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
+    add("--json", type=Path, metavar="FILE", help="write the results as JSON")
+
+
+def _export(args: argparse.Namespace) -> int:
+    from maskrnn_ros.config import from_flat
+    from maskrnn_ros.disk import write_text
+    from maskrnn_ros.model.torch.graphs import Exported
+    from maskrnn_ros.prompts.learned import WEIGHTS
+
+    prompts = None if args.prompts is None else Path(args.prompts)
+    trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)
+    networks: tuple[str, ...] = () if args.network is None else (args.network,)
+    if args.prompts == "shipped" or (not trunks and not networks and prompts is None):
+        prompts = WEIGHTS
+    if not trunks and not networks and args.prompts is None:
+        trunks, networks = ("shipped",), ("shipped",)
+    for name, setting in (*(("trunk", one) for one in trunks), *(("network", one) for one in networks)):
+        from_flat({f"{name}.weights": setting})  # refuses what is neither
+    if args.held_out and args.calibrate is None:
+        raise ValueError("--held-out takes --calibrate, got none")
+    if args.calibrate is not None and not trunks:
+        raise ValueError("--calibrate makes a trunk's graph in int8: expected --trunk, got none")
+    made: list[Exported] = []
+    for one in _exported(trunks, networks, prompts, args.out):
+        made.append(one)
+        print(f"{_what(one)}  differs from torch by at most {one.difference:.2g}, values reach {one.scale:.3g}")
+    if args.calibrate is not None:
+        from maskrnn_ros.training.quantise import Calibration, quantise
+
+        held_out = tuple(name for name in args.held_out.split(",") if name)
+        calibration = Calibration(root=args.calibrate, held_out=held_out, seed=args.seed)
+        for one in quantise(calibration, trunks, args.out):
+            made.append(one)
+            print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
+    if args.json is not None:
+        figures = [{**dataclasses.asdict(one), "file": str(one.file)} for one in made]
+        write_text(args.json, json.dumps({"graphs": figures}, indent=2) + "\n")
+    return 0
+
+
+def _exported(trunks: Sequence[str], networks: Sequence[str], prompts: Path | None, out: Path | None) -> Iterator[Any]:
+    from maskrnn_ros.model.torch.graphs import export
+    from maskrnn_ros.prompts.torch.graph import export_prompts
+
+    if trunks or networks:
+        yield from export(trunks, networks, out)
+    if prompts is not None:
+        yield export_prompts(prompts, out)
+
+
+def _what(one: Any) -> str:
+    return f"{one.file}  {one.size} bytes"

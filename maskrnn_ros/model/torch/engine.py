@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks in torch: on a GPU, in half precision, compiled, and where there are no graphs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrnn_ros.config import Config
+from maskrnn_ros.cores import cores
+from maskrnn_ros.model.engine import Around, Features, Floats, Looked, Objects, Summed
+from maskrnn_ros.model.torch.compiled import Compiled
+from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
+from maskrnn_ros.model.torch.weights import load_step, load_trunk
+from maskrnn_ros.types import UInt8Array
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        RuntimeError: cuda was asked for by name and is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise RuntimeError(
+            f"device {name!r} was asked for, but torch sees {count} cuda devices; use device auto or cpu"
+        )
+    return device
+
+
+class TorchEngine:
+    """An ``Engine``.
+
+    What a step needs of the host goes up in one copy for the frame and one for the objects; what the host needs of it
+    comes down in one.
+
+    Args:
+        config: Device, precision, compile, threads.
+        trunk: Weights of the trunk.
+        weights: Weights of the decoder.
+
+    Raises:
+        RuntimeError: The device is not there, or weights cannot be read.
+    """
+
+    name = "torch"
+
+    def __init__(self, config: Config, trunk: Path, weights: Path) -> None:
+        self._device = choose_device(config.device)
+        self.device = str(self._device)
+        self._is_far = self._device.type != "cpu"  # each copy is a wait
+        if not self._is_far:
+            torch.set_num_threads(config.threads or len(cores()))
+        self.precision = "float16" if config.precision == "float16" else "float32"
+        whole = load_trunk(trunk, self._device)
+        self._columns = Columns(whole)
+        net = load_step(weights, self._device)
+        self.ridge = float(net.ridge)
+        step = FrameStep(net)
+        self._step: Callable[..., Sequence[Tensor]] = step
+        if config.compile != "off":
+            self._step = Compiled(step, step.forward, config.compile)
+            self._held = step  # ``Compiled`` only refers to it
+        self._learn, self._begin = Learn(net), Begin(net)
+        if self.precision == "float16":
+            whole.net.half().to(memory_format=torch.channels_last)
+        whole.net.compile_with(config.compile)
+        self._trunk = whole.net
+
+    @torch.no_grad()
+    def features(self, image: UInt8Array) -> Features:
+        """See ``Engine``."""
+        pixels = self._up(image).permute(2, 0, 1)[None]
+        maps = [map_.float() for map_ in self._trunk.maps(pixels)]
+        (columns,) = self._columns(*maps)
+        host = functools.cache(lambda: columns.cpu().numpy())  # of many lost objects each asks
+        return Features(maps[1], maps[2], columns, pixels, host)
+
+    @torch.no_grad()
+    def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
+        """See ``Engine``."""
+        masks = self._all_up(boxes, share, others, known)
+        return self._summed(self._begin(features.columns, features.stride8, features.stride16, *masks))
+
+    @torch.no_grad()
+    def step(self, features: Features, around: Around, objects: Objects) -> Looked:
+        """See ``Engine``."""
+        flow, ignored, beside, switches = self._all_up(around.flow, around.ignored, around.beside, around.switches)
+        probability, boxes, coefficients, sought = self._all_up(
+            np.stack(objects.probability)[:, None],
+            np.stack(objects.boxes),
+            np.stack(objects.coefficients),
+            np.stack(objects.sought),
+        )
+        keys = [
+            torch.stack([getattr(one, part) for one in some])
+            for some in (objects.seed, objects.newest)
+            for part in ("code", "values")
+        ]
+        shared = features.image, features.columns, features.stride8, features.stride16
+        own = probability, boxes, torch.stack(list(objects.hidden)), coefficients, *keys, sought
+        found = self._step(*shared, flow, ignored, beside, switches, *own)
+        placed, (hidden, code, matched, columns) = found[:6], found[6:]
+        where, crops, looked, log_odds, deltas, presence, likeness = self._all_down([*placed, matched])
+        return Looked(where, crops, looked, log_odds, deltas, presence, hidden, code, likeness, columns)
+
+    @torch.no_grad()
+    def learn(self, columns: Tensor, code: Tensor, share: Floats, rivals: Floats, known: Floats) -> Summed:
+        """See ``Engine``."""
+        return self._summed(self._learn(columns, code, *self._all_up(share, rivals, known)))
+
+    def one(self, batch: Tensor, k: int) -> Tensor:
+        """See ``Engine``."""
+        return batch[k].clone()
+
+    def some(self, batch: Tensor, which: Sequence[int]) -> Tensor:
+        """See ``Engine``."""
+        return batch if len(which) == len(batch) else torch.stack([batch[k] for k in which])
+
+    def zeros(self, *shape: int) -> Tensor:
+        """See ``Engine``."""
+        return torch.zeros(shape, device=self._device)
+
+    def times(self, array: Tensor, factors: Floats) -> Tensor:
+        """See ``Engine``."""
+        return array * self._up(factors)
+
+    def _summed(self, found: Sequence[Tensor]) -> Summed:
+        square, target, code, values = found
+        sums = self._all_down([square, target])
+        return Summed(sums[0], sums[1], code, values)
+
+    def _up(self, array: Floats | UInt8Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+    def _all_up(self, *arrays: Floats) -> list[Tensor]:
+        """Arrays of float32 on the device, by one copy."""
+        if not self._is_far:
+            return [self._up(array) for array in arrays]
+        whole = self._up(np.concatenate([array.ravel() for array in arrays]))
+        parts = torch.split(whole, [array.size for array in arrays])
+        return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+    def _all_down(self, values: Sequence[Tensor]) -> list[Floats]:
+        """Tensors of float32 as arrays, by one copy."""
+        if not self._is_far:
+            return [value.numpy() for value in values]
+        whole = torch.cat([value.flatten() for value in values]).cpu().numpy()
+        parts = np.split(whole, np.cumsum([value.numel() for value in values])[:-1])
+        return [part.reshape(value.shape) for part, value in zip(parts, values, strict=True)]

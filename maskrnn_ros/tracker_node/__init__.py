@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node ``tracker``: camera images and seeds in, instance masks out."""
