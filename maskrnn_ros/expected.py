@@ -8,6 +8,9 @@ import struct
 import sys
 import zlib
 
+TORCH_HINT = "pip install 'maskrnn_ros[gpu]' (or torch and torchvision)"
+"""What to do where torch is needed and not there."""
+
 _OF_LIBRARIES = (
     ("cv2", "error"),
     ("apsw", "Error"),
@@ -37,8 +40,6 @@ def in_one_line(error: BaseException) -> str:
     """
     text = " ".join(str(error).split())
     if isinstance(error, ImportError) and error.name in ("torch", "torchvision"):
-        from maskrnn_ros.model.engine import TORCH_HINT  # commands that need none of it come here rarely
-
         return f"needs {error.name}, which is not installed: {TORCH_HINT}"
     if isinstance(error, MemoryError):
         return f"MemoryError: {text or 'not enough memory'}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from maskrnn_ros.datasets.davis import davis_palette
+from maskrnn_ros.labels import davis_palette
 from maskrnn_ros.types import InstanceStatus, LabelArray, Tracks, UInt8Array
 
 _PALETTE = davis_palette()

@@ -16,15 +16,11 @@ import dataclasses
 import enum
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.limits import check_name
-
-if TYPE_CHECKING:
-    from maskrnn_ros.prompts import PromptBackend
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -166,7 +162,7 @@ class Seed:
         self,
         image: UInt8Array,
         size: tuple[int, int],
-        backend: PromptBackend,
+        backend: object,
         before: Mapping[int, BoolArray] | None = None,
     ) -> Seed:
         """The labels as they are, see ``PromptSeed.cut``."""

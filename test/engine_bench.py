@@ -11,7 +11,9 @@ import numpy as np
 import world
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.model.digests import sealed
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.files import DECODER, TRUNK

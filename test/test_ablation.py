@@ -14,12 +14,12 @@ from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 from test_evaluate import weights as weights  # a fixture
 
 from maskrnn_ros.config import Config, to_flat, with_values
-from maskrnn_ros.datasets.davis import read_labels
 from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.evaluation import presets, run
 from maskrnn_ros.evaluation.ablation import ablate, prepare, table
 from maskrnn_ros.evaluation.presets import ABLATION, TUNED, AblationRow, ablation_configs, apply_preset
 from maskrnn_ros.evaluation.run import Task
+from maskrnn_ros.labels import read_labels
 
 MEASURED = ["warped mask", "+ edge refinement"]
 MISSING = ["appearance only", "+ flow stream", "+ recurrence", "+ target model"]

@@ -14,7 +14,8 @@ from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.bags.convert import stamp_of
 from maskrnn_ros.bags.pictures import to_frames
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.davis import read_frame, write_labels
+from maskrnn_ros.datasets.frames import read_frame
+from maskrnn_ros.labels import write_labels
 
 HEIGHT, WIDTH = 24, 36
 STORAGES = ("mcap", "sqlite3")

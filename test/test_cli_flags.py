@@ -15,7 +15,7 @@ from test_bags import TWO, write_tree
 from maskrnn_ros import __version__
 from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.cli import _parser, main
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 
 TESTS = Path(__file__).resolve().parent
 NOT_RUN = {

@@ -17,11 +17,11 @@ from PIL import Image
 
 from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, to_flat, with_values
-from maskrnn_ros.datasets.davis import read_labels, write_labels
 from maskrnn_ros.evaluation import report, run
 from maskrnn_ros.evaluation.followers import GraphFollower
 from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.presets import PRESETS, apply_preset
+from maskrnn_ros.labels import read_labels, write_labels
 from maskrnn_ros.metrics.davis import jaccard
 
 FRAMES = 7

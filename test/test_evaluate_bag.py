@@ -16,9 +16,9 @@ from test_bags import box_labels
 from maskrnn_ros.bags import from_davis
 from maskrnn_ros.bags.convert import _Channel
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.davis import read_labels, write_labels
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.image_messages import label_image_data
+from maskrnn_ros.labels import read_labels, write_labels
 
 FRAMES = 7
 IMAGE, TRUTH, SEED = "/camera/image_raw", "/camera/ground_truth", "/camera/seed_mask"

@@ -16,10 +16,10 @@ import world
 from test_evaluate_bag import some, write_bag
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.davis import read_labels
 from maskrnn_ros.datasets.readers import Clip
 from maskrnn_ros.evaluation.online.score import OnlineRun, score_online
 from maskrnn_ros.evaluation.streaming import Timeline
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 
 FRAMES = 16

@@ -19,11 +19,13 @@ from torchvision.models.optical_flow import raft_large, raft_small
 from world import texture
 
 from maskrnn_ros.config import FlowConfig, from_flat, with_values
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.datasets.motion import MovingPair, affine, endpoint_error, moving_pair
 from maskrnn_ros.flow import BACKENDS, FlowEstimator, build_flow, warp
 from maskrnn_ros.flow.backends import chosen
 from maskrnn_ros.flow.torch.on_device import OnDevice
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.tracking import build_tracker
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "weights" / "raft_small_torchvision.safetensors"

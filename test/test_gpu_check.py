@@ -18,7 +18,7 @@ import pytest
 import torch
 import world
 
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.append(str(TOOLS))

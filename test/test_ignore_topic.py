@@ -23,9 +23,9 @@ from test_evaluate_bag import IMAGE, IMAGE_TYPE, SEED, TRUTH, Recorded
 from maskrnn_ros.bags.topics import IGNORE_TOPIC
 from maskrnn_ros.cli import main
 from maskrnn_ros.config import to_flat, with_values
-from maskrnn_ros.datasets.davis import read_labels, write_labels
 from maskrnn_ros.evaluation.bag_clip import BagClip
 from maskrnn_ros.image_messages import label_image_data, labels_from_image, stamp_to_ns
+from maskrnn_ros.labels import read_labels, write_labels
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.replay.player import play
 from maskrnn_ros.ros.qos import reliable

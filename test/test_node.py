@@ -26,8 +26,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
-from maskrnn_ros.datasets.davis import write_labels
 from maskrnn_ros.image_messages import fill_image, ns_to_stamp, stamp_to_ns
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult, TrackerStatus
 from maskrnn_ros.ros.messages import mask_prompt, region_of_interest

@@ -14,8 +14,8 @@ from training_bench import davis
 
 from maskrnn_ros import cli
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.datasets.davis import write_labels
 from maskrnn_ros.evaluation.presets import PAPER_PRESETS, apply_preset
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.paper import follower as paper_follower
 from maskrnn_ros.paper import training as paper
 from maskrnn_ros.paper import vgg

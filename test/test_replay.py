@@ -16,7 +16,7 @@ from test_bags import TWO, write_tree
 from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.bags.convert import RELIABLE, _Channel
 from maskrnn_ros.bags.read import cdr_stamp
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 
 pytest.importorskip("rclpy", reason="needs rclpy")
 msg = pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")

@@ -12,8 +12,9 @@ from node_bench import QUICK, NodeBench
 
 from maskrnn_ros.bags import from_davis
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.davis import davis_sequence, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.image_messages import labels_from_image, stamp_to_ns
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.replay.player import play
 
 ROOT = Path(__file__).resolve().parent.parent

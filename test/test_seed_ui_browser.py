@@ -19,8 +19,8 @@ from matplotlib.path import Path as Outline
 from node_bench import NodeBench
 from seed_ui_bench import SeedUi, image, looks_at, requests_of
 
-from maskrnn_ros.commands.demo import CLIP_NAME, CLIP_ROOT
-from maskrnn_ros.datasets.davis import read_frame
+from maskrnn_ros.datasets.davis import CLIP_NAME, CLIP_ROOT
+from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.prompts import GrabCut, Prompt

@@ -12,11 +12,11 @@ import pytest
 import world
 from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 
-from maskrnn_ros.datasets.davis import read_labels
 from maskrnn_ros.evaluation import run, streaming
 from maskrnn_ros.evaluation.followers import TrackerFollower
 from maskrnn_ros.evaluation.paced import play, stream_clip
 from maskrnn_ros.evaluation.results import ClipResult, streaming_figures
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import boundary_f, jaccard
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import world
 
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.training.perturbation import perturb_mask, remap, smooth_field
 from maskrnn_ros.training.sizes import fit_image, fit_labels
 from maskrnn_ros.training.stills import Still, Unsuitable, moving_still, read_still

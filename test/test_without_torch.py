@@ -13,7 +13,8 @@ import pytest
 import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 import yaml
 
-from maskrnn_ros.datasets.davis import davis_sequence, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.labels import read_labels
 
 pytest.importorskip("onnxruntime")
 

@@ -10,7 +10,7 @@ import numpy as np
 import world
 from PIL import Image
 
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 
 TRAINED, HELD_OUT = "bear", "dog-agility"
 """Names of the clips; the split knows them."""

@@ -20,9 +20,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrnn_ros.datasets.davis import read_labels
 from maskrnn_ros.datasets.readers import READERS, Clip, find_clips, objects_of
 from maskrnn_ros.evaluation.report import picture
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import Convention, jaccard, mask_of, scored_frames
 from maskrnn_ros.overlay import contact_sheet, write_text
 from maskrnn_ros.types import LabelArray, UInt8Array

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrnn_ros.datasets.davis import write_labels
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.sources import IGNORE, allowed, still_files
 from maskrnn_ros.training.split import read_split

@@ -27,7 +27,9 @@ import render_tabletop as tabletop
 
 import maskrnn_ros
 from maskrnn_ros.config import Config
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.locator.camera import Camera
 from maskrnn_ros.locator.locate import LocatorConfig, locate
 from maskrnn_ros.parameter_file import parse_setting

@@ -17,7 +17,8 @@ import numpy as np
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
-from maskrnn_ros.datasets.davis import binary_as_instance, frame_paths, read_labels
+from maskrnn_ros.datasets.frames import frame_paths
+from maskrnn_ros.labels import binary_as_instance, read_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.ros.messages import instance_mask_array
 from maskrnn_ros.types import Box, InstanceStatus, LabelArray, Track, Tracks

@@ -27,7 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config, from_flat
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker

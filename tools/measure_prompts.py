@@ -31,8 +31,9 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.config import Config, PromptsConfig
-from maskrnn_ros.datasets.davis import binary_as_instance, read_frame, read_labels
+from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.labels import binary_as_instance, read_labels
 from maskrnn_ros.metrics.davis import Evaluator
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError, build_prompts
 from maskrnn_ros.prompts.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered, next_click

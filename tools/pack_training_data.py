@@ -31,8 +31,8 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from unpack_training_data import INDEX, frames_of  # noqa: E402
 
-from maskrnn_ros.datasets.davis import frame_paths, read_frame, read_labels  # noqa: E402
-from maskrnn_ros.labels import read_soft_mask  # noqa: E402
+from maskrnn_ros.datasets.frames import frame_paths, read_frame  # noqa: E402
+from maskrnn_ros.labels import read_labels, read_soft_mask  # noqa: E402
 from maskrnn_ros.training.sizes import fit_image, fit_labels  # noqa: E402
 from maskrnn_ros.training.sources import IGNORE, StillFile, allowed, still_files, training_labels  # noqa: E402
 from maskrnn_ros.training.split import read_split  # noqa: E402

@@ -27,10 +27,11 @@ from sensor_msgs.msg import Image
 
 from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.read import cdr_stamp
-from maskrnn_ros.commands.demo import CLIP_NAME, CLIP_ROOT
 from maskrnn_ros.config import Config, to_flat, with_values
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import CLIP_NAME, CLIP_ROOT, davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.image_messages import fill_image, ns_to_stamp
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command, use_large_segments
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_subscribers

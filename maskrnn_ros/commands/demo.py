@@ -18,6 +18,7 @@ from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.convert import from_davis, stamp_of
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, to_flat, with_values
+from maskrnn_ros.datasets.davis import CLIP_NAME, CLIP_ROOT
 from maskrnn_ros.datasets.readers import FileClip, davis_clip, objects_of
 from maskrnn_ros.datasets.video import VideoWriter
 from maskrnn_ros.image_messages import stamp_to_ns
@@ -32,8 +33,6 @@ from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.types import LabelArray
 
-CLIP_ROOT = Path(__file__).parent.parent / "data" / "tabletop"
-CLIP_NAME = "tabletop"
 _NAMESPACE = "/maskrnn_demo"  # a robot's own tracker may run beside it
 _TRACKER = f"{_NAMESPACE}/tracker"
 _FPS = 24.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAVIS sequences on disk, and by their old names what is read and written of files."""
+"""Sequences on disk in the layout of DAVIS."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskrnn_ros.datasets.frames import frame_paths as frame_paths
-from maskrnn_ros.datasets.frames import read_frame as read_frame
-from maskrnn_ros.datasets.video import VideoWriter as VideoWriter
+from maskrnn_ros.datasets.frames import frame_paths
 from maskrnn_ros.disk import check_plain_name
-from maskrnn_ros.labels import binary_as_instance as binary_as_instance
-from maskrnn_ros.labels import davis_palette as davis_palette
-from maskrnn_ros.labels import read_labels as read_labels
-from maskrnn_ros.labels import write_labels as write_labels
+
+CLIP_ROOT, CLIP_NAME = Path(__file__).parent.parent / "data" / "tabletop", "tabletop"
+"""The demo clip, a data set of one sequence."""
 
 RESOLUTIONS = ("", "480p", "1080p", "Full-Resolution")
 """Folders that DAVIS may put between ``JPEGImages`` (or ``Annotations``) and the sequence."""

@@ -25,7 +25,6 @@ from maskrnn_ros.evaluation.presets import (
     TUNED,
     apply_preset,
     check_network,
-    check_paper,
 )
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -33,6 +32,7 @@ from maskrnn_ros.evaluation.run import Task, evaluate, predictions_of, prepare_o
 from maskrnn_ros.evaluation.scoring import seeds_of
 from maskrnn_ros.limits import check_fps
 from maskrnn_ros.metrics.davis import Convention, scored_frames
+from maskrnn_ros.paper.settings import check_paper
 from maskrnn_ros.timeline import TimeRule
 
 if TYPE_CHECKING:

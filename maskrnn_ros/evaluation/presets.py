@@ -186,24 +186,6 @@ def check_network(profile: str, lookahead: int) -> None:
         raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 
 
-def check_paper(config: Config) -> None:
-    """Refuse what was meant for the ``fast`` profile.
-
-    Raises:
-        ValueError: No weights are named, or method or learning rate are none for VGG-16.
-    """
-    hint = "begin with config/paper.yaml"
-    if config.network.ships:
-        raise ValueError(f"profile 'paper' ships no weights: network.weights must be a .safetensors file; {hint}")
-    if config.adaptation.method == "recursive":
-        raise ValueError(f"profile 'paper' needs adaptation.method finetune or none, got recursive; {hint}")
-    if config.adaptation.method != "none" and config.adaptation.rate > 1e-3:
-        raise ValueError(
-            f"profile 'paper' needs adaptation.rate <= 0.001, the paper's is 1.0e-5, got {config.adaptation.rate:g}; "
-            f"{hint}"
-        )
-
-
 def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
     """The values without the shipped weights where the config names a file of its own."""
     return {key: value for key, value in values.items() if config.network.ships or key != "network.weights"}

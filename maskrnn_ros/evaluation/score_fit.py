@@ -19,9 +19,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.datasets.davis import davis_sequence, read_frame, read_labels
+from maskrnn_ros.datasets.davis import davis_sequence
+from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.datasets.readers import folder_names
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.score import calibrated, expected_iou

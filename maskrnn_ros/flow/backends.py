@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Callable
 
 from maskrnn_ros.config import Config, FlowConfig
+from maskrnn_ros.expected import TORCH_HINT
 from maskrnn_ros.flow.estimator import FlowEstimator
 from maskrnn_ros.quality import resolved
 
@@ -96,8 +97,6 @@ def _needs_torch(backend: str) -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            from maskrnn_ros.model.engine import TORCH_HINT
-
             raise RuntimeError(
                 f"flow.backend {backend} needs {package}, which is not installed: {TORCH_HINT}"
             ) from error

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.expected import TORCH_HINT
 from maskrnn_ros.model.digests import DamagedError
 from maskrnn_ros.model.files import network_file, trunk_file
 from maskrnn_ros.types import UInt8Array
@@ -207,9 +208,6 @@ class Engine(Protocol):
 
 _OF_TORCH = (("precision", "float16"), ("compile", "default"), ("compile", "reduce-overhead"))
 """Settings that only torch knows."""
-
-TORCH_HINT = "pip install 'maskrnn_ros[gpu]' (or torch and torchvision)"
-"""What to do where torch is needed and not there."""
 
 
 def load_engine(config: Config) -> Engine:

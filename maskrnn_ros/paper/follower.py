@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from maskrnn_ros.config import AdaptationConfig, Config
-from maskrnn_ros.evaluation.presets import check_paper
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.torch.crops import warp
 from maskrnn_ros.model.torch.engine import choose_device
 from maskrnn_ros.paper.network import PaperNet, PaperParts
+from maskrnn_ros.paper.settings import check_paper
 from maskrnn_ros.paper.training import BOX_WEIGHT, NEW, load_paper, look, loss_of
 from maskrnn_ros.paper.windows import magnitudes_of
 from maskrnn_ros.quality import resolved, working_size

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from maskrnn_ros.msg import TrackerStatus
+from maskrnn_ros.ros.interfaces import HELD_STAMPS, REJECTED_STAMPS
 from maskrnn_ros.timeline import NS_PER_S
-from maskrnn_ros.tracker_node.inbox import HELD_STAMPS, REJECTED_STAMPS
 
 
 def in_seconds(stamp_ns: int) -> str:

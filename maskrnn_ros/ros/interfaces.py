@@ -6,6 +6,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+REJECTED_STAMPS, HELD_STAMPS = "rejected_stamps", "held_stamps"
+"""Further figures of TrackerStatus that a player in lockstep reads: stamps in ns, with a space between two."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Interface:

@@ -14,8 +14,9 @@ from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.image_messages import ns_to_stamp
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
+from maskrnn_ros.ros.interfaces import HELD_STAMPS, REJECTED_STAMPS
 from maskrnn_ros.tracker_node.ignore_masks import IgnoreCounts
-from maskrnn_ros.tracker_node.inbox import HELD_STAMPS, REJECTED_STAMPS, SAID_STAMPS, Counts, Inbox
+from maskrnn_ros.tracker_node.inbox import SAID_STAMPS, Counts, Inbox
 from maskrnn_ros.tracker_node.verdict import Facts, verdict
 from maskrnn_ros.tracker_node.worker import Snapshot
 

@@ -61,9 +61,6 @@ class Counts:
 SAID_STAMPS = 8
 """Stamps named in a message."""
 
-REJECTED_STAMPS, HELD_STAMPS = "rejected_stamps", "held_stamps"
-"""Further figures of TrackerStatus that a player in lockstep reads: stamps in ns, with a space between two."""
-
 
 class Inbox:
     """One slot for images, where the latest wins, and a queue of requests; shared by callbacks and worker.

@@ -13,7 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrnn_ros.datasets.davis import binary_as_instance, frame_paths, read_frame, read_labels
+from maskrnn_ros.datasets.frames import frame_paths, read_frame
+from maskrnn_ros.labels import binary_as_instance, read_labels
 from maskrnn_ros.training.perturbation import remap, smooth_field
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 

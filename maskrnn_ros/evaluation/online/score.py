@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskrnn_ros.datasets.davis import write_labels
 from maskrnn_ros.datasets.readers import Clip
 from maskrnn_ros.evaluation.results import OnlineResult, StreamingResult
 from maskrnn_ros.evaluation.scoring import score_shown, score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
+from maskrnn_ros.labels import write_labels
 from maskrnn_ros.metrics.davis import Convention
 from maskrnn_ros.types import LabelArray
 
