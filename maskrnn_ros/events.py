@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from maskrnn_ros.types import InstanceStatus, Track
+from maskrnn_ros.types import InstanceState, Track
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,8 @@ class Event:
     session: int
     instance_id: int
     name: str
-    before: InstanceStatus | None
-    after: InstanceStatus
+    before: InstanceState | None
+    after: InstanceState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,12 +38,12 @@ class Seen:
     """
 
     session: int = 0
-    instances: Mapping[int, tuple[str, InstanceStatus]] = dataclasses.field(default_factory=dict)
+    instances: Mapping[int, tuple[str, InstanceState]] = dataclasses.field(default_factory=dict)
 
     @staticmethod
     def of(session: int, tracks: tuple[Track, ...]) -> Seen:
         """What these tracks say."""
-        alive = {t.instance_id: (t.name, t.status) for t in tracks if t.status != InstanceStatus.REMOVED}
+        alive = {t.instance_id: (t.name, t.state) for t in tracks if t.state != InstanceState.REMOVED}
         return Seen(session=session, instances=alive)
 
 
@@ -61,18 +61,18 @@ def changes(before: Seen, session: int, tracks: tuple[Track, ...]) -> tuple[Even
     same = before.session == session
     known = before.instances if same else {}
     events = [
-        Event(session=session, instance_id=t.instance_id, name=t.name, before=_state(known, t), after=t.status)
+        Event(session=session, instance_id=t.instance_id, name=t.name, before=_state(known, t), after=t.state)
         for t in tracks
-        if _state(known, t) != t.status
+        if _state(known, t) != t.state
     ]
     said = {t.instance_id for t in tracks} if same else set()
     gone = [
-        Event(session=before.session, instance_id=i, name=name, before=state, after=InstanceStatus.REMOVED)
+        Event(session=before.session, instance_id=i, name=name, before=state, after=InstanceState.REMOVED)
         for i, (name, state) in before.instances.items()
         if i not in said
     ]
     return tuple(sorted([*gone, *events], key=lambda event: (event.session != before.session, event.instance_id)))
 
 
-def _state(known: Mapping[int, tuple[str, InstanceStatus]], track: Track) -> InstanceStatus | None:
+def _state(known: Mapping[int, tuple[str, InstanceState]], track: Track) -> InstanceState | None:
     return known[track.instance_id][1] if track.instance_id in known else None

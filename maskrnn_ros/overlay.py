@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.labels import davis_palette
-from maskrnn_ros.types import InstanceStatus, LabelArray, Tracks, UInt8Array
+from maskrnn_ros.types import InstanceState, LabelArray, Tracks, UInt8Array
 
 _PALETTE = davis_palette()
 _OPACITY = 0.5
@@ -42,8 +42,8 @@ def overlay_tracks(image: UInt8Array, tracks: Tracks) -> UInt8Array:
     hidden: list[str] = []
     for track in tracks.tracks:
         title = f"{track.instance_id} {track.name}".strip()
-        if track.status in (InstanceStatus.OCCLUDED, InstanceStatus.LOST):
-            hidden.append(f"{title} {track.status.name}")
+        if track.state in (InstanceState.OCCLUDED, InstanceState.LOST):
+            hidden.append(f"{title} {track.state.name}")
         if track.box is not None:
             box = track.box
             cv2.rectangle(canvas, (box.x0, box.y0), (box.x1 - 1, box.y1 - 1), colour(track.instance_id), 1)

@@ -33,7 +33,7 @@ MAX_INSTANCE_ID = 2**15 - 1
 """Largest id: a label image is at most 16 bits deep, and ids are signed in some consumers."""
 
 
-class InstanceStatus(enum.IntEnum):
+class InstanceState(enum.IntEnum):
     """State of an instance on one image; the values are those of ``InstanceMask.state``."""
 
     SEEDED = 1
@@ -41,6 +41,10 @@ class InstanceStatus(enum.IntEnum):
     OCCLUDED = 3
     LOST = 4
     REMOVED = 5
+
+
+InstanceStatus = InstanceState
+"""The old name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,7 +277,7 @@ class Track:
     Args:
         instance_id: Public id, >= 1.
         name: Name given with the seed, may be empty.
-        status: State on this image.
+        state: State on this image.
         age: Images since the last seed of this id.
         frames_unseen: Images since the instance was last seen.
         score: Estimate of the mask's IoU with the truth, 0..1; 0 where the mask is empty.
@@ -287,7 +291,7 @@ class Track:
 
     instance_id: int
     name: str
-    status: InstanceStatus
+    state: InstanceState
     age: int
     frames_unseen: int
     score: float

@@ -16,7 +16,7 @@ from maskrnn_ros.model.engine import Features, Looked, Summed
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking import tracker as module
 from maskrnn_ros.tracking.buffer import FrameBuffer
-from maskrnn_ros.types import Frame, InstanceStatus, UInt8Array
+from maskrnn_ros.types import Frame, InstanceState, UInt8Array
 
 
 class Counting:
@@ -133,10 +133,10 @@ def test_an_object_behind_a_wall_is_occluded_then_lost_and_found_again() -> None
         tracks = one.step(frame)
         (track,) = tracks.tracks
         assert track.instance_id == 7
-        states.append(track.status)
+        states.append(track.state)
         masks.append(tracks.labels > 0)
-    assert states[:3] == [InstanceStatus.TRACKING] * 3
-    assert states[3:9] == [InstanceStatus.OCCLUDED] * 3 + [InstanceStatus.LOST] * 3
+    assert states[:3] == [InstanceState.TRACKING] * 3
+    assert states[3:9] == [InstanceState.OCCLUDED] * 3 + [InstanceState.LOST] * 3
     assert not any(mask.any() for mask in masks[3:9])
-    assert states[-1] == InstanceStatus.TRACKING
+    assert states[-1] == InstanceState.TRACKING
     assert overlap(masks[-1], seen > 0) > 0.6

@@ -20,7 +20,7 @@ from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.types import Frame, Seed, Tracks
 
 SHAPES = (
@@ -109,7 +109,7 @@ def assert_same_from_here(one: Bench, other: Bench, *numbers: int) -> None:
 # --- what one changes of the others ---
 
 
-def on_frame_3(change: Callable[[Tracker], object], ids: tuple[int, ...] = (1, 2, 3)) -> InstanceState:
+def on_frame_3(change: Callable[[Tracker], object], ids: tuple[int, ...] = (1, 2, 3)) -> InstanceMemory:
     """The first one on the frame where something changes."""
     tracker = build(EXACT)
     tracker.seed(marked(0, *ids), frame(0))
@@ -140,7 +140,7 @@ def test_what_is_removed_is_gone_at_once_and_shown_to_the_others_once_more() -> 
     shown: list[tuple[int, ...]] = []
     original = tracker._following.advance  # type: ignore[union-attr]
 
-    def advance(states: Mapping[int, InstanceState], *rest: object) -> object:
+    def advance(states: Mapping[int, InstanceMemory], *rest: object) -> object:
         shown.append(tuple(states))
         return original(states, *rest)  # type: ignore[arg-type]
 

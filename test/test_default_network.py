@@ -19,7 +19,7 @@ from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import build_tracker
-from maskrnn_ros.types import InstanceStatus
+from maskrnn_ros.types import InstanceState
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -40,9 +40,9 @@ def test_the_default_tracker_follows_two_objects(caplog: pytest.LogCaptureFixtur
     tracker.seed(world.seed(0), world.frame(0))
     for number in range(1, 4):
         tracks = tracker.step(world.frame(number))
-    assert [(track.instance_id, track.status) for track in tracks.tracks] == [
-        (1, InstanceStatus.TRACKING),
-        (2, InstanceStatus.TRACKING),
+    assert [(track.instance_id, track.state) for track in tracks.tracks] == [
+        (1, InstanceState.TRACKING),
+        (2, InstanceState.TRACKING),
     ]
 
 
@@ -64,7 +64,7 @@ def test_without_a_target_model_it_follows_and_says_off() -> None:
     assert tracker.adaptation == "off"
     tracker.seed(world.seed(0), world.frame(0))
     tracks = tracker.step(world.frame(1))
-    assert [track.status for track in tracks.tracks] == [InstanceStatus.TRACKING] * 2
+    assert [track.state for track in tracks.tracks] == [InstanceState.TRACKING] * 2
     assert all(state.known is not None and not state.known.weights.any() for state in tracker.states.values())
 
 

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from maskrnn_ros.events import Event, Seen, changes
-from maskrnn_ros.types import InstanceStatus, Track
+from maskrnn_ros.types import InstanceState, Track
 
-SEEDED, TRACKING, OCCLUDED, LOST, REMOVED = InstanceStatus
+SEEDED, TRACKING, OCCLUDED, LOST, REMOVED = InstanceState
 
 
-def track(instance_id: int, status: InstanceStatus, name: str = "") -> Track:
+def track(instance_id: int, status: InstanceState, name: str = "") -> Track:
     return Track(
         instance_id=instance_id,
         name=name,
-        status=status,
+        state=status,
         age=0,
         frames_unseen=0,
         score=0.0,
@@ -28,11 +28,11 @@ def track(instance_id: int, status: InstanceStatus, name: str = "") -> Track:
     )
 
 
-def tracks(states: dict[int, InstanceStatus]) -> tuple[Track, ...]:
+def tracks(states: dict[int, InstanceState]) -> tuple[Track, ...]:
     return tuple(track(i, status) for i, status in states.items())
 
 
-def said(events: tuple[Event, ...]) -> list[tuple[int, InstanceStatus | None, InstanceStatus]]:
+def said(events: tuple[Event, ...]) -> list[tuple[int, InstanceState | None, InstanceState]]:
     return [(event.instance_id, event.before, event.after) for event in events]
 
 

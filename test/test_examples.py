@@ -25,9 +25,9 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from maskrnn_ros.image_messages import fill_image, stamp_to_ns
 from maskrnn_ros.masks import MaskEncoding, encode
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray
-from maskrnn_ros.types import InstanceStatus
+from maskrnn_ros.types import InstanceState
 
-TRACKING, OCCLUDED, LOST = InstanceStatus.TRACKING, InstanceStatus.OCCLUDED, InstanceStatus.LOST
+TRACKING, OCCLUDED, LOST = InstanceState.TRACKING, InstanceState.OCCLUDED, InstanceState.LOST
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = [(DOCS / name).read_text() for name in ("examples.md", "tutorials/pose_and_grasp.md")]

@@ -18,7 +18,7 @@ from maskrnn_ros.model.torch.step import Carried, place
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking import follow as module
 from maskrnn_ros.tracking.recognition import Measured
-from maskrnn_ros.types import Frame, InstanceStatus, Seed
+from maskrnn_ros.types import Frame, InstanceState, Seed
 
 
 def test_the_networks_follow_what_moves() -> None:
@@ -106,13 +106,13 @@ def test_what_is_gone_is_hidden_then_lost_and_found_again_where_it_comes_back() 
     states = []
     for number in range(1, 5):
         tracks = one.step(red_frame(number, picture(0, 0, there=False)))
-        states.append(tracks.tracks[0].status)
+        states.append(tracks.tracks[0].state)
         assert tracks.tracks[0].box is None and not tracks.labels.any()
         known = one.states[1].known
         assert known is not None and not known.carried.probability.any() and not known.carried.hidden.any()
-    assert states == [InstanceStatus.OCCLUDED] * 2 + [InstanceStatus.LOST] * 2
+    assert states == [InstanceState.OCCLUDED] * 2 + [InstanceState.LOST] * 2
     tracks = one.step(red_frame(5, picture(72, 44)))
-    assert tracks.tracks[0].status == InstanceStatus.TRACKING
+    assert tracks.tracks[0].state == InstanceState.TRACKING
     truth = np.zeros((world.HEIGHT, world.WIDTH), bool)
     truth[44:84, 72:116] = True
     assert overlap(tracks.labels == 1, truth) > 0.7
@@ -127,7 +127,7 @@ def test_what_is_gone_for_long_is_carried_as_it_was_and_the_others_go_on() -> No
     crops = []
     for number in range(1, 8):
         tracks = one.step(red_frame(number, image))
-        assert [track.status for track in tracks.tracks] == [InstanceStatus.OCCLUDED, InstanceStatus.TRACKING]
+        assert [track.state for track in tracks.tracks] == [InstanceState.OCCLUDED, InstanceState.TRACKING]
         assert overlap(tracks.labels == 2, world.labels(0, LARGE) == 2) > 0.85
         known = one.states[1].known
         assert known is not None
@@ -150,38 +150,38 @@ def says(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
 SURE = {"presence": 0.99, "sure": 0.95, "likeness": 1.0, "agreement": 0.5}
 
 
-@pytest.mark.parametrize("likeness, status", [(0.85, InstanceStatus.OCCLUDED), (0.95, InstanceStatus.TRACKING)])
+@pytest.mark.parametrize("likeness, status", [(0.85, InstanceState.OCCLUDED), (0.95, InstanceState.TRACKING)])
 def test_what_is_found_again_must_look_like_the_seed(
-    monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
+    monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceState
 ) -> None:
     one = following_red()
     says(monkeypatch, **SURE)
-    assert one.step(red_frame(1, picture(12, 12))).tracks[0].status == InstanceStatus.TRACKING
+    assert one.step(red_frame(1, picture(12, 12))).tracks[0].state == InstanceState.TRACKING
     monkeypatch.undo()
-    assert one.step(red_frame(2, picture(0, 0, there=False))).tracks[0].status == InstanceStatus.OCCLUDED
+    assert one.step(red_frame(2, picture(0, 0, there=False))).tracks[0].state == InstanceState.OCCLUDED
     says(monkeypatch, **{**SURE, "likeness": likeness})
-    assert one.step(red_frame(3, picture(12, 12))).tracks[0].status == status
+    assert one.step(red_frame(3, picture(12, 12))).tracks[0].state == status
 
 
-@pytest.mark.parametrize("agreement, status", [(-0.7, InstanceStatus.OCCLUDED), (-0.5, InstanceStatus.TRACKING)])
+@pytest.mark.parametrize("agreement, status", [(-0.7, InstanceState.OCCLUDED), (-0.5, InstanceState.TRACKING)])
 def test_what_was_beside_the_object_on_its_seed_is_not_taken_for_it(
-    monkeypatch: pytest.MonkeyPatch, agreement: float, status: InstanceStatus
+    monkeypatch: pytest.MonkeyPatch, agreement: float, status: InstanceState
 ) -> None:
     one = following_red()
     says(monkeypatch, **{**SURE, "agreement": agreement})
-    assert one.step(red_frame(1, picture(12, 12))).tracks[0].status == status
+    assert one.step(red_frame(1, picture(12, 12))).tracks[0].state == status
 
 
-@pytest.mark.parametrize("likeness, status", [(0.85, InstanceStatus.OCCLUDED), (0.95, InstanceStatus.TRACKING)])
+@pytest.mark.parametrize("likeness, status", [(0.85, InstanceState.OCCLUDED), (0.95, InstanceState.TRACKING)])
 def test_a_mask_that_is_not_sure_counts_where_it_looks_like_the_seed(
-    monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceStatus
+    monkeypatch: pytest.MonkeyPatch, likeness: float, status: InstanceState
 ) -> None:
     one = following_red()
     says(monkeypatch, **SURE)
     one.step(red_frame(1, picture(12, 12)))
     monkeypatch.undo()
     says(monkeypatch, **{**SURE, "sure": 0.7, "likeness": likeness})
-    assert one.step(red_frame(2, picture(12, 12))).tracks[0].status == status
+    assert one.step(red_frame(2, picture(12, 12))).tracks[0].state == status
 
 
 # --- parts ---

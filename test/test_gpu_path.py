@@ -23,7 +23,7 @@ from maskrnn_ros.model.torch.engine import TorchEngine, choose_device
 from maskrnn_ros.model.torch.weights import load_lite0
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
-from maskrnn_ros.tracking.state import InstanceState
+from maskrnn_ros.tracking.state import InstanceMemory
 from maskrnn_ros.types import Tracks
 
 TORCH = with_values(CONFIG, engine="torch")
@@ -183,7 +183,7 @@ def test_no_more_is_waited_for_with_many_objects_than_with_one(
     assert len(found[0]) <= 10, found[0]
 
 
-def hidden(state: InstanceState) -> InstanceState:
+def hidden(state: InstanceMemory) -> InstanceMemory:
     """The same, not seen on the frame before: it is looked for."""
     assert state.known is not None
     carried = dataclasses.replace(state.known.carried, probability=np.zeros_like(state.known.carried.probability))

@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedStatus
 from maskrnn_ros.tracking.state_file import from_bytes, to_bytes
-from maskrnn_ros.types import Frame, InstanceStatus, Seed, UInt8Array
+from maskrnn_ros.types import Frame, InstanceState, Seed, UInt8Array
 
 SIZE = (world.HEIGHT, world.WIDTH)
 
@@ -72,9 +72,9 @@ def test_what_the_mask_covers_is_hidden_and_found_again_behind_it() -> None:
     one.seed(Seed(stamp_ns=1, labels=labels), shown(stamp_ns=1))
     for stamp_ns in (2, 3):
         tracks = one.step(shown(stamp_ns=stamp_ns, ignored=arm))
-        assert tracks.tracks[0].status == InstanceStatus.OCCLUDED and not tracks.labels.any()
+        assert tracks.tracks[0].state == InstanceState.OCCLUDED and not tracks.labels.any()
     tracks = one.step(shown(stamp_ns=4))
-    assert tracks.tracks[0].status == InstanceStatus.TRACKING and overlap(tracks.labels == 1, labels == 1) > 0.6
+    assert tracks.tracks[0].state == InstanceState.TRACKING and overlap(tracks.labels == 1, labels == 1) > 0.6
 
 
 # --- what is learned ---
@@ -231,7 +231,7 @@ def test_it_outlives_the_process_with_its_seed() -> None:
     again = Bench(build)
     again.session.keeper.left = read
     tracks = again.session.process(frame(2, columns_from(0)))  # all is hidden now: no reason to forget it
-    assert [track.status for track in tracks.tracks] == [InstanceStatus.OCCLUDED]
+    assert [track.state for track in tracks.tracks] == [InstanceState.OCCLUDED]
     known = again.session.states[1].known
     assert begun is not None and known is not None
     assert (~known.memory.seed_keys.code.any(axis=0)).any()

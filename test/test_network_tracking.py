@@ -21,7 +21,7 @@ from maskrnn_ros.model.engine import Around, Looked
 from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.tracking import Tracker, build_tracker, follow
-from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
+from maskrnn_ros.types import Box, Frame, InstanceState, Seed
 
 ALIGNED = (world.Shape(1, 20, 20, 24, 20, 4, 0),)
 """On all frames its edges are those of cells."""
@@ -144,7 +144,7 @@ def test_what_they_say_is_not_there_is_occluded(presence: float, settings: dict[
     one = Tracker(with_values(CONFIG, **settings), world.ExactFlow(LARGE), says(presence))
     one.seed(world.seed(0, 1, shapes=LARGE), world.frame(0, LARGE))
     tracks = one.step(world.frame(1, LARGE))
-    assert tracks.tracks[0].status == (InstanceStatus.TRACKING if seen else InstanceStatus.OCCLUDED)
+    assert tracks.tracks[0].state == (InstanceState.TRACKING if seen else InstanceState.OCCLUDED)
     known = one.states[1].known
     assert tracks.labels.any() == seen == bool(one.states[1].probability.any())
     assert known is not None and bool(known.carried.hidden.any()) == seen == bool(known.carried.probability.any())

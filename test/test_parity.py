@@ -22,7 +22,7 @@ from maskrnn_ros.model.torch.crops import crop, paste, scaled
 from maskrnn_ros.model.torch.step import Carried, Keys, Shared, StepNet, crops_around, place, see
 from maskrnn_ros.model.torch.weights import load_step
 from maskrnn_ros.tracking import Tracker, follow
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups
 
@@ -52,11 +52,11 @@ def tensor(value: object) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.asarray(value))
 
 
-def batch(states: dict[int, InstanceState], part: Callable[[InstanceState], object]) -> torch.Tensor:
+def batch(states: dict[int, InstanceMemory], part: Callable[[InstanceMemory], object]) -> torch.Tensor:
     return torch.stack([tensor(part(state)) for state in states.values()])
 
 
-def in_training(states: dict[int, InstanceState]) -> tuple[Carried, training.Memory, torch.Tensor]:
+def in_training(states: dict[int, InstanceMemory]) -> tuple[Carried, training.Memory, torch.Tensor]:
     """What the tracker carries, as the training has it."""
 
     def known(part: Callable[[follow.Known], object]) -> torch.Tensor:

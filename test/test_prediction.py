@@ -11,18 +11,18 @@ import world
 from test_session import Bench
 
 from maskrnn_ros.tracking.prediction import Prediction
-from maskrnn_ros.types import Box, InstanceStatus, Track, Tracks
+from maskrnn_ros.types import Box, InstanceState, Track, Tracks
 
 SIZE = (96, 128)
 BALL = Box(20, 30, 40, 45)
 
 
-def track(status: InstanceStatus, box: Box | None = None, velocity: tuple[float, float] | None = None) -> Track:
+def track(status: InstanceState, box: Box | None = None, velocity: tuple[float, float] | None = None) -> Track:
     shape = (box.height, box.width) if box else (0, 0)
     return Track(
         instance_id=1,
         name="",
-        status=status,
+        state=status,
         age=0,
         frames_unseen=0,
         score=0.0,
@@ -39,7 +39,7 @@ def predicted(predict: Prediction, seconds: float, *tracks: Track) -> list[Box |
     return [one.predicted_box for one in predict(given).tracks]
 
 
-SEEN, HIDDEN = track(InstanceStatus.TRACKING, BALL, (30.0, -10.0)), track(InstanceStatus.OCCLUDED)
+SEEN, HIDDEN = track(InstanceState.TRACKING, BALL, (30.0, -10.0)), track(InstanceState.OCCLUDED)
 
 
 def test_the_last_box_moves_by_the_last_velocity_while_occluded_and_only_then() -> None:
@@ -47,15 +47,15 @@ def test_the_last_box_moves_by_the_last_velocity_while_occluded_and_only_then() 
     assert predicted(predict, 1.0, SEEN) == [None]
     assert predicted(predict, 1.1, HIDDEN) == [Box(23, 29, 43, 44)]
     assert predicted(predict, 2.0, HIDDEN) == [Box(50, 20, 70, 35)]
-    assert predicted(predict, 2.1, track(InstanceStatus.LOST)) == [None]
+    assert predicted(predict, 2.1, track(InstanceState.LOST)) == [None]
     assert predicted(predict, 2.2, HIDDEN) == [Box(56, 18, 76, 33)]
-    assert predicted(predict, 2.3, track(InstanceStatus.REMOVED)) == [None]
+    assert predicted(predict, 2.3, track(InstanceState.REMOVED)) == [None]
     assert predicted(predict, 2.4) == [] and predicted(predict, 2.5, HIDDEN) == [None]  # a stranger by now
 
 
 def test_it_is_cut_at_the_border_and_ends_beyond_it() -> None:
     predict = Prediction()
-    predicted(predict, 1.0, track(InstanceStatus.TRACKING, BALL, (100.0, 0.0)))
+    predicted(predict, 1.0, track(InstanceState.TRACKING, BALL, (100.0, 0.0)))
     assert predicted(predict, 2.0, HIDDEN) == [Box(120, 30, 128, 45)]
     assert predicted(predict, 2.1, HIDDEN) == [None]
 
@@ -63,7 +63,7 @@ def test_it_is_cut_at_the_border_and_ends_beyond_it() -> None:
 @pytest.mark.parametrize("velocity", [None, (0.0, 0.0)])
 def test_without_a_velocity_it_is_expected_where_it_was(velocity: tuple[float, float] | None) -> None:
     predict = Prediction()
-    predicted(predict, 1.0, track(InstanceStatus.SEEDED, BALL, velocity))
+    predicted(predict, 1.0, track(InstanceState.SEEDED, BALL, velocity))
     assert predicted(predict, 3.0, HIDDEN) == [BALL]
 
 
@@ -87,7 +87,7 @@ def test_an_object_that_passes_behind_another_is_predicted_where_it_is() -> None
     for number in range(20):
         tracks = bench.session.process(world.frame(number, shapes)).tracks
         hidden = next(one for one in tracks if one.instance_id == 1)
-        if hidden.status != InstanceStatus.OCCLUDED:
+        if hidden.state != InstanceState.OCCLUDED:
             assert hidden.predicted_box is None
             continue
         checked += 1

@@ -12,15 +12,15 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.shapes import FINE
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
-from maskrnn_ros.tracking.state import InstanceState
-from maskrnn_ros.types import InstanceStatus
+from maskrnn_ros.tracking.state import InstanceMemory
+from maskrnn_ros.types import InstanceState
 
 SIZE = (64, 96)
-STATE = InstanceState(
+STATE = InstanceMemory(
     instance_id=1,
     name="",
     patch=Patch.nothing(SIZE),
-    status=InstanceStatus.TRACKING,
+    state=InstanceState.TRACKING,
     seeded_ns=1,
     age=3,
     frames_unseen=0,

@@ -35,7 +35,7 @@ from maskrnn_ros.tracker_node.node import INTERFACES
 from maskrnn_ros.tracker_node.prompt_inputs import PromptInputs
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
-from maskrnn_ros.types import Box, InstanceStatus, Seed
+from maskrnn_ros.types import Box, InstanceState, Seed
 
 APPLIED, REJECTED = SeedResult.STATUS_APPLIED, SeedResult.STATUS_REJECTED
 HEIGHT, WIDTH = 120, 160
@@ -301,15 +301,15 @@ def test_what_counts_as_there_for_a_detector(monkeypatch: pytest.MonkeyPatch) ->
         node, take=print, reject=print, live=lambda: tuple(live), marked=lambda: marked, config=Config
     )
 
-    def seen(*tracks: tuple[int, Box | None, InstanceStatus]) -> None:
-        found = [types.SimpleNamespace(instance_id=i, box=box, status=status) for i, box, status in tracks]
+    def seen(*tracks: tuple[int, Box | None, InstanceState]) -> None:
+        found = [types.SimpleNamespace(instance_id=i, box=box, state=status) for i, box, status in tracks]
         inputs.newest = types.SimpleNamespace(tracks=types.SimpleNamespace(tracks=found))
 
     assert inputs._occupied() == [RED, BLUE]
     one, two = Box(0, 0, 9, 9), Box(20, 0, 29, 9)
-    seen((1, one, InstanceStatus.TRACKING), (2, two, InstanceStatus.TRACKING))
+    seen((1, one, InstanceState.TRACKING), (2, two, InstanceState.TRACKING))
     assert inputs._occupied() == [one, two, RED, BLUE]
-    seen((1, None, InstanceStatus.OCCLUDED), (2, None, InstanceStatus.LOST), (4, BLUE, InstanceStatus.SEEDED))
+    seen((1, None, InstanceState.OCCLUDED), (2, None, InstanceState.LOST), (4, BLUE, InstanceState.SEEDED))
     assert inputs._occupied() == [one, BLUE, RED]  # where it was hidden; one that is lost may be anywhere
     live.clear()
     assert inputs._occupied() == []

@@ -24,7 +24,7 @@ from maskrnn_ros.tracking.saved import Saved, SavedInstance, SavedSeed, SeedLog,
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.state_file import StateFile, StateWriter, from_bytes, to_bytes
 from maskrnn_ros.tracking.target import Carried, Known
-from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Tracks
+from maskrnn_ros.types import Box, Frame, InstanceState, Seed, Tracks
 
 TIMEOUT_S = 60.0
 
@@ -92,9 +92,9 @@ def test_a_new_process_finds_the_instances_again_with_their_ids_and_names() -> N
     again = run.killed()
     assert again.ids.live == (1, 7)
     tracks = again.image(5)
-    assert [(t.instance_id, t.name, t.status) for t in tracks.tracks] == [
-        (1, "cup", InstanceStatus.TRACKING),
-        (7, "", InstanceStatus.TRACKING),
+    assert [(t.instance_id, t.name, t.state) for t in tracks.tracks] == [
+        (1, "cup", InstanceState.TRACKING),
+        (7, "", InstanceState.TRACKING),
     ]
     assert again.session.number == 2
     for track, true in zip(tracks.tracks, (1, 2), strict=True):  # where they were, for the flow is not known
@@ -181,7 +181,7 @@ def test_a_removal_and_a_reset_before_the_first_image_hold() -> None:
     run.seed(world.seed(0)), run.image(0)
     again = run.killed()
     again.remove(1)
-    assert [t.instance_id for t in again.image(1).tracks if t.status != InstanceStatus.REMOVED] == [2]
+    assert [t.instance_id for t in again.image(1).tracks if t.state != InstanceState.REMOVED] == [2]
     reset = run.killed()
     reset.ids.clear()
     reset.session.reset("asked for")

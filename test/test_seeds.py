@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import AnySeed, PromptedInstance, PromptSeed
 from maskrnn_ros.tracking.seed_request import Decision, SeedRequest, SeedState, SeedStatus, Start, Stream
 from maskrnn_ros.tracking.seeds import SeedQueue
-from maskrnn_ros.types import InstanceStatus, Seed
+from maskrnn_ros.types import InstanceState, Seed
 
 PENDING, APPLIED, REJECTED = SeedStatus.PENDING, SeedStatus.APPLIED, SeedStatus.REJECTED
 RARELY = st.sampled_from([False] * 5 + [True])
@@ -259,7 +259,7 @@ class SessionMachine(RuleBasedStateMachine):
         if not published:
             return
         tracks, states, session = published[-1], self.bench.session.states, self.bench.session.number
-        there = [track.instance_id for track in tracks.tracks if track.status != InstanceStatus.REMOVED]
+        there = [track.instance_id for track in tracks.tracks if track.state != InstanceState.REMOVED]
         assert there == list(states)
         objects = {one for i, state in states.items() for one in self.marked[session, i, state.seeded_ns]}
         exact = np.isin(world.labels(self.number), list(objects))

@@ -19,7 +19,7 @@ from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.state import PreparedFrame
-from maskrnn_ros.types import MAX_INSTANCE_ID, Frame, InstanceStatus, Seed, Tracks
+from maskrnn_ros.types import MAX_INSTANCE_ID, Frame, InstanceState, Seed, Tracks
 
 
 class Bench:
@@ -256,7 +256,7 @@ def test_removal_is_said_once_and_leaves_the_others() -> None:
     bench.remove(2)
     first, second = bench.image(3), bench.image(4)
     alone.image(3), alone.image(4)
-    assert [(t.instance_id, t.status) for t in first.tracks][1] == (2, InstanceStatus.REMOVED)
+    assert [(t.instance_id, t.state) for t in first.tracks][1] == (2, InstanceState.REMOVED)
     assert [t.instance_id for t in second.tracks] == [1]
     assert_same_states(bench.session, alone.session)
 
@@ -266,7 +266,7 @@ def test_a_removal_with_a_stamp_waits_for_its_time() -> None:
     bench.seed(world.seed(0))
     bench.image(0)
     bench.remove(2, stamp_ns=world.stamp_ns(3))
-    alive = [[t.instance_id for t in bench.image(n).tracks if t.status != InstanceStatus.REMOVED] for n in (1, 2, 3)]
+    alive = [[t.instance_id for t in bench.image(n).tracks if t.state != InstanceState.REMOVED] for n in (1, 2, 3)]
     assert alive == [[1, 2], [1, 2], [1]]
 
 
@@ -444,7 +444,7 @@ def test_the_next_image_may_be_seeded_with_the_same_mask_again() -> None:
     bench.image(4)
     bench.seed(still)
     tracks = bench.image(5)
-    assert [track.status for track in tracks.tracks] == [InstanceStatus.SEEDED] * 2
+    assert [track.state for track in tracks.tracks] == [InstanceState.SEEDED] * 2
     np.testing.assert_array_equal(tracks.labels, world.labels(0))
 
 
@@ -600,8 +600,8 @@ def test_an_instance_lives_until_the_stamp_of_its_removal() -> None:
     bench.image(0)
     bench.remove(2, stamp_ns=world.stamp_ns(4))
     bench.seed(world.seed(2, 2))  # a correction before that
-    assert (2, InstanceStatus.SEEDED) in [(t.instance_id, t.status) for t in bench.image(2).tracks]
-    assert (2, InstanceStatus.REMOVED) in [(t.instance_id, t.status) for t in bench.image(4).tracks]
+    assert (2, InstanceState.SEEDED) in [(t.instance_id, t.state) for t in bench.image(2).tracks]
+    assert (2, InstanceState.REMOVED) in [(t.instance_id, t.state) for t in bench.image(4).tracks]
     assert bench.ids.live == (1,)
 
 
@@ -615,7 +615,7 @@ def test_a_new_session_forgets_removals_that_were_to_come_or_to_be_said() -> Non
     bench.session.reset("asked for")
     bench.seed(world.seed(1))
     assert [t.instance_id for t in bench.image(1).tracks] == [1, 2]
-    assert [t.status for t in bench.image(4).tracks] == [InstanceStatus.TRACKING] * 2
+    assert [t.state for t in bench.image(4).tracks] == [InstanceState.TRACKING] * 2
 
 
 def test_a_new_size_begins_with_an_empty_buffer() -> None:

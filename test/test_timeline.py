@@ -15,7 +15,7 @@ from test_session import Bench
 from maskrnn_ros.seed_ui.recent import FrameStore
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracking.session import SeedStatus
-from maskrnn_ros.types import Frame, InstanceStatus
+from maskrnn_ros.types import Frame, InstanceState
 
 MS, S, HOUR = 10**6, 10**9, 3600 * 10**9
 PERIOD = 33 * MS
@@ -224,7 +224,7 @@ def test_all_objects_live_through_a_late_or_wild_stamp(wild: int) -> None:
     assert bench.put(4, world.stamp_ns(3) + wild) == []
     tracks = bench.image(5)
     np.testing.assert_array_equal(tracks.labels, world.labels(5))
-    assert [track.status for track in tracks.tracks] == [InstanceStatus.TRACKING] * 2
+    assert [track.state for track in tracks.tracks] == [InstanceState.TRACKING] * 2
     assert (bench.session.number, len(bench.refused), bench.events) == (1, 1, [])
 
 

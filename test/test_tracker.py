@@ -13,7 +13,7 @@ from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.gate import box_of, boxes_of, enlarge, predicted_boxes, scaled_boxes
 from maskrnn_ros.tracking.merge import Likely, merge
-from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed, Tracks
+from maskrnn_ros.types import Box, Frame, InstanceState, Seed, Tracks
 
 
 def run(tracker: Tracker, frames: int, seed: Seed | None = None) -> list[Tracks]:
@@ -67,7 +67,7 @@ def test_the_seeded_frame_gives_back_the_seed_to_the_pixel_at_any_working_size()
     for size in (64, 100, 448):
         tracks = build_tracker(with_values(world.WARP_ONLY, working_size=size)).seed(world.seed(0), world.frame(0))
         np.testing.assert_array_equal(tracks.labels, world.labels(0))
-        assert {track.status for track in tracks.tracks} == {InstanceStatus.SEEDED}
+        assert {track.state for track in tracks.tracks} == {InstanceState.SEEDED}
         assert {track.age for track in tracks.tracks} == {0}
 
 
@@ -110,10 +110,10 @@ def test_an_object_that_leaves_is_occluded_then_lost_with_an_empty_mask() -> Non
     tracker = world.exact_tracker(with_values(world.WARP_ONLY, presence__lost_after_frames=3), leaving)
     tracker.seed(world.seed(0, shapes=leaving), world.frame(0, leaving))
     seen = [tracker.step(world.frame(number, leaving)).tracks[0] for number in range(1, 16)]
-    hidden = [track for track in seen if track.status != InstanceStatus.TRACKING]
+    hidden = [track for track in seen if track.state != InstanceState.TRACKING]
     assert hidden, "it never left"
     assert [track.frames_unseen for track in hidden] == list(range(1, len(hidden) + 1))
-    assert [track.status for track in hidden[:4]] == [InstanceStatus.OCCLUDED] * 3 + [InstanceStatus.LOST]
+    assert [track.state for track in hidden[:4]] == [InstanceState.OCCLUDED] * 3 + [InstanceState.LOST]
     for track in hidden:
         assert (track.box, track.area, track.score, track.centroid, track.velocity) == (None, 0, 0.0, None, None)
 
@@ -124,8 +124,8 @@ def test_an_instance_whose_pixels_others_won_is_reported_occluded() -> None:
     doubled = Seed(stamp_ns=world.stamp_ns(0), labels=np.where(world.labels(0) == 1, 2, 0).astype(np.int32))
     tracker.adopt(tracker.start(doubled, tracker.newest))
     one, two = tracker.tracks().tracks  # equal probabilities: the smaller id wins every pixel
-    assert (one.status, one.frames_unseen, one.area) == (InstanceStatus.SEEDED, 0, 480)
-    assert (two.status, two.frames_unseen, two.area) == (InstanceStatus.OCCLUDED, 1, 0)
+    assert (one.state, one.frames_unseen, one.area) == (InstanceState.SEEDED, 0, 480)
+    assert (two.state, two.frames_unseen, two.area) == (InstanceState.OCCLUDED, 1, 0)
 
 
 def test_an_instance_whose_pixels_others_keep_is_lost_in_the_end() -> None:
@@ -135,7 +135,7 @@ def test_an_instance_whose_pixels_others_keep_is_lost_in_the_end() -> None:
     tracker.adopt(tracker.start(twin, tracker.newest))
     seen = [tracker.step(world.frame(number)).tracks[1] for number in range(1, 5)]
     assert [track.frames_unseen for track in seen] == [1, 2, 3, 4]
-    assert [track.status for track in seen] == [InstanceStatus.OCCLUDED] * 2 + [InstanceStatus.LOST] * 2
+    assert [track.state for track in seen] == [InstanceState.OCCLUDED] * 2 + [InstanceState.LOST] * 2
 
 
 @pytest.mark.parametrize("enabled", [True, False])
@@ -159,7 +159,7 @@ def test_what_is_too_small_is_hidden_and_does_not_count_as_usual() -> None:
         tracker.step(world.frame(number, leaving))
     usual = tracker.states[1].usual_area
     tracks = tracker.step(world.frame(4, leaving))  # 4 x 16 pixels are left in the image
-    assert (tracks.tracks[0].status, tracks.tracks[0].area) == (InstanceStatus.OCCLUDED, 0)
+    assert (tracks.tracks[0].state, tracks.tracks[0].area) == (InstanceState.OCCLUDED, 0)
     assert not tracks.labels.any()
     assert (tracker.states[1].area, tracker.states[1].usual_area) == (64, usual)
 

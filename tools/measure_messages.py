@@ -21,7 +21,7 @@ from maskrnn_ros.datasets.frames import frame_paths
 from maskrnn_ros.labels import binary_as_instance, read_labels
 from maskrnn_ros.masks import MaskEncoding, decode
 from maskrnn_ros.ros.messages import instance_mask_array
-from maskrnn_ros.types import Box, InstanceStatus, LabelArray, Track, Tracks
+from maskrnn_ros.types import Box, InstanceState, LabelArray, Track, Tracks
 
 ENCODINGS = (MaskEncoding.NONE, MaskEncoding.MONO8, MaskEncoding.BITS, MaskEncoding.RLE)
 
@@ -41,7 +41,7 @@ def tracks_of(labels: LabelArray) -> Tracks:
             Track(
                 instance_id=instance_id,
                 name="",
-                status=InstanceStatus.TRACKING,
+                state=InstanceState.TRACKING,
                 age=1,
                 frames_unseen=0,
                 score=1.0,

@@ -33,11 +33,11 @@ from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
-from maskrnn_ros.types import Box, Frame, InstanceStatus, Seed
+from maskrnn_ros.types import Box, Frame, InstanceState, Seed
 
 Array = npt.NDArray[Any]
 
-UNSEEN = (InstanceStatus.OCCLUDED.name, InstanceStatus.LOST.name)
+UNSEEN = (InstanceState.OCCLUDED.name, InstanceState.LOST.name)
 
 
 class World:
@@ -141,7 +141,7 @@ def _run(world: World, config: Config, verbose: bool) -> dict[str, Any]:
         else:
             tracks = tracker.step(frame)
         share = float(seen.sum() / world.shape.sum())
-        state = tracks.tracks[0].status.name
+        state = tracks.tracks[0].state.name
         rows.append({"frame": number, "share": share, "state": state, "j": jaccard(tracks.labels == 1, seen)})
         if verbose:
             print(f"{number:4}  seen {share:5.2f}  {state:8}  J {rows[-1]['j']:.3f}")
@@ -179,9 +179,9 @@ def _follow(root: Path, name: str, config: Config, verbose: bool) -> dict[int, d
         for track in tracks.tracks:
             i = track.instance_id
             j = jaccard(tracks.labels == i, truth[number] == i)
-            rows[i].append({"frame": number, "share": shares[i][number], "state": track.status.name, "j": j})
+            rows[i].append({"frame": number, "share": shares[i][number], "state": track.state.name, "j": j})
             if verbose:
-                print(f"{number:4}  {i}  seen {shares[i][number]:5.2f}  {track.status.name:8}  J {j:.3f}")
+                print(f"{number:4}  {i}  seen {shares[i][number]:5.2f}  {track.state.name:8}  J {j:.3f}")
     return {i: _summary(found) for i, found in rows.items()}
 
 
@@ -190,7 +190,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     after = rows[hidden[-1] :] if hidden else []
     back = next((row["frame"] for row in after if row["share"] >= 0.5), None)
     said = [row["frame"] for row in rows if row["state"] in UNSEEN]
-    found = [row["frame"] for row in after[1:] if row["state"] == InstanceStatus.TRACKING.name]
+    found = [row["frame"] for row in after[1:] if row["state"] == InstanceState.TRACKING.name]
     last = [row["j"] for row in rows if back is not None and row["frame"] > back + 5 and row["share"] > 0.9]
     return {
         "hidden_frames": len(hidden),

@@ -21,7 +21,7 @@ from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import STAGES
 from maskrnn_ros.tracking.tracker import set_threads
-from maskrnn_ros.types import Frame, InstanceStatus, LabelArray, Seed, Tracks, UInt8Array
+from maskrnn_ros.types import Frame, InstanceState, LabelArray, Seed, Tracks, UInt8Array
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class _Clock:
 
 def all_tracking(tracks: Tracks, objects: int) -> bool:
     """Whether there are this many instances, all in state TRACKING."""
-    return len(tracks.tracks) == objects and all(t.status == InstanceStatus.TRACKING for t in tracks.tracks)
+    return len(tracks.tracks) == objects and all(t.state == InstanceState.TRACKING for t in tracks.tracks)
 
 
 def mean_iou(labels: LabelArray, truth: LabelArray, objects: int) -> float:

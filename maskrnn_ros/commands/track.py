@@ -115,7 +115,7 @@ def track_files(
             is_begun.append(True)
             written += 1
             overlay.write(overlay_tracks(image, tracks))
-            states = {track.instance_id: track.status.name for track in tracks.tracks}
+            states = {track.instance_id: track.state.name for track in tracks.tracks}
     return TrackReport(
         frames=written,
         ids=tuple(states),

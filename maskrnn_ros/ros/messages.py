@@ -146,7 +146,7 @@ def instance_mask(track: Track, encoding: MaskEncoding) -> Any:
     message = InstanceMask(
         id=track.instance_id,
         label=track.name,
-        state=int(track.status),
+        state=int(track.state),
         frames_unseen=track.frames_unseen,
         score=track.score,
         visibility=track.visibility,

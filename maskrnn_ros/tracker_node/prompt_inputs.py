@@ -22,7 +22,7 @@ from maskrnn_ros.tracker_node.click_point import Frames, project
 from maskrnn_ros.tracker_node.detections import box_and_class, vision_msgs
 from maskrnn_ros.tracker_node.worker import Result
 from maskrnn_ros.tracking.prompted import AnySeed, PromptedInstance, PromptSeed
-from maskrnn_ros.types import Box, InstanceStatus
+from maskrnn_ros.types import Box, InstanceState
 
 _DEPTH = 10
 
@@ -106,7 +106,7 @@ class PromptInputs:
         for i, track in tracks.items():
             if track.box is not None:
                 self._boxes[i] = track.box
-            elif track.status != InstanceStatus.OCCLUDED:
+            elif track.state != InstanceState.OCCLUDED:
                 self._boxes.pop(i, None)
         self._boxes = {i: box for i, box in self._boxes.items() if i in live}
         # boxes of seeds are looked for when a detection asks: most masks come without a detector

@@ -15,7 +15,7 @@ import numpy as np
 
 from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
 from maskrnn_ros.tracking.session import Session
-from maskrnn_ros.types import BoolArray, Frame, InstanceStatus, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Frame, InstanceState, Tracks, UInt8Array
 
 _WINDOW = 100
 """Images over which the percentiles of times are taken."""
@@ -233,7 +233,7 @@ class Worker:
             precision=session.tracker.precision,
             adaptation=session.tracker.adaptation,
             published_s=self._published_s,
-            lost=sum(state.status == InstanceStatus.LOST for state in session.states.values()),
+            lost=sum(state.state == InstanceState.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,
             buffer_frames=len(session.buffer),
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances through time: state, prior, gate, merge, and the session around them."""
 
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker, build_tracker
 
-__all__ = ["InstanceState", "PreparedFrame", "Tracker", "build_tracker"]
+__all__ = ["InstanceMemory", "PreparedFrame", "Tracker", "build_tracker"]

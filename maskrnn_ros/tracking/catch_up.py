@@ -9,7 +9,7 @@ from collections.abc import Callable
 from maskrnn_ros.config import CatchUpConfig
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.follow import Beside
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 
 _PACE_RATE = 0.3
@@ -30,7 +30,7 @@ class CatchUp:
 
     def __init__(
         self,
-        states: dict[int, InstanceState],
+        states: dict[int, InstanceMemory],
         frame: PreparedFrame,
         config: CatchUpConfig,
         clock: Callable[[], float],

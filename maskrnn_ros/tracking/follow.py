@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import boxes_of, clip, predicted_boxes, scaled_boxes
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.target import Carried, Known, Memory, Sums
 from maskrnn_ros.tracking.views import augment
 from maskrnn_ros.types import BoolArray
@@ -189,7 +189,7 @@ class Following:
 
     def advance(
         self,
-        states: Mapping[int, InstanceState],
+        states: Mapping[int, InstanceMemory],
         frame: PreparedFrame,
         flow: Floats,
         config: Config,
@@ -222,7 +222,7 @@ class Following:
         }
 
     def _look(
-        self, states: Sequence[InstanceState], frame: PreparedFrame, flow: Floats, config: Config, beside: Beside
+        self, states: Sequence[InstanceMemory], frame: PreparedFrame, flow: Floats, config: Config, beside: Beside
     ) -> Looked:
         """One call of the step for all objects."""
         knowns = [_known_of(state) for state in states]
@@ -261,7 +261,7 @@ class Following:
 
     def _decide(
         self,
-        state: InstanceState,
+        state: InstanceMemory,
         looked: Looked,
         k: int,
         frame: PreparedFrame,
@@ -296,7 +296,7 @@ class Following:
 
     def _learned(
         self,
-        states: Sequence[InstanceState],
+        states: Sequence[InstanceMemory],
         decided: Sequence[_Decided],
         looked: Looked,
         config: Config,
@@ -327,7 +327,7 @@ class Following:
         return knowns
 
 
-def _rate(state: InstanceState, decided: _Decided, config: Config) -> float:
+def _rate(state: InstanceMemory, decided: _Decided, config: Config) -> float:
     """With what weight the frame enters the memory of one object: 0 where it is not to be trusted."""
     is_due = (state.age + state.instance_id) % _EVERY == 0  # not all objects on the same frame
     if config.adaptation.method == "none" or not decided.sees or not is_due:
@@ -372,7 +372,7 @@ def _searched(features: Features, weights: Floats, usual: float, ignored: Floats
     )
 
 
-def _known_of(state: InstanceState) -> Known:
+def _known_of(state: InstanceMemory) -> Known:
     assert state.known is not None  # the networks have begun it
     return state.known
 

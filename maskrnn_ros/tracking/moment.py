@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.types import Seed
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Moment:
         shown: On which of them an instance last won a pixel, by id.
     """
 
-    states: Mapping[int, InstanceState]
-    leaving: Mapping[int, InstanceState]
+    states: Mapping[int, InstanceMemory]
+    leaving: Mapping[int, InstanceMemory]
     frames: int
     shown: Mapping[int, int]
 
@@ -53,7 +53,7 @@ class Marking:
     ids: tuple[int, ...]
     drawn_on: PreparedFrame | None = None
 
-    def begun(self, tracker: Tracker) -> dict[int, InstanceState]:
+    def begun(self, tracker: Tracker) -> dict[int, InstanceMemory]:
         """States of its ids on the newest frame of a tracker, which does not change.
 
         Raises:

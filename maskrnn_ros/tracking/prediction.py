@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from maskrnn_ros.types import Box, InstanceStatus, Track, Tracks
+from maskrnn_ros.types import Box, InstanceState, Track, Tracks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Prediction:
 
     def _predicted(self, track: Track, tracks: Tracks) -> Track:
         sight = self._sights.get(track.instance_id)
-        if sight is None or track.status != InstanceStatus.OCCLUDED:
+        if sight is None or track.state != InstanceState.OCCLUDED:
             return track
         return dataclasses.replace(track, predicted_box=sight.box_at(tracks.stamp_ns, tracks.size))
 

@@ -12,12 +12,12 @@ from maskrnn_ros.flow.warp import warp
 from maskrnn_ros.tracking.cells import Floats
 from maskrnn_ros.tracking.gate import box_of, enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.state import InstanceState
+from maskrnn_ros.tracking.state import InstanceMemory
 from maskrnn_ros.types import BoolArray
 
 
 def propagated(
-    states: Mapping[int, InstanceState], flow: Floats, unknown: BoolArray | None, config: Config
+    states: Mapping[int, InstanceMemory], flow: Floats, unknown: BoolArray | None, config: Config
 ) -> dict[int, Patch]:
     """Probabilities on the next frame, by id.
 

@@ -12,7 +12,7 @@ import numpy as np
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.cells import Floats, halved
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.state import InstanceState
+from maskrnn_ros.tracking.state import InstanceMemory
 from maskrnn_ros.types import BoolArray, UInt8Array
 
 _STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
@@ -68,7 +68,7 @@ def usually(usual: float | None, likeness: float) -> float:
     return likeness if usual is None else usual + _LIKENESS_RATE * (likeness - usual)
 
 
-def is_seen(found: Measured, usual: float | None, state: InstanceState, config: Config) -> bool:
+def is_seen(found: Measured, usual: float | None, state: InstanceMemory, config: Config) -> bool:
     """Whether what was found is the object.
 
     A mask that is not sure counts where it looks like the seed and the network is certain that the object is there:

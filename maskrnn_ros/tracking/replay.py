@@ -10,7 +10,7 @@ from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking.buffer import FrameBuffer, Held
 from maskrnn_ros.tracking.moment import Marking, Moment
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Frame
 
@@ -40,7 +40,7 @@ class Replay:
         self._moments: dict[int, Moment] = {}
 
     @property
-    def states(self) -> Mapping[int, InstanceState]:
+    def states(self) -> Mapping[int, InstanceMemory]:
         """The seed's instances, as far as the replay has come."""
         ids = self._marking.ids if self._marking is not None else ()
         return MappingProxyType({i: self.tracker.states[i] for i in ids if i in self.tracker.states})
@@ -57,7 +57,7 @@ class Replay:
         assert self.tracker.newest is not None
         return self.tracker.newest
 
-    def mark(self, marking: Marking, states: Mapping[int, InstanceState]) -> None:
+    def mark(self, marking: Marking, states: Mapping[int, InstanceMemory]) -> None:
         """Take in the late seed, with the states that begin by it."""
         self._marking = marking
         self.frames_used += marking.drawn_on is not None

@@ -17,9 +17,9 @@ from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
-from maskrnn_ros.types import BoolArray, Box, Frame, InstanceStatus, LabelArray, Seed, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, Frame, InstanceState, LabelArray, Seed, Tracks, UInt8Array
 
 MAX_SEEDS = 4
 """Seeds of one instance that are kept: the first and the newest corrections, as the tracker does."""
@@ -135,7 +135,7 @@ class SeedLog:
                 frames_unseen=track.frames_unseen,
             )
             for i, stamps in sorted(self._of.items())
-            if (track := shown.get(i)) is not None and track.status != InstanceStatus.REMOVED
+            if (track := shown.get(i)) is not None and track.state != InstanceState.REMOVED
         )
         return Saved(
             session=session,
@@ -228,7 +228,7 @@ def _at(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.uint8)
 
 
-def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[int, InstanceState]:
+def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[int, InstanceMemory]:
     """States begun where the instances were last, where the decoder carries more of a place than the mask."""
     labels: LabelArray = np.zeros(frame.size, np.int32)
     for instance in saved.instances:
@@ -242,8 +242,8 @@ def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[i
 
 
 def _as_last_seen(
-    state: InstanceState, instance: SavedInstance, frame: PreparedFrame, there: InstanceState | None
-) -> InstanceState:
+    state: InstanceMemory, instance: SavedInstance, frame: PreparedFrame, there: InstanceMemory | None
+) -> InstanceMemory:
     whole = np.zeros(frame.size, np.float32)
     if instance.box is not None:
         whole[instance.box.slices] = instance.mask
@@ -258,7 +258,7 @@ def _as_last_seen(
         state,
         known=known,
         patch=Patch.of(share),
-        status=InstanceStatus.TRACKING if area else InstanceStatus.OCCLUDED,
+        state=InstanceState.TRACKING if area else InstanceState.OCCLUDED,
         age=instance.age,
         frames_unseen=0 if area else max(1, instance.frames_unseen),
         area=area,

@@ -18,7 +18,7 @@ from maskrnn_ros.tracking.prompted import AnySeed
 from maskrnn_ros.tracking.replay import Replay
 from maskrnn_ros.tracking.saved import SavedSeed
 from maskrnn_ros.tracking.seed_request import Stream
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import BoolArray, Frame, Seed
 
@@ -138,7 +138,7 @@ class Seeding:
             newer = self._adopt_alone(states, scene)
         return Adopted(tuple(states), frozenset(newer), self._pixels_cut)
 
-    def _adopt_alone(self, states: Mapping[int, InstanceState], scene: Scene) -> set[int]:
+    def _adopt_alone(self, states: Mapping[int, InstanceMemory], scene: Scene) -> set[int]:
         """Take in what was carried beside the others; returns ids of those that were corrected on a later image."""
         tracker = scene.tracker
         # Both are on the newest frame now, so that masks can be compared even where the seed came late.
@@ -188,7 +188,7 @@ class Seeding:
         replay.mark(marking, states)
 
     def _check_distinct(
-        self, states: Mapping[int, InstanceState], others: Mapping[int, InstanceState], limit: float
+        self, states: Mapping[int, InstanceMemory], others: Mapping[int, InstanceMemory], limit: float
     ) -> None:
         """Refuse what is there already, where the seed asks for that.
 
@@ -234,7 +234,7 @@ def _masks_on(frame: PreparedFrame, ids: Collection[int], tracker: Tracker) -> d
     return {i: mask for i, mask in large.items() if mask.any()}
 
 
-def _iou(one: InstanceState, other: InstanceState) -> float:
+def _iou(one: InstanceMemory, other: InstanceMemory) -> float:
     first, second = one.probability >= 0.5, other.probability >= 0.5
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 0.0

@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.seed_request import Decision, SeedOutcome, SeedRequest, SeedStatus, Start, Stream, Tell
 from maskrnn_ros.tracking.seeding import Scene, Seeding
 from maskrnn_ros.tracking.seeds import SeedQueue
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Frame, Track, Tracks
 
@@ -105,7 +105,7 @@ class Session:
         return self.seeds.late is not None
 
     @property
-    def states(self) -> Mapping[int, InstanceState]:
+    def states(self) -> Mapping[int, InstanceMemory]:
         """States by id on the newest frame, read-only."""
         return self._tracker.states
 

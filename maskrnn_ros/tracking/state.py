@@ -12,7 +12,7 @@ from maskrnn_ros.model.engine import Engine, Features
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.target import Known
-from maskrnn_ros.types import BoolArray, InstanceStatus, Track, UInt8Array
+from maskrnn_ros.types import BoolArray, InstanceState, Track, UInt8Array
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -67,14 +67,14 @@ class PreparedFrame:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class InstanceState:
+class InstanceMemory:
     """All that is carried for one instance.
 
     Args:
         instance_id: Public id, >= 1.
         name: Name given with the seed, may be empty.
         patch: Its probability at the working size: before the merge, after the instance's own gate.
-        status: State on the newest frame.
+        state: State on the newest frame.
         seeded_ns: Stamp of the image that its last seed was drawn on, ns.
         age: Images since then.
         frames_unseen: Images since it was last seen.
@@ -88,7 +88,7 @@ class InstanceState:
     instance_id: int
     name: str
     patch: Patch
-    status: InstanceStatus
+    state: InstanceState
     seeded_ns: int
     age: int
     frames_unseen: int
@@ -109,7 +109,7 @@ class InstanceState:
         return Track(
             instance_id=self.instance_id,
             name=self.name,
-            status=InstanceStatus.REMOVED,
+            state=InstanceState.REMOVED,
             age=self.age,
             frames_unseen=self.frames_unseen,
             score=0.0,

@@ -30,9 +30,9 @@ from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.propagate import is_enough, propagated
 from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
-from maskrnn_ros.tracking.state import InstanceState, PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.target import Known
-from maskrnn_ros.types import BoolArray, Box, Frame, InstanceStatus, LabelArray, Seed, Track, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, Frame, InstanceState, LabelArray, Seed, Track, Tracks, UInt8Array
 
 _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
@@ -77,8 +77,8 @@ class Tracker:
         self._flow = flow
         self._engine = engine
         self._following = None if engine is None else Following(engine, self._crew)
-        self._states: dict[int, InstanceState] = {}
-        self._leaving: dict[int, InstanceState] = {}
+        self._states: dict[int, InstanceMemory] = {}
+        self._leaving: dict[int, InstanceMemory] = {}
         self._newest: PreparedFrame | None = None
         self._frames = 0
         self._shown: dict[int, int] = {}  # the frame (by count) on which an instance last won a pixel
@@ -106,7 +106,7 @@ class Tracker:
         return "off" if self._engine is None or method == "none" else method  # the word of TrackerStatus
 
     @property
-    def states(self) -> Mapping[int, InstanceState]:
+    def states(self) -> Mapping[int, InstanceMemory]:
         """States by id, read-only."""
         return MappingProxyType(self._states)
 
@@ -223,7 +223,7 @@ class Tracker:
         self._newest = frame
         self._frames += 1
 
-    def start(self, seed: Seed, frame: PreparedFrame, others: Floats | None = None) -> dict[int, InstanceState]:
+    def start(self, seed: Seed, frame: PreparedFrame, others: Floats | None = None) -> dict[int, InstanceMemory]:
         """First states of the seed's instances, on the frame that it was drawn on; what of them is ignored is left out.
 
         Args:
@@ -266,12 +266,12 @@ class Tracker:
 
     def carry(
         self,
-        states: Mapping[int, InstanceState],
+        states: Mapping[int, InstanceMemory],
         previous: PreparedFrame,
         current: PreparedFrame,
         images: int = 1,
         beside: Beside | None = None,
-    ) -> dict[int, InstanceState]:
+    ) -> dict[int, InstanceMemory]:
         """States on ``current`` from those on ``previous``; without instances no flow is computed.
 
         Args:
@@ -305,7 +305,7 @@ class Tracker:
                 for i, state in states.items()
             }
 
-    def adopt(self, states: Mapping[int, InstanceState]) -> None:
+    def adopt(self, states: Mapping[int, InstanceMemory]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
         self._states = dict(sorted({**self._states, **states}.items()))
 
@@ -339,7 +339,7 @@ class Tracker:
         tracks = tuple(self._track(state, labels, likely.get(i)) for i, state in self._states.items())
         return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=tracks)
 
-    def _track(self, state: InstanceState, labels: LabelArray, likely: Likely | None) -> Track:
+    def _track(self, state: InstanceMemory, labels: LabelArray, likely: Likely | None) -> Track:
         """The public view of a state; it counts as unseen, too, while others win all of its pixels.
 
         That count is kept here and not in the state, which knows of no other instance.
@@ -358,7 +358,7 @@ class Tracker:
         return Track(
             instance_id=state.instance_id,
             name=state.name,
-            status=state.status if seen else self._status(frames_unseen),
+            state=state.state if seen else self._state_after(frames_unseen),
             age=state.age,
             frames_unseen=frames_unseen,
             score=score(inside, mask) if seen else 0.0,
@@ -371,14 +371,14 @@ class Tracker:
 
     def _first_state(
         self, instance_id: int, seed: Seed, frame: PreparedFrame, share: Floats, known: Known | None
-    ) -> InstanceState:
+    ) -> InstanceMemory:
         area = int(np.count_nonzero(share >= 0.5))
         former = self._states.get(instance_id)
-        return InstanceState(
+        return InstanceMemory(
             instance_id=instance_id,
             name=seed.names.get(instance_id, former.name if former else ""),
             patch=Patch.of(share),
-            status=InstanceStatus.SEEDED,
+            state=InstanceState.SEEDED,
             seeded_ns=frame.stamp_ns,
             age=0,
             frames_unseen=0,
@@ -390,18 +390,18 @@ class Tracker:
         )
 
     def _propagated(
-        self, state: InstanceState, patch: Patch, flow: Floats, per_second: float | None, images: int
-    ) -> InstanceState:
+        self, state: InstanceMemory, patch: Patch, flow: Floats, per_second: float | None, images: int
+    ) -> InstanceMemory:
         seen = is_enough(patch, self.config)
         carried = self._carried(state, patch, patch.area, seen, images)
         return dataclasses.replace(carried, velocity=_velocity(patch, flow, per_second) if seen else None)
 
-    def _carried(self, state: InstanceState, patch: Patch, area: int, seen: bool, images: int) -> InstanceState:
+    def _carried(self, state: InstanceMemory, patch: Patch, area: int, seen: bool, images: int) -> InstanceMemory:
         unseen = 0 if seen else state.frames_unseen + images
         return dataclasses.replace(
             state,
             patch=patch,
-            status=self._status(unseen),
+            state=self._state_after(unseen),
             age=state.age + images,
             frames_unseen=unseen,
             area=area,
@@ -410,11 +410,11 @@ class Tracker:
             seed_mask=None,
         )
 
-    def _status(self, frames_unseen: int) -> InstanceStatus:
+    def _state_after(self, frames_unseen: int) -> InstanceState:
         if frames_unseen == 0:
-            return InstanceStatus.TRACKING
+            return InstanceState.TRACKING
         lost = frames_unseen > self.config.presence.lost_after_frames
-        return InstanceStatus.LOST if lost else InstanceStatus.OCCLUDED
+        return InstanceState.LOST if lost else InstanceState.OCCLUDED
 
 
 def build_tracker(config: Config) -> Tracker:
