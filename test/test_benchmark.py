@@ -18,8 +18,8 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 from maskrnn_ros.benchmark.measure import Run, measure
 from maskrnn_ros.benchmark.memory import over_cycles, over_frames
 from maskrnn_ros.benchmark.report import Report
+from maskrnn_ros.benchmark.scaling import lines
 from maskrnn_ros.benchmark.scene import FRAMES, Scene
-from maskrnn_ros.benchmark.slopes import lines
 from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, with_values
 
@@ -29,7 +29,7 @@ QUICK = """
     working_size: 192
     buffer: {seconds: 0.5}
 """
-STAGES = ["prepare", "flow", "backbone", "heads", "merge", "messages"]
+STAGES = ["prepare", "flow", "trunk", "heads", "merge", "messages"]
 
 
 def quick() -> Config:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
-from maskrnn_ros.model.torch.backbone import cells_of as cells_of_training
+from maskrnn_ros.model.torch.trunk import cells_of as cells_of_training
 from maskrnn_ros.tracking.cells import cells_of, cut, halved, pasted, resized, sigmoid
 from maskrnn_ros.types import Box
 

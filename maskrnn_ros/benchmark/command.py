@@ -24,7 +24,7 @@ background and are never hidden. The runs measure the steady state; with all siz
 minutes. Nothing else should run on the machine meanwhile.
 
 ms per frame are medians of wall time from the image array in to label image, masks and boxes out: the sum of the stages
-prepare, flow, backbone, heads and merge. Making the ROS message (messages) is listed separately. `not TRACKING` counts
+prepare, flow, trunk, heads and merge. Making the ROS message (messages) is listed separately. `not TRACKING` counts
 frames on which not every instance was in state TRACKING; if it is not 0, the run did not measure what it should.
 """
 _EPILOG = """\
@@ -96,9 +96,8 @@ def _runs(
     report: Report, config: Config, objects: tuple[int, ...], sizes: tuple[tuple[int, int], ...], args: Any
 ) -> None:
     from maskrnn_ros.benchmark.measure import in_own_process, measure
-    from maskrnn_ros.benchmark.plot import plot_scaling
     from maskrnn_ros.benchmark.report import head, line_row, row
-    from maskrnn_ros.benchmark.slopes import lines
+    from maskrnn_ros.benchmark.scaling import lines, plot_scaling
 
     for width, height in sizes:
         for number in objects:

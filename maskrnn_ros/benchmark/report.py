@@ -16,7 +16,7 @@ from maskrnn_ros import __version__
 from maskrnn_ros.benchmark.first_mask import SeedRun
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
-from maskrnn_ros.benchmark.slopes import Line, lines
+from maskrnn_ros.benchmark.scaling import Line, lines
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.model.engine import sees_cuda
 

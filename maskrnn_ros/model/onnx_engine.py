@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.cores import cores, places_of, seat
 from maskrnn_ros.model import files
 from maskrnn_ros.model.digests import DIGEST, DamagedError, read_checked, read_graph
 from maskrnn_ros.model.engine import (
@@ -28,6 +27,7 @@ from maskrnn_ros.model.engine import (
     Summed,
 )
 from maskrnn_ros.model.shapes import STRIDES
+from maskrnn_ros.runtime import cores, cores_for, pinned
 from maskrnn_ros.types import UInt8Array
 
 RIDGE = "ridge"
@@ -209,7 +209,7 @@ class _Session:
         options.intra_op_num_threads = threads
         # a thread that spins while it waits takes the core from OpenCV and the callbacks
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        first, *places = places_of(threads) or [None]  # the first thread is whoever calls
+        first, *places = cores_for(threads) or [None]  # the first thread is whoever calls
         if places:
             numbers = ";".join(str(place + 1) for place in places if place is not None)
             options.add_session_config_entry("session.intra_op_thread_affinities", numbers)
@@ -235,6 +235,6 @@ class _Session:
 
     def __call__(self, *inputs: npt.NDArray[Any]) -> list[Any]:
         feed = {name: np.ascontiguousarray(value) for name, value in zip(self._names, inputs, strict=True)}
-        with seat(self._core):
+        with pinned(self._core):
             found: list[Any] = self._session.run(None, feed)
         return found

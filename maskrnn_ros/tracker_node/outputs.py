@@ -12,22 +12,26 @@ import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.events import Seen, changes
 from maskrnn_ros.image_messages import fill_image, label_image_data
 from maskrnn_ros.masks import MaskEncoding
-from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
+from maskrnn_ros.msg import InstanceEvent, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.ros.markers import marker_array
-from maskrnn_ros.ros.messages import instance_mask_array
+from maskrnn_ros.ros.messages import instance_event, instance_mask_array
 from maskrnn_ros.tracker_node.detections import detection_array, vision_msgs
-from maskrnn_ros.tracker_node.event_output import EventOutput
 from maskrnn_ros.tracker_node.worker import Result
 
 _DEPTH = 10
 LATCHED = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A late subscriber with durability TRANSIENT_LOCAL and depth 1 gets the last message at once."""
+
+_EVENTS_DEPTH = 100
+"""A reset removes all instances at once, and every one of them is an event."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,7 @@ class Outputs:
                 always=True,
             ),
         ]
-        self._events = EventOutput(node.create_publisher, run_id)
+        self._events = _Events(node.create_publisher, run_id)
 
     def publish(self, result: Result, config: Config) -> None:
         """Say what was found on an image, each with the header of the image, as far as anybody listens."""
@@ -90,6 +94,36 @@ class Outputs:
         if vision_msgs is None:
             return []
         return [_PerResult(publisher=self._create(vision_msgs.Detection2DArray, "~/detections"), message=_detections)]
+
+
+class _Events:
+    """The topic ~/events: compares every published image with the one before.
+
+    Args:
+        create: Makes a publisher of a type, a name and a queue depth. At ``forget`` the node is not active any more,
+            and it must be heard all the same.
+        run_id: Of the node.
+    """
+
+    def __init__(self, create: Callable[[Any, str, int], Any], run_id: str) -> None:
+        self._run_id = run_id
+        self._publisher = create(InstanceEvent, "~/events", _EVENTS_DEPTH)
+        self._seen = Seen()
+        self._header = Header()
+
+    def publish(self, result: Result) -> None:
+        """Publish what changed with this image; the worker calls it for every one."""
+        tracks = result.tracks.tracks
+        for event in changes(self._seen, result.session, tracks):
+            self._publisher.publish(instance_event(event, result.message.header, self._run_id))
+        self._seen = Seen.of(result.session, tracks)
+        self._header = result.message.header
+
+    def forget(self) -> None:
+        """Publish that all instances of the last image are removed, with its header: none follows in their session."""
+        for event in changes(self._seen, self._seen.session + 1, ()):
+            self._publisher.publish(instance_event(event, self._header, self._run_id))
+        self._seen = Seen()
 
 
 def _label_image(result: Result, config: Config) -> Any:

@@ -117,7 +117,7 @@ class FrameBuffer:
         """Hold the ids that were published on the newest frame, int32 (H, W), at its cells of stride 4."""
         frame = self._held[-1].frame
         rows, columns = (
-            np.minimum((np.arange(count) + 0.5) * _CELL * full / working, full - 1).astype(np.intp)
+            np.minimum((np.arange(count) + 0.5) * STRIDE * full / working, full - 1).astype(np.intp)
             for count, working, full in zip(_cells(frame), frame.size_of_work, labels.shape, strict=True)
         )
         self._held[-1].cells = labels[rows[:, None], columns].astype(np.uint16)
@@ -171,13 +171,10 @@ class FrameBuffer:
         return self._held[bisect.bisect_right(self._held, stamp_ns, key=_stamp) + images - 1]
 
 
-_CELL = STRIDE
-
-
 def _cells(frame: PreparedFrame) -> tuple[int, int]:
     """Rows and columns of a frame's cells."""
     height, width = frame.size_of_work
-    return -(-height // _CELL), -(-width // _CELL)
+    return -(-height // STRIDE), -(-width // STRIDE)
 
 
 def _stamp(held: Held) -> int:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.engine import Around, Engine, Features, Keys, Looked, Objects, Summed
 from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, HIDDEN, RATE, SMALLEST, STRIDE, TRUSTED
+from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved, pasted, sigmoid
-from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.gate import boxes_of, clip, predicted_boxes, scaled_boxes
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
@@ -103,12 +103,12 @@ class Following:
 
     Args:
         engine: Runs them.
-        crew: Shares out what is done for each object on the CPU.
+        pool: Shares out what is done for each object on the CPU.
     """
 
-    def __init__(self, engine: Engine, crew: Crew) -> None:
+    def __init__(self, engine: Engine, pool: ThreadPool) -> None:
         self._engine = engine
-        self._crew = crew
+        self._pool = pool
 
     # --- seeds ---
 
@@ -209,7 +209,7 @@ class Following:
         numbers = range(len(states))
         before = list(states.values())
         unknown = _unknown(frame)
-        decided = self._crew.map(lambda k: self._decide(before[k], looked, k, frame, unknown, config), numbers)
+        decided = self._pool.map(lambda k: self._decide(before[k], looked, k, frame, unknown, config), numbers)
         learned = self._learned(before, decided, looked, config, beside)
         return {
             i: Found(

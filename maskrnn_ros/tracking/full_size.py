@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.refinement import follow, line_of, luma, reach
-from maskrnn_ros.tracking.crew import Crew
+from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box, UInt8Array
@@ -32,7 +32,7 @@ def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Li
 
 
 def enlarge_along_edges(
-    patches: Mapping[int, Patch], working: UInt8Array, image: UInt8Array, config: RefinementConfig, crew: Crew
+    patches: Mapping[int, Patch], working: UInt8Array, image: UInt8Array, config: RefinementConfig, pool: ThreadPool
 ) -> dict[int, Likely]:
     """The same along the edges of the image, see ``model.refinement``.
 
@@ -41,10 +41,10 @@ def enlarge_along_edges(
         working: The working image, RGB, uint8 (h, w, 3).
         image: The input, RGB, uint8 (H, W, 3).
         config: Of the filter.
-        crew: Who does it.
+        pool: Who does it.
     """
     known = {i: patch for i, patch in patches.items() if patch.box is not None}
-    return crew.map_values(lambda patch: _refined(patch, working, image, config), known)
+    return pool.map_values(lambda patch: _refined(patch, working, image, config), known)
 
 
 def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-STAGES = ("prepare", "flow", "backbone", "heads", "merge")
+STAGES = ("prepare", "flow", "trunk", "heads", "merge")
 """Of a tracker's step, in their order: to the working size and onto the device; optical flow; features and what else
 all instances share; all that is done per instance; masks, boxes and the label map at the size of the input."""
 

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config, settings, to_flat
-from maskrnn_ros.cores import cores
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.quality import resolved, working_size
+from maskrnn_ros.runtime import ThreadPool, cores
 from maskrnn_ros.tracking.cells import resized
-from maskrnn_ros.tracking.crew import Crew
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
@@ -73,10 +72,10 @@ class Tracker:
         self.config = resolved(config)  # as often as not it is already
         self.announce = announce
         self.stages = Stages()
-        self._crew = Crew(threads)
+        self._pool = ThreadPool(threads)
         self._flow = flow
         self._engine = engine
-        self._following = None if engine is None else Following(engine, self._crew)
+        self._following = None if engine is None else Following(engine, self._pool)
         self._states: dict[int, InstanceMemory] = {}
         self._leaving: dict[int, InstanceMemory] = {}
         self._newest: PreparedFrame | None = None
@@ -292,7 +291,7 @@ class Tracker:
             with self.stages.time("heads"):
                 patches = propagated(states, flow, current.unknown, self.config)
                 return {i: self._propagated(state, patches[i], flow, per_second, images) for i, state in states.items()}
-        with self.stages.time("backbone"):
+        with self.stages.time("trunk"):
             _ = current.features
         with self.stages.time("heads"):
             found = self._following.advance(states, current, flow, self.config, beside)
@@ -327,7 +326,7 @@ class Tracker:
         seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
         patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
         if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._crew)
+            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._pool)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskrnn_ros.model.digests import digest_of
-from maskrnn_ros.model.torch.backbone import Lite0
 from maskrnn_ros.model.torch.engine import choose_device
+from maskrnn_ros.model.torch.trunk import Lite0
 from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, cut, iou, next_click

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from maskrnn_ros.cores import cores
 from maskrnn_ros.datasets.frames import frame_paths, read_frame
 from maskrnn_ros.labels import binary_as_instance, read_labels, read_soft_mask
+from maskrnn_ros.runtime import cores
 from maskrnn_ros.training.sizes import fit_image, fit_labels
 from maskrnn_ros.training.split import Split, both_hashes, read_split
 from maskrnn_ros.types import UInt8Array

@@ -24,9 +24,8 @@ from torch.nn import functional
 
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.model.shapes import STRIDE
-from maskrnn_ros.model.torch.backbone import cells_of
 from maskrnn_ros.model.torch.engine import choose_device
-from maskrnn_ros.model.torch.trunk import TrainedTrunk
+from maskrnn_ros.model.torch.trunk import TrainedTrunk, cells_of
 from maskrnn_ros.model.torch.weights import load_lite0
 from maskrnn_ros.tracking.views import Change, augment
 from maskrnn_ros.training import losses

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.cores import cores
 from maskrnn_ros.model.engine import Around, Features, Floats, Looked, Objects, Summed
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
+from maskrnn_ros.runtime import cores
 from maskrnn_ros.types import UInt8Array
 
 

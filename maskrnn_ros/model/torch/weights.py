@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from maskrnn_ros.disk import regular_file, replacing
 from maskrnn_ros.model.digests import FOLDER, DamagedError, read_checked
 from maskrnn_ros.model.files import DECODER, LITE0, TRUNK, network_file, trunk_file
-from maskrnn_ros.model.torch.backbone import Lite0
 from maskrnn_ros.model.torch.step import StepNet
-from maskrnn_ros.model.torch.trunk import TrainedTrunk
+from maskrnn_ros.model.torch.trunk import Lite0, TrainedTrunk
 
 DIGEST = "tensors_sha256"
 """Key of the tensors' digest in a file's metadata."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from maskrnn_ros.cli import main
 from maskrnn_ros.model.shapes import CHANNELS, STRIDES
-from maskrnn_ros.model.torch.backbone import Lite0
+from maskrnn_ros.model.torch.trunk import Lite0
 from maskrnn_ros.model.torch.weights import LITE0, load_lite0
 
 

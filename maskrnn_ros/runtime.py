@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cores and threads: which this process may use, and what shares work among them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+K = TypeVar("K")
+
+
+def cores() -> list[int]:
+    """Their numbers, ascending: those that ``taskset`` left, where the system can tell."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cores_for(threads: int) -> list[int | None]:
+    """The core of each of some threads; empty where they are better left to the scheduler.
+
+    Two threads on two cores get one each. On virtual machines the scheduler wakes a thread on the core of the one that
+    woke it, and finds out only milliseconds later that the other core is idle. With more cores, which other processes
+    use, too, it knows better than this one.
+    """
+    mine = cores()
+    return [*mine] if hasattr(os, "sched_setaffinity") and threads == len(mine) == 2 else []
+
+
+def pin(core: int) -> None:
+    """Pin the calling thread to a core, if the system lets it: it is a matter of speed alone."""
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {core})
+
+
+@contextlib.contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Pin the calling thread to a core for the block; None leaves it where it is."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    pin(core)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
+class ThreadPool:
+    """Does the same for many, some at a time, each of them on one core; the results do not depend on how many do it.
+
+    Whole instances are shared out, not the insides of operations: small ones gain nothing from threads, and threads
+    that wait for each other in every operation stall when something else needs a core.
+
+    Args:
+        size: Threads; with 1 whoever asks does all.
+    """
+
+    def __init__(self, size: int = 1) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        if size > 1:
+            places = iter(cores_for(size))
+            self._pool = ThreadPoolExecutor(size, "maskrnn", initializer=lambda: _pin_to(next(places, None)))
+            weakref.finalize(self, self._pool.shutdown, wait=False)
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """The function of each item, in their order."""
+        todo = list(items)
+        if self._pool is None or len(todo) < 2:
+            return [function(item) for item in todo]
+        return list(self._pool.map(function, todo))
+
+    def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
+        """The same for the values of a mapping."""
+        return dict(zip(items, self.map(function, items.values()), strict=True))
+
+
+def _pin_to(core: int | None) -> None:
+    if core is not None:
+        pin(core)
