@@ -222,7 +222,10 @@ def _add_evaluate(commands: Any) -> None:
     add("--annotations", metavar="DIR", help="folder in ROOT; default Annotations, for segtrack GroundTruth")
     add("--sequences", metavar="A,B", default="", help="names of sequences, separated by commas; default all")
     add("--split", metavar="NAME", default="", help="sequences of ImageSets/NAME.txt")
-    add("--preset", help="default, static, warp, match, graph, maskrnn, masktrack or osvos; default: default")
+    add(
+        "--preset",
+        help="default, static, warp, graph, maskrnn, masktrack, osvos, or package.module:factory; default: default",
+    )
     add(
         "--profile",
         choices=("fast", "paper"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,13 @@ def strays(package: str, module: str, source: str) -> bool:
 def test_every_folder_has_its_place_in_the_order() -> None:
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} - {"msg", "srv"}
     assert folders == set(ROOMS.level) - {"base", "cli"}
+
+
+def test_the_page_lists_the_rooms_in_their_order() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^\| (\d+) \| `?([\w ]+?)(?:\.py)?`? \|", page, re.MULTILINE)
+    levels = {"beside the rooms" if room == "base" else room: level + 1 for room, level in ROOMS.level.items()}
+    assert {room: int(level) for level, room in listed} == levels
 
 
 def test_rooms_import_downwards() -> None:

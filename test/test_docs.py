@@ -99,7 +99,10 @@ def test_every_argument_for_several_cameras_is_explained() -> None:
 
 
 def test_every_page_and_folder_of_the_architecture_is_there() -> None:
-    for path in re.findall(r"(?<![\w./])((?:ros|tracking|model|flow)/(?:\w+\.py)?)", PAGES["architecture.md"]):
+    folders = "|".join(path.name for path in (ROOT / "maskrnn_ros").iterdir() if path.is_dir())
+    paths = re.findall(rf"(?<![\w./])((?:{folders})/(?:\w+/)*(?:\w+\.py)?)", PAGES["architecture.md"])
+    assert {"tracker_node/inbox.py", "model/torch/frame_step.py"} <= set(paths)
+    for path in paths:
         assert (ROOT / "maskrnn_ros" / path).exists(), path
     for path in ("types.py", "masks.py", "events.py", "config.py"):
         assert path in PAGES["architecture.md"] and (ROOT / "maskrnn_ros" / path).exists()

@@ -228,6 +228,44 @@ def test_nothing_is_overwritten_without_force(tree, tmp_path, capsys):
     assert (out / "mine.txt").read_text() == "mine"
 
 
+OWN = """
+import numpy as np
+
+class Still:
+    def __init__(self, config):
+        self.labels = None
+
+    def seed(self, seed, frame):
+        self.labels = seed.labels if self.labels is None else np.where(seed.labels, seed.labels, self.labels)
+        return self.labels
+
+    def step(self, frame):
+        return self.labels
+
+def nothing(config):
+    return None
+"""
+
+
+def test_a_baseline_of_ones_own_is_one_file(tree, tmp_path, monkeypatch, capsys):
+    (tmp_path / "own_baseline.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own, static = tmp_path / "own.json", tmp_path / "static.json"
+    assert evaluate(tree, "--preset", "own_baseline:Still", "--json", own) == 0
+    assert "own_baseline:Still (baseline" in capsys.readouterr().out
+    assert evaluate(tree, "--preset", "static", "--json", static) == 0
+    assert figures(own)["summary"]["j_mean"] == figures(static)["summary"]["j_mean"]
+    assert figures(own)["summary"]["fps"] > 0
+    for name, text in (
+        ("own_baseline:nothing", "expected a Follower with seed and step, got NoneType"),
+        ("own_baseline:absent", "AttributeError: module 'own_baseline' has no attribute 'absent'"),
+        ("no_such_module:Still", "ModuleNotFoundError: No module named 'no_such_module'"),
+    ):
+        assert evaluate(tree, "--preset", name, "--json", tmp_path / "f.json") == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "maskrnn evaluate:" in line]
+        assert f"preset {name}: {text}" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

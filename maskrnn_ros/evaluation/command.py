@@ -21,10 +21,10 @@ from maskrnn_ros.evaluation.online.score import score_online, write_online
 from maskrnn_ros.evaluation.presets import (
     ABLATION,
     PAPER_PRESETS,
-    PRESETS,
     TUNED,
     apply_preset,
     check_network,
+    preset_of,
 )
 from maskrnn_ros.evaluation.report import write_report
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, flattened, table, write_csv, write_json
@@ -130,8 +130,7 @@ class Options:
             raise ValueError("--online already scores the node in real time; leave out --streaming")
         if self.online and self.predictions is not None:
             raise ValueError("--online runs the node; it cannot be combined with --predictions")
-        preset = PRESETS.get(self.preset or "default")
-        if self.online and preset is not None and preset.follower != "tracker":
+        if self.online and preset_of(self.preset or "default").follower != "tracker":
             raise ValueError(f"--online runs the node, and the preset {self.preset!r} is not the tracker")
 
     def _check_streaming(self) -> None:
@@ -160,8 +159,7 @@ class Options:
         if self.ignore_masks is None and self.ignore_topic is None:
             return
         name = "--ignore-masks" if self.ignore_masks is not None else "--ignore-topic"
-        preset = PRESETS.get(self.preset or "default")
-        if self.profile == "paper" or (preset is not None and preset.follower != "tracker"):
+        if self.profile == "paper" or preset_of(self.preset or "default").follower != "tracker":
             raise ValueError(f"{name} is for the tracker, and the preset {self.preset!r} is not the tracker")
         if self.predictions is not None:
             raise ValueError(f"{name} is for tracking; it cannot be combined with --predictions")
@@ -318,7 +316,8 @@ def _write(result: Evaluation, clips: Sequence[Clip], task: Task, options: Optio
     out = options.out
     if out is None:
         return
-    kind = ablation.MARKED if task.row else "predictions" if task.predictions is not None else PRESETS[task.preset].kind
+    tracked = ablation.MARKED if task.row else preset_of(task.preset).kind
+    kind = "predictions" if task.predictions is not None and not task.row else tracked
     row = {
         "preset": (task.row or task.preset) if task.predictions is None else "-",
         "marked": kind,

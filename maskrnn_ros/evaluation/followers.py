@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.factory import is_factory, made_by
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking import Tracker, build_tracker
@@ -32,15 +33,36 @@ class Follower(Protocol):
 
 
 def build_follower(name: str, config: Config, profile: str = "fast") -> Follower:
-    """The follower of a preset: "tracker", "static" or "graph"; with the profile "paper" that of its networks."""
+    """The follower of a preset; with the profile "paper" that of its networks.
+
+    Args:
+        name: "tracker", "static" or "graph", or "package.module:factory", which takes the config.
+        config: Settings.
+        profile: "fast" or "paper".
+
+    Raises:
+        ValueError: A factory makes none.
+    """
     config = resolved(config)
     if profile == "paper":
         from maskrnn_ros.paper.follower import PaperFollower
 
         return PaperFollower(config)
+    if is_factory(name):
+        return _own(name, config)
     if name == "tracker":
         return TrackerFollower(config)
     return GraphFollower(config) if name == "graph" else StaticFollower()
+
+
+def _own(name: str, config: Config) -> Follower:
+    try:
+        found: Follower = made_by(name, config)
+    except ValueError as error:
+        raise ValueError(f"preset {name}: {error}") from error
+    if not (hasattr(found, "seed") and hasattr(found, "step")):
+        raise ValueError(f"preset {name}: expected a Follower with seed and step, got {type(found).__name__}")
+    return found
 
 
 class TrackerFollower:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from maskrnn_ros.config import Config, from_flat, settings, to_flat
+from maskrnn_ros.factory import is_factory
 from maskrnn_ros.model.files import network_file
 from maskrnn_ros.setting import Value
 
@@ -191,6 +192,19 @@ def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
     return {key: value for key, value in values.items() if config.network.ships or key != "network.weights"}
 
 
+def preset_of(name: str) -> Preset:
+    """The preset of a name; ``package.module:factory`` is a baseline of one's own.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if is_factory(name):
+        return Preset(text="a follower of one's own", kind="baseline", follower=name)
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, or package.module:factory, got {name!r}")
+    return PRESETS[name]
+
+
 def apply_preset(name: str, config: Config) -> Config:
     """The config with the values of the preset.
 
@@ -201,9 +215,7 @@ def apply_preset(name: str, config: Config) -> Config:
     Raises:
         ValueError: No such preset, or one whose part is not there.
     """
-    if name not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
-    preset, known = PRESETS[name], {setting for setting, _, _ in settings()}
+    preset, known = preset_of(name), {setting for setting, _, _ in settings()}
     if preset.needs and preset.needs[0] not in known:
         raise ValueError(f"preset {name!r} needs {preset.needs[1]}, which this version does not have")
     if missing := missing_part(_own(preset.values, config), config):

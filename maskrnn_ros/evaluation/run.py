@@ -22,7 +22,7 @@ from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.datasets.readers import Clip, check_size, frame_of
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.paced import stream_clip
-from maskrnn_ros.evaluation.presets import PRESETS
+from maskrnn_ros.evaluation.presets import preset_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.labels import LabelFiles, values_of, write_labels
@@ -72,7 +72,7 @@ class Task:
             return f"{self.row} (switched: a row of the ablation)"
         if self.profile == "paper":
             return f"{self.preset} (paper profile, switched: the paper's own networks, without look-ahead)"
-        return f"{self.preset} ({PRESETS[self.preset].kind}: {PRESETS[self.preset].text})"
+        return f"{self.preset} ({preset_of(self.preset).kind}: {preset_of(self.preset).text})"
 
     def settings(self) -> dict[str, Any]:
         """What decides the result."""
@@ -113,15 +113,15 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
 
 def _streamed(clip: Clip, task: Task, fps: float, advance: Callable[[], object]) -> StreamingResult:
     """The clip once more, in time, by a new follower."""
-    name = PRESETS[task.preset].follower
+    name = preset_of(task.preset).follower
     return stream_clip(clip, task.convention, lambda: build_follower(name, task.config, task.profile), fps, advance)
 
 
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:
     """Labels of every frame, and the time that they took inside the follower, seconds; None where nothing is done."""
     set_threads(task.config.threads)
-    follower = build_follower(PRESETS[task.preset].follower, task.config, task.profile)
-    is_timed = PRESETS[task.preset].follower != "static"
+    follower = build_follower(preset_of(task.preset).follower, task.config, task.profile)
+    is_timed = preset_of(task.preset).follower != "static"
     folder = task.out / clip.name if task.out else None
     if folder:
         folder.mkdir(parents=True, exist_ok=True)

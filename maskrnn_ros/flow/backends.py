@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from maskrnn_ros.config import Config, FlowConfig
 from maskrnn_ros.expected import TORCH_HINT
+from maskrnn_ros.factory import made_by
 from maskrnn_ros.flow.estimator import FlowEstimator
 from maskrnn_ros.quality import resolved
 
@@ -69,13 +70,10 @@ def build_flow(config: FlowConfig, device: str = "cpu") -> FlowEstimator:
 
 def _own(name: str, config: FlowConfig, device: str) -> FlowEstimator:
     """The estimator of a factory of one's own; of its module anything may come, and each is said in one line."""
-    module, _, factory = name.partition(":")
     try:
-        make: Factory = getattr(importlib.import_module(module), factory)
-        found = make(config, device)
-    except Exception as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise RuntimeError(f"flow.backend {name}: {said}") from error
+        found: FlowEstimator = made_by(name, config, device)
+    except ValueError as error:
+        raise RuntimeError(f"flow.backend {name}: {error}") from error
     if not callable(found):
         raise RuntimeError(f"flow.backend {name}: expected a FlowEstimator, got {type(found).__name__}")
     return found

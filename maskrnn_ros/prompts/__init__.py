@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.factory import is_factory, made_by
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _MARGIN = 0.5
@@ -309,13 +309,12 @@ def build_prompts(config: PromptsConfig, trunk: str = "shipped") -> PromptBacken
         from maskrnn_ros.prompts.learned import build_learned  # it knows this module
 
         return build_learned(config.weights, trunk, config.zoom, config.min_confidence)
-    module, colon, factory = name.partition(":")
-    if not (module and colon and factory):
+    if not is_factory(name):
         raise ValueError(f"prompt backend must be grabcut, learned or package.module:factory, got {name!r}")
     try:
-        backend: PromptBackend = getattr(importlib.import_module(module), factory)()
-    except Exception as error:  # whatever it needs may be missing
-        raise ValueError(f"prompt backend {name!r}: {type(error).__name__}: {error}") from error
+        backend: PromptBackend = made_by(name)
+    except ValueError as error:
+        raise ValueError(f"prompt backend {name!r}: {error}") from error
     return backend
 
 
