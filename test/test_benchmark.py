@@ -152,7 +152,7 @@ def test_the_command_writes_what_machines_read_and_a_plot(tmp_path: Path) -> Non
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert result.returncode == 0, result.stderr
     report = json.loads(file.read_text())
-    further = {"ros", "memory", "cycles", "seed", "services", "cameras"}
+    further = {"ros", "memory", "cycles", "seed", "services", "cameras", "soak", "persistence"}
     assert {"machine", "slopes", "runs", *further} == set(report)
     assert all(report[name] is None for name in further), "what was not asked for"
     assert [(r["width"], r["height"], r["objects"]) for r in report["runs"]] == [(160, 90, 1), (160, 90, 2)]
@@ -201,6 +201,8 @@ def test_cycles_add_and_remove_the_last_object_beside_the_others() -> None:
         (["--cameras", "0"], "--cameras must be >= 1, got 0"),
         (["--cameras", "2", "--threads", "one"], "--threads takes whole numbers >= 1, separated by commas, got 'one'"),
         (["--skip-runs", "--cameras", "2", "--cpus", "0"], "--cpus: expected cores for each of 2 cameras"),
+        (["--soak", "0"], "--soak must be > 0 and finite, got 0"),
+        (["--soak", "1", "--plot", "x.png"], "--plot draws the runs, or with --skip-runs --soak the soak"),
         (["--skip-runs"], "--skip-runs leaves nothing to do"),
         (["--skip-runs", "--ros", "--plot", "x.png"], "--plot draws the runs"),
         (["--json", "absent/x.json"], "--json: there is no folder absent"),

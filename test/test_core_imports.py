@@ -35,6 +35,10 @@ NEEDS_ROS = (
     "benchmark.services",
     "benchmark.latency",
     "benchmark.latency_camera",
+    "benchmark.persistence",
+    "benchmark.soak",
+    "benchmark.soak_camera",
+    "benchmark.soak_report",
     "commands.demo",
     "commands.seed",
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no be
     from maskrnn_ros.benchmark.report import Report
 
 T = TypeVar("T")
+_FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist")
+"""Options that ask for a measurement besides the runs."""
 
 _TEXT = """\
 Measure the tracker on this machine: one run per number of objects and image size, each in its own process. The scene
@@ -34,6 +37,7 @@ examples:
   maskrnn benchmark --objects 4 --size 854x480 --skip-runs --memory 10000 --cycles 200
   maskrnn benchmark --objects 1 --size 854x480 --skip-runs --beside --services
   maskrnn benchmark --size 854x480 --skip-runs --cameras 2 --threads 1,2 --cpus '0;1'
+  maskrnn benchmark --size 854x480 --skip-runs --soak 60 --json soak.json --plot soak.png
 """
 
 
@@ -54,13 +58,13 @@ def add_benchmark(commands: Any) -> None:
     add("--engine", metavar="NAME", help="auto, torch or onnxruntime; default: the one in the config, or auto")
     add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
     add("--json", type=Path, metavar="FILE", help="write the results as JSON")
-    add("--plot", type=Path, metavar="FILE.png", help="draw ms against objects and against pixels")
+    add("--plot", type=Path, metavar="FILE.png", help="draw ms against objects and against pixels, or the soak")
     more = parser.add_argument_group(
         "further measurements", "with 4 objects if --objects names 4, else its first number, and the first size"
     )
     text = "latency through ROS, from publishing an image to receiving its InstanceMaskArray; three processes"
     more.add_argument("--ros", action="store_true", help=text)
-    text = "with --ros: images per second; default 15,24,30. --cameras takes 24, else the first"
+    text = "images per second; default 15,24,30. --cameras takes 24, --soak and --persist take 30, else the first"
     more.add_argument("--rates", default="15,24,30", metavar="HZ,...", help=text)
     more.add_argument("--memory", type=int, metavar="FRAMES", help="memory over this many frames, with a full buffer")
     more.add_argument("--cycles", type=int, metavar="N", help="memory while an instance is added and removed N times")
@@ -72,6 +76,11 @@ def add_benchmark(commands: Any) -> None:
     more.add_argument("--threads", default="1", metavar="N,...", help="with --cameras: threads per tracker; default 1")
     text = "with --cameras: cores of each tracker, e.g. '0;1'; measured without and with them"
     more.add_argument("--cpus", default="", metavar="C;C", help=text)
+    text = "memory, threads, open files, mask rate and latency of the node over this many minutes; each 10 s another "
+    text += "instance is added, one is corrected, the added one is removed, in turn. --plot draws them over time"
+    more.add_argument("--soak", type=float, metavar="MINUTES", help=text)
+    text = "what persist_dir costs: a write by itself, and the node without and with it, by turns, --seconds each"
+    more.add_argument("--persist", action="store_true", help=text)
     more.add_argument("--skip-runs", action="store_true", help="only these further measurements")
     parser.set_defaults(run=_benchmark)
 
@@ -142,13 +151,13 @@ def _further(
         report.seed = in_own_process(after_seed, config, *scene)
         print(seed_row(report.seed), flush=True)
         report.write(args.json)
-    _further_nodes(report, config, scene[:2], rates, args)
+    _further_nodes(report, config, scene, rates, args)
 
 
 def _further_nodes(
-    report: Report, config: Config, size: tuple[int, int], rates: tuple[float, ...], args: argparse.Namespace
+    report: Report, config: Config, scene: tuple[int, int, int], rates: tuple[float, ...], args: argparse.Namespace
 ) -> None:
-    """What needs ROS and several processes."""
+    """What needs ROS and several processes. Scene: width, height, objects."""
     if args.services:
         from maskrnn_ros.benchmark.services import measure_services, services_rows
 
@@ -159,11 +168,74 @@ def _further_nodes(
         from maskrnn_ros.benchmark.cameras import Load, cameras_rows, measure_cameras
 
         rate = 24.0 if 24.0 in rates else rates[0]
-        load = Load(width=size[0], height=size[1], rate=rate, seconds=args.seconds)
+        load = Load(width=scene[0], height=scene[1], rate=rate, seconds=args.seconds)
         threads = _listed("--threads", args.threads, _count)
         report.cameras = measure_cameras(config, args.cameras, load, threads=threads, cpus=args.cpus)
         print("\n".join(cameras_rows(report.cameras)), flush=True)
         report.write(args.json)
+    rate = 30.0 if 30.0 in rates else rates[0]
+    if args.persist:
+        _persist(report, config, scene, rate, args)
+    if args.soak:
+        _soak(report, config, scene, rate, args)
+
+
+def _persist(report: Report, config: Config, scene: tuple[int, int, int], rate: float, args: Any) -> None:
+    from maskrnn_ros.benchmark.measure import in_own_process
+    from maskrnn_ros.benchmark.persistence import measure_stream, measure_writes, persistence_rows
+    from maskrnn_ros.benchmark.soak import Plan
+
+    width, height, objects = scene
+    sample_s = min(1.0, args.seconds / 4)
+    plan = Plan(
+        width=width,
+        height=height,
+        objects=objects,
+        rate=rate,
+        seconds=args.seconds,
+        sample_s=sample_s,
+        change_s=0.0,
+    )
+    write = in_own_process(measure_writes, config, *scene)
+    stream = measure_stream(config, plan)
+    report.persistence = {"write": dataclasses.asdict(write), "stream": stream}
+    print("\n".join(persistence_rows(write, stream)), flush=True)
+    report.write(args.json)
+
+
+def _soak(report: Report, config: Config, scene: tuple[int, int, int], rate: float, args: Any) -> None:
+    from maskrnn_ros.benchmark import soak_report
+    from maskrnn_ros.benchmark.soak import CHANGE_S, SAMPLE_S, Plan, Soak, run_soak
+
+    width, height, objects = scene
+    seconds = args.soak * 60
+    plan = Plan(
+        width=width,
+        height=height,
+        objects=objects,
+        rate=rate,
+        seconds=seconds,
+        sample_s=min(SAMPLE_S, seconds / 12),
+        change_s=min(CHANGE_S, seconds / 6),
+    )
+
+    def sampled(soak: Soak) -> None:
+        line = soak_report.minute_row(soak)
+        if line is not None:
+            print(line, flush=True)
+            report.soak = soak_report.as_json(soak)
+            report.write(args.json)
+
+    print(soak_report.HEAD, flush=True)
+    soak = run_soak(config, plan, sampled)
+    report.soak = soak_report.as_json(soak)
+    report.write(args.json)
+    print("\n".join(soak_report.summary_rows(report.soak["summary"])), flush=True)
+    if args.plot:
+        soak_report.plot_soak(soak, args.plot)
+        print(args.plot)
+    if soak.failure:
+        raise RuntimeError(f"the soak ended early: {soak.failure}")
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -187,13 +259,14 @@ def _check(
     for name, value in (("--memory", args.memory), ("--cycles", args.cycles), ("--cameras", args.cameras)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be >= 1, got {value}")
+    if args.soak is not None and not 0 < args.soak < math.inf:
+        raise ValueError(f"--soak must be > 0 and finite, got {args.soak:g}")
     _listed("--threads", args.threads, _count)
-    if args.skip_runs and not any((args.ros, args.memory, args.cycles, args.beside, args.services, args.cameras)):
-        raise ValueError(
-            "--skip-runs leaves nothing to do without --ros, --memory, --cycles, --beside, --services or --cameras"
-        )
-    if args.skip_runs and args.plot:
-        raise ValueError("--plot draws the runs that --skip-runs leaves out")
+    if args.skip_runs and not any(getattr(args, name) for name in _FURTHER):
+        named = ", ".join(f"--{name}" for name in _FURTHER[:-1])
+        raise ValueError(f"--skip-runs leaves nothing to do without {named} or --{_FURTHER[-1]}")
+    if args.plot and args.skip_runs == (args.soak is None):
+        raise ValueError("--plot draws the runs, or with --skip-runs --soak the soak")
     if max(objects) > config.max_instances:
         raise ValueError(f"--objects must be <= {config.max_instances} (max_instances), got {max(objects)}")
     for option, file in (("--json", args.json), ("--plot", args.plot)):

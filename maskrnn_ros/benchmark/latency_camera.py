@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     scene = Scene(*args.scene)
     with client_node("maskrnn_benchmark_camera") as (node, executor):
-        camera = _Camera(scene, node, executor, args.namespace)
+        camera = Camera(scene, node, executor, args.namespace)
         camera.seed()
         camera.play(args.rates[0], _WARM_UP_S)
         for hz in args.rates:
@@ -70,14 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Camera:
-    def __init__(self, scene: Scene, node: Any, executor: Any, namespace: str) -> None:
+class Camera:
+    """Publishes a scene to a tracker.
+
+    Args:
+        scene: What it sees.
+        node: Its rclpy node.
+        executor: Spins it.
+        namespace: Of the tracker.
+        marked: How many of the scene's objects ``seed`` marks; None: all.
+    """
+
+    def __init__(self, scene: Scene, node: Any, executor: Any, namespace: str, marked: int | None = None) -> None:
         self._scene, self._node, self._executor = scene, node, executor
+        self._marked = scene.objects if marked is None else marked
         self._tracker = f"{namespace}/tracker"
         self._images = node.create_publisher(Image, f"{namespace}/image", reliable(IMAGE_DEPTH))
         self._seeds = node.create_publisher(Image, f"{self._tracker}/seed_mask", reliable(1))
         self._messages = [_message(scene.image(number)) for number in range(FRAMES)]  # before any clock runs
-        self._number = 0
+        self.number = 0
+        """Of the next image; the scene's is this modulo ``FRAMES``."""
 
     def seed(self) -> None:
         """Publish the seed and its image, wait for the masks of that image.
@@ -100,11 +112,13 @@ class _Camera:
         wait_for_subscribers(self._executor, [self._images, self._seeds], _START_TIMEOUT_S)
         wait_for_answers(self._node, self._executor, topics, self._tracker, _START_TIMEOUT_S)
         stamp_ns = time.time_ns()
-        self._seeds.publish(_message(label_image_data(self._scene.labels(0), "mono16"), "mono16", stamp_ns))
+        labels = self._scene.labels(0)
+        labels[labels > self._marked] = 0
+        self._seeds.publish(_message(label_image_data(labels, "mono16"), "mono16", stamp_ns))
         # the seed waits for its image: the other way round a late seed would have to catch up
         if not spin_until(self._executor, lambda: bool(results), _START_TIMEOUT_S):
             raise TimeoutError(f"no answer on {topics[0]} to the seed; waited {_START_TIMEOUT_S:g} s")
-        self._publish(stamp_ns)
+        self.publish(stamp_ns)
 
         def is_over() -> bool:
             return stamp_ns in answers or results[-1].status == SeedResult.STATUS_REJECTED
@@ -126,7 +140,7 @@ class _Camera:
             stamps.append(time.time_ns())
             start = time.monotonic()
             late_ms.append((start - due) * 1e3)
-            self._publish(stamps[-1])
+            self.publish(stamps[-1])
             publish_ms.append((time.monotonic() - start) * 1e3)
         return Burst(
             hz=hz,
@@ -135,11 +149,12 @@ class _Camera:
             publish_ms_p50=float(np.median(publish_ms)),
         )
 
-    def _publish(self, stamp_ns: int) -> None:
-        message = self._messages[self._number % FRAMES]
+    def publish(self, stamp_ns: int) -> None:
+        """Publish the next image."""
+        message = self._messages[self.number % FRAMES]
         ns_to_stamp(stamp_ns, message.header.stamp)
         self._images.publish(message)
-        self._number += 1
+        self.number += 1
 
 
 def _message(pixels: Any, encoding: str = "rgb8", stamp_ns: int = 0) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from maskrnn_ros.benchmark.scene import FRAMES, Scene
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed, Tracks
@@ -61,7 +63,7 @@ class MemoryRun:
 
 def over_frames(config: Config, width: int, height: int, objects: int, frames: int) -> MemoryRun:
     """Memory while the same instances are followed over many frames."""
-    world = _World(config, width, height, objects)
+    world = World(config, width, height, objects)
     world.seed(world.scene.labels(0))
     world.fill()
     samples, not_tracking = [(0, rss_mb())], 0
@@ -74,7 +76,7 @@ def over_frames(config: Config, width: int, height: int, objects: int, frames: i
 
 def over_cycles(config: Config, width: int, height: int, objects: int, cycles: int) -> MemoryRun:
     """Memory while the last of the objects is added, followed for four frames and removed, each time by a new id."""
-    world = _World(config, width, height, objects)
+    world = World(config, width, height, objects)
     others = objects - 1
     if others:
         labels = world.scene.labels(0)
@@ -89,7 +91,7 @@ def over_cycles(config: Config, width: int, height: int, objects: int, cycles: i
     return _result(world, "cycles", cycles, samples, 100, not_tracking)
 
 
-def _cycle(world: _World, others: int, added: int) -> int:
+def _cycle(world: World, others: int, added: int) -> int:
     """Add an instance, follow it, remove it; on how many frames one of the others was not TRACKING."""
     mask = world.scene.labels(world.number + 1) == others + 1
     world.seed(np.where(mask, added, 0).astype(np.int32))
@@ -102,10 +104,20 @@ def _cycle(world: _World, others: int, added: int) -> int:
     return lost
 
 
-class _World:
-    """A session that looks at a scene."""
+class World:
+    """A session that looks at a scene.
 
-    def __init__(self, config: Config, width: int, height: int, objects: int) -> None:
+    Args:
+        config: Its settings.
+        width: Of the images, pixels.
+        height: Of the images, pixels.
+        objects: How many the scene has.
+        keep: See ``Session``.
+    """
+
+    def __init__(
+        self, config: Config, width: int, height: int, objects: int, keep: Callable[[Saved], None] | None = None
+    ) -> None:
         set_threads(config.threads)
         self.scene = Scene(width, height, objects)
         self.images = self.scene.images()
@@ -113,7 +125,7 @@ class _World:
         self._config = config
         self._ids = IdBook()
         self._outcome: SeedOutcome | None = None
-        self.session = Session(config, build_tracker, self._ids, self._on_outcome)
+        self.session = Session(config, build_tracker, self._ids, self._on_outcome, keep=keep)
 
     def frame(self) -> Tracks:
         """Process the next image."""
@@ -138,6 +150,10 @@ class _World:
         self._ids.remove((instance_id,))
         self.session.remove((instance_id,))
 
+    def save(self) -> None:
+        """Hand over what is to be saved, as the session does after every image."""
+        self.session.keeper.save(self.session.number, self._ids.used)
+
     def fill(self) -> None:
         """Go on until the buffer drops images."""
         for _ in range(_WARM_UP):
@@ -153,7 +169,7 @@ class _World:
 
 
 def _result(
-    world: _World, what: str, count: int, samples: list[tuple[int, float]], per: int, not_tracking: int
+    world: World, what: str, count: int, samples: list[tuple[int, float]], per: int, not_tracking: int
 ) -> MemoryRun:
     numbers, values = np.array(samples).T
     return MemoryRun(

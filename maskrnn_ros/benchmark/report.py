@@ -33,6 +33,8 @@ class Report:
         seed: Time from a seed to the first mask.
         services: What ``maskrnn_ros.benchmark.services`` measured.
         cameras: What ``maskrnn_ros.benchmark.cameras`` measured.
+        soak: What ``maskrnn_ros.benchmark.soak_report.as_json`` gives.
+        persistence: What ``maskrnn_ros.benchmark.persistence`` measured: ``write`` and ``stream``.
     """
 
     runs: list[Run] = dataclasses.field(default_factory=list)
@@ -42,6 +44,8 @@ class Report:
     seed: SeedRun | None = None
     services: dict[str, Any] | None = None
     cameras: list[dict[str, Any]] | None = None
+    soak: dict[str, Any] | None = None
+    persistence: dict[str, Any] | None = None
 
     def write(self, file: Path | None) -> None:
         """Write what there is so far, so that Ctrl-C loses nothing."""
