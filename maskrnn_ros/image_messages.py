@@ -5,6 +5,9 @@ The functions read attributes only, so they take the messages of rclpy and those
 package is imported. They honour ``step`` and ``is_bigendian`` and refuse a message that contradicts itself
 with a ValueError of one line.
 
+Not by cv_bridge: pip has none with its C++ part, it refuses 8UC1, 8UC3 and 16UC1 as colour, does not know uyvy and
+yuyv, and fails on big-endian images with NumPy 2. What both read is equal to the last bit (``test_cv_bridge.py``).
+
 Where the source allows it the result is a view of the message's buffer: treat it as read-only, and do not
 resize the buffer while the result lives.
 """

@@ -64,7 +64,9 @@ def test_the_box_of_a_mask_is_half_open(pixels: list[tuple[int, int]], expected:
         assert mask[expected.slices].sum() == mask.sum()
 
 
-@pytest.mark.parametrize("name", ["types", "config", "flow.warp", "tracking.gate", "quality", "evaluation.metrics"])
+@pytest.mark.parametrize(
+    "name", ["types", "config", "flow.warp", "tracking.gate", "quality", "metrics.davis", "factory"]
+)
 def test_the_examples_in_docstrings_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"maskrnn_ros.{name}"))
     assert result.attempted and not result.failed
