@@ -14,6 +14,8 @@ from maskrnn_ros.types import InstanceState, LabelArray, Tracks, UInt8Array
 
 _PALETTE = davis_palette()
 _OPACITY = 0.5
+_PLAIN = 640
+"""Longer side of pictures, pixels, from which on lines and text grow with them: a window shows all as large."""
 _FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
@@ -23,16 +25,23 @@ def colour(instance_id: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def drawn_scale(picture: UInt8Array) -> float:
+    """How much larger than on a small picture text and lines are drawn on one of (H, W, 3)."""
+    longest: int = max(picture.shape[:2])
+    return max(1.0, longest / _PLAIN)
+
+
 def overlay_labels(image: UInt8Array, labels: LabelArray) -> UInt8Array:
     """Tint the instances of (H, W) labels over a copy of the RGB image (H, W, 3) and outline them."""
     canvas = image.copy()
+    stroke = round(drawn_scale(canvas))
     for instance_id in np.unique(labels[labels != 0]).tolist():
         mask = (labels == instance_id).view(np.uint8)
         where = mask.astype(bool)
         tint = np.asarray(colour(instance_id), np.float32)
         canvas[where] = (canvas[where] * (1 - _OPACITY) + tint * _OPACITY).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(canvas, contours, -1, colour(instance_id), 1)
+        cv2.drawContours(canvas, contours, -1, colour(instance_id), stroke)
     return canvas
 
 
@@ -46,11 +55,26 @@ def overlay_tracks(image: UInt8Array, tracks: Tracks) -> UInt8Array:
             hidden.append(f"{title} {track.state.name}")
         if track.box is not None:
             box = track.box
-            cv2.rectangle(canvas, (box.x0, box.y0), (box.x1 - 1, box.y1 - 1), colour(track.instance_id), 1)
-            write_text(canvas, title, (box.x0, max(12, box.y0 - 3)))
+            draw_box(canvas, (box.x0, box.y0, box.x1, box.y1), title, colour(track.instance_id))
+    scale = drawn_scale(canvas)
     for line, text in enumerate(hidden):
-        write_text(canvas, text, (4, 14 + 16 * line))
+        write_text(canvas, text, (round(4 * scale), round((14 + 16 * line) * scale)), scale)
     return canvas
+
+
+def draw_box(canvas: UInt8Array, edges: tuple[int, int, int, int], title: str, tone: tuple[int, int, int]) -> None:
+    """Draw a box on (H, W, 3) in an RGB colour, with the title above it or, at the upper edge, in it.
+
+    Args:
+        canvas: Drawn on.
+        edges: Left, upper, right and lower edge; the last two are outside, as in ``Box``.
+        title: Its text.
+        tone: The colour.
+    """
+    x0, y0, x1, y1 = edges
+    scale = drawn_scale(canvas)
+    cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), tone, round(scale))
+    write_text(canvas, title, (x0, max(round(12 * scale), y0 - round(3 * scale))), scale)
 
 
 def write_text(canvas: UInt8Array, text: str, origin: tuple[int, int], scale: float = 1.0) -> None:

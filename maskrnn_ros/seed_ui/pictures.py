@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from maskrnn_ros.masks import MaskEncoding, decode, encode
-from maskrnn_ros.overlay import colour, overlay_labels, write_text
+from maskrnn_ros.overlay import colour, draw_box, overlay_labels
 from maskrnn_ros.types import BoolArray, Box, LabelArray, UInt8Array
 
 _QUALITY = 80
@@ -66,10 +66,8 @@ def _drawn(image: UInt8Array, scene: Scene, scale: float) -> UInt8Array:
         labels = np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), np.int32)
     canvas = overlay_labels(image, labels)
     for instance_id, box in scene.boxes.items():
-        x0, y0 = round(box.x0 * scale), round(box.y0 * scale)
-        x1, y1 = round(box.x1 * scale), round(box.y1 * scale)
-        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), colour(instance_id), 1)
-        write_text(canvas, scene.titles.get(instance_id, str(instance_id)), (x0, max(12, y0 - 3)))
+        edges = (round(box.x0 * scale), round(box.y0 * scale), round(box.x1 * scale), round(box.y1 * scale))
+        draw_box(canvas, edges, scene.titles.get(instance_id, str(instance_id)), colour(instance_id))
     return canvas
 
 
