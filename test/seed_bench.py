@@ -143,7 +143,7 @@ class SeedBench:
 
     @property
     def button(self) -> Any:
-        """Likewise that beside it, which has the whole menu."""
+        """Likewise the one beside it that sends, which has the whole menu."""
         return self.scene.interactive["add"]
 
     @property
@@ -190,9 +190,13 @@ class SeedBench:
         return message is not None
 
     def click_add(self) -> bool:
-        """Click into the middle of the button beside the picture."""
+        """Click into the middle of the button that sends."""
+        return self.click_button("add")
+
+    def click_button(self, name: str) -> bool:
+        """Click into the middle of a button beside the picture; whether anything lies there."""
         self._catch_up()
-        face = self.button.controls[0].markers[0]
+        face = self.scene.interactive[name].controls[0].markers[0]
         corners = [(p.x, p.y) for p in face.points]
         return self.press(*(sum(values) / len(values) for values in zip(*corners, strict=True)))
 

@@ -167,6 +167,18 @@ def test_a_click_on_the_first_vertex_closes_the_polygon() -> None:
     np.testing.assert_array_equal(drawing.mask, fill_polygon(((100, 100), (200, 100), (200, 200)), 240, 320))
 
 
+def test_a_double_click_is_one_corner_also_where_corners_are_close() -> None:
+    drawing = blank(480, 640)
+    for corner in ((100, 100), (105, 100)):
+        drawing.corner(*corner)
+        with pytest.raises(ValueError, match="there is a corner already"):
+            drawing.corner(corner[0] + 0.8, corner[1] - 0.8)
+    drawing.corner(105, 108)
+    assert drawing.vertices == ((100, 100), (105, 100), (105, 108))
+    drawing.corner(100, 101)  # on the first one
+    assert drawing.mask is not None and not drawing.vertices
+
+
 def test_small_objects_have_room_for_corners() -> None:
     drawing = blank(1080, 1920)
     octagon = [(500 + 6 * np.cos(a), 500 + 6 * np.sin(a)) for a in np.linspace(0, 1.75 * np.pi, 8)]

@@ -115,7 +115,7 @@ def test_the_frozen_image_is_a_textured_quad_field_by_field(bench) -> None:
 
 def test_the_menu_is_there_before_the_first_image(bench) -> None:
     markers, number = bench.served()
-    assert number >= 1 and set(markers) == {"image", "add"}
+    assert number >= 1 and set(markers) == {"image", "add", "newest"}
     assert [e.title for e in markers["add"].menu_entries if not e.parent_id] == [entry.title for entry in ENTRIES]
     quad = markers["image"].controls[0].markers[0]
     assert (quad.texture_resource, len(quad.points), len(quad.uv_coordinates)) == ("", 6, 0)
@@ -308,7 +308,7 @@ def test_what_was_drawn_is_gone_when_it_is_undone_and_when_another_image_is_froz
     bench.wait(lambda: bench.shown("mask") and not bench.vertices)
     assert bench.trigger("freeze").success
     bench.wait(lambda: not bench.shown("mask"))
-    assert set(bench.scene.interactive) == {"image", "add"}
+    assert set(bench.scene.interactive) == {"image", "add", "newest"}
 
 
 def test_the_text_of_before_is_taken_away(bench) -> None:
@@ -375,6 +375,15 @@ def test_draw_and_click_change_what_a_click_is_and_nothing_else(bench) -> None:
     bench.wait(lambda: bench.text == ["click an object, or drag a box around it"])
 
 
+def test_a_double_click_is_one_corner(bench) -> None:
+    bench.image(world.image(0), world.stamp_ns(0))
+    bench.corners((32, 32), (96, 32), width=WIDTH)
+    before = bench.node._drawing.vertices
+    assert bench.press(96 / WIDTH, -32 / WIDTH)
+    bench.wait(lambda: bench.text[:1] == ["there is a corner already: click the next one, or undo it"])
+    assert bench.node._drawing.vertices == before
+
+
 def test_three_gestures_draw_an_object(bench, tracker) -> None:
     sent = bench.image(world.image(0), world.stamp_ns(0))
     corners = ((32.0, 32.0), (96.0, 32.0), (96.0, 64.0))
@@ -403,23 +412,47 @@ def test_a_click_beside_the_first_corner_is_a_corner(bench) -> None:
     bench.wait(lambda: len(bench.vertices) == 4)
 
 
-def test_the_button_lies_beside_the_picture_and_nothing_covers_it(bench, tracker) -> None:
-    assert bench.click_add()
-    bench.wait(lambda: bench.text[:1] == ["there is no image on /image yet"])
+def test_the_buttons_lie_beside_the_picture_and_nothing_covers_them(bench, tracker) -> None:
+    for name, other in (("newest", "draw_mode"), ("add", "click_mode")):
+        assert bench.click_button(name)
+        bench.wait(lambda: bench.text[:1] == ["there is no image on /image yet"])
+        assert bench.trigger(other).success
+        bench.wait(lambda: len(bench.text) == 1)
     bench.image(world.image(0), world.stamp_ns(0))
+    bench.wait(lambda: bench.text[-1].startswith("click an object"))  # it is frozen
     for size in ((96, 128), (128, 96), (60, 128), (100, 100)):
         bench.image(np.zeros((*size, 3), np.uint8), world.stamp_ns(size[0]))
-        assert bench.trigger("freeze").success
+        before = bench.control
+        assert bench.click_button("newest")
+        bench.wait(lambda before=before: bench.control != before and bench.control == bench.button.controls[0].name)
+        assert bench.node._frozen.size == size
         assert bench.click_add()
         bench.wait(lambda: bench.text[:1] == ["nothing is marked: click the object first"])
         right = max(p.x for p in bench.frozen.controls[0].markers[0].points)
-        face, title = bench.button.controls[0].markers
-        assert min(p.x for p in face.points) > right + DEPTH_RESOLUTION
-        assert title.text == "add" and text_width(title) < max(p.x for p in face.points) - min(p.x for p in face.points)
-        assert title.pose.position.z - face.points[0].z > DEPTH_RESOLUTION
+        lower = 1.0
+        for name in ("add", "newest"):
+            face, title = bench.scene.interactive[name].controls[0].markers
+            edges = min(p.x for p in face.points), max(p.x for p in face.points)
+            assert edges[0] > right + DEPTH_RESOLUTION
+            assert title.text == name and text_width(title) < edges[1] - edges[0]
+            assert title.pose.position.z - face.points[0].z > DEPTH_RESOLUTION
+            assert max(p.y for p in face.points) < lower
+            lower = min(p.y for p in face.points)
     grey = bench.button.controls[0].markers[0].color
     bench.corners((32, 32), (90, 32), (90, 64), width=100 / 0.75)
     bench.wait(lambda: bench.button.controls[0].markers[0].color != grey)
+
+
+def test_an_old_picture_says_its_age_until_another_one_is_frozen(bench) -> None:
+    bench.image(world.image(0), 10_000_000_000)
+    bench.image(world.image(0), 14_000_000_000)
+    bench.trigger("undo")
+    bench.wait(lambda: bench.text[:1] == ["there is nothing to undo"])
+    assert "old" not in bench.status[0]
+    bench.image(world.image(0), 96_400_000_000)
+    bench.wait(lambda: bench.status[0].endswith("; picture 86 s old"))
+    bench.click_button("newest")
+    bench.wait(lambda: "old" not in bench.status[0])
 
 
 def test_portrait_and_wide_pictures_fit_the_view(bench) -> None:
@@ -501,14 +534,14 @@ def test_what_is_meant_for_an_earlier_freeze_is_refused_also_of_the_same_image(b
     assert bench.trigger("freeze").success  # the same image
     bench.wait(lambda: bench.control != earlier)
     events = (InteractiveMarkerFeedback.BUTTON_CLICK, InteractiveMarkerFeedback.MENU_SELECT)
-    for name, event in ((name, event) for name in ("image", "add") for event in events):
+    for row, (name, event) in enumerate((name, event) for name in ("image", "add", "newest") for event in events):
         late = InteractiveMarkerFeedback(marker_name=name, control_name=earlier, event_type=event, menu_entry_id=1)
         late.mouse_point_valid = True
         late.mouse_point.x, late.mouse_point.y = 0.5, -0.25
         bench.feedback.publish(late)
         bench.wait(lambda: "earlier image" in bench.text[0])
-        bench.corners((9, 9), width=WIDTH)  # the answer to it takes the place of the refusal
-    assert len(bench.vertices) == 4 and tracker.added == []
+        bench.corners((9, 9 + 9 * row), width=WIDTH)  # the answer to it takes the place of the refusal
+    assert len(bench.vertices) == 6 and tracker.added == []
 
 
 def test_no_two_freezes_have_a_name_in_common() -> None:
@@ -616,9 +649,10 @@ def test_text_and_dots_of_the_picture_for_rqt_fit_it_and_grow_with_it(height: in
     rows, columns = np.nonzero(text)
     assert columns.max() < width - margin  # nothing is cut off
     assert rows.max() < 0.45 * height
-    assert np.ptp(np.nonzero(dot)[1]) + 1 == pytest.approx(7 * max(1, max(height, width) / 960), abs=1)
-    if height == 1080:  # as large as on a picture of half that size
-        halves = Drawing(np.full((540, 960, 3), 90, np.uint8))
-        half_rows, half_columns = np.nonzero((painted(halves, ("instance 1 is tracked", HINT)) != 90).any(-1))
-        assert rows.max() == pytest.approx(2 * half_rows.max(), abs=6)
-        assert columns.max() == pytest.approx(2 * half_columns.max(), rel=0.05)
+    radius = round(3 * max(1, max(height, width) / 640))
+    assert np.ptp(np.nonzero(dot)[1]) + 1 == pytest.approx(2 * radius + 1, abs=1)
+    if height == 1080:  # as large as on a picture of a third of that size
+        small = Drawing(np.full((360, 640, 3), 90, np.uint8))
+        small_rows, small_columns = np.nonzero((painted(small, ("instance 1 is tracked", HINT)) != 90).any(-1))
+        assert rows.max() == pytest.approx(3 * small_rows.max(), abs=6)
+        assert columns.max() == pytest.approx(3 * small_columns.max(), rel=0.05)

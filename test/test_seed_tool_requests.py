@@ -103,6 +103,7 @@ def test_results_are_shown_and_a_rejected_drawing_comes_back(bench, tracker) -> 
     bench.wait(lambda: len(bench.masks) == 2)
     tracker.result(tracker.added[1], SeedResult.STATUS_APPLIED)
     bench.wait(lambda: bench.text[:1] == ["instance 7 is tracked"] and not bench.shown("mask"))
+    assert bench.status[1] == "last seed: applied"  # also when the instance is removed
 
 
 def test_a_drawing_that_waited_in_a_tracker_that_was_started_again_comes_back(bench, tracker) -> None:

@@ -18,6 +18,8 @@ _CORNERS = 3
 _REACH = 0.01
 """How near a click is to be on a dot, such as the first vertex, as a share of the image's longer side: what a hand
 hits."""
+_DOUBLE = 0.002
+"""The same of the second click of a double click, for which the mouse stays: corners may be nearer than a hand hits."""
 _REACH_OF_POLYGON = 0.25
 """The same as a share of the polygon's longer side: within a small object there must be room for corners."""
 
@@ -106,10 +108,12 @@ class Drawing:
         """Add a vertex; on the first one, close the polygon.
 
         Raises:
-            ValueError: It lies outside the image, or the polygon holds no pixel.
+            ValueError: It lies outside the image or on the last vertex, or the polygon holds no pixel.
         """
         if self.reach and math.dist((x, y), self.vertices[0]) <= self.reach:
             self.close_polygon()
+        elif self.vertices and math.dist((x, y), self.vertices[-1]) <= _DOUBLE * max(self._size):
+            raise ValueError("there is a corner already: click the next one, or undo it")
         else:
             self.add(x, y)
 

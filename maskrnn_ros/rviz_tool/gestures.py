@@ -9,7 +9,7 @@ from typing import Any
 
 from visualization_msgs.msg import InteractiveMarkerFeedback
 
-from maskrnn_ros.rviz_tool.markers import BUTTON
+from maskrnn_ros.rviz_tool.markers import BUTTON, NEWEST
 
 _STILL = 0.012
 """A mouse that moves further between press and release has dragged, metres: 10 pixels in the shipped view."""
@@ -34,8 +34,10 @@ class Drag:
 
 
 @dataclasses.dataclass(frozen=True)
-class Add:
-    """A click on the button beside the picture."""
+class Press:
+    """A click on one of the buttons beside the picture."""
+
+    name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class GestureReader:
     def __init__(self) -> None:
         self._down: tuple[str, Place] | None = None
 
-    def read(self, feedback: Any, shown: str) -> Click | Drag | Add | Choice | None:
+    def read(self, feedback: Any, shown: str) -> Click | Drag | Press | Choice | None:
         """What was done with that message; None: nothing yet.
 
         Args:
@@ -78,8 +80,8 @@ class GestureReader:
             raise ValueError("that was for an earlier image than the frozen one: look again, then click or choose")
         if feedback.event_type == kind.MENU_SELECT:
             return Choice(feedback.menu_entry_id)
-        if feedback.marker_name == BUTTON:
-            return Add()
+        if feedback.marker_name in (BUTTON, NEWEST):
+            return Press(feedback.marker_name)
         if not feedback.mouse_point_valid:
             raise ValueError("RViz2 does not know where on the image that click was: click again")
         if down is not None and down[0] == feedback.client_id and math.dist(down[1], place) > _STILL:

@@ -19,7 +19,7 @@ from visualization_msgs.msg import (
     UVCoordinate,
 )
 
-from maskrnn_ros.overlay import folded, overlay_labels, write_text
+from maskrnn_ros.overlay import drawn_scale, folded, overlay_labels, write_text
 from maskrnn_ros.ros.image_plane import FRAME, to_plane, unit
 from maskrnn_ros.ros.markers import text_scale
 from maskrnn_ros.rviz_tool.drawing import Drawing
@@ -32,11 +32,13 @@ NAME = "image"
 DRAWING = "drawing"
 """Of that of the drawing over it."""
 BUTTON = "add"
-"""Of that beside the picture, which sends the drawing."""
+"""Of the button beside the picture that sends the drawing."""
+NEWEST = "newest"
+"""Of the one under it, which freezes another image."""
 _LAYER = 0.02
 """Distance in z between what lies over each other: RViz2 tells 0.004 apart, and seen from the side all is in place."""
 _TEXT = 0.03
-_COLUMNS = 64
+_COLUMNS = 80
 """Characters of that height that are about as long as the image is wide."""
 _YELLOW = ColorRGBA(r=1.0, g=0.9, b=0.0, a=1.0)
 _PAINT, _PAINT_ON, _PAINT_OFF = (255, 230, 0), (50, 255, 75), (255, 50, 50)
@@ -45,13 +47,13 @@ _RED = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 _WHITE = ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
 _GREY = ColorRGBA(r=0.3, g=0.3, b=0.3, a=1.0)
 _BLACK = ColorRGBA(a=1.0)
-_PLAIN = 960
-"""Longer side of pictures, pixels, from which on dots and text grow with them: those are looked at smaller."""
 _DOT = 0.008
 _GAP = 0.02
 """Between the picture and what lies beside it."""
 _BUTTON = (0.12, 0.07)
-"""Width and height."""
+"""Width and height of a button."""
+_NEWEST_Y = -0.12
+"""Upper edge of the lower button: a hand that means the other one does not hit it, for it clears the drawing."""
 _EMPTY = (3, 4)
 """Rows and columns of the grey quad before the first image: its menu is there already."""
 
@@ -92,17 +94,28 @@ def button_marker(drawing: Drawing | None, frozen: Frozen | None, instances: Map
         instances: Titles of the live instances by id, for the menu.
     """
     ready = drawing is not None and (drawing.mask is not None or len(drawing.vertices) >= 3)
+    return _button(BUTTON, 0.0, ready, frozen, instances)
+
+
+def newest_marker(frozen: Frozen | None) -> InteractiveMarker:
+    """The InteractiveMarker under that button: a click on it freezes the newest image. Its menu is the picture's."""
+    return _button(NEWEST, _NEWEST_Y, False, frozen, None)
+
+
+def _button(
+    name: str, upper: float, is_ready: bool, frozen: Frozen | None, instances: Mapping[int, str] | None
+) -> InteractiveMarker:
     left = _extent(frozen)[0] + _GAP
-    face = Marker(ns="face", type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_GREEN if ready else _GREY)
+    face = Marker(ns="face", type=Marker.TRIANGLE_LIST, action=Marker.ADD, color=_GREEN if is_ready else _GREY)
     face.scale.x = face.scale.y = face.scale.z = 1.0
     width, height = _BUTTON
-    face.points = [Point(x=left + c * width, y=-r * height) for c, r in _corners(1, 1)]
-    title = Marker(ns="title", type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_BLACK if ready else _WHITE)
-    title.text, title.scale = "add", text_scale(_TEXT)
-    title.pose.position.x, title.pose.position.y, title.pose.position.z = left + width / 2, -height / 2, _LAYER
+    face.points = [Point(x=left + c * width, y=upper - r * height) for c, r in _corners(1, 1)]
+    title = Marker(ns="title", type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_BLACK if is_ready else _WHITE)
+    title.text, title.scale = name, text_scale(_TEXT)
+    title.pose.position.x, title.pose.position.y, title.pose.position.z = left + width / 2, upper - height / 2, _LAYER
     for marker in (face, title):
         marker.pose.orientation.w = 1.0
-    return _interactive(BUTTON, frozen, instances, [face, title])
+    return _interactive(name, frozen, instances, [face, title])
 
 
 def _interactive(
@@ -227,7 +240,7 @@ def painted(drawing: Drawing, lines: Sequence[str]) -> UInt8Array:
     """The image with the drawing and text on it, RGB, uint8 (H, W, 3), for viewers of images."""
     mask = drawing.mask
     canvas = drawing.image.copy() if mask is None else overlay_labels(drawing.image, mask.astype(np.int32))
-    scale = max(1.0, max(canvas.shape[:2]) / _PLAIN)
+    scale = drawn_scale(canvas)
     radius, stroke = round(3 * scale), round(scale)
     corners = np.array(drawing.vertices, np.float64).reshape(-1, 2).astype(np.int32)
     cv2.polylines(canvas, [corners], False, _PAINT, stroke)
@@ -235,10 +248,10 @@ def painted(drawing: Drawing, lines: Sequence[str]) -> UInt8Array:
         cv2.circle(canvas, (x, y), radius, _PAINT, -1)
     for point in drawing.points:
         cv2.circle(canvas, (int(point.x), int(point.y)), radius, _PAINT_ON if point.on_object else _PAINT_OFF, -1)
-    rows = [row for line in lines for row in folded(line, canvas.shape[1] - 8, scale)]
+    rows = [row for line in lines for row in folded(line, canvas.shape[1] - round(8 * scale), scale)]
     room = max(1, round(canvas.shape[0] / 3 / (16 * scale)))  # text must not hide a small picture
     for number, row in enumerate(rows[:room]):
-        write_text(canvas, row, (4, round((14 + 16 * number) * scale)), scale)
+        write_text(canvas, row, (round(4 * scale), round((14 + 16 * number) * scale)), scale)
     return canvas
 
 

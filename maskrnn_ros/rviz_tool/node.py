@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.config import from_flat, settings
-from maskrnn_ros.image_messages import compressed_to_rgb, image_to_rgb
+from maskrnn_ros.image_messages import compressed_to_rgb, image_to_rgb, stamp_to_ns
 from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.ros import tracker_client
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
@@ -39,8 +39,8 @@ from maskrnn_ros.ros.tracker_client import Sent, TrackerClient, labels_message
 from maskrnn_ros.rviz_tool import view as seed_view
 from maskrnn_ros.rviz_tool.drawing import Drawing, corners
 from maskrnn_ros.rviz_tool.frozen import Freezer, Frozen
-from maskrnn_ros.rviz_tool.gestures import Add, Choice, Click, Drag, GestureReader, Place
-from maskrnn_ros.rviz_tool.markers import control_name
+from maskrnn_ros.rviz_tool.gestures import Choice, Click, Drag, GestureReader, Place, Press
+from maskrnn_ros.rviz_tool.markers import BUTTON, control_name
 from maskrnn_ros.rviz_tool.menu import ENTRIES, Entry, chosen
 from maskrnn_ros.rviz_tool.stream_line import StreamLine
 from maskrnn_ros.rviz_tool.view import SeedView
@@ -80,6 +80,8 @@ INTERFACES: tuple[Interface, ...] = (
 )
 
 _PERIOD_S = 1.0
+_OLD_S = 5.0
+"""A picture so much older than the newest image may show what is elsewhere by now."""
 _CUTTING = "cutting the object out ..."
 """Said before the prompt backend works: nothing else moves meanwhile."""
 
@@ -299,14 +301,14 @@ class SeedTool(Node):
         if gesture is not None:
             self._guard(lambda: self._act(gesture))
 
-    def _act(self, gesture: Click | Drag | Add | Choice) -> str:
+    def _act(self, gesture: Click | Drag | Press | Choice) -> str:
         match gesture:
             case Click(at):
                 return self._click(*self._pixel(at))
             case Drag(begin, end):
                 return self._box(begin, end)
-            case Add():
-                return self.new_instance(0)
+            case Press(name):
+                return self.new_instance(0) if name == BUTTON else self.freeze(0)
             case Choice(menu_entry_id):
                 return self._do(*chosen(menu_entry_id))
 
@@ -341,7 +343,8 @@ class SeedTool(Node):
         if not applied and self._drawing is not None and self._drawing.image is drawing.image:
             # so that it can be mended; unless the next one is begun
             self._drawing = drawing if self._drawing.is_empty else self._drawing
-        self._say_of_seed(line, not applied)
+        self._seed = "applied" if applied else line  # which stays true, whatever becomes of the instance
+        self._say(line, not applied)
 
     # --- what is shown ---
 
@@ -358,6 +361,15 @@ class SeedTool(Node):
             mend = "" if self._draws else "click what is missing or too much, or "
             return f"{int(self._drawing.mask.sum())} pixels marked; {mend}click 'add', or right-click it to correct"
         return f"click {'the corners of an object' if self._draws else 'an object'}, or drag a box around it"
+
+    @property
+    def _age(self) -> str:
+        """How far the picture is behind the newest image, where that is worth a word."""
+        if self._frozen is None:
+            return ""
+        newest, frozen = (stamp_to_ns(message.header.stamp) for message in (self._newest, self._frozen))
+        seconds = (newest - frozen) / 1e9
+        return f"; picture {seconds:.0f} s old" if seconds >= _OLD_S else ""
 
     def _say_of_seed(self, line: str, refused: bool) -> None:
         self._seed = line
@@ -376,7 +388,7 @@ class SeedTool(Node):
         self._show_text()
 
     def _show_text(self, busy: str = "") -> None:
-        below = (self._stream.line(time.monotonic()), f"last seed: {self._seed}")
+        below = (self._stream.line(time.monotonic()) + self._age, f"last seed: {self._seed}")
         self._view.say(self._frozen, self._drawing, (busy or self._answer, self._hint), below)
 
 

@@ -20,6 +20,7 @@ from maskrnn_ros.rviz_tool.markers import (
     button_marker,
     drawing_marker,
     image_marker,
+    newest_marker,
     painted,
     text_markers,
 )
@@ -35,7 +36,7 @@ INTERFACES = (
         name="~/seed/update",
         type="visualization_msgs/InteractiveMarkerUpdate",
         kind="publishes",
-        text="The frozen image, the drawing and the button, for RViz2's InteractiveMarkers display.",
+        text="The frozen image, the drawing and the buttons, for RViz2's InteractiveMarkers display.",
     ),
     Interface(
         name="~/markers",
@@ -54,13 +55,13 @@ INTERFACES = (
         name="~/seed/get_interactive_markers",
         type="visualization_msgs/GetInteractiveMarkers",
         kind="serves",
-        text="The frozen image, the drawing and the button, for RViz2.",
+        text="The frozen image, the drawing and the buttons, for RViz2.",
     ),
 )
 
 
 class SeedView:
-    """Shows the frozen image, the drawing over it, the button beside it and the text around it.
+    """Shows the frozen image, the drawing over it, the buttons beside it and the text around it.
 
     Args:
         node: The rclpy node.
@@ -82,6 +83,7 @@ class SeedView:
         """
         self.server.show(image_marker(frozen))
         self.server.show(button_marker(drawing, frozen, instances))
+        self.server.show(newest_marker(frozen))
         if frozen is None or drawing is None or drawing.is_empty:
             self.server.erase(DRAWING)
         else:
