@@ -90,7 +90,8 @@ def folded(text: str, width: int, scale: float = 1.0) -> list[str]:
         return []
     (extent, _), _ = cv2.getTextSize(text, _FONT, _FONT_SCALE * scale, max(1, round(3 * scale)))
     # letters are not equally wide: a line of narrow ones may be longer
-    return textwrap.wrap(text, max(1, int(0.9 * width * len(text) / max(1, extent))))
+    columns = max(1, int(0.9 * width * len(text) / max(1, extent)))
+    return textwrap.wrap(text, columns, break_on_hyphens=False)
 
 
 def contact_sheet(pictures: Sequence[tuple[str, UInt8Array]], columns: int = 3, width: int = 426) -> UInt8Array:

@@ -9,7 +9,7 @@ import pytest
 
 from maskrnn_ros.overlay import colour, overlay_tracks
 from maskrnn_ros.seed_ui.pictures import Scene, picture
-from maskrnn_ros.types import Box, InstanceStatus, Track, Tracks
+from maskrnn_ros.types import Box, InstanceState, Track, Tracks
 
 SMALL = (360, 640)
 
@@ -22,7 +22,7 @@ def tracked(size: tuple[int, int]) -> Tracks:
     labels[box.y0 : box.y1, box.x0 : box.x1] = 1
     mask = np.ones((box.height, box.width), np.bool_)
     none = np.zeros((0, 0), np.bool_)
-    hidden = {"instance_id": 2, "status": InstanceStatus.OCCLUDED, "box": None, "mask": none}
+    hidden = {"instance_id": 2, "state": InstanceState.OCCLUDED, "box": None, "mask": none}
     tracks = tuple(
         Track(
             name="",
@@ -34,7 +34,7 @@ def tracked(size: tuple[int, int]) -> Tracks:
             probability=values["mask"].astype(np.float32),
             **values,
         )
-        for values in ({"instance_id": 1, "status": InstanceStatus.TRACKING, "box": box, "mask": mask}, hidden)
+        for values in ({"instance_id": 1, "state": InstanceState.TRACKING, "box": box, "mask": mask}, hidden)
     )
     return Tracks(stamp_ns=1, labels=labels, tracks=tracks)
 

@@ -74,6 +74,9 @@ def test_no_panel_takes_the_picture_s_place_and_no_display_needs_what_may_be_mis
     assert [panel["Name"] for panel in CONFIG["Panels"]] == ["Displays", "Views"]  # Time is as wide as the window
     window = CONFIG["Window Geometry"]
     assert (window["Hide Left Dock"], window["Hide Right Dock"]) == (False, False)
+    # without them the window manager moves the window, which RViz2 takes for a change that it offers to save
+    assert window["X"] >= 0 and window["Y"] >= 0
+    assert window["X"] + window["Width"] <= 1920 and window["Y"] + window["Height"] + EDGES[1] <= 1080
     assert not any(display.get("Normalize Range") for display in DISPLAYS.values())
 
 

@@ -226,7 +226,7 @@ def text_markers(above: Sequence[str], below: Sequence[str], frozen: Frozen | No
 
 
 def _folded(lines: Sequence[str]) -> list[list[str]]:
-    return [textwrap.wrap(line, _COLUMNS) for line in lines if line]
+    return [textwrap.wrap(line, _COLUMNS, break_on_hyphens=False) for line in lines if line]
 
 
 def _text(namespace: str, number: int, lines: list[str], y: float) -> Marker:
