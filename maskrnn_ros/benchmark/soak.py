@@ -211,6 +211,7 @@ def _watch(soak: Soak, hears: _Ears, watched: _Watched, sampled: Callable[[Soak]
         sampled(soak)
     if watched.camera.returncode:
         raise RuntimeError(f"the camera ended with exit status {watched.camera.returncode}, see above")
+    hears.end()
     watched.listener.wait_until(lambda: not owed(soak), _VERDICT_TIMEOUT_S)
 
 
@@ -262,15 +263,19 @@ class _Ears:
         self._soak = soak
         self._lost: set[int] = set()
         self._begin_s = time.monotonic()
-        self._has_begun = False
+        self._is_on = False
         self.newest: Any = None
         self.step_ms_p50: float | None = None
 
     def begin(self) -> float:
         """Count from now on; the monotonic time."""
         self._soak.ages.clear()
-        self._begin_s, self._has_begun = time.monotonic(), True
+        self._begin_s, self._is_on = time.monotonic(), True
         return self._begin_s
+
+    def end(self) -> None:
+        """The camera has ended: a diagnosis that says so is none of the node's."""
+        self._is_on = False
 
     def subscribe(self, node: Any) -> None:
         """See ``Listener``."""
@@ -302,7 +307,7 @@ class _Ears:
 
     def _on_diagnostics(self, message: Any) -> None:
         for entry in message.status:
-            if entry.name == f"{self.tracker[1:]}: tracker" and self._has_begun:
+            if entry.name == f"{self.tracker[1:]}: tracker" and self._is_on:
                 level = _LEVELS[entry.level]
                 self._soak.diagnoses[level] += 1
                 if level != "OK":
