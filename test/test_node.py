@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import itertools
 import threading
+import weakref
 from pathlib import Path
 
 import cv2
@@ -574,6 +575,17 @@ def test_after_a_cleanup_a_new_session_begins() -> None:
         assert list(message.instances) == []
 
 
+def test_a_cleanup_frees_what_configure_loaded() -> None:
+    with NodeBench() as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        session, tracker = weakref.ref(bench.node._session), weakref.ref(bench.node._session.tracker)
+        assert session() is not None and tracker() is not None
+        bench.node.trigger_deactivate()
+        bench.node.trigger_cleanup()
+        assert session() is None and tracker() is None
+
+
 def test_all_messages_of_a_run_name_it_and_another_start_is_another_run() -> None:
     runs = []
     for _ in range(2):
@@ -698,6 +710,8 @@ def test_parameters_change_live_where_it_makes_sense() -> None:
             ("catch_up.max_s", "1", "catch_up.max_s must be float, got str '1'"),
             ("presence.lost_after_frames", 3.5, "presence.lost_after_frames must be int, got float 3.5"),
             ("mask_encoding", None, "mask_encoding must be one of none, mono8"),
+            ("autostart", False, "read-only"),
+            ("", 1.0, "a parameter needs a name, got ''"),
         ):
             successful, reason = set_parameter(bench, name, value)
             assert not successful and text in reason, reason

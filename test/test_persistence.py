@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ Tracker.advance = advance
 """
 LOADS = """
 import threading, sys
-from maskrnn_ros.ros import node
+from maskrnn_ros.tracker_node import node
 def build(config):
     print("hangs", file=sys.stderr, flush=True)
     threading.Event().wait()
@@ -143,7 +144,7 @@ node.TrackerNode.__init__.__defaults__ = (build,)
 
 
 def started(script: str, *arguments: str) -> subprocess.Popen[str]:
-    code = f"from maskrnn_ros.ros import __main__ as program\n{script}\nprogram.main()"
+    code = f"from maskrnn_ros.tracker_node import __main__ as program\n{script}\nprogram.main()"
     return subprocess.Popen([sys.executable, "-c", code, "--ros-args", *arguments], stderr=subprocess.PIPE, text=True)
 
 
@@ -192,6 +193,25 @@ def test_a_step_that_never_returns_ends_the_process_with_a_status_of_its_own(
         _, errors = process.communicate(timeout=2 * TIMEOUT_S)
     assert process.returncode == EXIT_CRASH, errors
     assert ("the worker hangs" if limit_s else "is abandoned") in errors
+
+
+@pytest.mark.faults
+def test_the_watchdog_leaves_out_a_time_in_which_the_process_was_stopped(cleaned: list[Any]) -> None:
+    process = started(HANGS, "-r", "__ns:=/stopped", "-p", "watchdog.worker_s:=5.0")
+    cleaned.append(process)
+    lines_until(process, "active on")
+    with client_node("camera") as (node, executor):
+        camera = Camera(node, executor, "/stopped")
+        wait_for_subscribers(executor, (camera.images, camera.seeds), 2 * TIMEOUT_S)
+        camera.image(0)
+        lines_until(process, "hangs")
+        process.send_signal(signal.SIGSTOP)
+        threading.Event().wait(30.0)
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=2 * TIMEOUT_S)
+    assert process.returncode == EXIT_CRASH, errors
+    (silent_s,) = set(re.findall(r"the worker hangs: .*no progress for ([0-9.]+) s", errors))
+    assert 5.0 <= float(silent_s) < 30.0
 
 
 @pytest.mark.faults

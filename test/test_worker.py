@@ -316,6 +316,18 @@ def test_a_job_that_never_returns_is_a_fault_and_one_that_waits_for_work_is_none
     assert bench.worker.fault(30.0) == ""
 
 
+def test_a_time_in_which_the_process_stood_still_is_no_silence(bench: Bench) -> None:
+    hold = held(bench)
+    bench.now += 1010.0
+    bench.worker.excuse(1000.0)
+    assert (bench.worker.silent_s, bench.worker.fault(30.0)) == (10.0, "")
+    bench.worker.excuse(1000.0)  # a step that began after it has no debt
+    assert bench.worker.silent_s == 0.0
+    bench.now += 31.0
+    assert bench.worker.fault(30.0)
+    hold.set()
+
+
 def test_waiting_for_images_is_no_silence(bench: Bench) -> None:
     bench.image(0)
     done = threading.Event()

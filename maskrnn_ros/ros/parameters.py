@@ -27,6 +27,7 @@ def declare(node: Any) -> None:
         ValueError: An override is of the wrong type or out of range.
     """
     declare_all(node, [("autostart", True, AUTOSTART), *map(_marked, settings())])
+    node.describe_parameter("autostart").read_only = True  # it is over
 
 
 def _marked(row: tuple[str, Value, Setting]) -> tuple[str, Value, Setting]:
@@ -88,6 +89,9 @@ def changed(config: Config, parameters: Iterable[Any], *, running: bool) -> Conf
     """
     known = {name: (type(default), setting) for name, default, setting in settings()}
     flat: dict[str, Value] = to_flat(config)
+    parameters = list(parameters)
+    if any(not parameter.name for parameter in parameters):  # rclpy lets it pass
+        raise ValueError("a parameter needs a name, got ''")
     given = {parameter.name: parameter.value for parameter in parameters if parameter.name in known}
     given = renewed(given)
     for name, value in given.items():

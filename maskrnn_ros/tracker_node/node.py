@@ -9,6 +9,7 @@ multi-threaded one.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import time
 import traceback
 import uuid
@@ -57,6 +58,8 @@ _SHARE_FOR_DROPPED = 0.25
 _DEPTH = 10
 _POLL_S = 0.2
 _WATCH_S = 0.5
+_AWAY_S = 5.0
+"""Without a look at the worker: the whole process stood still (SIGSTOP, docker pause), or was starved."""
 _END_S = 1.0
 """Time for the worker to end the step in hand when the process ends."""
 _SAVE_S = 0.3
@@ -96,6 +99,7 @@ class TrackerNode(LifecycleNode):
         self._inputs: PromptInputs | None = None
         self._handles: list[tuple[Callable[[Any], bool], Any]] = []
         self._store: Store | None = None
+        self._watched_s = time.monotonic()
         self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
         self._outputs = Outputs(self, self.run_id)
@@ -163,6 +167,7 @@ class TrackerNode(LifecycleNode):
             config=lambda: self._config,
         )
         super().on_activate(state)
+        self._watched_s = time.monotonic()
         self._worker.start()
         images = self._subscribe()
         seeds = self.create_subscription(Image, "~/seed_mask", self._on_seed, _DEPTH)
@@ -218,6 +223,7 @@ class TrackerNode(LifecycleNode):
         self._session = None
         self._close_store()
         self._configured = False
+        gc.collect()  # a session that has worked is in cycles, and holds the networks with their threads
         return TransitionCallbackReturn.SUCCESS
 
     @transition
@@ -424,8 +430,12 @@ class TrackerNode(LifecycleNode):
 
     def _watch(self) -> None:
         """End in the lifecycle's error state where the worker is of no use any more; the process ends after that."""
+        now = time.monotonic()
+        away_s, self._watched_s = now - self._watched_s, now
         if self._worker is None or self.failure:
             return
+        if away_s > _AWAY_S:
+            self._worker.excuse(away_s)
         self.failure = self._worker.fault(self._config.watchdog.worker_s)
         if self.failure:
             self.get_logger().fatal(f"{self.failure}: the node ends, so that it can be started anew")

@@ -154,6 +154,10 @@ class Worker:
             return "the worker's thread has ended unasked"
         return f"the worker hangs: {self.doing}" if limit_s and self.silent_s > limit_s else ""
 
+    def excuse(self, away_s: float) -> None:
+        """Leave a time out of account in which nothing in this process could run, seconds."""
+        self._alive_s = min(self._clock(), self._alive_s + away_s)
+
     def _progress(self) -> None:
         self._alive_s = self._clock()
 
