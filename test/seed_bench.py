@@ -313,7 +313,6 @@ class FakeTracker:
 def connected(tracker: FakeTracker) -> Iterator[SeedBench]:
     """A tool and a tracker that see each other."""
     with SeedBench(tracker.subscribe) as bench:
-        client = bench.node._tracker
-        bench.wait(lambda: all(c.service_is_ready() for c in (client._add, client._remove, client._reset)))
+        bench.wait(lambda: bench.node._tracker.is_connected)
         bench.wait(tracker.results.get_subscription_count)
         yield bench

@@ -22,8 +22,7 @@ def connect(tracker: NodeBench, tool: SeedBench) -> None:
     tracker.wait(lambda: tracker.images.get_subscription_count() == 2)
     for topic in ("/tracker/instances", "/tracker/seed_result"):
         tracker.wait(lambda topic=topic: tracker.listeners(topic) == 2)
-    client = tool.node._tracker
-    tool.wait(lambda: all(c.service_is_ready() for c in (client._add, client._remove, client._reset)))
+    tool.wait(lambda: tool.node._tracker.is_connected)
 
 
 def draw(tool: SeedBench, shape: world.Shape, number: int) -> None:

@@ -186,6 +186,19 @@ def test_seeds_of_others_are_told_from_ours() -> None:
     ]
 
 
+def test_a_seed_that_waited_in_another_run_of_the_tracker_is_lost_with_it() -> None:
+    seeds = Seeds()
+    for token, status in (("waits", SeedResult.STATUS_PENDING), ("done", SeedResult.STATUS_APPLIED)):
+        seeds.sent(token)
+        seeds.on_result(SeedResult(token=token, status=status, run_id="first"))
+    seeds.sent("on its way")
+    seeds.on_run("first")
+    assert [seed["status"] for seed in seeds.report()] == ["pending", "applied", "pending"]
+    seeds.on_run("second")
+    found = [(seed["status"], seed["reason"]) for seed in seeds.report()]
+    assert found == [("rejected", "the tracker was started again"), ("applied", ""), ("pending", "sent")]
+
+
 def test_the_interfaces_are_those_that_the_node_has() -> None:
     with NodeBench(world.exact_or_still_tracker) as bench, SeedUi() as ui:
         looks_at(bench, ui)

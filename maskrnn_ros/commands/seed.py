@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from maskrnn_ros.image_messages import fill_image, label_image_data, ns_to_stamp
 from maskrnn_ros.labels import read_labels
@@ -15,6 +16,7 @@ from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.ros.messages import prompt_message
 from maskrnn_ros.ros.qos import client_node, reliable, spin_until, wait_for_answers, wait_for_subscribers
+from maskrnn_ros.ros.tracker_client import seed_request
 from maskrnn_ros.srv import AddInstances
 from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
 from maskrnn_ros.types import Seed
@@ -106,8 +108,9 @@ def send_prompt(
     """
     # checked here: the mistake is named before a tracker is waited for
     PromptSeed(stamp_ns=stamp_ns, prompted=(PromptedInstance(prompt=prompt, instance_id=instance_id),))
-    request = AddInstances.Request(token=uuid.uuid4().hex, prompts=[prompt_message(prompt, instance_id)])
-    ns_to_stamp(stamp_ns, request.stamp)
+    header = Header()
+    ns_to_stamp(stamp_ns, header.stamp)
+    request = seed_request([prompt_message(prompt, instance_id)], header)
     final: list[SeedResult] = []
 
     def on_result(result: SeedResult) -> None:

@@ -61,6 +61,60 @@ class Sent:
     context: Any
 
 
+class TrackerCalls:
+    """The services of a tracker, for whoever marks objects; answers come as callbacks of the node's executor.
+
+    Args:
+        node: The rclpy node.
+        tracker: Name of the tracker's node, relative or full.
+    """
+
+    def __init__(self, node: Any, tracker: str = "tracker") -> None:
+        self._name = node.resolve_service_name
+        kinds = (AddInstances, "add_instances"), (RemoveInstances, "remove_instances"), (Trigger, "reset")
+        self._clients = {kind.Request: node.create_client(kind, f"{tracker}/{name}") for kind, name in kinds}
+
+    def name_of(self, request: Any) -> str:
+        """Full name of the service that takes a request."""
+        return str(self._name(self._clients[type(request)].srv_name))
+
+    @property
+    def are_served(self) -> bool:
+        """Whether somebody serves all of them."""
+        return all(client.service_is_ready() for client in self._clients.values())
+
+    def is_served(self, request: Any, timeout_s: float = 0.0) -> bool:
+        """Whether somebody serves it by then."""
+        client = self._clients[type(request)]
+        return bool(client.service_is_ready() or (timeout_s and client.wait_for_service(timeout_s)))
+
+    def ask(self, request: Any, on_answer: Callable[[Any], None], on_failure: Callable[[Exception], None]) -> None:
+        """Send a request; only in the thread that spins the node."""
+
+        def done(future: Any) -> None:
+            if future.exception() is not None:
+                on_failure(future.exception())
+            else:
+                on_answer(future.result())
+
+        self._clients[type(request)].call_async(request).add_done_callback(done)
+
+
+def seed_request(prompts: list[Any], header: Any, image: UInt8Array | None = None) -> Any:
+    """A request to start or correct instances, with a token by which its result is told from another client's.
+
+    Args:
+        prompts: Messages, one per object.
+        header: Of the image that is meant; without an image its stamp counts alone.
+        image: RGB, uint8 (H, W, 3): it goes along, so that the tracker need not have processed it or hold it still.
+    """
+    request = AddInstances.Request(token=uuid.uuid4().hex, stamp=header.stamp, prompts=prompts)
+    if image is not None:
+        request.image = Image(header=header)
+        fill_image(request.image, image, "rgb8")
+    return request
+
+
 class TrackerClient:
     """Calls the tracker without waiting for it: its answers come as callbacks of the node's executor.
 
@@ -95,14 +149,16 @@ class TrackerClient:
         self._sent: dict[str, Sent] = {}  # until the end of each is known
         self._asked: dict[str, Sent] = {}  # until it is known whether the tracker took it
         self._runs: dict[str, str] = {}  # the run of the tracker in which it waits, where that was said
-        self._name = node.resolve_service_name
+        self._calls = TrackerCalls(node)
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
         node.create_subscription(InstanceMaskArray, "tracker/instances", self._take_instances, newest_only)
         node.create_subscription(SeedResult, "tracker/seed_result", self._take_result, reliable(10))
         node.create_subscription(TrackerStatus, "tracker/status", on_status, newest_only)
-        self._add = node.create_client(AddInstances, "tracker/add_instances")
-        self._remove = node.create_client(RemoveInstances, "tracker/remove_instances")
-        self._reset = node.create_client(Trigger, "tracker/reset")
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the tracker serves what is asked of it."""
+        return self._calls.are_served
 
     def send(self, sent: Sent, image: UInt8Array, instance_id: int = 0) -> None:
         """Send a mask with its image.
@@ -117,19 +173,13 @@ class TrackerClient:
         """
         if stamp_to_ns(sent.header.stamp) == 0:
             raise ValueError("stamp of the frozen image must be > 0 ns, got 0: the tracker matches seeds by it")
-        self._check(self._add)
-        token = uuid.uuid4().hex  # the result carries it, so ours is told from another client's
-        request = AddInstances.Request(
-            token=token,
-            stamp=sent.header.stamp,
-            image=Image(header=sent.header),
-            prompts=[mask_prompt(sent.mask, instance_id)],
-        )
-        fill_image(request.image, image, "rgb8")
+        request = seed_request([mask_prompt(sent.mask, instance_id)], sent.header, image)
+        self._check(request)
+        token = request.token
         self._sent[token] = self._asked[token] = sent
         if len(self._sent) > _KEPT:
             self._forget(next(iter(self._sent)))
-        self._call(self._add, request, lambda response: self._sent_answer(token, response))
+        self._call(request, lambda response: self._sent_answer(token, response))
 
     def remove(self, instance_id: int) -> None:
         """Remove an instance.
@@ -138,7 +188,7 @@ class TrackerClient:
             ValueError: Nobody serves.
         """
         request = RemoveInstances.Request(ids=[instance_id])
-        self._call(self._remove, request, lambda response: self._plain_answer(f"removed {instance_id}", response))
+        self._call(request, lambda response: self._plain_answer(f"removed {instance_id}", response))
 
     def reset(self) -> None:
         """Remove all instances.
@@ -146,24 +196,16 @@ class TrackerClient:
         Raises:
             ValueError: Nobody serves.
         """
-        self._call(
-            self._reset, Trigger.Request(), lambda response: self._plain_answer("the tracker is reset", response)
-        )
+        self._call(Trigger.Request(), lambda response: self._plain_answer("the tracker is reset", response))
 
-    def _call(self, client: Any, request: Any, on_answer: Callable[[Any], None]) -> None:
-        self._check(client)
+    def _call(self, request: Any, on_answer: Callable[[Any], None]) -> None:
+        self._check(request)
+        name = self._calls.name_of(request)
+        self._calls.ask(request, on_answer, lambda error: self._on_line(f"{name}: {error}", True))
 
-        def done(future: Any) -> None:
-            if future.exception() is not None:
-                self._on_line(f"{self._name(client.srv_name)}: {future.exception()}", True)
-            else:
-                on_answer(future.result())
-
-        client.call_async(request).add_done_callback(done)
-
-    def _check(self, client: Any) -> None:
-        if not client.service_is_ready():
-            raise ValueError(f"nobody serves {self._name(client.srv_name)}: start the tracker, or remap to its name")
+    def _check(self, request: Any) -> None:
+        if not self._calls.is_served(request):
+            raise ValueError(f"nobody serves {self._calls.name_of(request)}: start the tracker, or remap to its name")
 
     def _plain_answer(self, done: str, response: Any) -> None:
         self._on_line(done if response.success else f"refused: {response.message}", not response.success)

@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +14,13 @@ import numpy as np
 from rclpy.clock import Clock, ClockType
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from maskrnn_ros.bags.read import cdr_stamp
 from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.config import Config
-from maskrnn_ros.image_messages import compressed_to_rgb, fill_image, image_to_rgb, ns_to_stamp
+from maskrnn_ros.image_messages import compressed_to_rgb, image_to_rgb, ns_to_stamp
 from maskrnn_ros.masks import label_image
 from maskrnn_ros.msg import InstanceMask, InstanceMaskArray, SeedResult, TrackerStatus
 from maskrnn_ros.prompts import build_prompts
@@ -28,11 +28,12 @@ from maskrnn_ros.ros.image_source import ImageSource
 from maskrnn_ros.ros.interfaces import Interface
 from maskrnn_ros.ros.messages import mask_prompt
 from maskrnn_ros.ros.qos import POLL_S, client_node, reliable
+from maskrnn_ros.ros.tracker_client import TrackerCalls, seed_request
 from maskrnn_ros.seed_ui.pictures import Scene
 from maskrnn_ros.seed_ui.recent import FrameStore, Held
 from maskrnn_ros.seed_ui.server import SeedServer
 from maskrnn_ros.seed_ui.watch import STATES, Health, Seeds, instance_rows
-from maskrnn_ros.srv import AddInstances, RemoveInstances
+from maskrnn_ros.srv import RemoveInstances
 from maskrnn_ros.types import BoolArray, Box, LabelArray, UInt8Array
 
 INTERFACES: tuple[Interface, ...] = (
@@ -86,16 +87,9 @@ class TrackerLink:
         self._source: ImageSource | None = None
         self._decoded: tuple[Held, UInt8Array] | None = None  # the last one: clicks come several to a picture
         self._masks: Any = None
-        node.create_subscription(TrackerStatus, f"{tracker}/status", self._health.on_status, reliable(10))
+        node.create_subscription(TrackerStatus, f"{tracker}/status", self._on_status, reliable(10))
         node.create_subscription(SeedResult, f"{tracker}/seed_result", self._seeds.on_result, reliable(50))
-        self._services = {
-            name: node.create_client(kind, f"{tracker}/{name}")
-            for name, kind in (
-                ("add_instances", AddInstances),
-                ("remove_instances", RemoveInstances),
-                ("reset", Trigger),
-            )
-        }
+        self._calls = TrackerCalls(node, tracker)
         node.create_timer(_LOOK_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # --- in the node's thread ---
@@ -130,6 +124,10 @@ class TrackerLink:
             self._node.destroy_subscription(self._masks)
             self._health.no_images()
             self._frames.clear()
+
+    def _on_status(self, message: Any) -> None:
+        self._health.on_status(message)
+        self._seeds.on_run(message.run_id)
 
     def _on_image(self, data: bytes) -> None:
         self._health.on_image()
@@ -176,47 +174,42 @@ class TrackerLink:
 
     def seed(self, stamp_ns: int, mask: BoolArray, target: int, name: str) -> dict[str, Any]:
         """See ``server.Link``; the image goes along, so that the tracker need not have processed it."""
-        token = uuid.uuid4().hex  # the result has it: so ours is told from that of another client
-        request = AddInstances.Request(token=token, prompts=[mask_prompt(mask, target, name)])
-        ns_to_stamp(stamp_ns, request.stamp)
-        fill_image(request.image, self.image(stamp_ns), "rgb8")
-        ns_to_stamp(stamp_ns, request.image.header.stamp)
-        self._seeds.sent(token)
+        header = Header()
+        ns_to_stamp(stamp_ns, header.stamp)
+        request = seed_request([mask_prompt(mask, target, name)], header, self.image(stamp_ns))
+        self._seeds.sent(request.token)
         try:
-            response = self._call("add_instances", request)
+            response = self._call(request)
         except (ValueError, ConnectionError):
-            self._seeds.forget(token)
+            self._seeds.forget(request.token)
             raise
-        return {"token": token, "ids": list(response.ids)}
+        return {"token": request.token, "ids": list(response.ids)}
 
     def remove(self, instance_id: int) -> None:
         """See ``server.Link``."""
-        self._call("remove_instances", RemoveInstances.Request(ids=[instance_id]))
+        self._call(RemoveInstances.Request(ids=[instance_id]))
 
     def reset(self) -> None:
         """See ``server.Link``."""
-        self._call("reset", Trigger.Request())
+        self._call(Trigger.Request())
 
-    def _call(self, name: str, request: Any) -> Any:
-        """Call a service of the tracker.
+    def _call(self, request: Any) -> Any:
+        """Call a service of the tracker, and wait.
 
         Raises:
             ValueError: It refused; the message is its own.
             ConnectionError: It does not answer.
         """
-        client = self._services[name]
-        if not client.wait_for_service(_FOUND_S):
-            raise ConnectionError(f"nobody serves {self._tracker}/{name}: is the tracker running?")
+        name = self._calls.name_of(request)
+        if not self._calls.is_served(request, _FOUND_S):
+            raise ConnectionError(f"nobody serves {name}: is the tracker running?")
         answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-        def ask() -> None:
-            client.call_async(request).add_done_callback(lambda future: answer.set_result(future.result()))
-
-        self._executor.create_task(ask)  # rclpy's clients belong to the thread that spins
+        # rclpy's clients belong to the thread that spins
+        self._executor.create_task(self._calls.ask, request, answer.set_result, answer.set_exception)
         try:
             response = answer.result(_ANSWER_S)
         except concurrent.futures.TimeoutError as error:
-            raise ConnectionError(f"no answer of {self._tracker}/{name} within {_ANSWER_S:g} s") from error
+            raise ConnectionError(f"no answer of {name} within {_ANSWER_S:g} s") from error
         if not response.success:
             raise ValueError(response.message)
         return response

@@ -195,7 +195,15 @@ class Seeds:
                 ids=list(message.ids),
                 frames_used=message.frames_used,
                 duration=round(float(message.duration), 2),
+                run_id=message.run_id,
             )
+
+    def on_run(self, run_id: str) -> None:
+        """The tracker says which run it is: what waited in another one is lost with it."""
+        with self._lock:
+            for entry in self._entries.values():
+                if entry["status"] == "pending" and entry["run_id"] not in ("", run_id):
+                    entry.update(status="rejected", reason="the tracker was started again")
 
     def report(self) -> list[dict[str, Any]]:
         """The last ones, oldest first, for JSON."""
@@ -203,6 +211,7 @@ class Seeds:
         with self._lock:
             entries = [dict(entry) for entry in self._entries.values()]
         for entry in entries:
+            del entry["run_id"]
             if now - entry.pop("sent_s") > _FORGOTTEN_S and entry["status"] == "pending":
                 entry.update(status="rejected", reason=f"the tracker said nothing more of it for {_FORGOTTEN_S:g} s")
         return entries
@@ -219,6 +228,7 @@ class Seeds:
                 "ids": [],
                 "frames_used": 0,
                 "duration": 0.0,
+                "run_id": "",
                 "sent_s": time.monotonic(),
             }
             if len(self._entries) > _SEEDS:
