@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import doctest
+import itertools
 
 import cv2
 import numpy as np
@@ -32,6 +33,7 @@ from maskrnn_ros.ros import image_plane
 from maskrnn_ros.rviz_tool import markers as seed_markers
 from maskrnn_ros.rviz_tool.drawing import Drawing, fill_polygon
 from maskrnn_ros.rviz_tool.frozen import Freezer
+from maskrnn_ros.rviz_tool.hints import hint
 from maskrnn_ros.rviz_tool.markers import painted
 from maskrnn_ros.rviz_tool.menu import ENTRIES, chosen, menu
 from maskrnn_ros.rviz_tool.node import INTERFACES
@@ -640,6 +642,27 @@ def test_the_picture_for_rqt_shows_image_and_drawing(bench) -> None:
     picture = bench.pictures[-1]
     assert (picture.header, picture.encoding) == (sent.header, "rgb8")
     np.testing.assert_array_equal(image_to_rgb(picture)[70:], world.image(0)[70:])
+
+
+def test_who_clicks_on_the_picture_for_rqt_is_told_of_services_and_not_of_a_button(bench) -> None:
+    picture, _ = blob()
+    drawing = Drawing(picture)
+    for draws, count in itertools.product((False, True), (0, 1, 3, 4)):
+        if count == 4:
+            drawing.close_polygon()
+        elif count:
+            while len(drawing.vertices) < count:
+                drawing.add(*((30, 30), (90, 30), (90, 80))[len(drawing.vertices)])
+        for_rviz, for_rqt = (hint(drawing, draws, in_rviz=in_rviz) for in_rviz in (True, False))
+        assert any(word in for_rviz for word in ("'add'", "drag", "right-click"))
+        assert not any(word in for_rqt for word in ("'add'", "drag", "right-click"))
+    bench.image(picture, world.stamp_ns(0))
+    bench.clicks.publish(Point(x=62.0, y=50.0))
+    bench.wait(lambda: bench.shown("mask"))
+    answer = bench.trigger("click_mode").message
+    assert answer.endswith("; click what is missing or too much, or call new_instance or correct_instance")
+    expected = painted(bench.node._drawing, ("", answer))
+    bench.wait(lambda: (image_to_rgb(bench.pictures[-1]) == expected).all())
 
 
 HINT = "10094 pixels marked; click what is missing or too much, or click 'add', or right-click it to correct"

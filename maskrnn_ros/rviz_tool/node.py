@@ -37,9 +37,10 @@ from maskrnn_ros.ros.process import run_node
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.ros.tracker_client import Sent, TrackerClient, labels_message
 from maskrnn_ros.rviz_tool import view as seed_view
-from maskrnn_ros.rviz_tool.drawing import Drawing, corners
+from maskrnn_ros.rviz_tool.drawing import Drawing
 from maskrnn_ros.rviz_tool.frozen import Freezer, Frozen
 from maskrnn_ros.rviz_tool.gestures import Choice, Click, Drag, GestureReader, Place, Press
+from maskrnn_ros.rviz_tool.hints import hint
 from maskrnn_ros.rviz_tool.markers import BUTTON, control_name
 from maskrnn_ros.rviz_tool.menu import ENTRIES, Entry, chosen
 from maskrnn_ros.rviz_tool.stream_line import StreamLine
@@ -329,7 +330,7 @@ class SeedTool(Node):
             self._say(str(error), True)
             return False, str(error)
         self._say(line, False)
-        return True, line or self._hint
+        return True, line or self._hint(in_rviz=False)
 
     def _on_taken(self, sent: Sent, ids: tuple[int, ...]) -> None:
         self._masks.publish(labels_message(sent, ids[0]))
@@ -348,19 +349,10 @@ class SeedTool(Node):
 
     # --- what is shown ---
 
-    @property
-    def _hint(self) -> str:
+    def _hint(self, in_rviz: bool) -> str:
         if self._drawing is None:
             return f"waiting for images on {self._source.topic}"
-        count = len(self._drawing.vertices)
-        if self._drawing.reach:
-            return f"{corners(count)}; click the first one to close, or right-click"
-        if count:
-            return f"{corners(count)}; click the next one, or right-click: rectangle, cut out"
-        if self._drawing.mask is not None:
-            mend = "" if self._draws else "click what is missing or too much, or "
-            return f"{int(self._drawing.mask.sum())} pixels marked; {mend}click 'add', or right-click it to correct"
-        return f"click {'the corners of an object' if self._draws else 'an object'}, or drag a box around it"
+        return hint(self._drawing, self._draws, in_rviz=in_rviz)
 
     @property
     def _age(self) -> str:
@@ -389,7 +381,9 @@ class SeedTool(Node):
 
     def _show_text(self, busy: str = "") -> None:
         below = (self._stream.line(time.monotonic()) + self._age, f"last seed: {self._seed}")
-        self._view.say(self._frozen, self._drawing, (busy or self._answer, self._hint), below)
+        answer = busy or self._answer
+        above, on_picture = ((answer, self._hint(in_rviz)) for in_rviz in (True, False))
+        self._view.say(self._frozen, self._drawing, above, below, on_picture)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -90,7 +90,12 @@ class SeedView:
             self.server.show(drawing_marker(drawing, frozen, instances))
 
     def say(
-        self, frozen: Frozen | None, drawing: Drawing | None, above: tuple[str, ...], below: tuple[str, ...]
+        self,
+        frozen: Frozen | None,
+        drawing: Drawing | None,
+        above: tuple[str, ...],
+        below: tuple[str, ...],
+        on_picture: tuple[str, ...],
     ) -> None:
         """Show the text, and the picture for viewers of images as far as there are any.
 
@@ -98,11 +103,12 @@ class SeedView:
             frozen: The image; None before the first.
             drawing: What is drawn on it, likewise.
             above: Lines over it, topmost first; empty ones are left out.
-            below: Lines under it, likewise; viewers of images do not get them, for they would cover it.
+            below: Lines under it, likewise.
+            on_picture: Lines on the picture of viewers of images: few, for they cover it.
         """
         self._markers.publish(text_markers(above, below, frozen))
         if frozen is None or drawing is None or not self._picture.get_subscription_count():
             return
         message = Image(header=frozen.header)
-        fill_image(message, painted(drawing, above), "rgb8")
+        fill_image(message, painted(drawing, on_picture), "rgb8")
         self._picture.publish(message)
