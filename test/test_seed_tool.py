@@ -272,6 +272,7 @@ def test_the_drawing_is_shown_in_the_frame_of_the_image(bench) -> None:
         assert all(p.z > DEPTH_RESOLUTION for p in marker.points) and marker.scale.x > 0 and marker.color.a == 1.0
         assert marker.header.frame_id == "" and marker.pose.orientation.w == 1.0
     assert dots.points[0].z - line.points[0].z > DEPTH_RESOLUTION
+    assert dots.points[0].z < 0.03  # seen from the side a dot is beside the click by as much
     texts = [*bench.shown("text"), *bench.shown("status")]
     assert all(text_width(marker) < 1.1 for marker in texts)  # of a picture that is 1 wide
     bench.wait(lambda: bench.text[-1].startswith("3 corners"))

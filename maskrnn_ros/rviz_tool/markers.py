@@ -35,7 +35,7 @@ BUTTON = "add"
 """Of the button beside the picture that sends the drawing."""
 NEWEST = "newest"
 """Of the one under it, which freezes another image."""
-_LAYER = 0.02
+_LAYER = 0.008
 """Distance in z between what lies over each other: RViz2 tells 0.004 apart, and seen from the side all is in place."""
 _TEXT = 0.03
 _COLUMNS = 80
