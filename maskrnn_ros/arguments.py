@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.disk import write_text
 from maskrnn_ros.parameter_file import load
 
 T = TypeVar("T")
@@ -87,6 +89,22 @@ class _WithDefaults(argparse.ArgumentDefaultsHelpFormatter):
             if action.default is None or action.default is False or action.default in ("", (), [])
             else super()._get_help_string(action)
         )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, for ``write_report``."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+
+
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """Add --threshold, see ``labels.read_labels``."""
+    parser.add_argument("--threshold", type=int, metavar="N", help=THRESHOLD)
+
+
+def write_report(report: Any, file: Path | None) -> None:
+    """Write a dataclass as JSON, if a file is given."""
+    if file is not None:
+        write_text(file, json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type) -> None:

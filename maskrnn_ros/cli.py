@@ -7,8 +7,6 @@ Exit status 0 is success, 2 a wrong argument or file (one line on stderr), 130 C
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -16,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
-from maskrnn_ros.arguments import THRESHOLD, add_command, add_flags, from_flags
+from maskrnn_ros.arguments import add_command, add_flags, add_json, add_threshold, from_flags, write_report
 from maskrnn_ros.benchmark.command import add_benchmark
+from maskrnn_ros.commands.bag import add_bag
 from maskrnn_ros.commands.export import add_export
 from maskrnn_ros.commands.train import add_train
 from maskrnn_ros.config import Config
-from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.options import Options
 from maskrnn_ros.expected import expected_errors, in_one_line
 from maskrnn_ros.parameter_file import load
@@ -52,18 +50,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    ours = (_add_demo, _add_track, _add_evaluate, add_benchmark, _add_bag, _add_seed, add_seed_ui)
+    ours = (_add_demo, _add_track, _add_evaluate, add_benchmark, add_bag, _add_seed, add_seed_ui)
     for add in (*ours, add_train, add_export, _add_weights):
         add(commands)
     return parser
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
-
-
-def _add_threshold(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threshold", type=int, metavar="N", help=THRESHOLD)
 
 
 def _add_prompt(parser: argparse.ArgumentParser) -> None:
@@ -105,11 +95,6 @@ def _marked(args: argparse.Namespace, flag: str, mask: Path | None) -> Path | Pr
     return Prompt(box=box, points=tuple(Point(x=x, y=y) for x, y in args.point))
 
 
-def _say(report: Any, file: Path | None) -> None:
-    if file is not None:
-        write_text(file, json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
-
-
 def _config(path: Path | None) -> Config:
     return load(path) if path else Config()
 
@@ -124,7 +109,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file for the node")
     text = "let every image wait for its masks: the exact score, whatever the speed of the machine"
     parser.add_argument("--lockstep", action="store_true", help=text)
-    _add_json(parser)
+    add_json(parser)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -142,7 +127,7 @@ def _demo(args: argparse.Namespace) -> int:
     print(f"node active after {report.start_s:.1f} s, {report.rss_mb:.0f} MB")
     for name in report.files:
         print(name)
-    _say(report, args.json)
+    write_report(report, args.json)
     return 0
 
 
@@ -170,8 +155,8 @@ def _add_track(commands: Any) -> None:
     parser.add_argument(
         "--allow-gaps", action="store_true", help="accept a damaged video; masks keep the numbers of their frames"
     )
-    _add_threshold(parser)
-    _add_json(parser)
+    add_threshold(parser)
+    add_json(parser)
 
 
 def _track(args: argparse.Namespace) -> int:
@@ -197,7 +182,7 @@ def _track(args: argparse.Namespace) -> int:
     states = ", ".join(f"{i} {state}" for i, state in report.final_states.items())
     print(f"{report.frames} frames, {report.ms_per_frame:.1f} ms each in the tracker; at the end: {states}")
     print(args.out)
-    _say(report, args.json)
+    write_report(report, args.json)
     return 0
 
 
@@ -210,131 +195,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     from maskrnn_ros.evaluation.command import run
 
     return run(from_flags(Options, args))
-
-
-def _add_bag(commands: Any) -> None:
-    bag = commands.add_parser("bag", help="Convert and play bags.")
-    actions = bag.add_subparsers(dest="action", required=True, metavar="ACTION")
-    from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC, TRUTH_TOPIC
-
-    parser = add_command(
-        actions,
-        "from-davis",
-        _bag_from_davis,
-        "Write a sequence in the layout of DAVIS as a bag that ros2 bag can play.",
-    )
-    parser.add_argument(
-        "--root", type=Path, required=True, help="data set: folder with JPEGImages/ and the annotations"
-    )
-    parser.add_argument("--sequence", required=True, help="name of the sequence")
-    parser.add_argument("--out", type=Path, required=True, metavar="BAG", help="folder of the new bag")
-    parser.add_argument("--annotations", default="Annotations", metavar="DIR", help="folder of the annotations in ROOT")
-    parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
-    parser.add_argument("--compressed", action="store_true", help="write CompressedImage with the JPEG files unchanged")
-    parser.add_argument("--storage", choices=("mcap", "sqlite3"), default="mcap", help="format of the bag")
-    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images")
-    parser.add_argument("--truth-topic", default=TRUTH_TOPIC, help="topic of the ground truth")
-    parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seed")
-    parser.add_argument("--overwrite", action="store_true", help="replace BAG")
-    _add_threshold(parser)
-    _add_json(parser)
-
-    parser = add_command(actions, "to-frames", _bag_to_frames, "Write the images of a bag as PNG files.")
-    parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for 00000.png, ...")
-    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images, raw or compressed")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every N-th image")
-    _add_json(parser)
-
-    parser = add_command(
-        actions, "play", _bag_play, "Publish a bag over real topics, if ros2 bag is not installed or for lockstep."
-    )
-    parser.add_argument("bag", type=Path, metavar="BAG", help="folder of the bag, or a .mcap or .db3 file")
-    parser.add_argument("--rate", type=float, default=1.0, help="playback speed, 1 = as recorded")
-    parser.add_argument("--lockstep", action="store_true", help="wait for the masks of each image before the next one")
-    parser.add_argument("--tracker", default="/tracker", help="name of the tracker node, for --lockstep")
-    parser.add_argument("--remap", nargs="*", default=[], metavar="FROM:=TO", help="publish under other topic names")
-    parser.add_argument("--image-topic", default=IMAGE_TOPIC, help="topic of the images in the bag")
-    parser.add_argument("--seed-topic", default=SEED_TOPIC, help="topic of the seeds in the bag")
-    parser.add_argument("--ignore-topic", default=IGNORE_TOPIC, help="topic of the ignore masks in the bag")
-    text = "topics to play with the images, none for the images alone; default all"
-    parser.add_argument("--topics", nargs="*", metavar="TOPIC", help=text)
-    parser.add_argument(
-        "--subscribers", type=int, default=1, metavar="N", help="wait for this many subscribers of the images"
-    )
-    parser.add_argument("--loops", type=int, default=1, help="number of repetitions; 0 = until Ctrl-C")
-    parser.add_argument("--clock", action="store_true", help="publish /clock, for nodes with use_sim_time")
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="longest wait for an answer, seconds")
-    _add_json(parser)
-
-
-def _bag_from_davis(args: argparse.Namespace) -> int:
-    from maskrnn_ros.bags.convert import from_davis
-
-    report = from_davis(
-        args.root,
-        args.sequence,
-        args.out,
-        args.annotations,
-        fps=args.fps,
-        compressed=args.compressed,
-        threshold=args.threshold,
-        storage=args.storage,
-        image_topic=args.image_topic,
-        truth_topic=args.truth_topic,
-        seed_topic=args.seed_topic,
-        overwrite=args.overwrite,
-        progress=True,
-    )
-    print(f"labels: {report.labels}")
-    for instance_id, start in report.late.items():
-        print(f"object {instance_id} begins on frame {start} and has a seed there")
-    print(args.out)
-    _say(report, args.json)
-    return 0
-
-
-def _bag_to_frames(args: argparse.Namespace) -> int:
-    from maskrnn_ros.bags.pictures import to_frames
-
-    report = to_frames(args.bag, args.out, args.image_topic, every=args.every, progress=True)
-    print(f"{report.frames} images of {report.width}x{report.height}")
-    print(report.out)
-    _say(report, args.json)
-    return 0
-
-
-def _bag_play(args: argparse.Namespace) -> int:
-    from maskrnn_ros.replay.player import play  # needs ROS
-
-    wrong = [rule for rule in args.remap if rule.count(":=") != 1]
-    if wrong:
-        raise ValueError(f"--remap takes FROM:=TO, got {wrong[0]!r}")
-    report = play(
-        args.bag,
-        rate=args.rate,
-        lockstep=args.lockstep,
-        tracker=args.tracker,
-        remap=dict(rule.split(":=") for rule in args.remap),
-        image_topic=args.image_topic,
-        seed_topic=args.seed_topic,
-        ignore_topic=args.ignore_topic,
-        topics=args.topics,
-        subscribers=args.subscribers,
-        loops=args.loops,
-        publish_clock=args.clock,
-        timeout_s=args.timeout,
-    )
-    for topic, count in report.published.items():
-        print(f"{count:6d}  {topic}")
-    print(f"{report.seconds:.1f} s, messages late by {report.late_ms_p95:.1f} ms (p95)")
-    _say(report, args.json)
-    refused = (*report.rejected_images, *report.rejected_seeds)
-    if refused:
-        print(f"the tracker refused {len(refused)} messages, the first: {refused[0]}", file=sys.stderr)
-    if report.held_images:
-        print(f"{report.held_images} images gave no masks: time may have jumped before them", file=sys.stderr)
-    return 130 if report.interrupted else 1 if refused or report.held_images else 0
 
 
 def _add_seed(commands: Any) -> None:
@@ -352,7 +212,7 @@ def _add_seed(commands: Any) -> None:
     parser.add_argument("--result-topic", default="/tracker/seed_result", help="result topic of the tracker")
     parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
     parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
-    _add_threshold(parser)
+    add_threshold(parser)
 
 
 def _seed(args: argparse.Namespace) -> int:
