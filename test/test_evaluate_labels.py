@@ -11,7 +11,8 @@ from PIL import Image
 
 from maskrnn_ros.bags import BagReader, from_davis
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.readers import find_clips, label_notes, scored_objects
+from maskrnn_ros.datasets.clips import label_notes, scored_objects
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.evaluation.followers import StaticFollower
 from maskrnn_ros.evaluation.scoring import seeds_of
 from maskrnn_ros.labels import read_labels, write_labels

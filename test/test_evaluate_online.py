@@ -16,7 +16,7 @@ import world
 from test_evaluate_bag import some, write_bag
 
 from maskrnn_ros.cli import main
-from maskrnn_ros.datasets.readers import Clip
+from maskrnn_ros.datasets.clips import Clip
 from maskrnn_ros.evaluation.online.score import OnlineRun, score_online
 from maskrnn_ros.evaluation.streaming import Timeline
 from maskrnn_ros.labels import read_labels

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskrnn_ros.datasets.readers import default_convention, find_clips, objects_of
+from maskrnn_ros.datasets.clips import default_convention, objects_of
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.labels import write_labels
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from maskrnn_ros.config import Config, from_flat, settings
-from maskrnn_ros.datasets.readers import FileClip, davis_clip, default_convention, folder_names
+from maskrnn_ros.datasets.clips import FileClip, default_convention
+from maskrnn_ros.datasets.readers import davis_clip, folder_names
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.metrics.davis import Convention, jaccard
 from maskrnn_ros.model.torch.weights import save_weights

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gpu_bench import Bench, Beyond, Case, Row, seeded
 
-from maskrnn_ros.datasets.readers import FileClip
+from maskrnn_ros.datasets.clips import FileClip
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import (
     BEGIN_INPUTS,

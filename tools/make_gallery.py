@@ -20,7 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from maskrnn_ros.datasets.readers import READERS, Clip, find_clips, objects_of
+from maskrnn_ros.datasets.clips import Clip, objects_of
+from maskrnn_ros.datasets.readers import READERS, find_clips
 from maskrnn_ros.evaluation.report import picture
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import Convention, jaccard, mask_of, scored_frames

@@ -29,7 +29,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.datasets.readers import find_clips, objects_of
+from maskrnn_ros.datasets.clips import objects_of
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import Evaluator
 

@@ -18,8 +18,9 @@ from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.convert import from_davis, stamp_of
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config, to_flat, with_values
+from maskrnn_ros.datasets.clips import FileClip, objects_of
 from maskrnn_ros.datasets.davis import CLIP_NAME, CLIP_ROOT
-from maskrnn_ros.datasets.readers import FileClip, davis_clip, objects_of
+from maskrnn_ros.datasets.readers import davis_clip
 from maskrnn_ros.datasets.video import VideoWriter
 from maskrnn_ros.image_messages import stamp_to_ns
 from maskrnn_ros.labels import write_labels

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from maskrnn_ros.datasets.readers import Clip
+from maskrnn_ros.datasets.clips import Clip
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.presets import ABLATION, AblationRow, ablation_configs, ablation_rows

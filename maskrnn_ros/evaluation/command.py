@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from maskrnn_ros import __version__
 from maskrnn_ros.bags.topics import IMAGE_TOPIC, TRUTH_TOPIC
-from maskrnn_ros.datasets.readers import FPS, Clip, default_convention, find_clips, label_notes, objects_of
+from maskrnn_ros.datasets.clips import Clip, default_convention, label_notes, objects_of
+from maskrnn_ros.datasets.frames import FPS
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.evaluation import ablation
 from maskrnn_ros.evaluation.online.score import score_online, write_online
 from maskrnn_ros.evaluation.options import Options

@@ -16,7 +16,7 @@ import bisect
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from maskrnn_ros.datasets.readers import Clip, frame_of
+from maskrnn_ros.datasets.clips import Clip, frame_of
 from maskrnn_ros.evaluation.followers import Follower
 from maskrnn_ros.evaluation.results import StreamingResult
 from maskrnn_ros.evaluation.scoring import score_streaming, seeds_of

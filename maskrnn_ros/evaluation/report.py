@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from maskrnn_ros.datasets.readers import Clip
+from maskrnn_ros.datasets.clips import Clip
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.pages import render
 from maskrnn_ros.evaluation.plots import age_histogram, curves

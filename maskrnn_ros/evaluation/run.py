@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from maskrnn_ros import __version__
 from maskrnn_ros.config import Config, to_flat
-from maskrnn_ros.datasets.readers import Clip, check_size, frame_of
+from maskrnn_ros.datasets.clips import Clip, frame_of
+from maskrnn_ros.datasets.frames import check_size
 from maskrnn_ros.evaluation.followers import build_follower
 from maskrnn_ros.evaluation.paced import stream_clip
 from maskrnn_ros.evaluation.presets import preset_of

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from maskrnn_ros.datasets.readers import Clip, check_size, scored_objects
+from maskrnn_ros.datasets.clips import Clip, scored_objects
+from maskrnn_ros.datasets.frames import check_size
 from maskrnn_ros.evaluation.results import ObjectResult, StreamingResult
 from maskrnn_ros.evaluation.streaming import SLACKS, Timeline
 from maskrnn_ros.metrics.davis import Convention, Evaluator, mask_of

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import FlowConfig
-from maskrnn_ros.datasets.readers import Clip, find_clips
+from maskrnn_ros.datasets.clips import Clip
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.labels import VOID
 from maskrnn_ros.training.perturbation import perturb_mask

@@ -21,7 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.datasets.readers import FileClip, find_clips
+from maskrnn_ros.datasets.clips import FileClip
+from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.model.digests import DIGEST
 from maskrnn_ros.model.files import trunk_file, trunk_graph
 from maskrnn_ros.model.torch.graphs import Exported, compare, needs, placed, read_session, write_graph

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from maskrnn_ros.datasets.readers import Clip
+from maskrnn_ros.datasets.clips import Clip
 from maskrnn_ros.evaluation.results import OnlineResult, StreamingResult
 from maskrnn_ros.evaluation.scoring import score_shown, score_streaming, seeds_of
 from maskrnn_ros.evaluation.streaming import Timeline
