@@ -575,6 +575,13 @@ def test_after_a_cleanup_a_new_session_begins() -> None:
         assert list(message.instances) == []
 
 
+def test_another_node_of_the_same_name_is_said() -> None:
+    with NodeBench(world.exact_or_still_tracker) as bench:
+        bench.publish_image(0)
+        bench.client.create_publisher(InstanceMaskArray, "/tracker/instances", reliable(1))
+        bench.wait(lambda: "2 publishers of ~/instances" in bench.diagnostics[-1].status[0].message)
+
+
 def test_a_cleanup_frees_what_configure_loaded() -> None:
     with NodeBench() as bench:
         bench.seed(world.labels(0), world.stamp_ns(0))

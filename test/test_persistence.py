@@ -88,6 +88,7 @@ def test_a_torn_file_is_said_and_the_node_starts_without(tmp_path: Path) -> None
     (folder / NAME).write_bytes(b"torn")
     with bench(tmp_path) as running:
         assert seen(running.image(0)) == []
+        running.wait(lambda: "is refused and set aside as instances.refused" in running.statuses[-1].last_error)
         running.seed(world.labels(1), world.stamp_ns(1))
         running.image(1)
     assert (folder / "instances.refused").read_bytes() == b"torn" and (folder / NAME).is_file()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -351,6 +352,20 @@ def test_a_folder_belongs_to_one_process_and_to_its_owner(tmp_path: Path) -> Non
         StateFile(folder)
     file.write(b"x")
     assert (folder.stat().st_mode & 0o777, file.path.stat().st_mode & 0o777) == (0o700, 0o600)
+    file.close()
+    StateFile(folder).close()
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "robot" / "tracker"
+    file = StateFile(folder)
+    shutil.rmtree(tmp_path / "robot")
+    file.write(b"x")
+    assert file.path.read_bytes() == b"x" and folder.stat().st_mode & 0o777 == 0o700
+    with pytest.raises(ValueError, match="is in use by another process"):
+        StateFile(folder)
+    shutil.rmtree(folder)
+    file.write(b"y")
     file.close()
     StateFile(folder).close()
 

@@ -40,6 +40,7 @@ CASES = {
         Level.WARN,
         "2 publishers on the image topic: their images are mixed",
     ),
+    "two trackers of one name": ({"trackers": 2}, Level.WARN, "2 publishers of ~/instances, expected one: give each"),
     "a step that takes long": (
         {"silent_s": 5.0, "step_age_s": 5.0},
         Level.WARN,

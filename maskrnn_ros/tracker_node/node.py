@@ -144,6 +144,9 @@ class TrackerNode(LifecycleNode):
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
         self._health = Health(self._session.tracker.device, self.run_id)
+        if self._store is not None and self._store.refusal:  # at configure, when nobody counted yet
+            self._health.refuse("background", self._store.refusal)
+            self._store.refusal = ""
         self._inbox = Inbox(
             self._dropped_bytes(), self._order, wanted=self._session.seeds.wants, enabled=self._inbox.enabled
         )
@@ -423,6 +426,7 @@ class TrackerNode(LifecycleNode):
             failure=self.failure,
             silent_s=self._worker.silent_s if self._worker else 0.0,
             publishers=self._sources[0].publishers if self._sources else 0,
+            trackers=self.count_publishers(self._outputs.instances.topic_name),
             lost=self._worker.snapshot.lost if self._worker else 0,
             ids_left=self._ids.left(self._config),
         )

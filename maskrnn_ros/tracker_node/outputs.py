@@ -62,17 +62,14 @@ class Outputs:
         self.seed_result = self._create(SeedResult, "~/seed_result")
         self.status = self._create(TrackerStatus, "~/status", LATCHED)
         self.diagnostics = self._create(DiagnosticArray, "/diagnostics")
+        self.instances = self._create(InstanceMaskArray, "~/instances", LATCHED)
         # Pictures first: who takes the masks for "this image is done" finds the rest there, too.
         self._results = [
             _PerResult(publisher=self._create(Image, "~/label_image"), message=_label_image),
             _PerResult(publisher=self._create(Image, "~/overlay"), message=_overlay),
             _PerResult(publisher=self._create(MarkerArray, "~/markers"), message=_markers),
             *self._detections(),
-            _PerResult(
-                publisher=self._create(InstanceMaskArray, "~/instances", LATCHED),
-                message=partial(_instances, run_id),
-                always=True,
-            ),
+            _PerResult(publisher=self.instances, message=partial(_instances, run_id), always=True),
         ]
         self._events = _Events(node.create_publisher, run_id)
 

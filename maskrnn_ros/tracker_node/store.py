@@ -41,6 +41,8 @@ class Store:
             )
         if refusal:
             fault(refusal)
+        self.refusal = refusal
+        """Why a file was refused, in one line; empty where none was."""
         self.saved: Saved | None = saved
         self._writer = StateWriter(self._file, config.persist_period, fault, prepare=_give_way)
 

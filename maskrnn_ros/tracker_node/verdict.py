@@ -33,6 +33,7 @@ class Facts:
         step_age_s: Time since the newest masks were published, likewise.
         silent_s: How long there has been no progress with what is worked on, seconds.
         publishers: Of the image topic.
+        trackers: Publishers of ``~/instances``, this node included.
         instances: How many are followed.
         lost: How many of those are LOST.
         ids_left: Ids that this session has not used.
@@ -46,6 +47,7 @@ class Facts:
     step_age_s: float = -1.0
     silent_s: float = 0.0
     publishers: int = 1
+    trackers: int = 1
     instances: int = 0
     lost: int = 0
     ids_left: int = 1_000
@@ -69,6 +71,8 @@ def verdict(facts: Facts, limits: WatchdogConfig) -> tuple[Level, str]:
         return wrong
     if facts.publishers > 1:
         return Level.WARN, f"{facts.publishers} publishers on the image topic: their images are mixed, expected one"
+    if facts.trackers > 1:
+        return Level.WARN, f"{facts.trackers} publishers of ~/instances, expected one: give each node a name of its own"
     if facts.instances and facts.lost == facts.instances:
         return Level.WARN, f"all of {facts.instances} instances are lost"
     if facts.ids_left < _FEW_IDS:

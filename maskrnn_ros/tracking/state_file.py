@@ -244,14 +244,8 @@ class StateFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / NAME
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise ValueError(f"{folder} is in use by another process: give each node a name of its own") from error
+        self._lock = _taken(folder)
 
     def close(self) -> None:
         """Leave the folder to others."""
@@ -278,7 +272,17 @@ class StateFile:
 
         Raises:
             OSError: It cannot be written.
+            ValueError: The folder was removed, and another process has made it again and uses it.
         """
+        try:
+            self._put(content)
+        except FileNotFoundError:  # the folder was removed meanwhile
+            lock = _taken(self.path.parent)
+            os.close(self._lock)
+            self._lock = lock
+            self._put(content)
+
+    def _put(self, content: bytes) -> None:
         temporary = self.path.with_suffix(".new")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
             file.write(content)
@@ -290,6 +294,23 @@ class StateFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _taken(folder: Path) -> int:
+    """Make a folder for its owner only, and take it for this process; gives the file that is locked.
+
+    Raises:
+        ValueError: Another process uses it.
+        OSError: It cannot be made or written to.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise ValueError(f"{folder} is in use by another process: give each node a name of its own") from error
+    return lock
 
 
 class StateWriter:
