@@ -107,6 +107,20 @@ def client() -> Iterator[Client]:
 # --- who is answered ---
 
 
+@pytest.mark.parametrize(
+    ("path", "length"),
+    [("http://[/", "{}"), ("/api/reset", "9" * 5000), ("/", "-{}")],
+    ids=["path", "length", "negative"],
+)
+def test_what_a_refused_request_sends_along_is_no_request(client: Client, path: str, length: str) -> None:
+    along = b"GET /api/state HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    with socket.create_connection(("127.0.0.1", client.server.server_port), timeout=30) as connection:
+        connection.sendall(f"{head}{length.format(len(along))}\r\n\r\n".encode() + along)
+        answers = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answers.count(b"HTTP/1.1 ") == 1 and answers.startswith(b"HTTP/1.1 400 ")
+
+
 def test_it_listens_on_the_loopback_address_only(client: Client) -> None:
     assert client.server.socket.getsockname()[0] == "127.0.0.1"
     with pytest.raises(ConnectionRefusedError):  # another address of this machine
@@ -301,6 +315,7 @@ def test_a_mask_that_the_backend_does_not_believe_in_is_shown_and_said_to_be_uns
         {"points": [[500, 2, 1]]},
         {"points": [[1, 2]]},
         {"points": [[1, 2, "1"]]},
+        {"points": [[10**400, 2, 1]]},
         {"box": [10, 10, 10, 20]},
         {"box": [10, 10, 1e300, 20]},
         {"box": "all"},

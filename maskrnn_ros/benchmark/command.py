@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.limits import check_size, quoted
 from maskrnn_ros.parameter_file import load
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no benchmark
     from maskrnn_ros.benchmark.report import Report
 
 T = TypeVar("T")
+_MOST = 1_000_000_000
 _FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist")
 """Options that ask for a measurement besides the runs."""
 
@@ -257,8 +259,8 @@ def _check(
     if not 0 < args.seconds < math.inf:
         raise ValueError(f"--seconds must be > 0 and finite, got {args.seconds:g}")
     for name, value in (("--memory", args.memory), ("--cycles", args.cycles), ("--cameras", args.cameras)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be >= 1, got {value}")
+        if value is not None and not 1 <= value <= _MOST:
+            raise ValueError(f"{name} must be >= 1 and <= {_MOST}, got {quoted(value)}")
     if args.soak is not None and not 0 < args.soak < math.inf:
         raise ValueError(f"--soak must be > 0 and finite, got {args.soak:g}")
     _listed("--threads", args.threads, _count)
@@ -298,6 +300,7 @@ def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise ValueError(f"takes WxH in pixels, e.g. 854x480, separated by commas, got {text!r}")
+    check_size(int(height), int(width))
     return int(width), int(height)
 
 
