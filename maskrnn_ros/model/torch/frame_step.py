@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.shapes import CROP, STRIDE
-from maskrnn_ros.model.torch.crops import crop, scaled, warp
+from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDE, STRIDES
+from maskrnn_ros.model.torch.crops import scaled, warp
 from maskrnn_ros.model.torch.step import Carried, Keys, Shared, StepNet, crops_around, place, see
 from maskrnn_ros.model.torch.target import seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
@@ -31,15 +31,34 @@ those of layers are 0.884 / 0.943 without it and 0.884 / 0.944 with it."""
 
 
 class Columns(nn.Module):
-    """From features, float32 (1, C, ., .) of strides 4, 8, 16, to columns, float32 (1, COLUMNS, h4, w4)."""
+    """From features, float32 (1, C, ., .) of strides 4, 8, 16, to columns, float32 (1, COLUMNS, h4, w4).
+
+    It is ``Head.hidden`` with the standardisation of the features inside the convolutions.
+    """
 
     def __init__(self, trunk: TrainedTrunk) -> None:
         super().__init__()
-        self.head = trunk.start.head
+        head = trunk.start.head
+        self.narrow = nn.ModuleList()
+        shift = head.bias
+        for entering, narrow in zip(CHANNELS, head.narrow, strict=True):
+            mean, deviation = getattr(head, f"mean{entering}"), getattr(head, f"deviation{entering}")
+            weight = narrow.weight / deviation
+            shift = shift - (weight * mean).sum(dim=(1, 2, 3))
+            conv = nn.Conv2d(entering, COLUMNS, 1, bias=False)
+            conv.weight.data.copy_(weight)
+            self.narrow.append(conv)
+        self.shift = nn.Parameter(shift.detach().clone()[:, None, None])
+        self.requires_grad_(False)
 
     def forward(self, stride4: Tensor, stride8: Tensor, stride16: Tensor) -> tuple[Tensor]:
         """See the class."""
-        return (functional.relu(self.head.hidden([stride4, stride8, stride16])),)
+        found: Tensor = self.narrow[0](stride4) + self.shift
+        height, width = stride4.shape[2:]
+        for conv, map_, stride in zip(self.narrow[1:], (stride8, stride16), STRIDES[1:], strict=True):
+            narrowed = functional.interpolate(conv(map_), scale_factor=stride // STRIDE, mode="bilinear")
+            found = found + narrowed[..., :height, :width]
+        return (functional.relu(found),)
 
 
 class FrameStep(nn.Module):
@@ -82,11 +101,10 @@ class FrameStep(nn.Module):
         around = torch.where(around.isnan(), boxes, around)
         others = torch.maximum(_most_of_others(prior4), warp(beside, moved[0] / STRIDE) * free)
         crops = crops_around(around)
-        shared = Shared(scaled(image), columns, stride8, stride16, moved)
-        seen = see(shared, which, crops, carried, others)
-        shown = functional.avg_pool2d(crop(flow, _rois(crops), CROP, 1 / STRIDE), 2)
+        shared = Shared(scaled(image), columns, stride8, stride16, flow)
+        seen = see(shared, which, crops, carried, others, warps=warps)
         seen = dataclasses.replace(
-            seen, prior=seen.prior * has_prior, flow=shown * has_flow, hidden=seen.hidden * recurs
+            seen, prior=seen.prior * has_prior, flow=seen.flow * has_flow, hidden=seen.hidden * recurs
         )
         seed, newest = Keys(seed_code, seed_values), Keys(newest_code, newest_values)
         output = self.net.look(seen, coefficients, seed, newest)
@@ -172,7 +190,3 @@ def _most_of_others(maps: Tensor) -> Tensor:
     second = (maps * (1 - is_most)).amax(dim=0, keepdim=True)
     is_alone = is_most * (is_most.sum(dim=0, keepdim=True) < 1.5).to(maps.dtype)
     return most * (1 - is_alone) + second * is_alone
-
-
-def _rois(boxes: Tensor) -> Tensor:
-    return torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)

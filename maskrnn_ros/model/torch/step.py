@@ -24,6 +24,7 @@ Everything but the trunk is one module on tensors with a batch axis of objects.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
@@ -284,10 +285,11 @@ class Decoder(nn.Module):
         there = (seen.prior.amax(dim=(2, 3), keepdim=True) >= 0.5).to(known.dtype)
         known = known * there  # of an object that was not there before nothing is known
         moved = self.motion(torch.cat([motion_planes(seen.flow, seen.prior), _half(seen.prior * there)], dim=1))
-        fine = functional.relu(self.fine(torch.cat([self.code4(seen.columns), target, known, seen.others], dim=1)))
+        near = [self.code4(seen.columns), target, known, seen.others]
+        fine = functional.relu(self.fine(_side_by_side(near, self.fine)))
         coarse = functional.relu(self.down8(fine))
         middle = [coarse, functional.relu(self.code8(seen.stride8)), moved, seen.hidden, matched]
-        wide = functional.relu(self.middle(torch.cat(middle, dim=1)))
+        wide = functional.relu(self.middle(_side_by_side(middle, self.middle)))
         deep = functional.relu(self.down16(wide))
         deep = functional.relu(self.deep(torch.cat([deep, functional.relu(self.code16(seen.stride16))], dim=1)))
         deep = deep + self.block[1](functional.relu(self.block[0](deep)))
@@ -298,7 +300,7 @@ class Decoder(nn.Module):
         fine = functional.relu(self.merge4(functional.relu(fine + up4)))
         found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, MATCHED : MATCHED + 1]
         rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + _double(found)
-        edge = functional.relu(self.edge(torch.cat([_double(self.up2(fine)), seen.image], dim=1)))
+        edge = functional.relu(self.edge(_side_by_side([_double(self.up2(fine)), seen.image], self.edge)))
         log_odds = (_double(rough) + self.sharp(edge))[:, 0]
         return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code, matched)
 
@@ -350,7 +352,8 @@ def place(carried: Carried, flow: Tensor, which: Tensor) -> Tensor:
         flow: Backward flow, float32, (N, 2, h4, w4), pixels.
         which: int64, (K,), the frame of each object.
     """
-    return sample_crop(carried.probability, carried.boxes, _points(flow)[which])[:, 0]
+    points = _points(flow)
+    return sample_crop(carried.probability, carried.boxes, points if len(flow) == 1 else points[which])[:, 0]
 
 
 def crops_around(priors: Tensor) -> Tensor:
@@ -361,7 +364,13 @@ def crops_around(priors: Tensor) -> Tensor:
 
 
 def see(
-    shared: Shared, which: Tensor, boxes: Tensor, carried: Carried, others: Tensor, recurs: Tensor | None = None
+    shared: Shared,
+    which: Tensor,
+    boxes: Tensor,
+    carried: Carried,
+    others: Tensor,
+    recurs: Tensor | None = None,
+    warps: Tensor | None = None,
 ) -> Seen:
     """Cut out what the decoder looks at.
 
@@ -372,13 +381,15 @@ def see(
         carried: Of the frame before.
         others: Most of the warped masks of the other objects, float32, (K, h4, w4).
         recurs: float32, (K,): 0 where the hidden state is off; None: 1.
+        warps: float32, (): 0 where what is carried stays where it was; None: 1.
     """
     rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
     own = torch.cat([torch.arange(boxes.shape[0], device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
-    moved = crop(shared.flow, rois, CROP, 1 / STRIDE)
-    points = cell_centres(boxes, CROP) + moved.permute(0, 2, 3, 1)
-    half = functional.avg_pool2d(moved, 2)
-    coarse = cell_centres(boxes, CROP // 2) + half.permute(0, 2, 3, 1)
+    flow = crop(shared.flow, rois, CROP, 1 / STRIDE)
+    half = functional.avg_pool2d(flow, 2)
+    fine, coarse = (part if warps is None else part * warps for part in (flow, half))
+    points = cell_centres(boxes, CROP) + fine.permute(0, 2, 3, 1)
+    coarse = cell_centres(boxes, CROP // 2) + coarse.permute(0, 2, 3, 1)
     hidden = sample_crop(carried.hidden, carried.boxes, coarse)
     return Seen(
         image=crop(shared.image, rois, FINE, 1.0),
@@ -475,6 +486,30 @@ def _half(planes: Tensor) -> Tensor:
 
 def _double(planes: Tensor) -> Tensor:
     return functional.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def in_blocks(net: StepNet) -> StepNet:
+    """A copy whose convolutions of planes side by side take whole blocks of 8, the last ones with weight 0.
+
+    ONNX Runtime's fast convolutions are for whole blocks of a vector alone (NCHWc).
+    """
+    copied = copy.deepcopy(net)
+    decoder = copied.decoder
+    for name in ("fine", "middle", "edge"):
+        conv: nn.Conv2d = getattr(decoder, name)
+        wide = _conv(conv.in_channels + -conv.in_channels % 8, conv.out_channels)
+        with torch.no_grad():
+            wide.weight.zero_()[:, : conv.in_channels] = conv.weight
+            wide.bias.copy_(conv.bias)  # type: ignore[union-attr,arg-type]
+        setattr(decoder, name, wide.requires_grad_(False))
+    return copied
+
+
+def _side_by_side(planes: list[Tensor], conv: nn.Conv2d) -> Tensor:
+    """Planes as one, filled up with some of them to what a convolution takes, see ``in_blocks``."""
+    whole = torch.cat(planes, dim=1)
+    missing = conv.in_channels - sum(part.shape[1] for part in planes)
+    return torch.cat([*planes, whole[:, :missing]], dim=1) if missing else whole
 
 
 def _conv(entering: int, leaving: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
