@@ -3,7 +3,8 @@
 
 A square part of the image, the view, is brought to ``SIDE`` pixels, and what is said of the object is drawn over it:
 disks at the points (RITM, Sofiiuk et al., ICIP 2022), the box, the mask before. Of a click alone the first view is wide
-and the second one close to what was found there, so that a small object has as many pixels as a large one.
+and the next ones close to what was found there, so that a small object has as many pixels as a large one. What is found
+in a view goes into the next one as the mask before.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ _AT_LEAST, _SLOPE = 0.17, 1.17
 """IoU by what ``confidence_of`` sees: a line through 415 held out objects, two clicks and a box each. To be drawn anew
 for other weights (``tools/measure_prompts.py``)."""
 
-_CLOSER = 0.8
-"""A second look must be at a view that is smaller by so much."""
+_NARROW, _BETWEEN = 1.25, 1.35
+"""Likewise, of the second and the last view of a box."""
+
+_CLOSER_LOOKS = 2
+"""After the first one at clicks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,21 +175,40 @@ class Look(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Found:
+    """The last look.
+
+    Args:
+        view: Where.
+        log_odds: float32 (SIDE, SIDE).
+        firm: ``firmness`` of the first look.
+    """
+
+    view: View
+    log_odds: Floats
+    firm: float
+
+
 class LearnedPrompts:
-    """A ``PromptBackend`` that looks once or twice.
+    """A ``PromptBackend`` that looks again at what it found.
+
+    Of clicks three times, each time closer to what was found; of a box at a wide and at a narrow view, then with what
+    was found in both, mirrored, too; of a mask before once, mirrored, too. Median IoU of one click on four held out
+    sets (192 objects), in place of two looks of which the last was mirrored: 0.816 to 0.821, 0.718 to 0.759, 0.661 to
+    0.692, 0.625 to 0.628; of a box, in place of one mirrored look: 0.875 to 0.898, 0.823 to 0.831, 0.856 to 0.850,
+    0.784 to 0.821. Mirroring the last look at a click adds nothing to a third look, and a fourth look next to nothing.
 
     Args:
         look: Looks at a view.
         zoom: Where clicks are looked at, see ``ZOOMS``; a box or the mask before say themselves where.
         min_confidence: A mask that is thought to have a lower IoU is not given.
-        last: Looks at the view whose mask is given, None: as ``look`` does. A first look of two only says where the
-            object is, and need not be as careful.
     """
 
-    def __init__(self, look: Look, zoom: str = "mask", min_confidence: float = 0.0, last: Look | None = None) -> None:
+    def __init__(self, look: Look, zoom: str = "mask", min_confidence: float = 0.0) -> None:
         if zoom not in ZOOMS:
             raise ValueError(f"zoom must be one of {', '.join(ZOOMS)}, got {zoom!r}")
-        self._look, self._last, self._zoom, self._least = look, last or look, zoom, min_confidence
+        self._look, self._mirrored, self._zoom, self._least = look, Mirrored(look), zoom, min_confidence
 
     def __call__(self, image: UInt8Array, prompt: Prompt) -> BoolArray:
         """See ``PromptBackend``.
@@ -194,32 +217,52 @@ class LearnedPrompts:
             ValueError: The prompt lies outside the image.
             UnsureError: The mask is thought to be too bad.
         """
-        size = image.shape[0], image.shape[1]
-        prompt.check_inside(size)
-        before = None if prompt.mask is None else prompt.mask.astype(np.float32)
-        view = self._first_view(prompt, size)
-        firm = None
-        if self._zoom != "whole" and prompt.box is None and before is None:
-            there = self._look(view.cut(image), view.planes(prompt))
-            firm = firmness(there)
-            share = view.paste(_share(there), size, beyond=0.0)
-            closer = View.of_box(_extent(share > 0.5, _on(prompt.points), size), size)
-            if closer.side < _CLOSER * view.side:
-                view, before = closer, share
-        found = self._last(view.cut(image), view.planes(prompt, before))
-        confidence = confidence_of(found, firmness(found) if firm is None else firm)
-        if prompt.box is None and prompt.mask is None:
-            found = without_specks(found, [view.at(point.x, point.y) for point in _on(prompt.points)])
-        mask: BoolArray = view.paste(found, size, beyond=-30.0) > 0
+        prompt.check_inside((image.shape[0], image.shape[1]))
+        if prompt.mask is not None:
+            found = self._of_mask(image, prompt)
+        elif prompt.box is not None:
+            found = self._of_box(image, prompt, prompt.box)
+        else:
+            found = self._of_clicks(image, prompt)
+        mask: BoolArray = found.view.paste(found.log_odds, (image.shape[0], image.shape[1]), beyond=-30.0) > 0
+        confidence = confidence_of(found.log_odds, found.firm)
         if confidence < self._least and mask.any():
             raise UnsureError(mask, confidence, self._least)
         return mask
 
+    def _of_mask(self, image: UInt8Array, prompt: Prompt) -> _Found:
+        assert prompt.mask is not None
+        size = image.shape[0], image.shape[1]
+        view = View.of_box(_extent(prompt.mask, prompt.points, size, prompt.box), size)
+        found = self._mirrored(view.cut(image), view.planes(prompt, prompt.mask.astype(np.float32)))
+        return _Found(view, found, firmness(found))
+
+    def _of_box(self, image: UInt8Array, prompt: Prompt, box: Box) -> _Found:
+        size = image.shape[0], image.shape[1]
+        about = _extent(None, _on(prompt.points), size, box)
+        wide, narrow = View.of_box(about, size), View.of_box(about, size, _NARROW)
+        first, second = (self._look(view.cut(image), view.planes(prompt)) for view in (wide, narrow))
+        share, closer = wide.paste(_share(first), size, beyond=0.0), narrow.paste(_share(second), size, beyond=-1.0)
+        share = np.where(closer < 0, share, (share + closer) / 2)
+        view = View.of_box(about, size, _BETWEEN)
+        return _Found(view, self._mirrored(view.cut(image), view.planes(prompt, share)), firmness(first))
+
+    def _of_clicks(self, image: UInt8Array, prompt: Prompt) -> _Found:
+        size = image.shape[0], image.shape[1]
+        on = _on(prompt.points)
+        view = self._first_view(prompt, size)
+        found = self._look(view.cut(image), view.planes(prompt))
+        firm = firmness(found)
+        if self._zoom == "whole":
+            return _Found(view, without_specks(found, [view.at(point.x, point.y) for point in on]), firm)
+        for _ in range(_CLOSER_LOOKS):
+            share = view.paste(_share(found), size, beyond=0.0)
+            view = View.of_box(_extent(share > 0.5, on, size), size)
+            found = self._look(view.cut(image), view.planes(prompt, share))
+            found = without_specks(found, [view.at(point.x, point.y) for point in on])
+        return _Found(view, found, firm)
+
     def _first_view(self, prompt: Prompt, size: tuple[int, int]) -> View:
-        if prompt.mask is not None and prompt.mask.any():
-            return View.of_box(_extent(prompt.mask, prompt.points, size, prompt.box), size)
-        if prompt.box is not None:
-            return View.of_box(_extent(None, _on(prompt.points), size, prompt.box), size)
         if self._zoom != "clicks":
             return View.whole(size)
         about = _extent(None, prompt.points, size)
@@ -341,16 +384,12 @@ def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) ->
         ValueError: The weights cannot be used.
     """
     if weights == "shipped":
-        return _careful(ShippedLook(), zoom, min_confidence)
+        return LearnedPrompts(ShippedLook(), zoom, min_confidence)
     try:
         look = GraphLook(Path(weights), TRUNK if trunk == "shipped" else Path(trunk))
     except (ImportError, OSError, RuntimeError) as error:
         raise _unusable(error) from error
-    return _careful(look, zoom, min_confidence)
-
-
-def _careful(look: Look, zoom: str, min_confidence: float) -> LearnedPrompts:
-    return LearnedPrompts(look, zoom, min_confidence, last=Mirrored(look))
+    return LearnedPrompts(look, zoom, min_confidence)
 
 
 @functools.cache
