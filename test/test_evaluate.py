@@ -286,7 +286,6 @@ def test_a_baseline_of_ones_own_is_one_file(tree, tmp_path, monkeypatch, capsys)
         ),
         (["--profile", "paper"], "--profile paper needs --preset maskrnn, masktrack, osvos, got none"),
         (["--profile", "paper", "--preset", "maskrnn"], "profile 'paper' ships no weights"),
-        (["--lookahead", "1"], "lookahead 1 needs the flow to the next image"),
         (
             ["--ablate", "--preset", "warp"],
             "--ablate tracks every row of its table offline; it cannot be combined with --preset",

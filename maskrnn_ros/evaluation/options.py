@@ -10,7 +10,7 @@ from typing import Literal
 
 from maskrnn_ros.arguments import THRESHOLD, config_flag, flag, names
 from maskrnn_ros.config import Config
-from maskrnn_ros.evaluation.presets import PAPER_PRESETS, PRESETS, check_network, preset_of
+from maskrnn_ros.evaluation.presets import PAPER_PRESETS, PRESETS, preset_of
 from maskrnn_ros.limits import check_fps
 from maskrnn_ros.metrics.davis import Convention
 from maskrnn_ros.paper.settings import check_paper
@@ -67,7 +67,6 @@ class Options:
     split: str = flag("", help="sequences of ImageSets/NAME.txt", metavar="NAME")
     preset: str | None = flag(None, help=f"{', '.join(PRESETS)}, or package.module:factory; default: default")
     profile: Literal["fast", "paper"] = flag("fast", help="paper: the networks of the paper, see docs/paper.md")
-    lookahead: Literal[0, 1] = flag(0, help="only 0: the tracker does not wait for later frames")
     ablate: bool = flag(False, help="one table with the contribution of each part; tracks once per row")
     tuned: bool = flag(False, help="with --ablate: with fine-tuning, or the target model, from row 1 on")
     config: Config = config_flag()
@@ -93,7 +92,6 @@ class Options:
         self._check_streaming()
         self._check_ablation()
         self._check_ignored()
-        check_network(self.profile, self.lookahead)
         self._check_profile()
         if self.sequences and self.split:
             raise ValueError("give --sequences or --split, not both")

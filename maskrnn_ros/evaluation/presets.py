@@ -33,8 +33,6 @@ _BARE: dict[str, Value] = {
 Edges are refined as configured: that makes up for the working size, which the papers' networks, at the full
 one, do not have."""
 
-PROFILES = ("fast", "paper")
-LOOKAHEADS = (0, 1)
 
 PAPER_PRESETS = ("maskrnn", "masktrack", "osvos")
 """Presets of which the paper's own networks are capable."""
@@ -171,20 +169,6 @@ def ablation_configs(config: Config, rows: Sequence[AblationRow] = ABLATION) -> 
         flat |= {} if row.missing else row.values
         configs.append(None if row.missing else from_flat(flat))
     return configs
-
-
-def check_network(profile: str, lookahead: int) -> None:
-    """Refuse what no version can do yet.
-
-    Raises:
-        ValueError: A look-ahead other than 0, or no such value.
-    """
-    if profile not in PROFILES:
-        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
-    if lookahead not in LOOKAHEADS:
-        raise ValueError(f"lookahead must be 0 or 1, got {lookahead}")
-    if lookahead:
-        raise ValueError("lookahead 1 needs the flow to the next image, which this version does not compute")
 
 
 def _own(values: Mapping[str, Value], config: Config) -> dict[str, Value]:
