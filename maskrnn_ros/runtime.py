@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import cv2
+
 T = TypeVar("T")
 R = TypeVar("R")
 K = TypeVar("K")
@@ -52,6 +54,12 @@ def pinned(core: int | None) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, before)
+
+
+def set_threads(number: int) -> None:
+    """Threads of OpenCV for one operation; 0 leaves their default."""
+    if number:
+        cv2.setNumThreads(number)
 
 
 class ThreadPool:

@@ -522,7 +522,7 @@ def test_onnxruntime_without_cuda_refuses_a_gpu_that_is_asked_for(monkeypatch: p
 
 
 def test_without_networks_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("maskrnn_ros.tracking.tracker.load_engine", lambda config: 1 // 0)
+    monkeypatch.setattr("maskrnn_ros.tracking.build.load_engine", lambda config: 1 // 0)
     found = build_tracker(world.WARP_ONLY)
     assert (found.engine, found.device, found.precision, found.adaptation) == ("", "cpu", "float32", "off")
 

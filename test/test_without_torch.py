@@ -169,7 +169,7 @@ def test_the_node_builds_its_tracker_and_prompts_without_it() -> None:
 from maskrnn_ros.config import Config
 from maskrnn_ros.prompts import build_prompts
 from maskrnn_ros.tracking import build_tracker
-from maskrnn_ros.tracking.tracker import warm_up
+from maskrnn_ros.tracking.build import warm_up
 
 tracker = build_tracker(Config())
 assert tracker.engine == "onnxruntime", tracker.engine

@@ -11,7 +11,7 @@ import numpy as np
 from maskrnn_ros.benchmark.scene import Scene
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking import build_tracker
-from maskrnn_ros.tracking.tracker import warm_up
+from maskrnn_ros.tracking.build import warm_up
 from maskrnn_ros.types import Frame, Seed
 
 _SEEDED, _AFTER = 3, 60

@@ -17,10 +17,9 @@ import numpy as np
 from maskrnn_ros.benchmark.scene import FRAMES, Scene
 from maskrnn_ros.config import Config
 from maskrnn_ros.masks import MaskEncoding
-from maskrnn_ros.runtime import cores
+from maskrnn_ros.runtime import cores, set_threads
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import STAGES
-from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, InstanceState, LabelArray, Seed, Tracks, UInt8Array
 
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from tqdm import tqdm
 from maskrnn_ros.benchmark.measure import PERIOD_NS, all_tracking, rss_mb
 from maskrnn_ros.benchmark.scene import FRAMES, Scene
 from maskrnn_ros.config import Config
+from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
-from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, LabelArray, Seed, Tracks
 
 _SAMPLES = 50

@@ -22,10 +22,10 @@ from maskrnn_ros.datasets.video import VideoFrames, VideoWriter
 from maskrnn_ros.labels import davis_palette, read_labels, write_labels
 from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.prompts import Prompt, build_prompts
+from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import PromptedInstance, PromptSeed
-from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, Seed, UInt8Array
 
 OVERLAY_NAME = "overlay.mp4"

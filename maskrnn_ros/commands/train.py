@@ -62,7 +62,7 @@ def _add_trunk(actions: Any) -> None:
 
 
 def _trunk(args: argparse.Namespace) -> int:
-    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.runtime import set_threads
     from maskrnn_ros.training.trunk import TrunkOptions, train_trunk
 
     set_threads(args.threads)
@@ -91,7 +91,7 @@ def _add_decoder(actions: Any) -> None:
 
 def _decoder(args: argparse.Namespace) -> int:
     from maskrnn_ros.model.torch.weights import DECODER
-    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.runtime import set_threads
     from maskrnn_ros.training.decoder import DecoderOptions, train_decoder
 
     set_threads(args.threads)
@@ -134,7 +134,7 @@ def _add_prompts(actions: Any) -> None:
 
 
 def _prompts(args: argparse.Namespace) -> int:
-    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.runtime import set_threads
     from maskrnn_ros.training.prompts import PromptOptions, train_prompts
 
     set_threads(args.threads)
@@ -177,7 +177,7 @@ def _add_flow(actions: Any) -> None:
 
 def _flow(args: argparse.Namespace) -> int:
     from maskrnn_ros.flow.torch.flownet import FLOWNET
-    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.runtime import set_threads
     from maskrnn_ros.training.flow import FlowOptions, train_flow
 
     set_threads(args.threads)
@@ -215,7 +215,7 @@ def _profile(text: str) -> str:
 
 def _paper(args: argparse.Namespace) -> int:
     from maskrnn_ros.paper.training import PaperOptions, train_paper
-    from maskrnn_ros.tracking.tracker import set_threads
+    from maskrnn_ros.runtime import set_threads
 
     if args.init == "shipped":
         raise ValueError("--init takes a file or torchvision: no weights of the paper's networks ship")

@@ -28,7 +28,7 @@ from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResu
 from maskrnn_ros.evaluation.scoring import ClipScorer, seeds_of
 from maskrnn_ros.labels import LabelFiles, values_of, write_labels
 from maskrnn_ros.metrics.davis import Convention, scored_frames
-from maskrnn_ros.tracking.tracker import set_threads
+from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.types import LabelArray
 
 STATE = ".evaluate"

@@ -26,9 +26,9 @@ from maskrnn_ros.disk import write_text
 from maskrnn_ros.evaluation.options import ScoreOptions
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
+from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.tracking.score import calibrated, expected_iou
-from maskrnn_ros.tracking.tracker import set_threads
 from maskrnn_ros.types import Frame, Seed, Track
 
 Array = npt.NDArray[np.float64]

@@ -34,6 +34,7 @@ from maskrnn_ros.ros.guard import guard_transitions, transition
 from maskrnn_ros.ros.image_source import ImageSource, Source
 from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
 from maskrnn_ros.ros.process import run_node
+from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracker_node.detections import vision_msgs
@@ -47,10 +48,10 @@ from maskrnn_ros.tracker_node.requests import seed_from_request
 from maskrnn_ros.tracker_node.store import Store
 from maskrnn_ros.tracker_node.worker import Result, Snapshot, Worker
 from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.build import warm_up
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import SeedT
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
-from maskrnn_ros.tracking.tracker import set_threads, warm_up
 from maskrnn_ros.types import Frame, UInt8Array
 
 _SHARE_FOR_DROPPED = 0.25

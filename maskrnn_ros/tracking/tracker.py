@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
@@ -14,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config, settings, to_flat
-from maskrnn_ros.flow import FlowEstimator, build_flow
-from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.flow import FlowEstimator
+from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.quality import resolved, working_size
-from maskrnn_ros.runtime import ThreadPool, cores
+from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.cells import resized
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
@@ -37,11 +36,6 @@ _USUAL_AREA_RATE = 0.05
 """Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
 
 Floats = npt.NDArray[np.float32]
-
-_LOG = logging.getLogger(__name__)
-
-_OF_THE_PAPER = ("adaptation.steps", "adaptation.rate", "adaptation.decay")
-"""Settings that the tracker does not know, though they are there."""
 
 
 class Tracker:
@@ -414,47 +408,6 @@ class Tracker:
             return InstanceState.TRACKING
         lost = frames_unseen > self.config.presence.lost_after_frames
         return InstanceState.LOST if lost else InstanceState.OCCLUDED
-
-
-def build_tracker(config: Config) -> Tracker:
-    """The tracker that the config describes; node, replay and command line get theirs here.
-
-    Raises:
-        RuntimeError: The device asked for by name is not there, the weights cannot be read, or the config asks for what
-            the paper's networks alone do.
-    """
-    config = resolved(config)
-    if config.adaptation.method == "finetune":
-        raise RuntimeError(
-            "adaptation.method finetune is for `maskrnn evaluate --profile paper` alone: the tracker takes recursive "
-            "(in closed form, at once) or none"
-        )
-    if idle := [name for name in _OF_THE_PAPER if to_flat(config)[name] != to_flat(Config())[name]]:
-        _LOG.warning("%s: no effect, the paper's fine-tuning alone knows them", ", ".join(idle))
-    _start_opencv_threads()
-    engine = load_engine(config) if config.network.enabled else None
-    flow = build_flow(config.flow, "cpu" if engine is None else engine.device)
-    return Tracker(config, flow, engine, threads=config.threads or len(cores()))
-
-
-def _start_opencv_threads() -> None:
-    """In a thread that gives way, or stays on a core, they would inherit that: they are born here."""
-    cv2.resize(np.zeros((1024, 1024, 3), np.uint8), (600, 600), interpolation=cv2.INTER_AREA)
-
-
-def warm_up(tracker: Tracker) -> None:
-    """Run two small frames through, so that the first image does not pay for what is set up lazily."""
-    frames = [Frame(stamp_ns=stamp, image=np.zeros((64, 64, 3), np.uint8)) for stamp in (1, 2)]
-    labels = np.zeros((64, 64), np.int32)
-    labels[16:48, 16:48] = 1
-    tracker.seed(Seed(stamp_ns=1, labels=labels), frames[0])
-    tracker.step(frames[1])
-
-
-def set_threads(number: int) -> None:
-    """Threads of OpenCV for one operation; 0 leaves their default."""
-    if number:
-        cv2.setNumThreads(number)
 
 
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
