@@ -67,7 +67,7 @@ def test_frames_of_a_bag_and_of_a_folder_are_decoded_alike(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=80)
     data = np.frombuffer((tmp_path / "a.jpg").read_bytes(), np.uint8)
-    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # as ros.images does it
+    stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)  # as image_messages does it
     np.testing.assert_array_equal(read_frame(tmp_path / "a.jpg"), stored[..., ::-1])
 
 

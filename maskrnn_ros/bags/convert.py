@@ -111,7 +111,7 @@ def from_davis(
     ``labels.LabelRule``, so truth and seeds have the same ids, and no tracker has to guess.
 
     Args:
-        root: Folder of the data set, see ``files.davis_sequence``.
+        root: Folder of the data set, see ``davis.davis_sequence``.
         sequence: Name of the sequence.
         out: Folder to write.
         annotations: Folder of the label images below ``root``.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boxes and points to masks, by GrabCut, which goes by the colours of this one image and has learned nothing.
 
-``PromptBackend`` is all that another segmenter has to be, the learned one of ``learned_prompts`` among them;
+``PromptBackend`` is all that another segmenter has to be, the learned one of ``prompts.learned`` among them;
 ``build_prompts`` gives the one that the config names.
 """
 

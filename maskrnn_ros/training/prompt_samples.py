@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the prompt network learns from: views of pictures with an object, and what is said of it at first.
 
-A view is what ``learned_prompts`` would look at: wide for a first click, close for a second look, about a box or about
+A view is what ``prompts.learned`` would look at: wide for a first click, close for a second look, about a box or about
 the mask before. Further clicks, on what the network gets wrong, come in the training step.
 """
 

@@ -2,7 +2,7 @@
 """From a view of an image and what is said of an object to its mask: the network of the learned prompt segmenter.
 
 The trunk's features of the view come in at their strides, points, box and the mask before at its full size
-(``learned_prompts``); a U of 64, 32 and 16 cells goes back up to every pixel. Two things go beyond a U: how much each
+(``prompts.learned``); a U of 64, 32 and 16 cells goes back up to every pixel. Two things go beyond a U: how much each
 cell looks like those under the points and under the mask before, and attention between all cells of the deepest level,
 since one click has to say how far an object reaches.
 """
