@@ -135,3 +135,12 @@ def import_all(blocked: str, modules: list[str]) -> None:
     command = [sys.executable, "-c", IMPORT_ALL, blocked, *modules]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent)
     assert result.returncode == 0, result.stderr
+
+
+def test_old_names_lead_to_the_new_ones() -> None:
+    from maskrnn_ros import image_messages, types
+    from maskrnn_ros.ros import images
+
+    assert images.image_to_rgb is image_messages.image_to_rgb and types.InstanceStatus is types.InstanceState
+    start = ROOMS.modules["maskrnn_ros.ros.__main__"].read_text()
+    assert "maskrnn_ros.tracker_node.__main__" in set(imported(start)) and "main()" in start
