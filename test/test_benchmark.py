@@ -207,6 +207,7 @@ def test_cycles_add_and_remove_the_last_object_beside_the_others() -> None:
         (["--soak", "1", "--plot", "x.png"], "--plot draws the runs, or with --skip-runs --soak the soak"),
         (["--skip-runs"], "--skip-runs leaves nothing to do"),
         (["--skip-runs", "--ros", "--plot", "x.png"], "--plot draws the runs"),
+        (["--plot", "x.nope"], "--plot must end in .png, .pdf, .svg, got 'x.nope'"),
         (["--json", "absent/x.json"], "--json: there is no folder absent"),
         (["--engine", "steam"], "engine"),
     ],

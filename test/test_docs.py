@@ -112,3 +112,9 @@ def test_every_tool_is_listed_once_and_is_there() -> None:
     tools = ROOT / "tools"
     listed = re.findall(r"`(\w+\.(?:py|sh))`", (tools / "README.md").read_text())
     assert set(listed) == {file.name for file in tools.iterdir() if file.suffix in (".py", ".sh")}
+
+
+def test_the_tests_that_faults_are_named_with_exist() -> None:
+    known = set(re.findall(r"def (test_\w+)", "".join(file.read_text() for file in (ROOT / "test").glob("test_*.py"))))
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "faults.md").read_text()))
+    assert named and not named - known

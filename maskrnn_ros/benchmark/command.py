@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no be
     from maskrnn_ros.benchmark.report import Report
 
 T = TypeVar("T")
+_PLOTS = (".png", ".pdf", ".svg")
 _MOST = 1_000_000_000
 _FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist")
 """Options that ask for a measurement besides the runs."""
@@ -274,6 +275,8 @@ def _check(
     for option, file in (("--json", args.json), ("--plot", args.plot)):
         if file is not None and not file.parent.is_dir():
             raise ValueError(f"{option}: there is no folder {file.parent}")
+    if args.plot and args.plot.suffix not in _PLOTS:  # said before an hour of measuring, not after it
+        raise ValueError(f"--plot must end in {', '.join(_PLOTS)}, got {args.plot.name!r}")
     for width, height in sizes:
         Scene(width, height, max(objects))  # refuses what is too small
 
