@@ -33,7 +33,7 @@ RUN = PATH="$(BIN):$$PATH" AMENT_PREFIX_PATH="$(PREFIXES)" $(if $(SOURCED),LD_LI
       RMW_IMPLEMENTATION="$${RMW_IMPLEMENTATION:-rmw_fastrtps_cpp}" \
       ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(if $(filter humble,$(ROS_DISTRO)),ROS_LOCALHOST_ONLY=1)
 
-.PHONY: help venv demo test test-faults lint clean check
+.PHONY: help venv demo test test-faults lint figures clean check
 
 # Tests share out the cores; what is slow in them waits.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -57,8 +57,11 @@ lint: $(TESTED)  ## ruff and mypy --strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 
+figures: $(TESTED)  ## measure the figures of the docs anew, see scripts/figures.sh
+	$(RUN) DATA="$(DATA)" OUT="$(OUT)" ONLY="$(ONLY)" LONG="$(LONG)" scripts/figures.sh
+
 clean:  ## remove .venv and all that was built
-	rm -rf .venv build dist install log demo_out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv build dist install log demo_out figures_out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What an earlier `make` installed must be of the kind that is wanted now: wheels and a ROS from apt do not mix.
