@@ -14,7 +14,7 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import Features, Looked, Summed
 from maskrnn_ros.tracking import Tracker, build_tracker
-from maskrnn_ros.tracking import tracker as module
+from maskrnn_ros.tracking import build as module
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.types import Frame, InstanceState, UInt8Array
 
