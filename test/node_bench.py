@@ -125,6 +125,17 @@ class NodeBench:
             self.wait(lambda topic=topic: self.listeners(topic))  # type: ignore[misc]
         return self
 
+    def wait_for_images(self) -> None:
+        """Until the node takes images again: each side has found the other, and nothing that is published is lost."""
+        self.wait(lambda: self.images.get_subscription_count() == 1)
+        topic = "/image/compressed" if self.compressed else "/image"
+
+        def is_heard() -> bool:
+            mine = [one for one in self.node.subscriptions if one.topic_name == topic]
+            return all(one.get_publisher_count() for one in mine if hasattr(one, "get_publisher_count"))
+
+        self.wait(is_heard)
+
     def listeners(self, topic: str) -> int:
         """Subscriptions to a topic that the node publishes."""
         publisher = next(publisher for publisher in self.node.publishers if publisher.topic_name == topic)

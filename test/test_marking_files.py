@@ -18,7 +18,7 @@ from maskrnn_ros.config import to_flat, with_values
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.prompts import GrabCut, Point, Prompt
-from maskrnn_ros.prompts.learned import LearnedPrompts, Mirrored
+from maskrnn_ros.prompts.learned import LearnedPrompts
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import TorchLook
 from maskrnn_ros.types import Box
@@ -64,7 +64,7 @@ def test_the_learned_one_is_named_by_the_settings(
     point = "--point", f"{MIDDLE[0]},{MIDDLE[1]}"
     learned = {"backend": "learned", "weights": str(file)}
     assert track(*point, **learned, zoom="whole", min_confidence=0.0) == 0
-    look = Mirrored(TorchLook(load_prompts(file), load_trunk()))
+    look = TorchLook(load_prompts(file), load_trunk())
     expected = LearnedPrompts(look, "whole")(world.image(0), Prompt(points=(Point(x=MIDDLE[0], y=MIDDLE[1]),)))
     found = read_labels(tmp_path / "out/00000.png") == 1
     assert 0 < expected.sum() < expected.size and (found != expected).mean() < 0.01

@@ -306,7 +306,7 @@ def test_disabled_stays_disabled_over_a_deactivation() -> None:
         bench.call(SetBool, "enable", SetBool.Request(data=False))
         bench.node.trigger_deactivate()
         bench.node.trigger_activate()
-        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.wait_for_images()
         bench.publish_image(0)
         bench.wait(lambda: bench.statuses[-1].dropped == 1)
 
@@ -388,7 +388,7 @@ def test_the_subscription_follows_what_the_publisher_offers(reliability: Reliabi
         bench.wait(
             lambda: bench.node.get_subscriptions_info_by_topic("/image")[0].qos_profile.reliability == reliability
         )
-        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.wait_for_images()
         for number in itertools.count():  # best effort may lose the first
             bench.publish_image(number)
             bench.executor.spin_once(timeout_sec=0.1)
@@ -569,7 +569,7 @@ def test_after_a_cleanup_a_new_session_begins() -> None:
         first = bench.image(0)
         for transition in ("deactivate", "cleanup", "configure", "activate"):
             assert getattr(bench.node, f"trigger_{transition}")().name == "SUCCESS"
-        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.wait_for_images()
         message = bench.image(1)
         assert (first.session, message.session, message.run_id) == (1, 2, first.run_id)
         assert list(message.instances) == []
@@ -626,7 +626,7 @@ def test_a_seed_that_waits_at_deactivation_is_rejected_and_what_is_freed_is_said
         bench.wait(lambda: len([event for event in events if event.after == removed]) == 2)
         assert [(e.id, e.session, e.header) for e in events[-2:]] == [(i, 1, last.header) for i in (1, 2)]
         assert bench.node.trigger_configure().name == bench.node.trigger_activate().name == "SUCCESS"
-        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.wait_for_images()
         assert states(bench.image(1)) == []
         assert len([event for event in events if event.after == removed]) == 2  # not a second time
 
@@ -673,7 +673,7 @@ def test_deactivation_keeps_the_instances() -> None:
         bench.node.trigger_deactivate()
         bench.wait(lambda: bench.images.get_subscription_count() == 0)
         bench.node.trigger_activate()
-        bench.wait(lambda: bench.images.get_subscription_count() == 1)
+        bench.wait_for_images()
         assert states(bench.image(3)) == [(1, InstanceMask.STATE_TRACKING), (2, InstanceMask.STATE_TRACKING)]
         np.testing.assert_array_equal(bench.labels, world.labels(3))
 

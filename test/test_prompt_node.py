@@ -19,7 +19,7 @@ from maskrnn_ros.cli import main
 from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.prompts import Point, Prompt
-from maskrnn_ros.prompts.learned import LearnedPrompts, Mirrored
+from maskrnn_ros.prompts.learned import LearnedPrompts
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import TorchLook
 
@@ -37,8 +37,7 @@ def test_a_click_becomes_what_the_network_finds_there_or_is_refused_as_unsure(tm
         bench.show()
         bench.outcome(APPLIED)
         look = TorchLook(load_prompts(file), load_trunk())
-        backend = LearnedPrompts(look, last=Mirrored(look))
-        expected = backend(picture(), Prompt(points=(Point(x=40.5, y=50.5),)))
+        expected = LearnedPrompts(look)(picture(), Prompt(points=(Point(x=40.5, y=50.5),)))
         assert expected.any() and ((bench.labels == 1) != expected).mean() < 0.01
     with Bench(**learned, **{"prompts.min_confidence": 1.0}) as bench:
         clicks = bench.publisher(PointMessage, "/tracker/click")
