@@ -64,9 +64,9 @@ Done at the first look, too, that of one set becomes 0.013 lower: what goes ther
 _EDGE = np.ones((5, 5), np.uint8)
 """What the mask's edge is drawn with: pixels of the view within two of it."""
 
-_AT_LEAST, _SLOPE = 0.0, 1.37
-"""IoU by what ``confidence_of`` sees: a line through 670 masks of 134 held out objects, after one and two clicks and
-of boxes, three sets alike. To be drawn anew for other weights (``tools/measure_prompts.py``)."""
+_SLOPE = 1.37
+"""IoU over what ``confidence_of`` sees: a line from 0 through 670 masks of 134 held out objects, after one and two
+clicks and of boxes, three sets alike. To be drawn anew for other weights (``tools/measure_prompts.py``)."""
 
 _NARROW, _BETWEEN = 1.25, 1.35
 """Likewise, of the second and the last view of a box."""
@@ -305,7 +305,7 @@ def confidence_of(log_odds: Floats, firm: float) -> float:
     mask = (log_odds > 0).astype(np.uint8)
     edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, _EDGE) > 0
     sharp = float(np.tanh(np.abs(log_odds[edge]) / 2).mean()) if edge.any() else 0.0
-    return min(1.0, _AT_LEAST + _SLOPE * float(np.sqrt(firm * sharp)))
+    return min(1.0, _SLOPE * float(np.sqrt(firm * sharp)))
 
 
 class GraphLook:

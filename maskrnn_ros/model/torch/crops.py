@@ -61,7 +61,7 @@ def sample_crop(maps: Tensor, boxes: Tensor, points: Tensor, padding: str = "zer
 def _in_crops(points: Tensor, boxes: Tensor) -> Tensor:
     """Points (K or 1, a, b, 2) in pixels as ``grid_sample`` wants them, -1..1 in boxes (K, 4): (K, a, b, 2).
 
-    As one product of matrices: ONNX Runtime is slow where axes of 2 are stretched, a fifth of a step before.
+    As one product of matrices: ONNX Runtime is slow where axes of 2 are stretched.
     """
     scale = 2 / (boxes[:, 2:] - boxes[:, :2])
     shift = -1 - boxes[:, :2] * scale

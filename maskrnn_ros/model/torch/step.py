@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to K objects between two frames, on their crops: the network of the ``fast`` profile.
+"""What happens to K objects between two frames, on their crops: the network.
 
 MaskRNN (Hu, Huang, Schwing, NIPS 2017) looks at every object with an appearance stream, a flow stream and a
 localization net, each given the warped mask, and carries the mask on. Here the trunk runs once per frame; what is an
@@ -313,7 +313,7 @@ class Decoder(nn.Module):
 
 
 class StepNet(nn.Module):
-    """Decoder, encoder, matching, and what the memory learned of itself; all of the fast profile beside the trunk."""
+    """Decoder, encoder, matching, and what the memory learned of itself: all beside the trunk."""
 
     def __init__(self) -> None:
         super().__init__()
