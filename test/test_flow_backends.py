@@ -26,6 +26,7 @@ from maskrnn_ros.flow import BACKENDS, FlowEstimator, build_flow, warp
 from maskrnn_ros.flow.backends import chosen
 from maskrnn_ros.flow.torch.on_device import OnDevice
 from maskrnn_ros.labels import read_labels
+from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.tracking import build_tracker
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "weights" / "raft_small_torchvision.safetensors"
@@ -204,6 +205,20 @@ def random_weights(path: Path, size: str) -> Path:
     network = {"small": raft_small, "large": raft_large}[size]()
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, str(path))
     return path
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_raft_is_torchvisions(size: str, tmp_path: Path) -> None:
+    file = random_weights(tmp_path / "raft.safetensors", size)
+    network = {"small": raft_small, "large": raft_large}[size]().eval()
+    load_into(network, file)
+    flow = build_flow(FlowConfig(backend="raft", weights=str(file), raft=size, iterations=3))
+    now, before = texture(1, 200, 136), texture(2, 200, 136)  # sides that are multiples of 8 as they are
+    pair = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1 for image in (now, before)]
+    with torch.no_grad():
+        expected = network(*pair, num_flow_updates=3)[-1][0].numpy()
+    assert np.abs(expected).max() > 0.5
+    np.testing.assert_allclose(flow(now, before), expected, atol=1e-3 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", ["small", "large"])

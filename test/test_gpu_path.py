@@ -238,7 +238,7 @@ def test_columns_are_fetched_once_whoever_looks_for_lost_objects(
 def test_float16_computes_in_half_and_says_nearly_the_same(in_torch: TorchEngine) -> None:
     half = made(precision="float16")
     assert half.precision == "float16" and in_torch.precision == "float32"
-    assert {parameter.dtype for parameter in half._trunk.parameters()} == {torch.float16}
+    assert {parameter.dtype for parameter in half._frame.trunk.parameters()} == {torch.float16}
     features, exact = half.features(world.image(0)), in_torch.features(world.image(0))
     for name in ("stride8", "stride16", "columns"):
         one, other = getattr(features, name), getattr(exact, name)
@@ -277,7 +277,7 @@ def test_compile_gives_trunk_and_step_to_torch_with_its_mode(
 
     monkeypatch.setattr(torch, "compile", compile_)
     masks = run(tracker(made(compile=mode)), 4)
-    names = {"Lite0.forward", "FrameStep.forward"}
+    names = {"FrameFeatures.forward", "FrameStep.forward"}
     assert {name for name, _ in asked} == names == set(calls) and len(asked) == 2
     assert {mode for _, mode in asked} == {mode}
     assert same_pixels(masks, run(tracker(in_torch), 4)) > 0.999

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from maskrnn_ros.flow.estimator import check_images
 from maskrnn_ros.flow.torch.on_device import OnDevice
+from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.weights import LITE0, load_into
 from maskrnn_ros.types import UInt8Array
 
@@ -112,15 +113,24 @@ class FlowNetFlow:
         net = FlowNet()
         load_into(net, weights)
         device = torch.device(device)
-        self._images = OnDevice(device)
+        self._images = OnDevice(device, _as_it_is)
         self._net = net.to(device).eval().requires_grad_(False)
+        self._estimate = Compiled(self._net, self._estimated, is_traced=False)
 
     @torch.no_grad()
     def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        found: npt.NDArray[np.float32] = estimate(self._net, *self._images.pair(current, previous))[0].cpu().numpy()
+        (flow,) = self._estimate(*self._images.pair(current, previous))
+        found: npt.NDArray[np.float32] = flow[0].cpu().numpy()
         return found
+
+    def _estimated(self, current: Tensor, previous: Tensor) -> tuple[Tensor]:
+        return (estimate(self._net, current, previous),)
+
+
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
 
 
 def estimate(net: FlowNet, current: Tensor, previous: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
+from torchvision.models.optical_flow._utils import upsample_flow
 
 from maskrnn_ros.flow.estimator import check_images
 from maskrnn_ros.flow.torch.on_device import OnDevice
+from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.types import UInt8Array
 
@@ -51,23 +54,72 @@ class RaftFlow:
             _download_into(network, size)
         else:
             load_into(network, Path(weights))
-        self._device = torch.device(device)
-        self._images = OnDevice(self._device)
-        self._network = network.to(self._device).eval().requires_grad_(False)
-        self._iterations = iterations
+        device = torch.device(device)
+        self._raft = _Raft(network.to(device).eval().requires_grad_(False), iterations)
+        self._images = OnDevice(device, self._raft.described)
 
     @torch.no_grad()
     def __call__(self, current: UInt8Array, previous: UInt8Array) -> npt.NDArray[np.float32]:
         """See ``FlowEstimator``."""
         check_images(current, previous)
-        height, width = current.shape[:2]
-        left, right = _padding(width)
-        top, bottom = _padding(height)
-        pair = torch.cat(self._images.pair(current, previous)).float() / 127.5 - 1
-        pair = functional.pad(pair, (left, right, top, bottom), mode="replicate")
-        flow: Tensor = self._network(pair[:1], pair[1:], num_flow_updates=self._iterations)[-1][0]
-        found: npt.NDArray[np.float32] = flow[:, top : top + height, left : left + width].cpu().numpy()
+        (features, context), (features_before, _) = self._images.pair(current, previous)
+        flow = self._raft.between(features, features_before, context)
+        (top, bottom), (left, right) = (_padding(length) for length in current.shape[:2])
+        height, width = flow.shape[1:]
+        found: npt.NDArray[np.float32] = flow[:, top : height - bottom, left : width - right].cpu().numpy()
         return np.ascontiguousarray(found)
+
+
+class _Raft(nn.Module):
+    """``torchvision.models.optical_flow.RAFT.forward`` for a video.
+
+    An image is encoded once, not once as the current and once as the previous one, and the last flow alone is enlarged.
+    Nothing is made on the CPU on the way, so that a GPU can run it as one graph.
+
+    Args:
+        network: The network, frozen.
+        iterations: Updates of the flow.
+    """
+
+    def __init__(self, network: nn.Module, iterations: int) -> None:
+        super().__init__()
+        self.network = network
+        self._iterations = iterations
+        self._describe = Compiled(self, self._described, is_traced=False)
+        self._compare = Compiled(self, self._between, is_traced=False)
+
+    def described(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and context of an image, uint8 (1, 3, H, W): float32, (1, C, h, w) each."""
+        features, context = self._describe(image)
+        return features, context
+
+    def between(self, features: Tensor, features_before: Tensor, context: Tensor) -> Tensor:
+        """Flow from an image to the one before, float32 (2, 8 h, 8 w), pixels."""
+        return self._compare(features, features_before, context)[0]
+
+    def _described(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        (top, bottom), (left, right) = (_padding(length) for length in image.shape[2:])
+        padded = functional.pad(image.float() / 127.5 - 1, (left, right, top, bottom), mode="replicate")
+        net: Any = self.network
+        return net.feature_encoder(padded), net.context_encoder(padded)
+
+    def _between(self, features: Tensor, features_before: Tensor, context: Tensor) -> tuple[Tensor]:
+        net: Any = self.network
+        net.corr_block.build_pyramid(features, features_before)
+        size = net.update_block.hidden_state_size
+        hidden, context = context[:, :size].tanh(), context[:, size:].relu()
+        height, width = features.shape[2:]
+        steps = (torch.arange(length, device=features.device, dtype=features.dtype) for length in (height, width))
+        rows, columns = torch.meshgrid(*steps, indexing="ij")
+        start = torch.stack([columns, rows])[None]
+        place = start
+        with features.device:  # of what index_pyramid makes
+            for _ in range(self._iterations):
+                similar = net.corr_block.index_pyramid(centroids_coords=place)
+                hidden, change = net.update_block(hidden, context, similar, place - start)
+                place = place + change
+        shares = None if net.mask_predictor is None else net.mask_predictor(hidden)
+        return (upsample_flow(place - start, shares)[0],)
 
 
 def _padding(length: int) -> tuple[int, int]:

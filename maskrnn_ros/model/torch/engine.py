@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from maskrnn_ros.config import Config
 from maskrnn_ros.model.engine import Around, Features, Floats, Looked, Objects, Summed
 from maskrnn_ros.model.torch.compiled import Compiled
-from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
+from maskrnn_ros.model.torch.frame_step import Begin, FrameFeatures, FrameStep, Learn
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.runtime import cores
 from maskrnn_ros.types import UInt8Array
@@ -61,29 +61,21 @@ class TorchEngine:
         if not self._is_far:
             torch.set_num_threads(config.threads or len(cores()))
         self.precision = "float16" if config.precision == "float16" else "float32"
-        whole = load_trunk(trunk, self._device)
-        self._columns = Columns(whole)
+        self._frame = FrameFeatures(load_trunk(trunk, self._device), self.precision == "float16")
+        self._features = Compiled(self._frame, self._frame.forward, config.compile)
         net = load_step(weights, self._device)
         self.ridge = float(net.ridge)
-        step = FrameStep(net)
-        self._step: Callable[..., Sequence[Tensor]] = step
-        if config.compile != "off":
-            self._step = Compiled(step, step.forward, config.compile)
-            self._held = step  # ``Compiled`` only refers to it
+        self._held = FrameStep(net)  # ``Compiled`` only refers to it
+        self._step = Compiled(self._held, self._held.forward, config.compile, is_traced=False)
         self._learn, self._begin = Learn(net), Begin(net)
-        if self.precision == "float16":
-            whole.net.half().to(memory_format=torch.channels_last)
-        whole.net.compile_with(config.compile)
-        self._trunk = whole.net
 
     @torch.no_grad()
     def features(self, image: UInt8Array) -> Features:
         """See ``Engine``."""
         pixels = self._up(image).permute(2, 0, 1)[None]
-        maps = [map_.float() for map_ in self._trunk.maps(pixels)]
-        (columns,) = self._columns(*maps)
+        stride8, stride16, columns = self._features(pixels)
         host = functools.cache(lambda: columns.cpu().numpy())  # of many lost objects each asks
-        return Features(maps[1], maps[2], columns, pixels, host)
+        return Features(stride8, stride16, columns, pixels, host)
 
     @torch.no_grad()
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:

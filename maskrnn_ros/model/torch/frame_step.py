@@ -61,6 +61,28 @@ class Columns(nn.Module):
         return (functional.relu(found),)
 
 
+class FrameFeatures(nn.Module):
+    """From an image, RGB, uint8 (1, 3, h, w), to ``engine.Features``: strides 8 and 16, columns; float32.
+
+    Args:
+        trunk: Its weights; they become the module's own.
+        is_half: Whether the trunk computes in float16.
+    """
+
+    def __init__(self, trunk: TrainedTrunk, is_half: bool = False) -> None:
+        super().__init__()
+        self.columns = Columns(trunk)
+        self.trunk = trunk.net
+        if is_half:
+            self.trunk.half().to(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """See the class."""
+        stride4, stride8, stride16 = (map_.float() for map_ in self.trunk(image))
+        (columns,) = self.columns(stride4, stride8, stride16)
+        return stride8, stride16, columns
+
+
 class FrameStep(nn.Module):
     """K objects on the next frame; inputs and outputs are ``engine.STEP_INPUTS`` and ``engine.STEP_OUTPUTS``."""
 

@@ -108,10 +108,6 @@ class Lite0(nn.Module):
                 features.append(x)
         return features
 
-    def compile_with(self, mode: str) -> None:
-        """How ``maps`` is compiled from now on, as the setting ``compile`` says."""
-        self._compiled.mode = mode
-
     @torch.no_grad()
     def maps(self, images: Tensor) -> list[Tensor]:
         """``forward``, compiled or traced where it is frozen."""
