@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import weakref
@@ -15,11 +16,15 @@ import torch
 import world
 from shipped import CONFIG, LARGE, engine, still
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.models.optical_flow import raft_large, raft_small
 
 from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.flow.torch.flownet import FlowNetFlow
+from maskrnn_ros.flow.torch.raft import _Raft
 from maskrnn_ros.model.engine import Engine, load_engine
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.engine import TorchEngine, choose_device
+from maskrnn_ros.model.torch.graphs import _stepped
 from maskrnn_ros.model.torch.weights import load_lite0
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
@@ -317,6 +322,131 @@ def test_torch_compile_itself_takes_a_function_of_several_sizes() -> None:
         for size in (5, 9):
             x = torch.rand(1, 2, size, size)
             torch.testing.assert_close(compiled(x)[0], layer(x).relu())
+
+
+# --- CUDA graphs ---
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Notes what takes tensors of the CPU, or brings any somewhere else: neither can be captured as a CUDA graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.others: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        given = torch.utils._pytree.tree_leaves((args, kwargs or {}))
+        # one without an axis is passed by value
+        if any(isinstance(value, torch.Tensor) and value.ndim and value.device.type == "cpu" for value in given):
+            self.others.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def of_the_features() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    runs = made()
+    return runs._frame.to("meta").forward, [(1, 3, 90, 160)]
+
+
+def of_the_step() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    shapes = [tuple(value.shape) for value in _stepped(3, 5, 9)]
+    return made()._held.to("meta").forward, shapes
+
+
+def of_flownet() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    flow = FlowNetFlow()
+    flow._net.to("meta")
+    return flow._estimated, [(1, 3, 90, 160)] * 2
+
+
+def of_raft(size: str, is_pair: bool) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    net = _Raft({"small": raft_small, "large": raft_large}[size]().eval().requires_grad_(False).to("meta"), 2)
+    features, context = (128, 160) if size == "small" else (256, 256)
+    shapes = [(1, features, 16, 20), (1, features, 16, 20), (1, context, 16, 20)]
+    return (net._between, shapes) if is_pair else (net._described, [(1, 3, 128, 160)])
+
+
+CAPTURED: dict[str, Callable[[], tuple[Callable[..., Any], list[tuple[int, ...]]]]] = {
+    "features": of_the_features,
+    "step": of_the_step,
+    "flownet": of_flownet,
+    "raft, an image": lambda: of_raft("small", False),
+    "raft, a pair": lambda: of_raft("small", True),
+    "raft large, a pair": lambda: of_raft("large", True),
+}
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_what_is_captured_stays_on_the_device(name: str) -> None:
+    function, shapes = CAPTURED[name]()
+    inputs = [torch.zeros(shape, device="meta") for shape in shapes]
+    with torch.no_grad(), OnOneDevice() as seen:
+        found = function(*inputs)
+    assert not seen.others and seen.calls > 20
+    assert {value.device.type for value in found} == {"meta"}
+
+
+def test_a_check_for_capture_sees_what_comes_from_the_cpu() -> None:
+    with OnOneDevice() as seen:
+        torch.zeros(3, device="meta") + torch.arange(3).to("meta")
+    assert seen.others
+
+
+class Counted:
+    """In place of ``Captured``."""
+
+    made: list[tuple[torch.Size, ...]] = []
+
+    def __init__(self, function: Any, inputs: Any, pool: Any) -> None:
+        type(self).made.append(tuple(value.shape for value in inputs))
+        self._function = function
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        return ["replayed", *self._function(*inputs)]
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    """A compiled function, of tensors on no CPU."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    Counted.made = []
+    monkeypatch.setattr("maskrnn_ros.model.torch.compiled.Captured", Counted)
+    owner = Several(torch.nn.Conv2d(1, 1, 1, device="meta").requires_grad_(False))
+    compiled = Compiled(owner, owner.outputs)
+    compiled.held = owner  # type: ignore[attr-defined]  # it only refers to it
+    return compiled
+
+
+def is_replayed(compiled: Compiled, size: int) -> bool:
+    return compiled(torch.zeros(1, 1, size, size, device="meta"))[0] == "replayed"
+
+
+def test_a_size_is_captured_when_it_comes_again(on_a_gpu: Compiled) -> None:
+    said = [is_replayed(on_a_gpu, size) for size in (3, 3, 3, 4, 3, 5, 4, 4, 3)]
+    #                          3 again; 4 once; 3 is kept; 5 once; 4 not at once again; 4 again
+    assert said == [False, True, True, False, True, False, False, True, True]
+    assert [shapes[0][2] for shapes in Counted.made] == [3, 4]
+
+
+def test_captures_of_old_sizes_go(on_a_gpu: Compiled) -> None:
+    for size in range(1, 21):
+        assert [is_replayed(on_a_gpu, size) for _ in range(2)] == [False, True]
+    assert len(on_a_gpu._captures) == 8
+    assert is_replayed(on_a_gpu, 20) and not is_replayed(on_a_gpu, 1)
+
+
+def test_what_cannot_be_captured_runs_without_and_says_so_once(
+    on_a_gpu: Compiled, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(*arguments: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr("maskrnn_ros.model.torch.compiled.Captured", refuses)
+    assert not any(is_replayed(on_a_gpu, 3) for _ in range(5))
+    (record,) = caplog.records
+    assert "the networks run without: operation not permitted" in record.getMessage()
 
 
 # --- the engine itself ---
