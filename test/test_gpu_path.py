@@ -22,10 +22,12 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow.torch.flownet import FlowNetFlow
 from maskrnn_ros.flow.torch.raft import _Raft
 from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.files import DECODER, TRUNK
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.engine import TorchEngine, choose_device
-from maskrnn_ros.model.torch.graphs import _stepped
-from maskrnn_ros.model.torch.weights import load_lite0
+from maskrnn_ros.model.torch.frame_step import Begin, FrameFeatures, FrameStep, Learn
+from maskrnn_ros.model.torch.graphs import _begun, _learned, _stepped
+from maskrnn_ros.model.torch.weights import load_lite0, load_step, load_trunk
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.state import InstanceMemory
@@ -344,14 +346,18 @@ class OnOneDevice(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def of_the_features() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    runs = made()
-    return runs._frame.to("meta").forward, [(1, 3, 90, 160)]
+META = torch.device("meta")
+"""Tensors without values: what is computed there needs none of the CPU's."""
 
 
-def of_the_step() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
-    shapes = [tuple(value.shape) for value in _stepped(3, 5, 9)]
-    return made()._held.to("meta").forward, shapes
+def of_the_features(half: bool) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return FrameFeatures(load_trunk(TRUNK, META), half).forward, [(1, 3, 90, 160)]
+
+
+def of_objects(
+    module: type[FrameStep | Learn | Begin], inputs: tuple[torch.Tensor, ...]
+) -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
+    return module(load_step(DECODER, META)).forward, [tuple(value.shape) for value in inputs]
 
 
 def of_flownet() -> tuple[Callable[..., Any], list[tuple[int, ...]]]:
@@ -368,8 +374,11 @@ def of_raft(size: str, is_pair: bool) -> tuple[Callable[..., Any], list[tuple[in
 
 
 CAPTURED: dict[str, Callable[[], tuple[Callable[..., Any], list[tuple[int, ...]]]]] = {
-    "features": of_the_features,
-    "step": of_the_step,
+    "features": lambda: of_the_features(False),
+    "features in half": lambda: of_the_features(True),
+    "step": lambda: of_objects(FrameStep, _stepped(3, 5, 9)),
+    "learn": lambda: of_objects(Learn, _learned(2)),
+    "begin": lambda: of_objects(Begin, _begun(2, 5, 9)),
     "flownet": of_flownet,
     "raft, an image": lambda: of_raft("small", False),
     "raft, a pair": lambda: of_raft("small", True),

@@ -45,7 +45,7 @@ class Columns(nn.Module):
             mean, deviation = getattr(head, f"mean{entering}"), getattr(head, f"deviation{entering}")
             weight = narrow.weight / deviation
             shift = shift - (weight * mean).sum(dim=(1, 2, 3))
-            conv = nn.Conv2d(entering, COLUMNS, 1, bias=False)
+            conv = nn.Conv2d(entering, COLUMNS, 1, bias=False, device=weight.device)
             conv.weight.data.copy_(weight)
             self.narrow.append(conv)
         self.shift = nn.Parameter(shift.detach().clone()[:, None, None])
