@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import world
 from torchvision.ops import roi_align
 
 from maskrnn_ros.model.torch.trunk import cells_of as cells_of_training
-from maskrnn_ros.tracking.cells import cells_of, cut, halved, pasted, resized, sigmoid
+from maskrnn_ros.tracking.cells import cells_of, cut, halved, pasted, resized, shrunk, sigmoid
 from maskrnn_ros.types import Box
 
 
@@ -42,6 +43,23 @@ def test_shares_stay_shares_at_any_size(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(found, 1, atol=1e-6)
     values = plane(24, 39)
     assert resized(values, size).mean() == pytest.approx(values.mean(), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "size", [(1080, 1920), (720, 1280), (722, 1281), (576, 1024), (480, 854), (2160, 3840), (1000, 600)]
+)
+def test_a_shrunk_image_counts_every_pixel_by_its_area(size: tuple[int, int]) -> None:
+    image = world.texture(3, *size)
+    expected = cv2.resize(image, (512, 288), interpolation=cv2.INTER_AREA).astype(int)
+    found = shrunk(image, (288, 512))
+    assert found.shape == (288, 512, 3) and found.dtype == np.uint8
+    assert np.abs(found - expected).mean() < 0.1 * expected.std()  # of noise, where weights matter most
+    assert abs((found - expected).mean()) < 0.3  # each halving rounds up
+
+
+def test_an_image_of_whole_blocks_is_shrunk_as_at_once() -> None:
+    image = np.repeat(np.repeat(world.texture(3, 36, 64), 8, axis=0), 8, axis=1)
+    np.testing.assert_array_equal(shrunk(image, (36, 64)), image[::8, ::8])
 
 
 def test_halves_are_means_of_two_by_two() -> None:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.types import Box
+from maskrnn_ros.types import Box, UInt8Array
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,6 +25,18 @@ def cells_of(plane: npt.NDArray[np.float32], stride: int, border: int = cv2.BORD
         plane = cv2.copyMakeBorder(plane, 0, down, 0, right, border)
     size = plane.shape[1] // stride, plane.shape[0] // stride
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def shrunk(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """An image, uint8 (H, W, 3), at a smaller size (h, w); every pixel counts by the area that it has there.
+
+    It is halved first where it can be: OpenCV is ten times as fast with blocks of 2 x 2 as with areas that end within
+    pixels, and 1920x1080 takes half the time in all. That rounds twice.
+    """
+    while all(side % 2 == 0 and side >= 2 * wanted for side, wanted in zip(image.shape[:2], size, strict=True)):
+        half = image.shape[1] // 2, image.shape[0] // 2
+        image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def resized(share: npt.NDArray[np.float32], size: tuple[int, int]) -> Floats:

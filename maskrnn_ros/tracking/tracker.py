@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +17,7 @@ from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.runtime import ThreadPool
-from maskrnn_ros.tracking.cells import resized
+from maskrnn_ros.tracking.cells import resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
@@ -153,7 +152,7 @@ class Tracker:
             height, width = working_size(frame.size, self.config.working_size)
             image = frame.image
             if (height, width) != frame.size:
-                image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+                image = shrunk(image, (height, width))
             else:
                 image = image.copy()  # it is the caller's
         ignored = Ignored.of(frame.ignored, (height, width))
