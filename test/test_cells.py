@@ -45,9 +45,7 @@ def test_shares_stay_shares_at_any_size(size: tuple[int, int]) -> None:
     assert resized(values, size).mean() == pytest.approx(values.mean(), abs=0.03)
 
 
-@pytest.mark.parametrize(
-    "size", [(1080, 1920), (720, 1280), (722, 1281), (576, 1024), (480, 854), (2160, 3840), (1000, 600)]
-)
+@pytest.mark.parametrize("size", [(1080, 1920), (720, 1280), (722, 1281), (576, 1024), (480, 854), (1000, 600)])
 def test_a_shrunk_image_counts_every_pixel_by_its_area(size: tuple[int, int]) -> None:
     image = world.texture(3, *size)
     expected = cv2.resize(image, (512, 288), interpolation=cv2.INTER_AREA).astype(int)

@@ -178,17 +178,19 @@ _OWN = ("device", "precision", "compile", "engine")
 """Settings of the one that is compared, and not of what it is compared with."""
 
 
+_ON_A_CPU: Row = {"device": "cpu", "engine": "onnxruntime", "precision": "float32"}
+
 SAME_FLOW: Row = {"flow__backend": "flownet"}
 """``auto`` is another one on a CPU."""
 
 
 def reference(bench: Bench, clip: FileClip, changes: Row) -> tuple[float, np.ndarray]:
-    """J&F and labels of the CPU in float32, computed once for the same settings."""
+    """J&F and labels of what runs on a CPU, onnxruntime in float32, computed once for the same settings."""
     same = {name: value for name, value in changes.items() if name not in _OWN}
     file = bench.work / "-".join(["cpu", clip.name, *(str(value) for value in same.values())])
     file = file.with_name(f"{file.name}.npz")
     if not file.exists():
-        row, labels = follow(bench, clip, bench.config(**same, device="cpu", precision="float32"))
+        row, labels = follow(bench, clip, bench.config(**same, **_ON_A_CPU))
         part = file.with_name(f"{os.getpid()}-{file.name}")  # checks beside this one may ask for it, too
         np.savez_compressed(part, score=row["J&F"], labels=np.stack(labels).astype(np.uint8))
         part.replace(file)
