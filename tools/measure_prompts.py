@@ -80,7 +80,7 @@ def main() -> None:
     add("--annotations", default="Annotations", metavar="DIR", help="folder in ROOT (DAVIS)")
     add("--images", type=int, default=100, help="of each set at most so many, evenly over it")
     add("--clicks", type=int, default=MOST_CLICKS, help="on an object at most")
-    add("--backend", action="append", default=[], help="grabcut, or package.module:factory; default grabcut")
+    add("--backend", action="append", default=[], help="grabcut, or package.module:factory; default grabcut, where --learned is not given")
     add("--learned", type=Path, metavar="FILE", help="weights of the learned backend, beside the others")
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk that it learned with")
     add("--zoom", default=PromptsConfig().zoom, help="where it looks, see prompts.zoom")
@@ -98,7 +98,7 @@ def main() -> None:
         if args.json is not None:
             write_text(args.json, json.dumps(tracked, indent=2) + "\n")
         return
-    configs = {name: PromptsConfig(backend=name) for name in args.backend or ["grabcut"]}
+    configs = {name: PromptsConfig(backend=name) for name in args.backend or ([] if args.learned else ["grabcut"])}
     if args.learned is not None:
         weights = str(args.learned)
         configs["learned"] = PromptsConfig(backend="learned", weights=weights, zoom=args.zoom, min_confidence=1.0)
