@@ -3,10 +3,12 @@
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-root: Path = flag(help="data set")                            # --root, required
+root: Path = flag(help="data set")                    # --root, required
 workers: int = flag(1, help="sequences in parallel", metavar="N")
 reader: Literal["davis", "segtrack"] = flag("davis", help="layout of the data set")
-force: bool = flag(False, help="overwrite")                   # without a value
+force: bool = flag(False, help="overwrite")           # without a value
+stills: tuple[Path, ...] = flag((), help="folders", many="+")
+ours: int = 7                                         # no flag
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.disk import write_text
@@ -39,6 +41,8 @@ def flag(
     metavar: str | None = None,
     read: Callable[[str], Any] | None = None,
     made: Callable[[Any], Any] | None = None,
+    many: Literal["+", "*", "append"] | None = None,
+    positional: bool = False,
 ) -> Any:
     """A field that is a flag.
 
@@ -48,11 +52,21 @@ def flag(
         metavar: What stands for the value in the help.
         read: Makes the value of its text, by default that which the field's type says.
         made: Makes the field of the value that was read, or of the default.
+        many: The field is a tuple of values: one and more behind the flag, any number, or one for each time that the
+            flag is given.
+        positional: The value stands alone, without a flag before it.
     """
-    metadata = {_FLAG: {"help": help, "metavar": metavar, "read": read, "made": made}}
+    own = {"help": help, "metavar": metavar, "read": read, "made": made, "many": many, "positional": positional}
+    metadata = {_FLAG: own}
     if made is not None and default is not dataclasses.MISSING:
         return dataclasses.field(default_factory=lambda: made(default), metadata={**metadata, "given": default})
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def with_default(kind: type, name: str, default: Any) -> Any:
+    """The flag of a base class with another default."""
+    (field,) = (field for field in dataclasses.fields(kind) if field.name == name)
+    return dataclasses.field(default=default, metadata=field.metadata)
 
 
 def config_flag(help: str = "ROS parameter file, as the node takes it") -> Any:
@@ -96,11 +110,6 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
 
 
-def add_threshold(parser: argparse.ArgumentParser) -> None:
-    """Add --threshold, see ``labels.read_labels``."""
-    parser.add_argument("--threshold", type=int, metavar="N", help=THRESHOLD)
-
-
 def write_report(report: Any, file: Path | None) -> None:
     """Write a dataclass as JSON, if a file is given."""
     if file is not None:
@@ -112,26 +121,42 @@ def add_flags(parser: argparse.ArgumentParser, kind: type) -> None:
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
         if _FLAG in field.metadata:
-            parser.add_argument(f"--{field.name.replace('_', '-')}", **_argument(field, hints[field.name]))
+            is_positional = field.metadata[_FLAG]["positional"]
+            name = field.name if is_positional else f"--{field.name.replace('_', '-')}"
+            parser.add_argument(name, **_argument(field, hints[field.name]))
 
 
 def _argument(field: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
+    """What ``add_argument`` is told of a flag."""
     own = field.metadata[_FLAG]
-    default = field.metadata.get("given", field.default)
     if hint is bool:
         return {"action": "store_true", "help": own["help"]}
-    found: dict[str, Any] = {"help": own["help"], "metavar": own["metavar"]}
-    if default is dataclasses.MISSING:
-        found["required"] = True
-    else:
-        found["default"] = "" if default == () else default  # what a text is read of stands in the help
-    if own["read"] is not None:
-        return {**found, "type": own["read"]}
+    found: dict[str, Any] = {"help": own["help"], "metavar": own["metavar"], **_presence(field), **_number(own["many"])}
     of = _without_none(hint)
+    if own["many"] is not None:
+        of = typing.get_args(of)[0]
     if typing.get_origin(of) is typing.Literal:
-        choices = typing.get_args(of)
-        return {**found, "choices": choices, "type": type(choices[0])}
-    return {**found, "type": of}
+        found["choices"] = typing.get_args(of)
+        of = type(found["choices"][0])
+    return {**found, "type": own["read"] or of}
+
+
+def _presence(field: dataclasses.Field[Any]) -> dict[str, Any]:
+    """Whether a flag must be given, or its default."""
+    own = field.metadata[_FLAG]
+    default = field.metadata.get("given", field.default)
+    if own["positional"]:
+        return {}
+    if default is dataclasses.MISSING:
+        return {"required": True}
+    if own["many"] is not None:
+        return {"default": None if default is None else list(default)}
+    return {"default": "" if default == () else default}  # what a text is read of stands in the help
+
+
+def _number(many: str | None) -> dict[str, Any]:
+    """How many values a flag takes."""
+    return {} if many is None else {"action": "append"} if many == "append" else {"nargs": many}
 
 
 def _without_none(hint: Any) -> Any:
@@ -149,6 +174,7 @@ def from_flags(kind: type[T], args: argparse.Namespace) -> T:
     values = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         if _FLAG in field.metadata:
-            value, made = getattr(args, field.name), field.metadata[_FLAG]["made"]
-            values[field.name] = value if made is None else made(value)
+            own, value = field.metadata[_FLAG], getattr(args, field.name)
+            value = tuple(value) if own["many"] is not None and value is not None else value
+            values[field.name] = value if own["made"] is None else own["made"](value)
     return kind(**values)

@@ -7,25 +7,22 @@ Exit status 0 is success, 2 a wrong argument or file (one line on stderr), 130 C
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
-from maskrnn_ros.arguments import add_command, add_flags, add_json, add_threshold, from_flags, write_report
+from maskrnn_ros.arguments import add_command, add_flags, add_json, from_flags, write_report
 from maskrnn_ros.benchmark.command import add_benchmark
 from maskrnn_ros.commands.bag import add_bag
 from maskrnn_ros.commands.export import add_export
+from maskrnn_ros.commands.options import SeedOptions, TrackOptions
 from maskrnn_ros.commands.train import add_train
-from maskrnn_ros.config import Config
 from maskrnn_ros.evaluation.options import Options
 from maskrnn_ros.expected import expected_errors, in_one_line
-from maskrnn_ros.parameter_file import load
-from maskrnn_ros.prompts import Point, Prompt
+from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.seed_ui.command import add_seed_ui
-from maskrnn_ros.types import Box
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,49 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     for add in (*ours, add_train, add_export, _add_weights):
         add(commands)
     return parser
-
-
-def _add_prompt(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--point",
-        type=_numbers(2, "X,Y"),
-        action="append",
-        default=[],
-        metavar="X,Y",
-        help="instead of a mask: a pixel on the object; may be repeated",
-    )
-    text = "instead of a mask: a box around the object, in pixels; can be combined with --point"
-    parser.add_argument("--box", type=_numbers(4, "X0,Y0,X1,Y1"), metavar="X0,Y0,X1,Y1", help=text)
-
-
-def _numbers(count: int, form: str) -> Any:
-    def read(text: str) -> tuple[float, ...]:
-        try:
-            found = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            found = ()
-        if len(found) != count or not all(math.isfinite(value) for value in found):
-            raise argparse.ArgumentTypeError(f"expected {form}, pixels, got {text!r}")
-        return found
-
-    return read
-
-
-def _marked(args: argparse.Namespace, flag: str, mask: Path | None) -> Path | Prompt:
-    """The prompt made of --point and --box, or the mask."""
-    is_prompt = bool(args.point) or args.box is not None
-    if is_prompt == (mask is not None):
-        raise ValueError(f"expected {flag}, or --point and --box, got {'both' if is_prompt else 'neither'}")
-    if mask is not None:
-        return mask
-    if args.threshold is not None:
-        raise ValueError(f"--threshold is for {flag}, got --point or --box")
-    box = None if args.box is None else Box(*(round(value) for value in args.box))
-    return Prompt(box=box, points=tuple(Point(x=x, y=y) for x, y in args.point))
-
-
-def _config(path: Path | None) -> Config:
-    return load(path) if path else Config()
 
 
 def _add_demo(commands: Any) -> None:
@@ -132,48 +86,26 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _add_track(commands: Any) -> None:
-    parser = add_command(
-        commands, "track", _track, "Track objects in a folder of images or a video, without ROS topics."
-    )
-    parser.add_argument(
-        "--frames",
-        type=Path,
-        required=True,
-        metavar="DIR|VIDEO",
-        help="folder of images, in the order of their names, or a video",
-    )
-    parser.add_argument("--seed-mask", type=Path, metavar="PNG", help="label image of the first frame, value = id")
-    _add_prompt(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for indexed PNGs and overlay.mp4"
-    )
-    parser.add_argument("--config", type=Path, metavar="YAML", help="ROS parameter file, as the node takes it")
-    parser.add_argument("--fps", type=float, help="frames per second; default: of the video, 24 for a folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing results in DIR")
-    text = "ignore masks, DIR/<frame's stem>.png for any frames: nonzero = cannot be an object"
-    parser.add_argument("--ignore-masks", type=Path, metavar="DIR", help=text)
-    parser.add_argument(
-        "--allow-gaps", action="store_true", help="accept a damaged video; masks keep the numbers of their frames"
-    )
-    add_threshold(parser)
-    add_json(parser)
+    text = "Track objects in a folder of images or a video, without ROS topics."
+    add_flags(add_command(commands, "track", _track, text), TrackOptions)
 
 
 def _track(args: argparse.Namespace) -> int:
     from maskrnn_ros.commands.track import track_files
 
+    options = from_flags(TrackOptions, args)
     report = track_files(
-        args.frames,
-        _marked(args, "--seed-mask", args.seed_mask),
-        args.out,
-        _config(args.config),
-        fps=args.fps,
-        overwrite=args.overwrite,
-        allow_gaps=args.allow_gaps,
-        threshold=args.threshold,
-        ignore_masks=args.ignore_masks,
+        options.frames,
+        options.marked(),
+        options.out,
+        options.config,
+        fps=options.fps,
+        overwrite=options.overwrite,
+        allow_gaps=options.allow_gaps,
+        threshold=options.threshold,
+        ignore_masks=options.ignore_masks,
     )
-    if args.ignore_masks is not None:
+    if options.ignore_masks is not None:
         print(f"{report.ignored} of {report.frames} frames have an ignore mask")
     if report.lost:
         from maskrnn_ros.datasets.video import ranges
@@ -181,8 +113,8 @@ def _track(args: argparse.Namespace) -> int:
         print(f"lost, and without masks: {ranges(list(report.lost))}", file=sys.stderr)
     states = ", ".join(f"{i} {state}" for i, state in report.final_states.items())
     print(f"{report.frames} frames, {report.ms_per_frame:.1f} ms each in the tracker; at the end: {states}")
-    print(args.out)
-    write_report(report, args.json)
+    print(options.out)
+    write_report(report, options.json)
     return 0
 
 
@@ -199,32 +131,20 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _add_seed(commands: Any) -> None:
     text = "Mark an object by a mask, points or a box, and wait for the result: exit 0 applied, 1 rejected, 2 timeout."
-    parser = add_command(commands, "seed", _seed, text)
-    parser.add_argument(
-        "--mask", type=Path, metavar="PNG", help="label image, value = id; a mask of only 255 adds a new instance"
-    )
-    _add_prompt(parser)
-    text = "with --point and --box: the instance to correct; 0 = a new instance"
-    parser.add_argument("--id", type=int, default=0, metavar="N", help=text)
-    parser.add_argument("--topic", default="/tracker/seed_mask", help="seed topic of the tracker")
-    text = "service of the tracker for points and boxes"
-    parser.add_argument("--service", default="/tracker/add_instances", help=text)
-    parser.add_argument("--result-topic", default="/tracker/seed_result", help="result topic of the tracker")
-    parser.add_argument("--stamp", type=int, default=0, metavar="NS", help="stamp of the image, ns; 0 = the next image")
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="S", help="longest wait, seconds")
-    add_threshold(parser)
+    add_flags(add_command(commands, "seed", _seed, text), SeedOptions)
 
 
 def _seed(args: argparse.Namespace) -> int:
     from maskrnn_ros.commands.seed import publish_seed, send_prompt  # needs ROS
 
     try:
-        marked = _marked(args, "--mask", args.mask)
+        options = from_flags(SeedOptions, args)
+        marked, rest = options.marked(), (options.stamp, options.timeout, options.result_topic)
         if isinstance(marked, Prompt):
-            return send_prompt(marked, args.id, args.service, args.stamp, args.timeout, args.result_topic)
-        if args.id:
-            raise ValueError(f"--id is for --point and --box: a mask has its ids, got {args.id}")
-        return publish_seed(marked, args.topic, args.stamp, args.timeout, args.result_topic, args.threshold)
+            return send_prompt(marked, options.id, options.service, *rest)
+        if options.id:
+            raise ValueError(f"--id is for --point and --box: a mask has its ids, got {options.id}")
+        return publish_seed(marked, options.topic, *rest, options.threshold)
     except Exception as error:  # 2 is the timeout: what is no seed counts as rejected
         if not isinstance(error, expected_errors()):
             raise

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from maskrnn_ros import arguments
-from maskrnn_ros.arguments import add_command, add_flags, config_flag, flag, from_flags, names
+from maskrnn_ros.arguments import add_command, add_flags, config_flag, flag, from_flags, names, with_default
 from maskrnn_ros.config import Config
 
 
@@ -27,11 +27,21 @@ class Options:
     clips: tuple[str, ...] = flag((), help="which", read=names)
     force: bool = flag(False, help="overwrite")
     config: Config = config_flag()
+    stills: tuple[Path, ...] = flag((), help="folders", many="+")
+    topics: tuple[str, ...] | None = flag(None, help="topics", many="*")
+    point: tuple[int, ...] = flag((), help="again and again", many="append")
+    size: tuple[int, int] = flag("3x2", help="of what", read=str, made=lambda text: tuple(map(int, text.split("x"))))
     ours: int = 7  # no flag
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"--workers must be >= 1, got {self.workers}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further(Options):
+    file: Path = flag(help="which", metavar="FILE", positional=True)
+    workers: int = with_default(Options, "workers", 4)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +67,22 @@ def test_values_are_of_the_types_of_their_fields(tmp_path: Path) -> None:
         root=Path("x"), mask_topic="/m", workers=4, rate=2.0, kind="two", ahead=1, clips=("a", "b"), force=True
     )
     assert found.config.threads == 3 and isinstance(found.rate, float)
+
+
+def test_a_tuple_is_of_many_values() -> None:
+    found = read(*"--root x --stills a b --topics --point 3 --point 4 --size 5x6".split())
+    assert found.stills == (Path("a"), Path("b")) and found.topics == () and found.point == (3, 4)
+    assert found.size == (5, 6) and read("--root", "x").size == (3, 2) and read("--root", "x").topics is None
+
+
+def test_a_class_may_have_the_flag_of_its_base_with_another_default(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser, Further)
+    assert from_flags(Further, parser.parse_args(["one", "--root", "x"])) == Further(file=Path("one"), root=Path("x"))
+    assert Further(file=Path("one"), root=Path("x")).workers == 4
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--root", "x"])
+    assert "required: FILE" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_both_stages_train_and_go_on(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(paper, "begin_paper", lambda path, device: PaperNet())
     for length in (1, 3):
         out = tmp_path / str(length)
-        options = {"out": out, "stills": (folder,), "size": SIZE, "length": length, "device": "cpu"}
+        options = {"out": out, "stills": (folder,), "size": SIZE, "length": length, "batch": 1, "device": "cpu"}
         file = paper.train_paper(PaperOptions(**options, steps=2))
         assert file.is_file()
         assert len((out / "log.csv").read_text().splitlines()) == 2

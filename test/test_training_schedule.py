@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from training_bench import write_data
 
-from maskrnn_ros.training import windows
+from maskrnn_ros import cli
+from maskrnn_ros.training import flow, runs, windows
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.runs import CHECKPOINT, Schedule, load_checkpoint, rate_factor, train_steps
 from maskrnn_ros.training.windows import Draws, WindowOptions, filled, join, learning_trunk
@@ -128,3 +129,13 @@ def test_features_of_a_whole_step_are_those_of_its_frames(tmp_path: Path, monkey
         one, other = getattr(whole, field.name), getattr(found, field.name)
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, atol=2e-2, rtol=2e-2)
+
+
+def test_threads_of_a_training_are_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[int]()
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(runs, "set_threads", given.append)
+    monkeypatch.setattr(flow, "train_flow", lambda options: options.out)
+    for words in ([], ["--threads", "3"]):
+        assert cli.main(["train", "flow", "--out", "O", *words]) == 0
+    assert given == [0, 3, 3]

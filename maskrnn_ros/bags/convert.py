@@ -21,13 +21,12 @@ from rosbags.typesys import Stores, get_typestore
 from tqdm import tqdm
 
 from maskrnn_ros.bags.checksums import add_checksums
+from maskrnn_ros.bags.options import FromDavisOptions
 from maskrnn_ros.bags.topics import (
     COMPRESSED_SUFFIX,
     COMPRESSED_TYPE,
     IMAGE_TOPIC,
     IMAGE_TYPE,
-    SEED_TOPIC,
-    TRUTH_TOPIC,
 )
 from maskrnn_ros.datasets.davis import DavisSequence, davis_sequence
 from maskrnn_ros.datasets.frames import FolderFrames, orientation_of
@@ -91,16 +90,16 @@ def from_davis(
     root: Path | str,
     sequence: str,
     out: Path | str,
-    annotations: str = "Annotations",
+    annotations: str = FromDavisOptions.annotations,
     *,
-    fps: float = 24.0,
-    compressed: bool = False,
-    threshold: int | None = None,
-    storage: str = "mcap",
-    image_topic: str = IMAGE_TOPIC,
-    truth_topic: str = TRUTH_TOPIC,
-    seed_topic: str = SEED_TOPIC,
-    overwrite: bool = False,
+    fps: float = FromDavisOptions.fps,
+    compressed: bool = FromDavisOptions.compressed,
+    threshold: int | None = FromDavisOptions.threshold,
+    storage: str = FromDavisOptions.storage,
+    image_topic: str = FromDavisOptions.image_topic,
+    truth_topic: str = FromDavisOptions.truth_topic,
+    seed_topic: str = FromDavisOptions.seed_topic,
+    overwrite: bool = FromDavisOptions.overwrite,
     progress: bool = False,
 ) -> BagSummary:
     """Write a DAVIS sequence as a bag: images, ground truth and seeds.

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 from tqdm import tqdm
 
+from maskrnn_ros.bags.options import ToFramesOptions
 from maskrnn_ros.bags.read import BagReader
-from maskrnn_ros.bags.topics import IMAGE_TOPIC
 from maskrnn_ros.disk import write_bytes, write_text
 
 STAMPS = "stamps.csv"
@@ -36,9 +36,9 @@ class PicturesReport:
 def to_frames(
     bag: Path | str,
     out: Path | str,
-    image_topic: str = IMAGE_TOPIC,
+    image_topic: str = ToFramesOptions.image_topic,
     *,
-    every: int = 1,
+    every: int = ToFramesOptions.every,
     mono16_bits: str = "auto",
     progress: bool = False,
 ) -> PicturesReport:

@@ -34,7 +34,8 @@ def _epicflow(config: FlowConfig, device: str) -> FlowEstimator:
 
 def _flownet(config: FlowConfig, device: str) -> FlowEstimator:
     _needs_torch("flownet")
-    from maskrnn_ros.flow.torch.flownet import FLOWNET, FlowNetFlow
+    from maskrnn_ros.flow.torch.flownet import FlowNetFlow
+    from maskrnn_ros.model.files import FLOWNET
 
     return FlowNetFlow(FLOWNET if config.weights == "shipped" else config.weights, device)
 

@@ -16,6 +16,9 @@ TRUNK = FOLDER / "trunk.safetensors"
 DECODER = FOLDER / "decoder.safetensors"
 """The decoder that ships with the package and follows objects as the package comes."""
 
+FLOWNET = FOLDER / "flownet.safetensors"
+"""The flow network that ships with the package."""
+
 TRUNKS = {"shipped": TRUNK}
 """Files of trunks that ship, by what ``trunk.weights`` calls them."""
 

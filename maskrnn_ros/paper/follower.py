@@ -23,8 +23,9 @@ from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.torch.crops import warp
 from maskrnn_ros.model.torch.engine import choose_device
 from maskrnn_ros.paper.network import PaperNet, PaperParts
+from maskrnn_ros.paper.options import BOX_WEIGHT, NEW
 from maskrnn_ros.paper.settings import check_paper
-from maskrnn_ros.paper.training import BOX_WEIGHT, NEW, load_paper, look, loss_of
+from maskrnn_ros.paper.training import load_paper, look, loss_of
 from maskrnn_ros.paper.windows import magnitudes_of
 from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.tracking.full_size import enlarge

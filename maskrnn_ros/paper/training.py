@@ -21,6 +21,7 @@ from maskrnn_ros.model.torch.crops import apply_deltas, deltas_of, scale_boxes, 
 from maskrnn_ros.model.torch.engine import choose_device
 from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.paper.network import PaperNet, PaperOutput, PaperParts, start_from_vgg16
+from maskrnn_ros.paper.options import PaperOptions
 from maskrnn_ros.paper.vgg import load_vgg16
 from maskrnn_ros.paper.windows import PaperWindow, Windows
 from maskrnn_ros.training import losses
@@ -31,75 +32,6 @@ WEIGHTS = "network.safetensors"
 
 ENLARGE = 1.25
 """Of the box gate."""
-
-BOX_WEIGHT = 0.2
-"""Of the box loss beside that of the mask; our choice."""
-
-NEW = 100.0
-"""Learning rate of what begins at random (side outputs, 1x1, fusion) over that of VGG-16; our choice."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PaperOptions:
-    """How to train.
-
-    Args:
-        out: Folder for checkpoint, weights and log.
-        steps: Steps in all.
-        length: Frames that are looked at in a window: 1 is stage 1, 7 the paper's stage 2.
-        davis: Data set in the layout of DAVIS, or None.
-        stills: Folders of still images, cut out and moved.
-        held_out: Clips that are left alone.
-        size: (h, w) of all pictures, pixels.
-        batch: Windows in a step; their gradients are summed one by one, so memory does not grow with it.
-        rate: Peak learning rate (Adam) of VGG-16 and the fully connected layers; 1e-5 is the paper's.
-        new: Factor on it for side outputs, 1x1 convolutions and fusion, which begin at random; our choice.
-        box_weight: Weight of the box loss.
-        detach: Cut the gradient from frame to frame: no back-propagation through time.
-        init: What to begin with: VGG-16's weights, the file of such a network, or ``torchvision``.
-        seed: Of all random numbers.
-        device: auto, cpu or cuda.
-        autocast: Compute in bfloat16 where torch deems it safe.
-        channels_last: Memory format of the convolutions.
-        resume: Go on from the checkpoint in ``out``.
-        validate_every: Steps between two checkpoints; there is no validation but ``maskrnn evaluate``.
-    """
-
-    out: Path
-    steps: int
-    length: int = 1
-    davis: Path | None = None
-    stills: tuple[Path, ...] = ()
-    held_out: tuple[str, ...] = ()
-    size: tuple[int, int] = (480, 854)
-    batch: int = 1
-    rate: float = 1e-5
-    new: float = NEW
-    box_weight: float = BOX_WEIGHT
-    detach: bool = False
-    init: str = "torchvision"
-    seed: int = 0
-    device: str = "auto"
-    autocast: bool = False
-    channels_last: bool = False
-    resume: bool = False
-    validate_every: int = 500
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.length, self.batch, self.validate_every) < 1:
-            raise ValueError(
-                "steps, length, batch and validate_every must be >= 1, got "
-                f"{self.steps}, {self.length}, {self.batch} and {self.validate_every}"
-            )
-        if min(self.size) < 32:
-            raise ValueError(f"size must be >= 32 both ways, as four poolings need, got {self.size}")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
-
-    def settings(self) -> dict[str, str]:
-        """What decides the result."""
-        left_out = ("out", "davis", "stills", "init", "resume", "validate_every", "device", "autocast", "channels_last")
-        return {key: str(value) for key, value in dataclasses.asdict(self).items() if key not in left_out}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -215,7 +147,7 @@ def train_paper(options: PaperOptions) -> Path:
     """
     torch.manual_seed(options.seed)
     device = choose_device(options.device)
-    windows = Windows(options.davis, options.stills, options.held_out, options.size, options.length, options.seed)
+    windows = Windows(options.root, options.stills, options.held_out, options.size, options.length, options.seed)
     net = begin_paper(options.init, device).train()
     if options.channels_last:
         net = net.to(memory_format=torch.channels_last)

@@ -17,8 +17,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
+from maskrnn_ros.bags.options import PlayOptions
 from maskrnn_ros.bags.read import BagReader, RawMessage, cdr_stamp
-from maskrnn_ros.bags.topics import IGNORE_TOPIC, IMAGE_TOPIC, SEED_TOPIC
 from maskrnn_ros.config import Config
 from maskrnn_ros.image_messages import NS_PER_S, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.msg import InstanceMaskArray, SeedResult, TrackerStatus
@@ -64,18 +64,18 @@ class PlayReport:
 def play(
     bag: Path | str,
     *,
-    rate: float = 1.0,
-    lockstep: bool = False,
-    tracker: str = "/tracker",
+    rate: float = PlayOptions.rate,
+    lockstep: bool = PlayOptions.lockstep,
+    tracker: str = PlayOptions.tracker,
     remap: Mapping[str, str] | None = None,
-    image_topic: str = IMAGE_TOPIC,
-    seed_topic: str = SEED_TOPIC,
-    ignore_topic: str = IGNORE_TOPIC,
-    topics: Collection[str] | None = None,
-    subscribers: int = 1,
-    loops: int = 1,
-    publish_clock: bool = False,
-    timeout_s: float = 60.0,
+    image_topic: str = PlayOptions.image_topic,
+    seed_topic: str = PlayOptions.seed_topic,
+    ignore_topic: str = PlayOptions.ignore_topic,
+    topics: Collection[str] | None = PlayOptions.topics,
+    subscribers: int = PlayOptions.subscribers,
+    loops: int = PlayOptions.loops,
+    publish_clock: bool = PlayOptions.clock,
+    timeout_s: float = PlayOptions.timeout,
 ) -> PlayReport:
     """Publish the messages of a bag, byte for byte, reliably, once somebody subscribes to images and seeds.
 

@@ -7,7 +7,6 @@ first, longer ones later, with back-propagation through all of their frames.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,48 +22,17 @@ from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
 from maskrnn_ros.model.torch.weights import load_step
 from maskrnn_ros.training import losses
+from maskrnn_ros.training.options import DecoderOptions
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
-from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
+from maskrnn_ros.training.runs import Schedule, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_videos
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.training.windows import SIZE, Observer, WindowOptions, Windows, batches, filled, learning_trunk
 
 WEIGHTS, TRUNK = "step.safetensors", "trunk.safetensors"
 
-LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
-"""Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
-
-
 _COLUMNS_RATE = 4.0
 """Learning rate of what makes columns of features over that of the trunk, which has less to learn."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecoderOptions(RunOptions):
-    """How to train it; a step sees windows.
-
-    Args:
-        trunk: Weights of the trunk: shipped, or a file.
-        init: Weights to begin with; None: random ones.
-        lengths: See ``LENGTHS``.
-        trunk_rate: Peak learning rate of the trunk, which learns with the decoder then; 0: it does not.
-    """
-
-    trunk: str = "shipped"
-    init: Path | None = None
-    batch: int = 4
-    lengths: tuple[tuple[float, int], ...] = LENGTHS
-    trunk_rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.trunk_rate < 1:
-            raise ValueError(f"trunk_rate must be in 0..1, got {self.trunk_rate:g}")
-
-    def settings(self) -> dict[str, str]:
-        """See ``RunOptions``."""
-        own = {"trunk": Path(self.trunk).name, "lengths": str(self.lengths)}
-        return {**super().settings(), **own, **({"trunk_rate": f"{self.trunk_rate:g}"} if self.trunk_rate else {})}
 
 
 def train_decoder(options: DecoderOptions) -> Path:

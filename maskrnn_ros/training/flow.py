@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.datasets.readers import folder_names
 from maskrnn_ros.flow.torch.flownet import STRIDES, FlowNet, estimate
 from maskrnn_ros.model.torch.weights import load_into
+from maskrnn_ros.training.options import FlowOptions
 from maskrnn_ros.training.pairs import Pair, Sources, roughen
 from maskrnn_ros.training.runs import descend, shares_of, train_steps
 from maskrnn_ros.training.stills import still_paths
@@ -36,51 +36,6 @@ _HELD_OUT_SEED = 2_000_000_011
 
 _BOUNDS = (5.0, 20.0)
 """Between small, middle and large motion, pixels."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FlowOptions:
-    """How to train the flow network.
-
-    Args:
-        out: Folder for the weights and the log.
-        davis: Root of a data set in the layout of DAVIS, whose frames and masks are used; None leaves it out.
-        stills: Folders of still images, see ``stills.still_paths``.
-        held_out: Clips of ``davis`` to validate on, which no training pair is made from.
-        init: Weights to begin with.
-        steps: Steps in all.
-        batch: Pairs in a step, over all processes.
-        rate: Peak learning rate.
-        seed: Of all random numbers.
-        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
-        validate_every: Steps between two validations, each of which writes a checkpoint.
-        validation_pairs: How many pairs are validated on.
-    """
-
-    out: Path
-    davis: Path | None = None
-    stills: tuple[Path, ...] = ()
-    held_out: tuple[str, ...] = ()
-    init: Path | None = None
-    steps: int = 4000
-    batch: int = 4
-    rate: float = 6e-4
-    seed: int = 0
-    resume: bool = False
-    validate_every: int = 250
-    validation_pairs: int = 24
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "validate_every", "validation_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
-
-    def settings(self) -> dict[str, str]:
-        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        values = {name: getattr(self, name) for name in ("batch", "rate", "seed", "held_out")}
-        return {key: str(value) for key, value in values.items()} | {"stills": str([p.name for p in self.stills])}
 
 
 def train_flow(options: FlowOptions) -> Path:

@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.model.digests import digest_of
 from maskrnn_ros.model.torch.engine import choose_device
 from maskrnn_ros.model.torch.trunk import Lite0
 from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, cut, iou, next_click
-from maskrnn_ros.prompts.learned import BEFORE, TRUNK_DIGEST, LearnedPrompts, draw_point
+from maskrnn_ros.prompts.learned import BEFORE, LearnedPrompts, draw_point
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
+from maskrnn_ros.training.options import PromptOptions
 from maskrnn_ros.training.prompt_samples import SIZE, SampleOptions, Samples, Steps
-from maskrnn_ros.training.runs import RunOptions, Schedule, descend, train_steps
+from maskrnn_ros.training.runs import Schedule, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, Still, StillFile, allowed, read_material, read_videos, still_files
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.types import Box
@@ -47,25 +47,6 @@ NOC = "noc85"
 
 _SHOWN = (1, 2, 3)
 _LEAST = 100
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PromptOptions(RunOptions):
-    """How to train it.
-
-    Args:
-        trunk: Weights of the trunk: shipped, or a file.
-        init: Weights to begin with; None: random ones.
-        validate_on: Held out objects that a validation looks at, at most.
-    """
-
-    trunk: str = "shipped"
-    init: Path | None = None
-    validate_on: int = 40
-
-    def settings(self) -> dict[str, str]:
-        """See ``RunOptions``; the trunk is known by what is in it."""
-        return {**super().settings(), TRUNK_DIGEST: digest_of(trunk_file(self.trunk))}
 
 
 def train_prompts(options: PromptOptions) -> Path:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +22,10 @@ from tqdm import tqdm
 
 from maskrnn_ros.disk import regular_file
 from maskrnn_ros.model.torch.weights import save_weights
+from maskrnn_ros.runtime import set_threads
+from maskrnn_ros.training.options import StageOptions
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.csv"
-
 
 WRITE_S = 120.0
 """Least between two checkpoints of a training that has a time: what is cut off loses little. There are eight in all at
@@ -98,86 +97,15 @@ _FINE = 10_000
 """Parts of a time by which the learning rate follows it."""
 
 
-class Stage(Protocol):
-    """What the options of every training have."""
-
-    @property
-    def out(self) -> Path:
-        """Folder of checkpoint, weights, log and curves."""
-        ...
-
-    @property
-    def steps(self) -> int:
-        """Steps in all."""
-        ...
-
-    @property
-    def validate_every(self) -> int:
-        """Steps between two validations."""
-        ...
-
-    @property
-    def resume(self) -> bool:
-        """Go on from the checkpoint, if there is one."""
-        ...
-
-    def settings(self) -> dict[str, str]:
-        """What decides the result."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What is the same for every training on ``sources``; a ``Stage``.
-
-    Args:
-        data: Folder of all that it is made from, see ``sources``; what ``split`` holds out is left out.
-        out: Folder for the weights and the log.
-        terms: ``research``: all of it; ``permissive``: only sources of clearly permissive terms.
-        steps: Steps in all.
-        minutes: Time in all, with what was spent before ``resume``, in place of the steps; None: the steps decide.
-        batch: What a step sees at once.
-        rate: Peak learning rate.
-        seed: Of all random numbers.
-        resume: Go on from the checkpoint in ``out``; with other ``steps`` the rate follows the new schedule.
-        validate_every: Steps between two validations, each of which writes a checkpoint.
-        processes: That draw what a step sees ahead; 0: none, it is drawn where it is needed.
-        device: Where it learns.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
-
-    data: Path
-    out: Path
-    terms: str = "research"
-    steps: int = 2000
-    minutes: float | None = None
-    batch: int = 8
-    rate: float = 1e-3
-    seed: int = 0
-    resume: bool = False
-    validate_every: int = 200
-    processes: int = 1
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.validate_every < 1:
-            raise ValueError(
-                f"steps, batch and validate_every must be >= 1, got {self.steps}, {self.batch}, {self.validate_every}"
-            )
-        check_minutes(self.minutes)
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate must be in 0..1, got {self.rate:g}")
-
-    def settings(self) -> dict[str, str]:
-        """What decides the result but the steps: a training may be resumed to end earlier or later than it was to."""
-        names = ("terms", "batch", "rate", "seed")
-        return {name: str(getattr(self, name)) for name in names}
+def use_threads(number: int) -> None:
+    """Threads of torch and OpenCV for one operation; 0 leaves their defaults."""
+    set_threads(number)
+    if number:
+        torch.set_num_threads(number)
 
 
 def train_steps(
-    options: Stage,
+    options: StageOptions,
     learner: nn.Module,
     optimizer: torch.optim.Optimizer,
     take: Callable[[int], dict[str, float]],
@@ -247,7 +175,7 @@ def train_steps(
     return options.out / weights
 
 
-def _write(options: Stage, nets: Mapping[str, nn.Module]) -> None:
+def _write(options: StageOptions, nets: Mapping[str, nn.Module]) -> None:
     for name, net in nets.items():
         save_weights(net, options.out / name, options.settings())
 
@@ -262,16 +190,6 @@ def descend(optimizer: torch.optim.Optimizer, loss: Tensor, world: int) -> Tenso
     norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
     return norm
-
-
-def check_minutes(minutes: float | None) -> None:
-    """Refuse what is no time.
-
-    Raises:
-        ValueError: It is not above 0 and finite.
-    """
-    if minutes is not None and not 0 < minutes < math.inf:
-        raise ValueError(f"minutes must be > 0 and finite, got {minutes:g}")
 
 
 def shares_of(batch: int) -> tuple[int, int]:

@@ -31,7 +31,8 @@ from maskrnn_ros.tracking.views import Change, augment
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.layers import Clip, Scenes
-from maskrnn_ros.training.runs import RunOptions, Schedule, descend, shares_of, train_steps
+from maskrnn_ros.training.options import TrunkOptions
+from maskrnn_ros.training.runs import Schedule, descend, shares_of, train_steps
 from maskrnn_ros.training.sources import IGNORE, Video, read_material, read_videos
 from maskrnn_ros.training.split import read_split
 
@@ -124,16 +125,6 @@ def _standardised(map_: Tensor) -> Tensor:
 
 def _of_length(map_: Tensor, length: float) -> Tensor:
     return map_ * (length / (map_ * map_).sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrunkOptions(RunOptions):
-    """How to train the trunk; a step sees pairs, over all processes, and ``processes`` are those of each of them."""
-
-    steps: int = 1700
-    rate: float = 2e-4
-    validate_every: int = 100
-    processes: int = 0
 
 
 class Pairs:

@@ -18,12 +18,10 @@ from torch.nn import functional
 
 from maskrnn_ros.flow.estimator import check_images
 from maskrnn_ros.flow.torch.on_device import OnDevice
+from maskrnn_ros.model.files import FLOWNET
 from maskrnn_ros.model.torch.compiled import Compiled
-from maskrnn_ros.model.torch.weights import LITE0, load_into
+from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.types import UInt8Array
-
-FLOWNET = LITE0.with_name("flownet.safetensors")
-"""The weights that ship with the package."""
 
 STRIDES = (64, 32, 16, 8, 4)
 """Pixels of the image in a cell of each flow, from the coarsest to the finest."""
