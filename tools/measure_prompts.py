@@ -80,7 +80,12 @@ def main() -> None:
     add("--annotations", default="Annotations", metavar="DIR", help="folder in ROOT (DAVIS)")
     add("--images", type=int, default=100, help="of each set at most so many, evenly over it")
     add("--clicks", type=int, default=MOST_CLICKS, help="on an object at most")
-    add("--backend", action="append", default=[], help="grabcut, or package.module:factory; default grabcut, where --learned is not given")
+    add(
+        "--backend",
+        action="append",
+        default=[],
+        help="grabcut, or package.module:factory; default grabcut, where --learned is not given",
+    )
     add("--learned", type=Path, metavar="FILE", help="weights of the learned backend, beside the others")
     add("--trunk", default="shipped", metavar="FILE", help="weights of the trunk that it learned with")
     add("--zoom", default=PromptsConfig().zoom, help="where it looks, see prompts.zoom")
