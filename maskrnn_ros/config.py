@@ -104,16 +104,24 @@ class AdaptationConfig(Checked):
     )
 
 
+SHIPPED = ("shipped", "permissive")
+"""Trunks and decoders of the package; each pair learned together."""
+
+
+def _check_weights(name: str, value: str) -> None:
+    if value not in SHIPPED and not value.endswith(".safetensors"):
+        raise ValueError(f"{name} must be {', '.join(SHIPPED)} or a .safetensors file, got {value!r}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrunkConfig(Checked):
     """The features that all instances share."""
 
-    weights: str = setting("shipped", "Weights of the trunk: shipped, or a .safetensors file.")
+    weights: str = setting("shipped", "Weights of the trunk: shipped, permissive, or a .safetensors file.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights != "shipped" and not self.weights.endswith(".safetensors"):
-            raise ValueError(f"trunk.weights must be shipped or a .safetensors file, got {self.weights!r}")
+        _check_weights("trunk.weights", self.weights)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +129,11 @@ class NetworkConfig(Checked):
     """The network that follows instances."""
 
     enabled: bool = setting(True, "Use the decoder. Off: masks are propagated by optical flow only.")
-    weights: str = setting("shipped", "Weights of the decoder: shipped, or a .safetensors file.")
+    weights: str = setting(
+        "shipped",
+        "Weights of the decoder: shipped; permissive, which are trained on data of permissive licences alone and are "
+        "less accurate (set trunk.weights: permissive, too); or a .safetensors file.",
+    )
     flow_stream: bool = setting(True, "Give the decoder the optical flow. Off: it sees zero flow.")
     hidden: bool = setting(True, "Propagate the decoder's hidden state from frame to frame (recurrence).")
     localization: bool = setting(
@@ -131,13 +143,12 @@ class NetworkConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.ships and not self.weights.endswith(".safetensors"):
-            raise ValueError(f"network.weights must be shipped or a .safetensors file, got {self.weights!r}")
+        _check_weights("network.weights", self.weights)
 
     @property
     def ships(self) -> bool:
         """Whether the weights are of the package, not a file of one's own."""
-        return self.weights == "shipped"
+        return self.weights in SHIPPED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -465,6 +476,12 @@ class Config(Checked):
         super().__post_init__()
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, got {self.device!r}")
+        trunk, network = self.trunk.weights, self.network.weights
+        if trunk != network and trunk in SHIPPED and network in SHIPPED:
+            raise ValueError(
+                "network.weights and trunk.weights must be the same, they learned together, "
+                f"got {network!r} and {trunk!r}"
+            )
 
 
 def settings(section: type[Checked] = Config, prefix: str = "") -> Iterator[tuple[str, Value, Setting]]:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import world
 import yaml
 from safetensors.torch import load_file
 
 from maskrnn_ros import cli
-from maskrnn_ros.config import Config, from_flat, with_values
+from maskrnn_ros.config import SHIPPED, Config, from_flat, with_values
 from maskrnn_ros.evaluation.presets import ABLATION, TUNED, ablation_configs, apply_preset
+from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.model.files import DECODER, NETWORKS, TRUNK, TRUNKS, network_file, trunk_file
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.parameter_file import load
@@ -91,6 +93,33 @@ def test_old_settings_that_the_network_cannot_follow_are_refused_with_the_cure(
     assert cure in line
 
 
+# --- the permissive pair ---
+
+
+def test_the_permissive_weights_follow_objects_on_their_own() -> None:
+    config = with_values(Config(), network__weights="permissive", trunk__weights="permissive")
+    masks = []
+    for one in (config, Config()):
+        tracker = build_tracker(with_values(one, precision="float32", engine="onnxruntime"))
+        tracker.seed(world.seed(0), world.frame(0))
+        masks.append([tracker.step(world.frame(number)).labels for number in range(1, 5)])
+    for number, (found, expected) in enumerate(zip(*masks, strict=True), start=1):
+        truth = world.labels(number)
+        assert not np.array_equal(found, expected)  # other weights
+        assert all(jaccard(found == i, truth == i) > 0.7 for i in np.unique(truth[truth > 0]))
+
+
+@pytest.mark.parametrize(("network", "trunk"), [("permissive", "shipped"), ("shipped", "permissive")])
+def test_weights_that_did_not_learn_together_are_refused(network: str, trunk: str) -> None:
+    with pytest.raises(ValueError, match=f"must be the same, they learned together, got '{network}' and '{trunk}'"):
+        from_flat({"network.weights": network, "trunk.weights": trunk})
+
+
+def test_weights_of_ones_own_go_with_any_trunk() -> None:
+    assert from_flat({"network.weights": "my.safetensors", "trunk.weights": "permissive"}).trunk.weights == "permissive"
+    assert from_flat({"trunk.weights": "my.safetensors"}).network.ships
+
+
 # --- evaluation ---
 
 
@@ -137,7 +166,7 @@ def test_init_shipped_is_what_ships_of_the_network_that_is_trained(
 
 
 def test_everything_that_ships_has_a_name_that_the_settings_take() -> None:
-    for section, names in (("network", NETWORKS), ("trunk", TRUNKS)):
-        for name, file in names.items():
-            found = with_values(Config(), **{f"{section}__weights": name})
-            assert getattr(found, section).weights == name and load_file(file)
+    assert tuple(NETWORKS) == tuple(TRUNKS) == SHIPPED
+    for name in SHIPPED:
+        found = with_values(Config(), network__weights=name, trunk__weights=name)
+        assert found.network.ships and load_file(NETWORKS[name]) and load_file(TRUNKS[name])

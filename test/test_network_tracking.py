@@ -315,5 +315,7 @@ def test_the_weights_that_ship_fit_the_networks() -> None:
 
 @pytest.mark.parametrize("setting", ["network", "trunk"])
 def test_weights_are_a_file_of_their_kind(setting: str) -> None:
-    with pytest.raises(ValueError, match=f"{setting}.weights must be shipped or a .safetensors file, got 'net.pt'"):
+    with pytest.raises(
+        ValueError, match=f"{setting}.weights must be shipped, permissive or a .safetensors file, got 'net.pt'"
+    ):
         from_flat({f"{setting}.weights": "net.pt"})

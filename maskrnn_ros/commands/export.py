@@ -35,8 +35,8 @@ def add_export(commands: Any) -> None:
     )
     parser.set_defaults(run=_export)
     add = parser.add_argument
-    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped or a .safetensors file")
-    add("--network", metavar="SETTING", help="as network.weights: shipped or a .safetensors file")
+    add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, permissive or a .safetensors file")
+    add("--network", metavar="SETTING", help="as network.weights: shipped, permissive or a .safetensors file")
     add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
     text = "make the trunk's graph in int8, too, by this data set; of decoder and prompts there is none"
@@ -47,7 +47,7 @@ def add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from maskrnn_ros.config import from_flat
+    from maskrnn_ros.config import SHIPPED, NetworkConfig, TrunkConfig
     from maskrnn_ros.disk import write_text
     from maskrnn_ros.model.torch.graphs import Exported
     from maskrnn_ros.prompts.learned import WEIGHTS
@@ -58,9 +58,11 @@ def _export(args: argparse.Namespace) -> int:
     if args.prompts == "shipped" or (not trunks and not networks and prompts is None):
         prompts = WEIGHTS
     if not trunks and not networks and args.prompts is None:
-        trunks, networks = ("shipped",), ("shipped",)
-    for name, setting in (*(("trunk", one) for one in trunks), *(("network", one) for one in networks)):
-        from_flat({f"{name}.weights": setting})  # refuses what is neither
+        trunks, networks = SHIPPED, SHIPPED
+    for setting in trunks:
+        TrunkConfig(weights=setting)  # refuses what is neither
+    for setting in networks:
+        NetworkConfig(weights=setting)
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     if args.calibrate is not None and not trunks:
@@ -74,7 +76,8 @@ def _export(args: argparse.Namespace) -> int:
 
         held_out = tuple(name for name in args.held_out.split(",") if name)
         calibration = Calibration(root=args.calibrate, held_out=held_out, seed=args.seed)
-        for one in quantise(calibration, trunks, args.out):
+        named = trunks if args.trunk is not None else ("shipped",)  # clips of DAVIS have no part in the permissive ones
+        for one in quantise(calibration, named, args.out):
             made.append(one)
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
     if args.json is not None:

@@ -19,20 +19,20 @@ DECODER = FOLDER / "decoder.safetensors"
 FLOWNET = FOLDER / "flownet.safetensors"
 """The flow network that ships with the package."""
 
-TRUNKS = {"shipped": TRUNK}
+TRUNKS = {"shipped": TRUNK, "permissive": FOLDER / "trunk_permissive.safetensors"}
 """Files of trunks that ship, by what ``trunk.weights`` calls them."""
 
-NETWORKS = {"shipped": DECODER}
+NETWORKS = {"shipped": DECODER, "permissive": FOLDER / "decoder_permissive.safetensors"}
 """Files of networks that ship, by what ``network.weights`` calls them."""
 
 
 def trunk_file(setting: str) -> Path:
-    """The file that ``trunk.weights`` names: ``shipped`` or a path."""
+    """The file that ``trunk.weights`` names: what ships, or a path."""
     return TRUNKS.get(setting) or Path(setting)
 
 
 def network_file(setting: str) -> Path:
-    """The file that ``network.weights`` names: ``shipped`` or a path."""
+    """The file that ``network.weights`` names: what ships, or a path."""
     return NETWORKS.get(setting) or Path(setting)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.model.digests import DIGEST, FOLDER, digest_of, read_graph
+from maskrnn_ros.model.files import TRUNK, trunk_file
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
@@ -41,9 +42,6 @@ TRUNK_DIGEST = "trunk_sha256"
 
 WEIGHTS = FOLDER / "prompts.safetensors"
 """The weights that ship with the package."""
-
-TRUNK = FOLDER / "trunk.safetensors"
-"""The trunk that ships and that those learned with (``model.torch.weights``, which needs torch, names it, too)."""
 
 _CONTEXT = 1.5
 """Side of a view over the longer side of what it is about."""
@@ -386,7 +384,7 @@ def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) ->
     if weights == "shipped":
         return LearnedPrompts(ShippedLook(), zoom, min_confidence)
     try:
-        look = GraphLook(Path(weights), TRUNK if trunk == "shipped" else Path(trunk))
+        look = GraphLook(Path(weights), trunk_file(trunk))
     except (ImportError, OSError, RuntimeError) as error:
         raise _unusable(error) from error
     return LearnedPrompts(look, zoom, min_confidence)
