@@ -446,6 +446,13 @@ def test_captures_of_old_sizes_go(on_a_gpu: Compiled) -> None:
     assert is_replayed(on_a_gpu, 20) and not is_replayed(on_a_gpu, 1)
 
 
+def test_the_trunk_of_a_training_is_not_captured(on_a_gpu: Compiled) -> None:
+    trunk = load_lite0(device="meta")
+    for _ in range(3):
+        trunk.maps(torch.zeros(2, 3, 32, 32, device="meta"))
+    assert not Counted.made
+
+
 def test_what_cannot_be_captured_runs_without_and_says_so_once(
     on_a_gpu: Compiled, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

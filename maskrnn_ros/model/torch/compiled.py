@@ -29,14 +29,21 @@ class Compiled:
         owner: The module whose weights the function uses.
         function: A method of it: takes tensors, returns several.
         mode: As the setting ``compile``; unless it is off, ``torch.compile`` takes the place of trace and capture.
-        is_traced: Whether it is on a CPU.
+        is_traced: Whether it is, on a CPU.
+        is_captured: Whether it is, on a GPU: what it needs in between stays allocated.
     """
 
     def __init__(
-        self, owner: nn.Module, function: Callable[..., Sequence[Tensor]], mode: str = "off", is_traced: bool = True
+        self,
+        owner: nn.Module,
+        function: Callable[..., Sequence[Tensor]],
+        mode: str = "off",
+        *,
+        is_traced: bool = True,
+        is_captured: bool = True,
     ) -> None:
         self.mode = mode
-        self._is_traced = is_traced
+        self._is_traced, self._is_captured = is_traced, is_captured
         self._optimised: Callable[..., Sequence[Tensor]] | None = None
         # the owner holds this: a reference back would keep weights until the garbage is looked for, sessions later
         self._weak_owner = weakref.ref(owner)
@@ -67,6 +74,8 @@ class Compiled:
             return self._optimise(inputs)
         if inputs[0].device.type == "cpu":
             return self._traced(inputs)(*inputs) if self._is_traced else self._function(*inputs)
+        if not self._is_captured:
+            return self._function(*inputs)
         with self._lock:  # a graph has one place for its inputs and outputs
             return (self._captured(inputs) or self._function)(*inputs)
 

@@ -79,7 +79,8 @@ class Lite0(nn.Module):
             blocks.append(Block(entering, kernel, stride, expansion, leaving))
             entering = leaving
         self.blocks = nn.ModuleList(blocks)
-        self._compiled = Compiled(self, self.forward)
+        # a GPU that trains has hundreds of frames in a batch here; the tracker's own call is ``FrameFeatures``
+        self._compiled = Compiled(self, self.forward, is_captured=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of a batch.
