@@ -46,6 +46,7 @@ measure cameras "${bench[@]}" --objects 4 --cameras 2 --seconds 20 --json "$out/
 measure seed "${bench[@]}" --objects 1 --beside --json "$out/seed.json"
 measure services "${bench[@]}" --objects 1 --services --json "$out/services.json"
 measure persist "${bench[@]}" --objects 4 --persist --seconds 30 --json "$out/persist.json"
+measure clicks "${bench[@]}" --objects 4 --clicks --seconds 30 --json "$out/clicks.json"
 measure demo maskrnn demo --out "$out/demo" --json "$out/demo.json"
 measure lockstep maskrnn demo --lockstep --out "$out/lockstep" --json "$out/lockstep.json"
 if [[ ${LONG:-} = 1 ]]; then

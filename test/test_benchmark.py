@@ -152,7 +152,7 @@ def test_the_command_writes_what_machines_read_and_a_plot(tmp_path: Path) -> Non
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert result.returncode == 0, result.stderr
     report = json.loads(file.read_text())
-    further = {"ros", "memory", "cycles", "seed", "services", "cameras", "soak", "persistence"}
+    further = {"ros", "memory", "cycles", "seed", "services", "cameras", "soak", "persistence", "clicks"}
     assert {"machine", "slopes", "runs", *further} == set(report)
     assert all(report[name] is None for name in further), "what was not asked for"
     assert [(r["width"], r["height"], r["objects"]) for r in report["runs"]] == [(160, 90, 1), (160, 90, 2)]

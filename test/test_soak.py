@@ -211,3 +211,17 @@ def test_persistence_is_measured_with_and_without(tmp_path: Path) -> None:
     assert all(row["sent"] > 0 for row in found["stream"])
     assert found["write"]["writes"] == 50 and found["write"]["bytes"] > 1_000
     assert "a write of" in result.stdout
+
+
+def test_clicks_are_made_beside_the_node_in_every_second_run(tmp_path: Path) -> None:
+    config, file = tmp_path / "quick.yaml", tmp_path / "clicks.json"
+    config.write_text(QUICK)
+    command = [sys.executable, "-m", "maskrnn_ros", "benchmark", "--objects", "1", "--size", "160x90", "--skip-runs"]
+    command += ["--clicks", "--seconds", "4", "--rates", "5", "--config", str(config), "--json", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(file.read_text())["clicks"]
+    assert [row["way"] for row in found] == ["none", "clicks", "none", "clicks"]
+    assert all(row["sent"] and row["masks"] for row in found)
+    assert all(row["clicks"] >= 1 and row["click_ms_p50"] > 0 for row in found[1::2])
+    assert "clicks, one every 1 s" in result.stdout

@@ -16,11 +16,12 @@ from maskrnn_ros.parameter_file import load
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no benchmark
     from maskrnn_ros.benchmark.report import Report
+    from maskrnn_ros.benchmark.soak import Plan
 
 T = TypeVar("T")
 _PLOTS = (".png", ".pdf", ".svg")
 _MOST = 1_000_000_000
-_FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist")
+_FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist", "clicks")
 """Options that ask for a measurement besides the runs."""
 
 _TEXT = """\
@@ -67,7 +68,7 @@ def add_benchmark(commands: Any) -> None:
     )
     text = "latency through ROS, from publishing an image to receiving its InstanceMaskArray; three processes"
     more.add_argument("--ros", action="store_true", help=text)
-    text = "images per second; default 15,24,30. --cameras takes 24, --soak and --persist take 30, else the first"
+    text = "images per second; default 15,24,30. --cameras takes 24, --soak, --persist and --clicks 30, else the first"
     more.add_argument("--rates", default="15,24,30", metavar="HZ,...", help=text)
     more.add_argument("--memory", type=int, metavar="FRAMES", help="memory over this many frames, with a full buffer")
     more.add_argument("--cycles", type=int, metavar="N", help="memory while an instance is added and removed N times")
@@ -84,6 +85,9 @@ def add_benchmark(commands: Any) -> None:
     more.add_argument("--soak", type=float, metavar="MINUTES", help=text)
     text = "what persist_dir costs: a write by itself, and the node without and with it, by turns, --seconds each"
     more.add_argument("--persist", action="store_true", help=text)
+    text = "what an editor that makes a mask of a click every second costs the node: without and with it, by turns, "
+    text += "--seconds each"
+    more.add_argument("--clicks", action="store_true", help=text)
     more.add_argument("--skip-runs", action="store_true", help="only these further measurements")
     parser.set_defaults(run=_benchmark)
 
@@ -179,31 +183,47 @@ def _further_nodes(
     rate = 30.0 if 30.0 in rates else rates[0]
     if args.persist:
         _persist(report, config, scene, rate, args)
+    if args.clicks:
+        _clicks(report, config, scene, rate, args)
     if args.soak:
         _soak(report, config, scene, rate, args)
 
 
 def _persist(report: Report, config: Config, scene: tuple[int, int, int], rate: float, args: Any) -> None:
     from maskrnn_ros.benchmark.measure import in_own_process
-    from maskrnn_ros.benchmark.persistence import measure_stream, measure_writes, persistence_rows
+    from maskrnn_ros.benchmark.persistence import measure_stream, measure_writes, persistence_row
+    from maskrnn_ros.benchmark.turns import turns_rows
+
+    write = in_own_process(measure_writes, config, *scene)
+    stream = measure_stream(config, _stream(scene, rate, args.seconds))
+    report.persistence = {"write": dataclasses.asdict(write), "stream": stream}
+    print("\n".join([persistence_row(write), *turns_rows("persist", stream)]), flush=True)
+    report.write(args.json)
+
+
+def _clicks(report: Report, config: Config, scene: tuple[int, int, int], rate: float, args: Any) -> None:
+    from maskrnn_ros.benchmark.clicks import clicks_row, measure_clicks
+    from maskrnn_ros.benchmark.turns import turns_rows
+
+    report.clicks = measure_clicks(config, _stream(scene, rate, args.seconds))
+    print("\n".join([*turns_rows("beside", report.clicks), clicks_row(report.clicks)]), flush=True)
+    report.write(args.json)
+
+
+def _stream(scene: tuple[int, int, int], rate: float, seconds: float) -> Plan:
+    """A stream of a scene in which nothing is marked anew."""
     from maskrnn_ros.benchmark.soak import Plan
 
     width, height, objects = scene
-    sample_s = min(1.0, args.seconds / 4)
-    plan = Plan(
+    return Plan(
         width=width,
         height=height,
         objects=objects,
         rate=rate,
-        seconds=args.seconds,
-        sample_s=sample_s,
+        seconds=seconds,
+        sample_s=min(1.0, seconds / 4),
         change_s=0.0,
     )
-    write = in_own_process(measure_writes, config, *scene)
-    stream = measure_stream(config, plan)
-    report.persistence = {"write": dataclasses.asdict(write), "stream": stream}
-    print("\n".join(persistence_rows(write, stream)), flush=True)
-    report.write(args.json)
 
 
 def _soak(report: Report, config: Config, scene: tuple[int, int, int], rate: float, args: Any) -> None:

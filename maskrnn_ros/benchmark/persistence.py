@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maskrnn_ros.benchmark.memory import World
-from maskrnn_ros.benchmark.soak import Plan, run_soak
-from maskrnn_ros.benchmark.soak_report import summary
+from maskrnn_ros.benchmark.soak import Plan
+from maskrnn_ros.benchmark.turns import TURNS, by_turns
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.tracking.saved import Saved, SavedSeed
 from maskrnn_ros.tracking.state_file import StateFile, pictures, to_bytes
 
 _WRITES = 50
-_TURNS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,38 +84,29 @@ def measure_writes(config: Config, width: int, height: int, objects: int, writes
     )
 
 
-def measure_stream(config: Config, plan: Plan, turns: int = _TURNS) -> list[dict[str, Any]]:
-    """The real node without and with ``persist_dir``, by turns.
+def measure_stream(config: Config, plan: Plan, turns: int = TURNS) -> list[dict[str, Any]]:
+    """The real node without and with ``persist_dir``, by turns, see ``by_turns``.
 
     Args:
         config: Settings; ``persist_dir`` is replaced.
         plan: What each run does.
         turns: How many runs of each.
-
-    Returns:
-        For JSON: for each run ``persist`` and figures of its ``summary``.
     """
-    rows: list[dict[str, Any]] = []
-    for persist in (False, True) * turns:
+
+    @contextlib.contextmanager
+    def saving() -> Iterator[Config]:
         with tempfile.TemporaryDirectory() as folder:
-            found = summary(run_soak(with_values(config, persist_dir=folder if persist else ""), plan))
-        names = ("sent", "masks", "dropped_share", "step_ms_p50", "cpu_ms_per_mask", "age_ms")
-        rows.append({"persist": persist, **{name: found[name] for name in names}})
-    return rows
+            yield with_values(config, persist_dir=folder)
+
+    plain = with_values(config, persist_dir="")
+    rows = by_turns(plan, {"off": lambda: contextlib.nullcontext(plain), "on": saving}, turns)
+    return [{"persist": row["way"] == "on", **row} for row in rows]
 
 
-def persistence_rows(cost: WriteCost, rows: list[dict[str, Any]]) -> list[str]:
-    """Both as lines."""
-    lines = [
+def persistence_row(cost: WriteCost) -> str:
+    """As a line."""
+    return (
         f"a write of {cost.bytes / 1e3:.0f} kB: {cost.wall_ms_p50:.1f} ms p50, {cost.wall_ms_p95:.1f} ms p95 in its "
         f"own thread, of which it computes {cost.cpu_ms_p50:.1f} ms ({cost.writes} writes); {cost.first_cpu_ms:.1f} "
-        f"ms for the first after a seed; {cost.put_ms_p50:.2f} ms in the tracker's thread for each image",
-        "persist    sent   masks   dropped  age p50 ms  age p95 ms  step p50 ms  computed ms a mask",
-    ]
-    for row in rows:
-        p50, p95 = row["age_ms"] or (float("nan"), float("nan"))
-        lines.append(
-            f"{'on' if row['persist'] else 'off':>7}  {row['sent']:6d}  {row['masks']:6d}  {row['dropped_share']:8.1%}"
-            f"  {p50:10.0f}  {p95:10.0f}  {row['step_ms_p50'] or 0:11.1f}  {row['cpu_ms_per_mask']:18.1f}"
-        )
-    return lines
+        f"ms for the first after a seed; {cost.put_ms_p50:.2f} ms in the tracker's thread for each image"
+    )

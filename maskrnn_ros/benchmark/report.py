@@ -35,6 +35,7 @@ class Report:
         cameras: What ``maskrnn_ros.benchmark.cameras`` measured.
         soak: What ``maskrnn_ros.benchmark.soak_report.as_json`` gives.
         persistence: What ``maskrnn_ros.benchmark.persistence`` measured: ``write`` and ``stream``.
+        clicks: What ``maskrnn_ros.benchmark.clicks`` measured.
     """
 
     runs: list[Run] = dataclasses.field(default_factory=list)
@@ -46,6 +47,7 @@ class Report:
     cameras: list[dict[str, Any]] | None = None
     soak: dict[str, Any] | None = None
     persistence: dict[str, Any] | None = None
+    clicks: list[dict[str, Any]] | None = None
 
     def write(self, file: Path | None) -> None:
         """Write what there is so far, so that Ctrl-C loses nothing."""
