@@ -12,9 +12,10 @@ import torch
 from maskrnn_ros.model.digests import digest_of
 from maskrnn_ros.model.torch.weights import TRUNK, save_weights
 from maskrnn_ros.prompts import Prompt
-from maskrnn_ros.prompts.learned import PLANES, POSITIVE, SIDE, TRUNK_DIGEST, Floats, LearnedPrompts
+from maskrnn_ros.prompts.learned import TRUNK_DIGEST, LearnedPrompts
 from maskrnn_ros.prompts.torch.graph import export_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet
+from maskrnn_ros.prompts.view import PLANES, POSITIVE, SIDE, Floats
 
 
 def weights(folder: Path, seed: int = 0, trunk: Path = TRUNK) -> Path:

@@ -14,9 +14,9 @@ from shipped import CONFIG, LARGE, assert_same, engine, overlap, still, tracker
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.engine import Around, Features, Looked, Objects
 from maskrnn_ros.model.torch import frame_step
-from maskrnn_ros.model.torch.step import Carried, place
+from maskrnn_ros.model.torch.sight import Carried, place
 from maskrnn_ros.tracking import Tracker
-from maskrnn_ros.tracking import follow as module
+from maskrnn_ros.tracking import decide as module
 from maskrnn_ros.tracking.recognition import Measured
 from maskrnn_ros.types import Frame, InstanceState, Seed
 

@@ -19,14 +19,9 @@ from maskrnn_ros.model.torch.weights import LITE0, TRUNK, load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
 from maskrnn_ros.prompts import learned as learned_prompts
 from maskrnn_ros.prompts.learned import (
-    BEFORE,
-    BOX,
-    NEGATIVE,
-    SIDE,
     GraphLook,
     LearnedPrompts,
     Mirrored,
-    View,
     build_learned,
     confidence_of,
     firmness,
@@ -34,6 +29,7 @@ from maskrnn_ros.prompts.learned import (
 )
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
+from maskrnn_ros.prompts.view import BEFORE, BOX, NEGATIVE, SIDE, View
 from maskrnn_ros.types import Box
 
 SIZE = (300, 500)

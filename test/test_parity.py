@@ -19,9 +19,11 @@ from maskrnn_ros.model.files import DECODER
 from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, RATE, STRIDE
 from maskrnn_ros.model.torch import target as training
 from maskrnn_ros.model.torch.crops import crop, paste, scaled
-from maskrnn_ros.model.torch.step import Carried, Keys, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.matching import Keys
+from maskrnn_ros.model.torch.sight import Carried, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.weights import load_step
-from maskrnn_ros.tracking import Tracker, follow
+from maskrnn_ros.tracking import Tracker, decide, follow
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups
@@ -135,7 +137,7 @@ def test_a_frame_is_looked_at_and_learned_as_in_the_training(
     net: StepNet, runs: Engine, shapes: tuple[world.Shape, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "_EVERY", 1)  # in the training every frame is due
-    monkeypatch.setattr(follow, "strays", lambda mask, *rest: np.zeros(mask.shape, bool))  # it leaves nothing out
+    monkeypatch.setattr(decide, "strays", lambda mask, *rest: np.zeros(mask.shape, bool))  # it leaves nothing out
     one = begun(runs, shapes)
     flow = world.ExactFlow(shapes)
     trusted = 0

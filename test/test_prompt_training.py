@@ -17,9 +17,9 @@ from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.prompts import learned as learned_prompts
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, jittered, next_click
-from maskrnn_ros.prompts.learned import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet
+from maskrnn_ros.prompts.view import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.training import prompt_samples, prompts
 from maskrnn_ros.training.prompt_samples import Draws, SampleOptions, join
 from maskrnn_ros.training.prompts import PromptOptions, clicked, held_out_stills, loss_of, train_prompts, with_maps

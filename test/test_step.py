@@ -10,19 +10,10 @@ import pytest
 import torch
 
 from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, SMALLEST, STRIDE, TARGET
-from maskrnn_ros.model.torch.step import (
-    Carried,
-    Keys,
-    Matcher,
-    Seen,
-    Shared,
-    StepNet,
-    crops_around,
-    motion_planes,
-    place,
-    see,
-    target_channels,
-)
+from maskrnn_ros.model.torch.matching import Keys, Matcher
+from maskrnn_ros.model.torch.motion import motion_planes
+from maskrnn_ros.model.torch.sight import Carried, Seen, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.step import StepNet, target_channels
 from maskrnn_ros.model.torch.target import Memory, Sums, coefficients, remember, seed_sums, sums_of
 
 

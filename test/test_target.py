@@ -14,7 +14,7 @@ from shipped import engine
 from maskrnn_ros.model.engine import Keys
 from maskrnn_ros.model.shapes import CODES, COLUMNS, KEYS, RATE, SEED_SHARE, TARGET
 from maskrnn_ros.model.torch import target as training
-from maskrnn_ros.model.torch.step import Keys as TrainingKeys
+from maskrnn_ros.model.torch.matching import Keys as TrainingKeys
 from maskrnn_ros.tracking.target import Memory, Sums
 
 RIDGE = -6.0

@@ -19,14 +19,13 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.model.engine import Around, Engine, Features, Keys, Looked, Objects, Summed
 from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, HIDDEN, RATE, SMALLEST, STRIDE, TRUSTED
 from maskrnn_ros.runtime import ThreadPool
-from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved, pasted, sigmoid
-from maskrnn_ros.tracking.gate import boxes_of, clip, predicted_boxes, scaled_boxes
+from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved
+from maskrnn_ros.tracking.decide import Decided, decide, known_of
+from maskrnn_ros.tracking.gate import boxes_of, whole
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.target import Carried, Known, Memory, Sums
 from maskrnn_ros.tracking.views import augment
-from maskrnn_ros.types import BoolArray
 
 _VIEWS = 8
 """Views of a seed that its target model is fitted to, itself and augmentations. On the held out clips, closed form
@@ -43,8 +42,6 @@ _RIVAL = 0.1
 """Score in the target model from which a lost object may be somewhere."""
 
 _NOWHERE = np.full(4, np.nan, np.float32)
-_OFF = -8.0
-"""Log-odds of what is surely not the object."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,27 +72,6 @@ class Found:
     known: Known
     area: int
     is_seen: bool
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Decided:
-    """What is decided of one object, before any is told of the others.
-
-    Args:
-        patch: See ``Found``.
-        carried: Mask and hidden state in its crop.
-        measured: What its mask is like.
-        sees: Whether it is there.
-        likeness: See ``Known``.
-        covered: Share of each cell of the crop that an ignore mask covers, float32 (FINE, FINE); None without one.
-    """
-
-    patch: Patch
-    carried: Carried
-    measured: Measured
-    sees: bool
-    likeness: float | None
-    covered: Floats | None
 
 
 class Following:
@@ -134,10 +110,10 @@ class Following:
         else:
             memories = self._memories(frame, masks, others, boxes, config)
             weights = [memory.coefficients(self._engine.ridge) for memory in memories]
-        whole = _whole(frame.size_of_work)
+        everything = whole(frame.size_of_work)
         hidden = self._engine.zeros(HIDDEN, CROP // 2, CROP // 2)
         return {
-            i: Known(Carried(cut(masks[k], whole, crops[k], FINE), crops[k], hidden), memories[k], weights[k])
+            i: Known(Carried(cut(masks[k], everything, crops[k], FINE), crops[k], hidden), memories[k], weights[k])
             for k, i in enumerate(shares)
         }
 
@@ -150,7 +126,7 @@ class Following:
         sums = [Sums.of(found, k) for k in range(len(masks))]
         covered = None
         if unknown is not None:
-            covered = [cut(unknown, _whole(frame.size_of_work), crop, FINE) for crop in _crops_around(boxes)]
+            covered = [cut(unknown, whole(frame.size_of_work), crop, FINE) for crop in _crops_around(boxes)]
         keys = self._keys(found, covered)
         counts = np.ones(len(masks))
         random = np.random.default_rng(config.adaptation.seed)
@@ -209,7 +185,7 @@ class Following:
         numbers = range(len(states))
         before = list(states.values())
         unknown = _unknown(frame)
-        decided = self._pool.map(lambda k: self._decide(before[k], looked, k, frame, unknown, config), numbers)
+        decided = self._pool.map(lambda k: decide(before[k], looked, k, frame, unknown, config, self._engine), numbers)
         learned = self._learned(before, decided, looked, config, beside)
         return {
             i: Found(
@@ -225,7 +201,7 @@ class Following:
         self, states: Sequence[InstanceMemory], frame: PreparedFrame, flow: Floats, config: Config, beside: Beside
     ) -> Looked:
         """One call of the step for all objects."""
-        knowns = [_known_of(state) for state in states]
+        knowns = [known_of(state) for state in states]
         features = frame.features
         ignored = _ignored(frame)
         before = np.zeros_like(ignored) if beside.before is None else beside.before
@@ -259,51 +235,16 @@ class Following:
         )
         return self._engine.step(features, around, objects)
 
-    def _decide(
-        self,
-        state: InstanceMemory,
-        looked: Looked,
-        k: int,
-        frame: PreparedFrame,
-        unknown: Floats | None,
-        config: Config,
-    ) -> _Decided:
-        """What of a crop is the object, and whether it is there."""
-        log_odds, crop, usual = looked.log_odds[k], looked.crops[k], _known_of(state).likeness
-        if config.gate.enabled and config.network.localization:
-            log_odds = np.where(_gate(looked.deltas[k], looked.around[k], crop, config), log_odds, np.float32(_OFF))
-        size = frame.size_of_work
-        covered = None
-        if unknown is not None:
-            covered = cut(unknown, _whole(size), crop, FINE)
-            log_odds = np.where(covered >= 0.5, np.float32(_OFF), log_odds)
-        matched = looked.matched[k]
-        stray = strays((log_odds >= 0).astype(np.uint8), (matched[2], matched[0]), usual)
-        log_odds = np.where(stray, np.float32(_OFF), log_odds) if stray.any() else log_odds
-        probability = sigmoid(log_odds)
-        box = clip(crop.tolist(), size) if looked.looked[k] else None
-        patch = Patch.nothing(size) if box is None else Patch(sigmoid(pasted(log_odds, crop, box)), box, size)
-        patch = patch.without(frame.unknown)
-        presence = float(1 / (1 + np.exp(-np.float64(looked.presence[k]))))
-        found = measured(log_odds, probability, patch, presence, matched)
-        sees = box is not None and is_seen(found, usual, state, config)
-        if not sees:
-            # where nothing was looked at the crop stays: around the last one it would grow with every frame
-            last = crop.copy() if looked.looked[k] else _known_of(state).carried.crop
-            return _Decided(Patch.nothing(size), Carried.nowhere(last, self._engine), found, False, usual, covered)
-        carried = Carried(probability, crop.copy(), self._engine.one(looked.hidden, k))
-        return _Decided(patch, carried, found, True, usually(usual, found.likeness), covered)
-
     def _learned(
         self,
         states: Sequence[InstanceMemory],
-        decided: Sequence[_Decided],
+        decided: Sequence[Decided],
         looked: Looked,
         config: Config,
         beside: Beside,
     ) -> list[Known]:
         """What is known of the objects with this frame in their memories, where it can be trusted."""
-        knowns = [_known_of(state) for state in states]
+        knowns = [known_of(state) for state in states]
         rates = [_rate(state, one, config) for state, one in zip(states, decided, strict=True)]
         which = [k for k, rate in enumerate(rates) if rate]
         if not which:
@@ -327,7 +268,7 @@ class Following:
         return knowns
 
 
-def _rate(state: InstanceMemory, decided: _Decided, config: Config) -> float:
+def _rate(state: InstanceMemory, decided: Decided, config: Config) -> float:
     """With what weight the frame enters the memory of one object: 0 where it is not to be trusted."""
     is_due = (state.age + state.instance_id) % _EVERY == 0  # not all objects on the same frame
     if config.adaptation.method == "none" or not decided.sees or not is_due:
@@ -337,7 +278,7 @@ def _rate(state: InstanceMemory, decided: _Decided, config: Config) -> float:
     return (1 - (1 - RATE) ** _EVERY) * (found.inside >= TRUSTED[0] and TRUSTED[1] < ratio < TRUSTED[2])
 
 
-def _rivals(decided: Sequence[_Decided], k: int, now: Floats | None) -> Floats:
+def _rivals(decided: Sequence[Decided], k: int, now: Floats | None) -> Floats:
     """What the others are found to cover in an object's crop, (CROP, CROP)."""
     crop = decided[k].carried.crop
     rivals = np.zeros((CROP, CROP), np.float32)
@@ -345,8 +286,8 @@ def _rivals(decided: Sequence[_Decided], k: int, now: Floats | None) -> Floats:
         if _meet(crop, other.crop):
             np.maximum(rivals, cut(other.probability, other.crop, crop, CROP), out=rivals)
     if now is not None:
-        whole = _whole((now.shape[0] * STRIDE, now.shape[1] * STRIDE))
-        np.maximum(rivals, cut(now, whole, crop, CROP), out=rivals)
+        everything = whole((now.shape[0] * STRIDE, now.shape[1] * STRIDE))
+        np.maximum(rivals, cut(now, everything, crop, CROP), out=rivals)
     return rivals
 
 
@@ -372,25 +313,8 @@ def _searched(features: Features, weights: Floats, usual: float, ignored: Floats
     )
 
 
-def _known_of(state: InstanceMemory) -> Known:
-    assert state.known is not None  # the networks have begun it
-    return state.known
-
-
-def _gate(deltas: Floats, around: Floats, crop: Floats, config: Config) -> BoolArray:
-    """Inside the enlarged box that the localization net predicts (MaskRNN), (FINE, FINE)."""
-    corners = scaled_boxes(predicted_boxes(around[None], deltas[None]), config.gate.enlarge)[0]
-    if config.gate.spans_prior:
-        grown = scaled_boxes(around[None], config.gate.enlarge)[0]
-        corners = np.concatenate([np.minimum(corners[:2], grown[:2]), np.maximum(corners[2:], grown[2:])])
-    steps = (np.arange(FINE, dtype=np.float32) + 0.5) / FINE
-    x, y = (crop[k] + steps * (crop[k + 2] - crop[k]) for k in (0, 1))
-    inside: BoolArray = ((y >= corners[1]) & (y < corners[3]))[:, None] & ((x >= corners[0]) & (x < corners[2]))
-    return inside
-
-
 def _crops_around(boxes: Floats) -> Floats:
-    """Crops (K, 4) around boxes of masks, see ``model.torch.step.crops_around``."""
+    """Crops (K, 4) around boxes of masks, see ``model.torch.sight.crops_around``."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     side = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True) * CONTEXT, SMALLEST)
     return np.concatenate([centre - side / 2, centre + side / 2], axis=1).astype(np.float32)
@@ -424,16 +348,9 @@ def _known(planes: Floats, unknown: Floats | None) -> Floats:
 
 
 def _chessboard(plane: Floats) -> Floats:
-    """Every second cell of (n, n), see ``model.torch.step``: (n n / 2,)."""
+    """Every second cell of (n, n), see ``model.torch.matching``: (n n / 2,)."""
     return np.concatenate([plane[::2, ::2].ravel(), plane[1::2, 1::2].ravel()])
-
-
-def _whole(size: tuple[int, int]) -> Floats:
-    return np.array([0, 0, size[1], size[0]], np.float32)
 
 
 def _meet(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> bool:
     return bool((np.maximum(one[:2], other[:2]) < np.minimum(one[2:], other[2:])).all())
-
-
-__all__ = ["Beside", "Following", "Found"]

@@ -61,3 +61,8 @@ def predicted_boxes(priors: npt.NDArray[np.float32], deltas: npt.NDArray[np.floa
     moved = centre + deltas[:, :2] * size
     half = size * np.exp(np.clip(deltas[:, 2:], -1.4, 1.4)) / 2
     return np.concatenate([moved - half, moved + half], axis=1)
+
+
+def whole(size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The box of all of an image (h, w), float32 (4,), x0 y0 x1 y1."""
+    return np.array([0, 0, size[1], size[0]], np.float32)

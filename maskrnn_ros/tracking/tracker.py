@@ -21,6 +21,7 @@ from maskrnn_ros.tracking.cells import resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
+from maskrnn_ros.tracking.life import begun, carried, state_after, velocity_of
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.patch import Patch
@@ -29,10 +30,7 @@ from maskrnn_ros.tracking.score import score
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.target import Known
-from maskrnn_ros.types import BoolArray, Box, Frame, InstanceState, LabelArray, Seed, Track, Tracks, UInt8Array
-
-_USUAL_AREA_RATE = 0.05
-"""Weight of a new frame in the usual area: about a second of memory at 24 frames per second."""
+from maskrnn_ros.types import BoolArray, Box, Frame, LabelArray, Seed, Track, Tracks, UInt8Array
 
 Floats = npt.NDArray[np.float32]
 
@@ -208,8 +206,8 @@ class Tracker:
         if self._newest is not None:
             _check_size("frame", frame.size, self._newest.size)
             everyone = dict(sorted({**self._states, **self._leaving}.items())) if self._states else {}
-            carried = self.carry(everyone, self._newest, frame)
-            self._states = {i: carried[i] for i in self._states}
+            moved = self.carry(everyone, self._newest, frame)
+            self._states = {i: moved[i] for i in self._states}
             self._leaving = {}
             self._newest.forget()
         self._newest = frame
@@ -230,7 +228,7 @@ class Tracker:
         seed = _outside(seed, frame)
         shares = {i: _share(seed.labels == i, frame) for i in seed.ids}
         known = {} if self._following is None else self._begun(shares, seed, frame, others, self._following)
-        return {i: self._first_state(i, seed, frame, share, known.get(i)) for i, share in shares.items()}
+        return {i: begun(i, seed, frame, share, known.get(i), self._states.get(i)) for i, share in shares.items()}
 
     def _begun(
         self,
@@ -290,8 +288,8 @@ class Tracker:
             found = self._following.advance(states, current, flow, self.config, beside)
             return {
                 i: dataclasses.replace(
-                    self._carried(state, found[i].patch, found[i].area, found[i].is_seen, images),
-                    velocity=_velocity(found[i].patch, flow, per_second) if found[i].is_seen else None,
+                    carried(state, found[i].patch, found[i].area, found[i].is_seen, images, self.config),
+                    velocity=velocity_of(found[i].patch, flow, per_second) if found[i].is_seen else None,
                     known=found[i].known,
                 )
                 for i, state in states.items()
@@ -350,7 +348,7 @@ class Tracker:
         return Track(
             instance_id=state.instance_id,
             name=state.name,
-            state=state.state if seen else self._state_after(frames_unseen),
+            state=state.state if seen else state_after(frames_unseen, self.config),
             age=state.age,
             frames_unseen=frames_unseen,
             score=score(inside, mask) if seen else 0.0,
@@ -361,52 +359,12 @@ class Tracker:
             velocity=state.velocity if seen else None,
         )
 
-    def _first_state(
-        self, instance_id: int, seed: Seed, frame: PreparedFrame, share: Floats, known: Known | None
-    ) -> InstanceMemory:
-        area = int(np.count_nonzero(share >= 0.5))
-        former = self._states.get(instance_id)
-        return InstanceMemory(
-            instance_id=instance_id,
-            name=seed.names.get(instance_id, former.name if former else ""),
-            patch=Patch.of(share),
-            state=InstanceState.SEEDED,
-            seeded_ns=frame.stamp_ns,
-            age=0,
-            frames_unseen=0,
-            area=area,
-            usual_area=float(max(area, 1)),
-            velocity=None,
-            seed_mask=seed.labels == instance_id,
-            known=known,
-        )
-
     def _propagated(
         self, state: InstanceMemory, patch: Patch, flow: Floats, per_second: float | None, images: int
     ) -> InstanceMemory:
         seen = is_enough(patch, self.config)
-        carried = self._carried(state, patch, patch.area, seen, images)
-        return dataclasses.replace(carried, velocity=_velocity(patch, flow, per_second) if seen else None)
-
-    def _carried(self, state: InstanceMemory, patch: Patch, area: int, seen: bool, images: int) -> InstanceMemory:
-        unseen = 0 if seen else state.frames_unseen + images
-        return dataclasses.replace(
-            state,
-            patch=patch,
-            state=self._state_after(unseen),
-            age=state.age + images,
-            frames_unseen=unseen,
-            area=area,
-            usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
-            velocity=None,
-            seed_mask=None,
-        )
-
-    def _state_after(self, frames_unseen: int) -> InstanceState:
-        if frames_unseen == 0:
-            return InstanceState.TRACKING
-        lost = frames_unseen > self.config.presence.lost_after_frames
-        return InstanceState.LOST if lost else InstanceState.OCCLUDED
+        moved = carried(state, patch, patch.area, seen, images, self.config)
+        return dataclasses.replace(moved, velocity=velocity_of(patch, flow, per_second) if seen else None)
 
 
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
@@ -431,12 +389,3 @@ def _marked(mask: BoolArray) -> Likely:
 def _share(mask: BoolArray, frame: PreparedFrame) -> Floats:
     """Share of each working pixel that a mask (H, W) covers, float32 (h, w)."""
     return resized(mask.astype(np.float32), frame.size_of_work)
-
-
-def _velocity(patch: Patch, flow: Floats, per_second: float | None) -> tuple[float, float] | None:
-    """Mean motion under a mask; flow points back to where it came from, hence the sign."""
-    if per_second is None or patch.box is None:
-        return None
-    total = float(patch.values.sum())
-    dx, dy = (float((plane[patch.box.slices] * patch.values).sum()) / total for plane in flow)
-    return -dx * per_second, -dy * per_second

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.training.perturbation import light, smooth_field
+from maskrnn_ros.training.perturbation import smooth_field
 from maskrnn_ros.training.sources import IGNORE, Still, StillFile
+from maskrnn_ros.training.sprites import Sprite, cut, emptied, limb, objects_of, relit, shrunk, two_toned
 from maskrnn_ros.types import Box, UInt8Array
 
 Floats = npt.NDArray[np.float32]
@@ -28,9 +29,6 @@ OWN_SCENE, GUEST, TWIN, TWO_TONED, OCCLUDED, LEAVING = 0.4, 0.35, 0.25, 0.15, 0.
 something passes in front; an object moves so far that it may leave."""
 
 MOST_OBJECTS = 4
-_LEAST = 400
-"""Pixels of a still that an object must have."""
-
 _SIZES = 0.12, 0.8
 """Longer side of a pasted object over the height of the frame."""
 
@@ -46,18 +44,6 @@ class Clip:
 
     images: UInt8Array
     labels: UInt8Array
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sprite:
-    """A cut-out: colours uint8 (H, W, 3) and alpha float32 (H, W), 0..1."""
-
-    image: UInt8Array
-    alpha: Floats
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.alpha.shape[1] / 2, self.alpha.shape[0] / 2
 
 
 class _Motion:
@@ -85,7 +71,7 @@ class _Motion:
 class _Layer:
     """A sprite, its place in the frame at rest (3, 3), its motion, and its id; 0 is followed by nobody."""
 
-    sprite: _Sprite
+    sprite: Sprite
     place: npt.NDArray[np.float64]
     motion: _Motion
     value: int
@@ -145,16 +131,16 @@ class Scenes:
         layers = []
         for _ in range(int(random.integers(1, 3))):
             if random.random() < 0.35:
-                sprite = _limb(self._size, self._scene(random).image, random)
+                sprite = limb(self._size, self._scene(random).image, random)
                 place = _shift(*(random.uniform(-0.5, 0.5, 2) * self._size[::-1]))
                 motion = _Motion(random, self._size[1] * 0.4, 10.0, 0.05, 0.0)
                 layers.append(_Layer(sprite, place, motion, 0))
                 continue
             still = self._pick(random)
-            ids = _objects(still)
+            ids = objects_of(still)
             if ids:
                 value += 1
-                sprite = _cut(still, int(random.choice(ids)))[0]
+                sprite = cut(still, int(random.choice(ids)))[0]
                 layers.append(self._pasted(random, sprite, value if random.random() < 0.8 else 0))
         for number, time in enumerate(times):
             canvas = clip.images[number].astype(np.float32)
@@ -174,30 +160,30 @@ class Scenes:
     ) -> tuple[tuple[UInt8Array, npt.NDArray[np.float64]], list[_Layer], Floats | None]:
         """Background and its place, layers from back to front, what of the background is unknown."""
         still = self._pick(random)
-        chosen = _objects(still)
+        chosen = objects_of(still)
         layers: list[_Layer] = []
         ignore = None
         if still.alpha is None and chosen and random.random() < OWN_SCENE:
             place = _cover(still.image.shape, self._size, random)
-            background = _emptied(still.image, np.isin(still.labels, chosen)), place
+            background = emptied(still.image, np.isin(still.labels, chosen)), place
             if (still.labels == IGNORE).any():
                 ignore = (still.labels == IGNORE).astype(np.float32)
             for i in chosen[:MOST_OBJECTS]:
-                sprite, corner = _cut(still, i)
+                sprite, corner = cut(still, i)
                 layers.append(self._layer(random, sprite, place @ _shift(*corner), len(layers) + 1))
         else:
             scene = self._scene(random)
             hidden = (scene.labels > 0) & (scene.labels < IGNORE)
-            image = _emptied(scene.image, hidden) if hidden.mean() < 0.4 and random.random() < 0.5 else scene.image
+            image = emptied(scene.image, hidden) if hidden.mean() < 0.4 and random.random() < 0.5 else scene.image
             background = image, _cover(scene.image.shape, self._size, random)
             wanted = chosen[: int(random.integers(1, MOST_OBJECTS + 1))]
             for i in wanted:
-                layers.append(self._pasted(random, _cut(still, i)[0], len(layers) + 1))
+                layers.append(self._pasted(random, cut(still, i)[0], len(layers) + 1))
         while len(layers) < MOST_OBJECTS and (not layers or random.random() < GUEST):
             guest = self._pick(random)
-            ids = _objects(guest)
+            ids = objects_of(guest)
             if ids:
-                sprite = _relit(_cut(guest, int(random.choice(ids)))[0], random)
+                sprite = relit(cut(guest, int(random.choice(ids)))[0], random)
                 layers.insert(int(random.integers(len(layers) + 1)), self._pasted(random, sprite, len(layers) + 1))
         if random.random() < TWIN:
             self._add_twin(random, layers)
@@ -206,11 +192,9 @@ class Scenes:
                 self._add_occluder(random, layers, times)
         return background, layers, ignore
 
-    def _layer(
-        self, random: np.random.Generator, sprite: _Sprite, place: npt.NDArray[np.float64], value: int
-    ) -> _Layer:
+    def _layer(self, random: np.random.Generator, sprite: Sprite, place: npt.NDArray[np.float64], value: int) -> _Layer:
         if random.random() < TWO_TONED:
-            sprite = _two_toned(sprite, random)
+            sprite = two_toned(sprite, random)
         far = random.random() < LEAVING
         shift = self._size[1] * 0.6 if far else random.choice([4.0, 20.0, 60.0], p=[0.25, 0.45, 0.3])
         motion = _Motion(random, float(shift), 14.0, 0.14, 0.06)
@@ -221,11 +205,11 @@ class Scenes:
             field = (field * side).astype(np.float32)
         return _Layer(sprite, place, motion, value, field)
 
-    def _pasted(self, random: np.random.Generator, sprite: _Sprite, value: int) -> _Layer:
+    def _pasted(self, random: np.random.Generator, sprite: Sprite, value: int) -> _Layer:
         """Anywhere in the frame, at a size of its own."""
         side = math.exp(random.uniform(*np.log(_SIZES))) * self._size[0]
         factor = side / max(sprite.alpha.shape)
-        sprite, factor = _shrunk(sprite, factor)
+        sprite, factor = shrunk(sprite, factor)
         mirrored = factor * random.choice((-1, 1))
         to = random.uniform(0.15, 0.85, 2) * self._size[::-1]
         place = np.diag([mirrored, factor, 1.0])
@@ -237,9 +221,9 @@ class Scenes:
         first = layers[random.integers(len(layers))]
         sprite = first.sprite
         if random.random() < 0.5:
-            sprite = _Sprite(np.ascontiguousarray(sprite.image[:, ::-1]), np.ascontiguousarray(sprite.alpha[:, ::-1]))
+            sprite = Sprite(np.ascontiguousarray(sprite.image[:, ::-1]), np.ascontiguousarray(sprite.alpha[:, ::-1]))
         if random.random() < 0.5:
-            sprite = _relit(sprite, random)
+            sprite = relit(sprite, random)
         place = first.place.copy()
         scale = abs(place[0, 0])
         away = random.choice((-1, 1)) * random.uniform(0.7, 1.4) * sprite.alpha.shape[1] * scale
@@ -253,20 +237,20 @@ class Scenes:
         followed = [layer for layer in layers if layer.value]
         target = followed[random.integers(len(followed))]
         if random.random() < 0.5:
-            sprite = _limb(self._size, self._scene(random).image, random)
+            sprite = limb(self._size, self._scene(random).image, random)
             place = np.eye(3)
         else:
             ids, still = [], self._pick(random)
             for _ in range(8):
-                ids = _objects(still)
+                ids = objects_of(still)
                 if ids:
                     break
                 still = self._pick(random)
             if not ids:
                 return
-            sprite = _relit(_cut(still, int(random.choice(ids)))[0], random)
+            sprite = relit(cut(still, int(random.choice(ids)))[0], random)
             factor = random.uniform(0.25, 0.9) * self._size[0] / max(sprite.alpha.shape)
-            sprite, factor = _shrunk(sprite, factor)
+            sprite, factor = shrunk(sprite, factor)
             place = np.diag([factor, factor, 1.0])
         angle, speed = random.uniform(0, 2 * math.pi), math.exp(random.uniform(math.log(3), math.log(25)))
         later = times[len(times) // 3 :]
@@ -339,97 +323,6 @@ def chances(stills: Sequence[Still | StillFile]) -> npt.NDArray[np.float64]:
         counts[still.source] = counts.get(still.source, 0) + 1
     weights = np.array([counts[still.source] ** -0.5 for still in stills])
     return np.asarray(weights / weights.sum())
-
-
-def _objects(still: Still) -> list[int]:
-    """Ids that are large enough, the largest first."""
-    counts = np.bincount(still.labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
-    return [int(i) for i in np.argsort(-counts) if i and counts[i] >= _LEAST]
-
-
-def _cut(still: Still, i: int) -> tuple[_Sprite, tuple[int, int]]:
-    """An object, and its corner (x, y) in the still."""
-    mask = still.labels == i
-    box = Box.of_mask(mask)
-    assert box is not None  # it has pixels
-    box = box.grown(2, (mask.shape[0], mask.shape[1]))
-    if still.alpha is not None:
-        alpha = still.alpha[box.slices].astype(np.float32) / 255
-    else:
-        alpha = cv2.GaussianBlur(mask[box.slices].astype(np.float32), (0, 0), 0.6)
-    return _Sprite(np.ascontiguousarray(still.image[box.slices]), np.asarray(alpha)), (box.x0, box.y0)
-
-
-def _shrunk(sprite: _Sprite, factor: float) -> tuple[_Sprite, float]:
-    """The same for a smaller factor without aliasing: shrunk by areas first, and the factor that is left."""
-    if factor > 0.6:
-        return sprite, factor
-    size = max(2, round(sprite.alpha.shape[1] * factor)), max(2, round(sprite.alpha.shape[0] * factor))
-    small = [cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (sprite.image, sprite.alpha)]
-    return _Sprite(np.asarray(small[0]), np.asarray(small[1])), 1.0
-
-
-def _relit(sprite: _Sprite, random: np.random.Generator) -> _Sprite:
-    """In other light or colours."""
-    image = cv2.LUT(sprite.image, light(random, 0.25, (0.7, 1.15)))
-    if random.random() < 0.3:
-        image = image[..., random.permutation(3)]
-    return _Sprite(np.ascontiguousarray(image), sprite.alpha)
-
-
-def _two_toned(sprite: _Sprite, random: np.random.Generator) -> _Sprite:
-    """One side of it with another look: what belongs together need not look alike."""
-    height, width = sprite.alpha.shape
-    rows, columns = np.mgrid[:height, :width]
-    angle = random.uniform(0, 2 * math.pi)
-    side = (columns / width - 0.5) * math.cos(angle) + (rows / height - 0.5) * math.sin(angle)
-    colour = random.uniform(0, 255, 3)
-    keep = random.uniform(0.1, 0.6)
-    other = sprite.image * keep + colour * (1 - keep)
-    image = np.where((side > random.uniform(-0.15, 0.3))[..., None], other, sprite.image)
-    return _Sprite(image.astype(np.uint8), sprite.alpha)
-
-
-def _limb(size: tuple[int, int], texture: UInt8Array, random: np.random.Generator) -> _Sprite:
-    """An arm, a pole, a hand with fingers: thick lines that lead out of the frame, shaded across."""
-    height, width = size
-    canvas = np.zeros((2 * height, 2 * height), np.uint8)
-    centre = np.array([height, height], float)
-    thick = int(random.uniform(0.05, 0.22) * height)
-    direction = random.uniform(0, 2 * math.pi)
-    elbow = centre + np.array([math.cos(direction), math.sin(direction)]) * height * random.uniform(0.3, 0.7)
-    bend = direction + random.normal(0, 0.5)
-    end = elbow + np.array([math.cos(bend), math.sin(bend)]) * 2 * height
-    points = [tuple(int(v) for v in point) for point in (centre, elbow, end)]
-    cv2.line(canvas, points[0], points[1], 255, thick, cv2.LINE_AA)
-    cv2.line(canvas, points[1], points[2], 255, int(thick * random.uniform(1.0, 1.5)), cv2.LINE_AA)
-    for _ in range(int(random.integers(0, 5))):  # fingers, a gripper
-        finger = direction + math.pi + random.normal(0, 0.7)
-        tip = centre + np.array([math.cos(finger), math.sin(finger)]) * thick * random.uniform(0.8, 2.0)
-        ends = points[0], (int(tip[0]), int(tip[1]))
-        cv2.line(canvas, *ends, 255, max(2, int(thick * random.uniform(0.2, 0.4))), cv2.LINE_AA)
-    colour = random.choice(np.array([[224, 172, 140], [141, 85, 60], [90, 90, 95], [235, 235, 235], [240, 130, 30]]))
-    look = cv2.resize(texture, canvas.shape[::-1]).astype(np.float32)
-    mix = random.uniform(0.0, 0.5)
-    depth = cv2.distanceTransform((canvas > 127).astype(np.uint8), cv2.DIST_L2, 3) / max(1, thick / 2)
-    shade = 0.55 + 0.45 * np.clip(depth, 0, 1)
-    image = (look * mix + (colour * random.uniform(0.5, 1.05)) * (1 - mix)) * shade[..., None]
-    return _Sprite(np.clip(image, 0, 255).astype(np.uint8), np.asarray(canvas / 255, np.float32))
-
-
-def _emptied(image: UInt8Array, mask: npt.NDArray[np.bool_]) -> UInt8Array:
-    """The picture without its objects: the hole is filled at an eighth of the size, which is quick and good enough."""
-    hole = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8))
-    if not hole.any():
-        return image
-    size = max(8, image.shape[1] // 8), max(8, image.shape[0] // 8)
-    small_hole = (cv2.resize(hole.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    if small_hole.all():
-        return image
-    small = cv2.inpaint(cv2.resize(image, size, interpolation=cv2.INTER_AREA), small_hole, 2, cv2.INPAINT_TELEA)
-    filled = cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 2)[..., None]
-    return np.asarray(image * (1 - soft) + filled * soft, np.uint8)
 
 
 def _cover(shape: Sequence[int], size: tuple[int, int], random: np.random.Generator) -> npt.NDArray[np.float64]:

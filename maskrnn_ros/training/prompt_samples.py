@@ -20,7 +20,7 @@ from torch import Tensor
 from maskrnn_ros.model.files import trunk_file
 from maskrnn_ros.prompts import Point, Prompt
 from maskrnn_ros.prompts.clicks import jittered, next_click
-from maskrnn_ros.prompts.learned import View
+from maskrnn_ros.prompts.view import View
 from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Scenes, chances
 from maskrnn_ros.training.perturbation import light, perturb_mask

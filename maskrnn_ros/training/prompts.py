@@ -22,9 +22,10 @@ from maskrnn_ros.model.torch.trunk import Lite0
 from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, cut, iou, next_click
-from maskrnn_ros.prompts.learned import BEFORE, LearnedPrompts, draw_point
+from maskrnn_ros.prompts.learned import LearnedPrompts
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
+from maskrnn_ros.prompts.view import BEFORE, draw_point
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.options import PromptOptions

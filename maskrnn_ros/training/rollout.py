@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, STRIDE, TRUSTED
 from maskrnn_ros.model.torch.crops import crop, deltas_of, paste, scaled
-from maskrnn_ros.model.torch.step import Carried, Keys, Output, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.matching import Keys
+from maskrnn_ros.model.torch.sight import Carried, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.step import Output, StepNet
 from maskrnn_ros.model.torch.target import Memory, coefficients, remember, seed_keys, seed_sums, sums_of
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups

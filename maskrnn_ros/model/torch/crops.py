@@ -16,6 +16,16 @@ def scaled(images: Tensor) -> Tensor:
     return images.float().mul_(1 / 127.5).sub_(1)
 
 
+def half(planes: Tensor) -> Tensor:
+    """Planes (K, C, 2n, 2n) at half the size, means of 2x2 cells."""
+    return functional.avg_pool2d(planes, 2)
+
+
+def double(planes: Tensor) -> Tensor:
+    """Planes (K, C, n, n) at twice the size, bilinear."""
+    return functional.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def crop(maps: Tensor, rois: Tensor, cells: int, scale: float) -> Tensor:
     """RoIAlign (He et al., ICCV 2017), pixel areas aligned: (N, C, ., .) and K rois to (K, C, cells, cells)."""
     found: Tensor = roi_align(maps, rois, cells, scale, sampling_ratio=1 if cells >= CROP else 2, aligned=True)

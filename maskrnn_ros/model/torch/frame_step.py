@@ -20,7 +20,9 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDE, STRIDES
 from maskrnn_ros.model.torch.crops import scaled, warp
-from maskrnn_ros.model.torch.step import Carried, Keys, Shared, StepNet, crops_around, place, see
+from maskrnn_ros.model.torch.matching import Keys
+from maskrnn_ros.model.torch.sight import Carried, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.target import seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
 

@@ -33,88 +33,19 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import (
     CHANNELS,
-    CODES,
     COLUMNS,
-    CONTEXT,
-    CROP,
-    FINE,
     HIDDEN,
     LOG_ODDS,
     MATCHED,
-    SMALLEST,
-    STRIDE,
-    STRIDES,
     TARGET,
 )
-from maskrnn_ros.model.torch.crops import cell_centres, crop, sample_crop, scale_boxes
-
-FLOOR = 0.02
-"""How near to 0 and 1 a warped mask may come before its log-odds are taken."""
+from maskrnn_ros.model.torch.crops import double, half
+from maskrnn_ros.model.torch.matching import FLOOR, Keys, Matcher
+from maskrnn_ros.model.torch.motion import motion_planes
+from maskrnn_ros.model.torch.sight import Seen
 
 _CODE4, _CODE8, _CODE16, _MOTION = 16, 32, 48, 16
 _WIDE, _DEEP, _LOCAL = 48, 64, 64
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Shared:
-    """What all objects of a frame share, N frames at a time.
-
-    Args:
-        image: float32, (N, 3, h, w), RGB in -1..1.
-        columns: float32, (N, COLUMNS, h4, w4): what the target model is linear in, but for the 1.
-        stride8: float32, (N, 40, h8, w8).
-        stride16: float32, (N, 112, h16, w16).
-        flow: float32, (N, 2, h4, w4): backward flow to the frame before, pixels.
-    """
-
-    image: Tensor
-    columns: Tensor
-    stride8: Tensor
-    stride16: Tensor
-    flow: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Carried:
-    """What K objects take with them from a frame to the next.
-
-    Args:
-        probability: float32, (K, 1, FINE, FINE): in the crops, gated, before the merge.
-        boxes: float32, (K, 4), x0 y0 x1 y1: the crops, pixels of the working image.
-        hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2).
-    """
-
-    probability: Tensor
-    boxes: Tensor
-    hidden: Tensor
-
-    def __getitem__(self, which: Tensor) -> Carried:
-        return Carried(self.probability[which], self.boxes[which], self.hidden[which])
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
-    """The crops of K objects on a frame, ready for the decoder.
-
-    Args:
-        image: float32, (K, 3, FINE, FINE).
-        columns: float32, (K, COLUMNS, CROP, CROP).
-        stride8: float32, (K, 40, CROP / 2, CROP / 2).
-        stride16: float32, (K, 112, CROP / 4, CROP / 4).
-        prior: float32, (K, 1, CROP, CROP): the warped mask, 0..1.
-        others: Likewise: the most of the warped masks of all other objects.
-        flow: float32, (K, 2, CROP / 2, CROP / 2), pixels.
-        hidden: float32, (K, HIDDEN, CROP / 2, CROP / 2), warped.
-    """
-
-    image: Tensor
-    columns: Tensor
-    stride8: Tensor
-    stride16: Tensor
-    prior: Tensor
-    others: Tensor
-    flow: Tensor
-    hidden: Tensor
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,77 +68,6 @@ class Output:
     hidden: Tensor
     code: Tensor
     matched: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Keys:
-    """Cells that K objects are known by.
-
-    Args:
-        code: float32, (K, CODES, KEYS).
-        values: float32, (K, 2, KEYS): share of the object and of the others, 0..1; all 0: nothing is known.
-    """
-
-    code: Tensor
-    values: Tensor
-
-    def __getitem__(self, which: Tensor) -> Keys:
-        return Keys(self.code[which], self.values[which])
-
-    def replaced(self, others: Keys, where: Tensor) -> Keys:
-        """Those of the others where bool (K,) says so."""
-        chosen = where[:, None, None]
-        return Keys(torch.where(chosen, others.code, self.code), torch.where(chosen, others.values, self.values))
-
-
-class Matcher(nn.Module):
-    """Compares cells of stride 8."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fine = nn.Conv2d(CHANNELS[1], CODES, 1)
-        self.coarse = nn.Conv2d(CHANNELS[2], CODES, 1)
-        self.sharpness = nn.Parameter(torch.tensor(3.7))
-        """Log of what similarities are multiplied by."""
-
-    @torch.no_grad()
-    def standardise(self, stride8: Tensor, stride16: Tensor) -> None:
-        """Begin with the principal components of standardised features (N, C, ., .): they keep most of similarity."""
-        both = [_double(stride16), stride8]
-        cells = torch.cat([map_.transpose(0, 1).flatten(1) for map_ in both]).double()  # (C16 + C8, cells)
-        mean, deviation = cells.mean(dim=1, keepdim=True), cells.std(dim=1, keepdim=True) + 1e-3
-        parts = torch.tensor([CHANNELS[2]] * CHANNELS[2] + [CHANNELS[1]] * CHANNELS[1], device=cells.device)
-        scale = deviation * parts[:, None].sqrt()  # both strides count the same
-        spread = (cells - mean) / scale
-        main = torch.linalg.eigh(spread @ spread.T).eigenvectors[:, -CODES:].T  # (CODES, C16 + C8)
-        weight = main / scale.T
-        shift = -(weight @ mean)[:, 0]
-        self.coarse.weight.copy_(weight[:, : CHANNELS[2], None, None])
-        self.fine.weight.copy_(weight[:, CHANNELS[2] :, None, None])
-        self.fine.bias.copy_(shift)  # type: ignore[union-attr]
-        self.coarse.bias.zero_()  # type: ignore[union-attr]
-
-    def describe(self, stride8: Tensor, stride16: Tensor) -> Tensor:
-        """Descriptors of length 1, float32 (K, CODES, n, n), of features at strides 8 and 16."""
-        raw: Tensor = self.fine(stride8) + _double(self.coarse(stride16))
-        return raw / raw.square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
-
-    def keys(self, code: Tensor, share: Tensor, others: Tensor) -> Keys:
-        """What K objects are known by, from descriptors and shares, float32 (K, 1, n, n), of the same cells."""
-        values = torch.cat([share, others], dim=1)
-        return Keys(_chessboard(code), _chessboard(values))
-
-    def match(self, code: Tensor, keys: Keys) -> Tensor:
-        """Log-odds / 4 of the object, share of the others, similarity of what is most similar, (K, 3, n, n)."""
-        count = code.shape[-1]
-        sharp = self.sharpness.exp()  # enters with the cells: products are more than both
-        similar = (sharp * code).flatten(2).transpose(1, 2) @ keys.code  # (K, n n, KEYS)
-        said = similar.softmax(dim=-1) @ keys.values.transpose(1, 2)
-        own = torch.logit(said[..., :1], eps=FLOOR) / 4
-        planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True) / sharp], dim=-1)
-        there = (keys.values[:, :1].amax(dim=-1, keepdim=True) > 0).to(code.dtype)
-        found: Tensor = (planes * there).transpose(1, 2).reshape(-1, MATCHED, count, count)
-        return found
 
 
 class Encoder(nn.Module):
@@ -284,7 +144,7 @@ class Decoder(nn.Module):
         known = torch.logit(seen.prior, eps=FLOOR) / 4
         there = (seen.prior.amax(dim=(2, 3), keepdim=True) >= 0.5).to(known.dtype)
         known = known * there  # of an object that was not there before nothing is known
-        moved = self.motion(torch.cat([motion_planes(seen.flow, seen.prior), _half(seen.prior * there)], dim=1))
+        moved = self.motion(torch.cat([motion_planes(seen.flow, seen.prior), half(seen.prior * there)], dim=1))
         near = [self.code4(seen.columns), target, known, seen.others]
         fine = functional.relu(self.fine(_side_by_side(near, self.fine)))
         coarse = functional.relu(self.down8(fine))
@@ -294,14 +154,14 @@ class Decoder(nn.Module):
         deep = functional.relu(self.deep(torch.cat([deep, functional.relu(self.code16(seen.stride16))], dim=1)))
         deep = deep + self.block[1](functional.relu(self.block[0](deep)))
         located = self.localize(deep)
-        wide = functional.relu(self.merge8(wide + _double(self.up8(deep))))
+        wide = functional.relu(self.merge8(wide + double(self.up8(deep))))
         hidden = self._remember(wide, seen.hidden)
-        up4 = _double(self.up4(torch.cat([wide, hidden], dim=1)))
+        up4 = double(self.up4(torch.cat([wide, hidden], dim=1)))
         fine = functional.relu(self.merge4(functional.relu(fine + up4)))
         found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, MATCHED : MATCHED + 1]
-        rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + _double(found)
-        edge = functional.relu(self.edge(_side_by_side([_double(self.up2(fine)), seen.image], self.edge)))
-        log_odds = (_double(rough) + self.sharp(edge))[:, 0]
+        rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + double(found)
+        edge = functional.relu(self.edge(_side_by_side([double(self.up2(fine)), seen.image], self.edge)))
+        log_odds = (double(rough) + self.sharp(edge))[:, 0]
         return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code, matched)
 
     def _remember(self, wide: Tensor, hidden: Tensor) -> Tensor:
@@ -344,117 +204,6 @@ def target_channels(columns: Tensor, coefficients: Tensor) -> Tensor:
     return said.reshape(*said.shape[:2], *columns.shape[2:])
 
 
-def place(carried: Carried, flow: Tensor, which: Tensor) -> Tensor:
-    """The masks of the frame before, where they are now, (K, h4, w4), 0..1.
-
-    Args:
-        carried: Of the frame before.
-        flow: Backward flow, float32, (N, 2, h4, w4), pixels.
-        which: int64, (K,), the frame of each object.
-    """
-    points = _points(flow)
-    return sample_crop(carried.probability, carried.boxes, points if len(flow) == 1 else points[which])[:, 0]
-
-
-def crops_around(priors: Tensor) -> Tensor:
-    """Crops (K, 4) around boxes of warped masks (K, 4), pixels: squares, so that nothing is seen distorted."""
-    centre = (priors[:, :2] + priors[:, 2:]) / 2
-    side = ((priors[:, 2:] - priors[:, :2]).amax(dim=1, keepdim=True) * CONTEXT).clamp(min=SMALLEST)
-    return torch.cat([centre - side / 2, centre + side / 2], dim=1)
-
-
-def see(
-    shared: Shared,
-    which: Tensor,
-    boxes: Tensor,
-    carried: Carried,
-    others: Tensor,
-    recurs: Tensor | None = None,
-    warps: Tensor | None = None,
-) -> Seen:
-    """Cut out what the decoder looks at.
-
-    Args:
-        shared: N frames.
-        which: int64, (K,): the frame of each object.
-        boxes: float32, (K, 4): crops, pixels.
-        carried: Of the frame before.
-        others: Most of the warped masks of the other objects, float32, (K, h4, w4).
-        recurs: float32, (K,): 0 where the hidden state is off; None: 1.
-        warps: float32, (): 0 where what is carried stays where it was; None: 1.
-    """
-    rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
-    own = torch.cat([torch.arange(boxes.shape[0], device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
-    flow = crop(shared.flow, rois, CROP, 1 / STRIDE)
-    half = functional.avg_pool2d(flow, 2)
-    fine, coarse = (part if warps is None else part * warps for part in (flow, half))
-    points = cell_centres(boxes, CROP) + fine.permute(0, 2, 3, 1)
-    coarse = cell_centres(boxes, CROP // 2) + coarse.permute(0, 2, 3, 1)
-    hidden = sample_crop(carried.hidden, carried.boxes, coarse)
-    return Seen(
-        image=crop(shared.image, rois, FINE, 1.0),
-        columns=crop(shared.columns, rois, CROP, 1 / STRIDE),
-        stride8=crop(shared.stride8, rois, CROP // 2, 1 / STRIDES[1]),
-        stride16=crop(shared.stride16, rois, CROP // 4, 1 / STRIDES[2]),
-        prior=sample_crop(functional.avg_pool2d(carried.probability, 2), carried.boxes, points),
-        others=crop(others[:, None], own, CROP, 1 / STRIDE),
-        flow=half,
-        hidden=hidden if recurs is None else hidden * recurs[:, None, None, None],
-    )
-
-
-def motion_planes(flow: Tensor, prior: Tensor) -> Tensor:
-    """Flow as three planes, (K, 3, n, n): its length, and its distance from the object's and its surroundings' motion.
-
-    Lengths are log(1 + pixels). Both motions are affine, fitted by weighted least squares to the flow under the warped
-    mask and around it, twice, the second time without what did not fit.
-
-    Args:
-        flow: float32, (K, 2, n, n), pixels.
-        prior: float32, (K, 1, 2n, 2n), 0..1.
-    """
-    share = _half(prior)
-    lengths = [torch.log1p(flow.square().sum(dim=1, keepdim=True).clamp(min=1e-6).sqrt())]
-    for weight in (share, (1 - share).square()):
-        off = _misfit(flow, weight)
-        off = _misfit(flow, weight / (1 + off.square()))
-        lengths.append(torch.log1p(off))
-    return torch.cat(lengths, dim=1)
-
-
-def _misfit(flow: Tensor, weight: Tensor) -> Tensor:
-    """Distance of a flow from the affine motion that fits it best, (K, 1, n, n), pixels."""
-    count = flow.shape[-1]
-    steps = (torch.arange(count, device=flow.device, dtype=flow.dtype) + 0.5) * (2 / count) - 1
-    ones = torch.ones(count, count, device=flow.device, dtype=flow.dtype)
-    basis = torch.stack([ones, ones * steps, ones * steps[:, None]]).flatten(1)  # (3, n n)
-    weighed = weight.flatten(1)[:, None] * basis  # (K, 3, n n)
-    square = weighed @ basis.T  # (K, 3, 3)
-    square = square + torch.eye(3, device=flow.device, dtype=flow.dtype) * 1e-2
-    target = weighed @ flow.flatten(2).transpose(1, 2)  # (K, 3, 2)
-    fitted = (_inverse3(square) @ target).transpose(1, 2) @ basis  # (K, 2, n n)
-    off = (flow.flatten(2) - fitted).square().sum(dim=1).clamp(min=1e-6).sqrt()
-    return off.reshape(-1, 1, count, count)
-
-
-def _inverse3(matrix: Tensor) -> Tensor:
-    """Of symmetric (K, 3, 3), by cofactors: graphs know no solve."""
-    a, b, c = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 0, 2]
-    d, e, f = matrix[:, 1, 1], matrix[:, 1, 2], matrix[:, 2, 2]
-    rows = [d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b]
-    determinant = a * rows[0] + b * rows[1] + c * rows[2]
-    cofactors = torch.stack([rows[k] for k in (0, 1, 2, 1, 3, 4, 2, 4, 5)], dim=1).reshape(-1, 3, 3)
-    return cofactors / determinant[:, None, None]
-
-
-def _points(flow: Tensor) -> Tensor:
-    """Where each cell was, (N, h4, w4, 2), (x, y) in pixels of the frame before."""
-    height, width = flow.shape[-2:]
-    x = (torch.arange(width, device=flow.device, dtype=flow.dtype) + 0.5) * STRIDE + flow[:, 0]
-    y = (torch.arange(height, device=flow.device, dtype=flow.dtype) + 0.5)[:, None] * STRIDE + flow[:, 1]
-    return torch.stack([x, y], dim=-1)
-
-
 def _within(share: Tensor) -> Tensor:
     """Where each cell lies from the middle of a mask, in its extent, (K, 2, n, n), cut at 2."""
     count = share.shape[-1]
@@ -472,20 +221,6 @@ def _within(share: Tensor) -> Tensor:
             else offset[:, None, :, None].expand(-1, 1, -1, count)
         )
     return torch.cat(planes, dim=1)
-
-
-def _chessboard(planes: Tensor) -> Tensor:
-    """Every second cell of (K, C, n, n), (K, C, n n / 2)."""
-    even, odd = planes[:, :, ::2, ::2], planes[:, :, 1::2, 1::2]
-    return torch.cat([even.flatten(2), odd.flatten(2)], dim=2)
-
-
-def _half(planes: Tensor) -> Tensor:
-    return functional.avg_pool2d(planes, 2)
-
-
-def _double(planes: Tensor) -> Tensor:
-    return functional.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def in_blocks(net: StepNet) -> StepNet:
@@ -514,22 +249,3 @@ def _side_by_side(planes: list[Tensor], conv: nn.Conv2d) -> Tensor:
 
 def _conv(entering: int, leaving: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(entering, leaving, 3, stride, padding=dilation, dilation=dilation)
-
-
-__all__ = [
-    "Carried",
-    "Decoder",
-    "Encoder",
-    "Keys",
-    "Matcher",
-    "Output",
-    "Seen",
-    "Shared",
-    "StepNet",
-    "crops_around",
-    "motion_planes",
-    "place",
-    "scale_boxes",
-    "see",
-    "target_channels",
-]

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import COLUMNS, CROP, SEED_SHARE, STRIDE, STRIDES
 from maskrnn_ros.model.torch.crops import crop
-from maskrnn_ros.model.torch.step import Encoder, Keys, Matcher, crops_around
+from maskrnn_ros.model.torch.matching import Keys, Matcher
+from maskrnn_ros.model.torch.sight import crops_around
+from maskrnn_ros.model.torch.step import Encoder
 
 
 class Net(Protocol):

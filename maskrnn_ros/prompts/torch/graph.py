@@ -17,8 +17,9 @@ from torch import Tensor
 from maskrnn_ros.model.shapes import CHANNELS, STRIDES
 from maskrnn_ros.model.torch.graphs import Exported, needs, placed, traced, written
 from maskrnn_ros.model.torch.weights import load_into
-from maskrnn_ros.prompts.learned import PLANES, SIDE, TRUNK_DIGEST
+from maskrnn_ros.prompts.learned import TRUNK_DIGEST
 from maskrnn_ros.prompts.torch.net import PromptNet
+from maskrnn_ros.prompts.view import PLANES, SIDE
 
 INPUTS = ("image", "planes", *(f"stride{stride}" for stride in STRIDES))
 OUTPUTS = ("log_odds", "confidence")

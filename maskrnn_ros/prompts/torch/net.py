@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CHANNELS, CODES
-from maskrnn_ros.model.torch.step import Matcher
+from maskrnn_ros.model.torch.matching import Matcher
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
-from maskrnn_ros.prompts.learned import BEFORE, NEGATIVE, PLANES, POSITIVE, Floats
+from maskrnn_ros.prompts.view import BEFORE, NEGATIVE, PLANES, POSITIVE, Floats
 from maskrnn_ros.types import UInt8Array
 
 LOG_ODDS = 12.0
