@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.tracking import Tracker, state_file
 from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.keeping import Keeper
 from maskrnn_ros.tracking.saved import Saved, SavedInstance, SavedSeed, SeedLog, _as_last_seen
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.state_file import StateFile, StateWriter, from_bytes, to_bytes
@@ -243,6 +246,17 @@ def test_the_seeds_that_are_kept_are_bounded_and_end_with_their_instances() -> N
     assert [seed.stamp_ns for seed in saved.seeds] == [1, 27, 28, 29]
     log.remove([1])
     assert [seed.stamp_ns for seed in log.saved(1, None, frozenset()).seeds] == [1]
+
+
+@pytest.mark.parametrize("keep", [None, lambda saved: None])
+def test_the_images_of_seeds_are_held_where_they_are_to_be_saved_alone(keep: Callable[[Saved], None] | None) -> None:
+    keeper = Keeper(None, keep)
+    seed = SavedSeed(stamp_ns=1, image=world.image(0), labels=world.labels(0))
+    held = weakref.ref(seed)
+    keeper.add(seed, [1, 2])
+    del seed
+    gc.collect()
+    assert (held() is None) is (keep is None)
 
 
 # --- the file ---

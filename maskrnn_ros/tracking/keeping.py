@@ -45,12 +45,14 @@ class Keeper:
         moved = stamped_before(left, frame.stamp_ns)
         take_up(tracker, moved, frame)
         self._spares = False
-        self._log.take_up(moved)
+        if self.keep is not None:
+            self._log.take_up(moved)
         return left.session
 
     def add(self, seed: SavedSeed, ids: Collection[int]) -> None:
-        """A seed was applied to these instances."""
-        self._log.add(seed, ids)
+        """A seed was applied to these instances; its image and masks are held only where they are to be saved."""
+        if self.keep is not None:
+            self._log.add(seed, ids)
         self._spares = False
 
     def remove(self, ids: Collection[int]) -> None:
