@@ -42,6 +42,9 @@ INTERFACES = (
     Interface(name="tracker/reset", type="std_srvs/Trigger", kind="calls", text="Removes all instances."),
 )
 
+LOST = "the tracker was started again"
+"""Why a seed that waited in an earlier run of the tracker has no other end."""
+
 _KEPT = 16
 """Masks whose end is waited for: what becomes of one may be lost on its way."""
 
@@ -121,6 +124,9 @@ class TrackerClient:
     Masks go by the service, not by the topic ``~/seed_mask``. The service answers with the id that a new instance
     got, or with what is wrong. And it takes the image along: a mask takes seconds to draw, meanwhile the tracker may
     have dropped that image unprocessed or have let go of it.
+
+    The seed editor keeps its own list (``seed_ui.watch.Seeds``): this tells of each step of its own masks and forgets
+    them with their end, that one is asked from several threads for the last results of all clients.
 
     Args:
         node: The rclpy node.
@@ -243,7 +249,7 @@ class TrackerClient:
 
     def _take_instances(self, message: Any) -> None:
         for token in [token for token, run_id in self._runs.items() if run_id != message.run_id]:
-            self._on_end(self._forget(token), False, "rejected: the tracker was started again")
+            self._on_end(self._forget(token), False, f"rejected: {LOST}")
         live = {
             instance.id: f"{instance.id} {instance.label}".strip()
             for instance in message.instances

@@ -13,6 +13,7 @@ from typing import Any
 from maskrnn_ros.image_messages import stamp_to_ns
 from maskrnn_ros.msg import InstanceMask, SeedResult
 from maskrnn_ros.overlay import colour
+from maskrnn_ros.ros.tracker_client import LOST
 
 STATES = {
     InstanceMask.STATE_SEEDED: "SEEDED",
@@ -166,7 +167,10 @@ class Health:
 
 
 class Seeds:
-    """Results of seeds: our own by their token, and those of other clients."""
+    """Results of seeds: our own by their token, and those of other clients.
+
+    It shares no book with ``TrackerClient``, which forgets a mask with its end and knows of no other client's.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -203,7 +207,7 @@ class Seeds:
         with self._lock:
             for entry in self._entries.values():
                 if entry["status"] == "pending" and entry["run_id"] not in ("", run_id):
-                    entry.update(status="rejected", reason="the tracker was started again")
+                    entry.update(status="rejected", reason=LOST)
 
     def report(self) -> list[dict[str, Any]]:
         """The last ones, oldest first, for JSON."""
