@@ -106,14 +106,17 @@ def test_an_image_for_which_there_is_no_memory_silences_no_later_one(monkeypatch
 
 def test_a_timer_that_raises_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
     with NodeBench(world.exact_or_still_tracker) as bench:
-        monkeypatch.setattr(bench.node, "_say_status", Once(bench.node._say_status, ZeroDivisionError("by none")))
+        monkeypatch.setattr(
+            bench.node._reports, "status", Once(bench.node._reports.status, ZeroDivisionError("by none"))
+        )
         wait_for_error(bench, "internal error in the callback of a timer: ZeroDivisionError: by none")
         bench.counts()
 
 
 def test_a_service_that_raises_answers_with_the_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     with NodeBench(world.exact_or_still_tracker) as bench:
-        monkeypatch.setattr(bench.node, "_announce", Once(bench.node._announce, TypeError("not that")))
+        reports = bench.node._reports
+        monkeypatch.setattr(reports, "announce", Once(reports.announce, TypeError("not that")))
         answer = bench.call(SetBool, "enable", SetBool.Request(data=True))
         assert (answer.success, answer.message) == (False, "internal error: TypeError: not that")
         wait_for_error(bench, "internal error in a service: TypeError: not that")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,22 +27,21 @@ from maskrnn_ros.bit_depth import BitDepth
 from maskrnn_ros.config import Config
 from maskrnn_ros.image_messages import NS_PER_S, compressed_to_rgb, image_to_rgb, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.limits import MAX_IDS, MAX_WAITING, Rate, check_frame_id, check_number, text_line
-from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros import parameters
 from maskrnn_ros.ros.guard import guard_transitions, transition
 from maskrnn_ros.ros.image_source import ImageSource, Source
-from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message, seed_result
+from maskrnn_ros.ros.messages import Ticket, bounded, seed_from_message
 from maskrnn_ros.ros.process import run_node
 from maskrnn_ros.runtime import set_threads
 from maskrnn_ros.srv import AddInstances, RemoveInstances
 from maskrnn_ros.timeline import StampOrder, TimeRule
 from maskrnn_ros.tracker_node.detections import vision_msgs
-from maskrnn_ros.tracker_node.health import Health
 from maskrnn_ros.tracker_node.ignore_masks import IgnoreMasks
 from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
 from maskrnn_ros.tracker_node.interfaces import INTERFACES as INTERFACES
 from maskrnn_ros.tracker_node.outputs import Outputs
 from maskrnn_ros.tracker_node.prompt_inputs import PromptInputs
+from maskrnn_ros.tracker_node.reports import Reports
 from maskrnn_ros.tracker_node.requests import seed_from_request
 from maskrnn_ros.tracker_node.store import Store
 from maskrnn_ros.tracker_node.worker import Result, Snapshot, Worker
@@ -51,7 +49,7 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.build import warm_up
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import SeedT
-from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
+from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, Session
 from maskrnn_ros.types import Frame, UInt8Array
 
 _SHARE_FOR_DROPPED = 0.25
@@ -90,7 +88,15 @@ class TrackerNode(LifecycleNode):
         self._ids = IdBook()
         self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
         self._rate = Rate()
-        self._health = Health("", self.run_id)
+        self._outputs = Outputs(self, self.run_id)
+        self._reports = Reports(
+            self,
+            self._outputs,
+            self.run_id,
+            inbox=lambda: self._inbox,
+            seen=lambda: self._worker.snapshot if self._worker else Snapshot(),
+            ignored=lambda: self._ignored.counts,
+        )
         self._order = StampOrder[Arrival](TimeRule.of(self._config))
         self._inbox = Inbox(0)
         self._session: Session | None = None
@@ -103,7 +109,6 @@ class TrackerNode(LifecycleNode):
         self._watched_s = time.monotonic()
         self.failure = ""  # why the node cannot go on, in one line
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._outputs = Outputs(self, self.run_id)
         self._create_services()
         guard_transitions(self)
 
@@ -130,7 +135,7 @@ class TrackerNode(LifecycleNode):
                 saved=self._store.saved if self._store else None,
                 keep=self._store.put if self._store else None,
             )
-            self._session.fault = partial(self._refuse, "background")
+            self._session.fault = partial(self._reports.refuse, "background")
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             self._close_store()
             self.get_logger().error(f"cannot configure: {error or type(error).__name__}")
@@ -144,9 +149,9 @@ class TrackerNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe and start the worker."""
         assert self._session is not None  # the lifecycle lets nothing activate that was not configured
-        self._health = Health(self._session.tracker.device, self.run_id)
+        self._reports.begin(self._session.tracker.device)
         if self._store is not None and self._store.refusal:  # at configure, when nobody counted yet
-            self._health.refuse("background", self._store.refusal)
+            self._reports.count("background", self._store.refusal)
             self._store.refusal = ""
         self._inbox = Inbox(
             self._dropped_bytes(), self._order, wanted=self._session.seeds.wants, enabled=self._inbox.enabled
@@ -157,8 +162,8 @@ class TrackerNode(LifecycleNode):
             self._inbox,
             convert=self._convert,
             publish=self._publish,
-            reject=partial(self._say_refused, "image"),
-            crash=partial(self._say_refused, "internal"),
+            reject=partial(self._reports.refuse_at_once, "image"),
+            crash=partial(self._reports.refuse_at_once, "internal"),
             ignored=self._ignored.of,
         )
         queue = self._session.seeds
@@ -208,7 +213,9 @@ class TrackerNode(LifecycleNode):
 
     def _new_ignored(self) -> IgnoreMasks:
         return IgnoreMasks(
-            self._dropped_bytes(), lambda: self._config.ignore_mask_timeout, partial(self._refuse, "ignore mask")
+            self._dropped_bytes(),
+            lambda: self._config.ignore_mask_timeout,
+            partial(self._reports.refuse, "ignore mask"),
         )
 
     @transition
@@ -248,7 +255,7 @@ class TrackerNode(LifecycleNode):
         """With ``persist_dir``: what an earlier process left, whose ids live from now on."""
         if not self._config.persist_dir:
             return
-        self._store = Store(self._config, self.get_fully_qualified_name(), partial(self._refuse, "background"))
+        self._store = Store(self._config, self.get_fully_qualified_name(), partial(self._reports.refuse, "background"))
         saved = self._store.saved
         if saved is not None:
             self._ids.take_up([instance.instance_id for instance in saved.instances], saved.used)
@@ -315,14 +322,14 @@ class TrackerNode(LifecycleNode):
         except ValueError as error:
             stamp = message.header.stamp
             self._inbox.refuse_image(stamp.sec * NS_PER_S + stamp.nanosec)
-            self._say_refused("image", f"image: {error}")
+            self._reports.refuse_at_once("image", f"image: {error}")
             return
         before = self._inbox.counts.held_stamps
         for refusal in self._inbox.put_image(message, stamp_ns):
-            self._say_refused("image", f"image {refusal.stamp_ns}: {refusal.reason}")
+            self._reports.refuse_at_once("image", f"image {refusal.stamp_ns}: {refusal.reason}")
         held = self._inbox.counts.held_stamps
         if stamp_ns in held and held != before:
-            self._say_status(f"image {stamp_ns} is held back: time may have jumped")
+            self._reports.status(f"image {stamp_ns} is held back: time may have jumped")
 
     def _on_seed(self, message: Any) -> None:
         try:
@@ -336,7 +343,7 @@ class TrackerNode(LifecycleNode):
             self._reject_seed(message.header, str(error))
 
     def _reject_seed(self, header: Any, reason: str) -> None:
-        self._say_rejected(Ticket(header=bounded(header)), (), reason)
+        self._reports.reject_seed(Ticket(header=bounded(header)), (), reason)
 
     def _end_seeds(self, reason: str) -> None:
         """Tell whoever still waits for a verdict: what owed it does not work any more."""
@@ -345,14 +352,7 @@ class TrackerNode(LifecycleNode):
         for told in self._session.seeds.end_all(reason):
             ticket = told.request.ticket
             assert isinstance(ticket, Ticket)
-            self._say_rejected(ticket, told.ids, told.reason)
-
-    def _say_rejected(self, ticket: Ticket, ids: Sequence[int], reason: str) -> None:
-        self._refuse("seed", f"seed: {reason}")
-        self._health.seed(applied=False)
-        result = SeedResult(header=ticket.header, token=ticket.token, ids=list(ids), run_id=self.run_id)
-        result.status, result.reason = SeedResult.STATUS_REJECTED, text_line(reason)
-        self._outputs.seed_result.publish(result)
+            self._reports.reject_seed(ticket, told.ids, told.reason)
 
     def _take_seed(self, header: Any, seed: SeedT, frame: Frame | None = None, token: str = "") -> SeedT:
         """Hand a seed to the worker; gives it back with its ids settled."""
@@ -418,20 +418,16 @@ class TrackerNode(LifecycleNode):
         return round(self._config.buffer.megabytes * 1e6 * _SHARE_FOR_DROPPED)
 
     def _on_timer(self) -> None:
-        status = self._say_status("")
-        name = f"{self.get_fully_qualified_name()[1:]}: tracker"
-        diagnostics = self._health.diagnostics(
-            name,
+        status = self._reports.status("")
+        self._reports.diagnose(
             status,
             self._config.watchdog,
             failure=self.failure,
             silent_s=self._worker.silent_s if self._worker else 0.0,
             publishers=self._sources[0].publishers if self._sources else 0,
-            trackers=self.count_publishers(self._outputs.instances.topic_name),
             lost=self._worker.snapshot.lost if self._worker else 0,
             ids_left=self._ids.left(self._config),
         )
-        self._outputs.diagnostics.publish(diagnostics)
 
     def _watch(self) -> None:
         """End in the lifecycle's error state where the worker is of no use any more; the process ends after that."""
@@ -457,7 +453,7 @@ class TrackerNode(LifecycleNode):
             answer(request, response)
             response.success = True
         except ValueError as error:
-            self._refuse("request", f"request: {error}")
+            self._reports.refuse("request", f"request: {error}")
             response.success, response.message = False, text_line(str(error))
         except Exception as error:  # a fault of ours: who asked must hear of it
             self.fault("a service", error)
@@ -490,14 +486,16 @@ class TrackerNode(LifecycleNode):
     def _reset(self, request: Any, response: Any) -> None:
         self._ids.clear()
         for refusal in self._inbox.forget_time():
-            self._say_refused("image", f"image {refusal.stamp_ns}: {refusal.reason}; then ~/reset was called")
+            self._reports.refuse_at_once(
+                "image", f"image {refusal.stamp_ns}: {refusal.reason}; then ~/reset was called"
+            )
         assert self._session is not None and self._inputs is not None
         self._inputs.forget()
         self._inbox.put_request(partial(self._session.reset, "~/reset was called"))
 
     def _enable(self, request: Any, response: Any) -> None:
         self._inbox.enabled = bool(request.data)
-        self._announce("enabled" if request.data else "disabled: images are dropped")
+        self._reports.announce("enabled" if request.data else "disabled: images are dropped")
 
     # --- called by the worker ---
 
@@ -507,59 +505,24 @@ class TrackerNode(LifecycleNode):
         self._outputs.publish(result, self._config)
 
     def _report_seed(self, outcome: SeedOutcome) -> None:
-        ticket = outcome.ticket
-        assert isinstance(ticket, Ticket)
-        self._outputs.seed_result.publish(seed_result(outcome, self.run_id))
-        if outcome.status == SeedStatus.PENDING:
-            return
-        self._health.seed(applied=outcome.status == SeedStatus.APPLIED)
-        if outcome.status == SeedStatus.REJECTED:
-            self._refuse("seed", f"seed: {outcome.reason}")
-        else:
-            self._announce_from_worker(f"seed applied: ids {list(outcome.ids)}, {outcome.frames_used} images caught up")
+        line = self._reports.seed(outcome)
+        if line:
+            self._announce_from_worker(line)
 
     # --- called by both ---
 
     def _announce_from_worker(self, line: str) -> None:
         if self._worker is not None:
             self._worker.refresh()
-        self._announce(line)
-
-    def _announce(self, line: str) -> None:
-        self.get_logger().info(text_line(line))
-        self._say_status(line)
-
-    def _say_status(self, event: str) -> Any:
-        status = self._health.status(
-            self.get_clock().now().to_msg(),
-            inbox=self._inbox,
-            seen=self._worker.snapshot if self._worker else Snapshot(),
-            event=event,
-            ignored=self._ignored.counts,
-        )
-        self._outputs.status.publish(status)
-        return status
-
-    def _say_refused(self, kind: str, line: str) -> None:
-        """Refuse, and say so at once on ~/status: a player in lockstep waits for masks that will not come."""
-        self._refuse(kind, line)
-        self._say_status(line)
+        self._reports.announce(line)
 
     def fault(self, where: str, error: Exception) -> None:
         """Say, inside the handler, that our own code failed; the node goes on."""
-        self._refuse("internal", f"internal error in {where}: {type(error).__name__}: {error}")
+        self._reports.refuse("internal", f"internal error in {where}: {type(error).__name__}: {error}")
 
     def refuse_transition(self, line: str) -> None:
         """Say that a lifecycle transition was asked for that is not possible."""
-        self._refuse("request", line)
-
-    def _refuse(self, kind: str, text: str) -> None:
-        line = text_line(text)
-        self._health.refuse(kind, line)
-        if kind == "internal":
-            self.get_logger().error(f"{line}\n{traceback.format_exc()}", throttle_duration_sec=1.0)
-        else:
-            self.get_logger().warning(line, throttle_duration_sec=1.0)
+        self._reports.refuse("request", line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
