@@ -32,6 +32,7 @@ ASKS_FOR_TORCH = {"maskrnn_ros.model.engine", "maskrnn_ros.benchmark.report"}
 NEEDS_ROS = (
     *PLACES["rclpy"][:-1],
     "benchmark.cameras",
+    "benchmark.clicks",
     "benchmark.services",
     "benchmark.latency",
     "benchmark.latency_camera",
@@ -39,6 +40,7 @@ NEEDS_ROS = (
     "benchmark.soak",
     "benchmark.soak_camera",
     "benchmark.soak_report",
+    "benchmark.turns",
     "commands.demo",
     "commands.seed",
 )

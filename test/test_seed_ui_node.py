@@ -202,6 +202,11 @@ def test_a_seed_that_waited_in_another_run_of_the_tracker_is_lost_with_it() -> N
 def test_the_interfaces_are_those_that_the_node_has() -> None:
     with NodeBench(world.exact_or_still_tracker) as bench, SeedUi() as ui:
         looks_at(bench, ui)
-        found = bench.client.get_subscriber_names_and_types_by_node("maskrnn_seed_ui", "/")
         listed = {(f"/{item.name.lstrip('/')}", item.type.replace("/", "/msg/")) for item in INTERFACES}
-        assert {(name, kind) for name, kinds in found for kind in kinds} == listed
+
+        def found() -> set[tuple[str, str]]:
+            names = bench.client.get_subscriber_names_and_types_by_node("maskrnn_seed_ui", "/")
+            return {(name, kind) for name, kinds in names for kind in kinds}
+
+        bench.wait(lambda: len(found()) >= len(listed))  # who subscribes is known later than how many do
+        assert found() == listed
