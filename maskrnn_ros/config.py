@@ -527,6 +527,7 @@ def from_flat(values: Mapping[str, Value]) -> Config:
 
 
 def _build(section: type[T], values: Mapping[str, Value], prefix: str) -> T:
+    """A section of the config, with the values of its settings by full name and defaults for the rest."""
     arguments: dict[str, Any] = {}
     for field in dataclasses.fields(section):  # type: ignore[arg-type]
         name = prefix + field.name

@@ -190,6 +190,7 @@ def _decoded(path: Path) -> tuple[LabelArray, bool]:
 
 
 def _values(image: Image.Image, data: bytes, path: Path) -> LabelArray:
+    """Ids of the pixels, whatever kind of image they are in."""
     if image.mode in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
         return np.asarray(image).astype(np.int32) // _stretch(data, image.mode)
     if image.mode in ("RGBA", "LA"):

@@ -307,6 +307,7 @@ def _run_lengths(flat: BoolArray) -> npt.NDArray[np.uint32]:
 
 
 def _from_runs(data: Data, height: int, width: int) -> BoolArray:
+    """Runs of ENCODING_RLE, uint32, the first of them outside the mask, to a mask; refuses what does not sum up."""
     found = np.frombuffer(data, np.uint8)
     if found.size % 4:
         raise ValueError(f"RLE data must hold 4 bytes a run, got {found.size} bytes")

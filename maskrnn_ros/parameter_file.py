@@ -137,6 +137,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 def _below(mapping: Any, path: str) -> Any:
+    """Names of nodes below a path, with their parameters by full name."""
     for key, content in mapping.value:
         name = f"{path}/{key.value.strip('/')}"
         if not isinstance(content, yaml.MappingNode):

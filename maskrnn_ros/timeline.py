@@ -190,6 +190,7 @@ class StampOrder(Generic[T]):
         return is_same_side and (is_next or self._is_apart(stamp_ns))
 
     def _believe(self, refused: tuple[Refusal[T], ...]) -> Ruling[T]:
+        """Time has jumped: what was held back passes, and counts as the stream from now on."""
         assert self.newest_ns is not None
         run, self._held = tuple(self._held), []
         went_back = run[0].stamp_ns < self.newest_ns
@@ -218,6 +219,7 @@ class StampOrder(Generic[T]):
         return refused
 
     def _refusal(self, entry: Stamped[T], tail: str = "") -> Refusal[T]:
+        """Why a stamp does not pass, with the distance from the newest one."""
         assert self.newest_ns is not None
         if entry.stamp_ns == self.newest_ns:
             return _same(entry)

@@ -257,6 +257,7 @@ class BagReader:
     def _converted(
         self, topic: Topic, convert: Callable[[int, Any], T], places: Collection[int] | None = None
     ) -> Iterator[T]:
+        """What ``convert`` makes of the messages of a topic; ``places`` are numbers in the topic, None: all."""
         for index, raw in enumerate(self.messages([topic.name])):
             if places is not None and index not in places:
                 continue

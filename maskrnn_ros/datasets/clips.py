@@ -192,6 +192,7 @@ class FileClip:
         return np.where(np.isin(labels, new), labels, 0).astype(np.int32)
 
     def _merged_masks(self, place: int) -> LabelArray:
+        """The masks of a frame, one object each, as one label image: 1, 2, ...; the first one keeps a pixel."""
         labels: LabelArray | None = None
         for instance_id, path in enumerate(self.truths[place], start=1):
             mask = read_mask(path)

@@ -147,6 +147,7 @@ def _opened(path: Path) -> cv2.VideoCapture:
 
 
 def _scan(path: Path) -> _Scan:
+    """Go through all frames without decoding them: which there are, and when."""
     capture = _opened(path)
     header = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     count = int(header) if 0 < header < 2**31 else None

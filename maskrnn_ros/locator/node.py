@@ -245,6 +245,7 @@ class LocatorNode(Node):
         return DiagnosticStatus.OK, "locating"
 
     def _values(self) -> dict[str, Any]:
+        """Counts for the diagnosis, by name."""
         values: dict[str, Any] = {}
         for name, source in self.pairing.inputs.items():
             values[f"{name} received"] = source.received

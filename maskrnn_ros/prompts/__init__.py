@@ -185,6 +185,7 @@ class GrabCut:
         return second if _fit(second, box) > _fit(first, box) else first
 
     def _mask(self, image: UInt8Array, points: tuple[Point, ...], box: Box | None, core: float) -> BoolArray:
+        """GrabCut around the box or the points, at a size that is quick; ``core`` see ``_CORE``."""
         height, width = image.shape[:2]
         reach = _REACH * max(height, width)
         window = _window(box, points, reach, height, width)

@@ -120,6 +120,7 @@ def settle(node: Any, parameters: list[Any]) -> None:
 
 
 def _descriptor(default: Value, known: Setting) -> Any:
+    """How a setting is described to ROS: its help, its choices or its range."""
     descriptor = ParameterDescriptor(description=known.help, dynamic_typing=True)
     descriptor.additional_constraints = f"one of {', '.join(known.choices)}" if known.choices else ""
     low = -_UNBOUNDED if known.low is None else known.low

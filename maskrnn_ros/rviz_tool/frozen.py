@@ -63,6 +63,7 @@ class Freezer:
 
 
 def _jpeg(image: UInt8Array) -> Any:
+    """Bytes of a JPEG of the picture, at most ``_LONGEST`` pixels long."""
     height, width = image.shape[:2]
     scale = _LONGEST / max(height, width)
     if scale < 1:

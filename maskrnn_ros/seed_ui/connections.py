@@ -71,6 +71,7 @@ class LimitedServer(ThreadingHTTPServer):
             return len(self._waits_since)
 
     def _has_room(self) -> bool:
+        """Whether one more may come; the one that has waited longest without a request is cut off for it."""
         with self._book:
             if len(self._waits_since) < MAX_CONNECTIONS:
                 return True

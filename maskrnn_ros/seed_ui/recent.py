@@ -136,6 +136,7 @@ class FrameStore:
         return self._ring.setdefault(stamp_ns, Held(stamp_ns, time.monotonic()))
 
     def _newest(self, with_masks: bool) -> Held | None:
+        """The newest image, or the newest that has masks where those are not late."""
         images = [held for held in self._ring.values() if held.image is not None]
         if not images:
             return None

@@ -154,6 +154,7 @@ class _Handler(TimedHandler):
             route(self, body if is_post else query)  # type: ignore[call-arg, arg-type]
 
     def _body(self) -> dict[str, Any]:
+        """The JSON object that a request brings."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or len(length) > 20 or int(length) > _LARGEST_BODY:
             raise ValueError(

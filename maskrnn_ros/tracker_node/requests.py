@@ -72,6 +72,7 @@ def _prompted(number: int, message: Any) -> PromptedInstance:
 
 
 def _prompt(message: Any) -> Prompt | MaskPrompt:
+    """What marks an instance: box and points, or a mask alone."""
     points, box = _points(message), _box(message.box)
     if not len(message.mask.data):
         return Prompt(box=box, points=points, is_correction=message.id != 0 and box is None)
@@ -94,6 +95,7 @@ def _box(region: Any) -> Box | None:
 
 
 def _points(message: Any) -> tuple[Point, ...]:
+    """Points of a Prompt; without ``positive`` all are on the object."""
     count = len(message.x)
     _check_count(message.y, count, "y")
     positive: Sequence[int] = message.positive

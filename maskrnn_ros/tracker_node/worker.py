@@ -228,6 +228,7 @@ class Worker:
             self._inbox.done(processed=True)
 
     def _look(self) -> Snapshot:
+        """What other threads may know of the session, copied."""
         session = self._session
         oldest = session.buffer.oldest
         return Snapshot(

@@ -55,6 +55,7 @@ def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely:
 
 
 def _refined(patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig) -> Likely:
+    """A mask at the full size, its edge along the edges of the image."""
     assert patch.box is not None
     size = image.shape[0], image.shape[1]
     shown = patch.box.grown(reach(config.radius), patch.size)

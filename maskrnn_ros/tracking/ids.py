@@ -126,6 +126,7 @@ class IdBook:
             return self._known.get(_key(admission.original)) is admission.duplicate_of
 
     def _check(self, ids: set[int], config: Config) -> tuple[int, ...]:
+        """Those of the ids that are new, ascending; refuses removed ones, too large ones, too many."""
         gone = sorted(ids & self._removed)
         if gone:
             raise ValueError(f"id {gone} was removed in this session; ids are not reused, expected a new one")

@@ -31,6 +31,7 @@ def propagated(
 
 
 def _one(patch: Patch, flow: Floats, unknown: BoolArray | None, config: Config) -> Patch:
+    """A mask where the flow takes it, gated by its own box."""
     if config.prior.source == "none":  # nothing else says where it is: it stays where it was marked
         return patch.without(unknown)
     moved = patch

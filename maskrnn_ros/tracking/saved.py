@@ -244,6 +244,7 @@ def _begun_there(tracker: Tracker, saved: Saved, frame: PreparedFrame) -> dict[i
 def _as_last_seen(
     state: InstanceMemory, instance: SavedInstance, frame: PreparedFrame, there: InstanceMemory | None
 ) -> InstanceMemory:
+    """A state begun on seeds, with place and counts of the last mask; ``there`` is one begun on that mask."""
     whole = np.zeros(frame.size, np.float32)
     if instance.box is not None:
         whole[instance.box.slices] = instance.mask

@@ -216,6 +216,7 @@ class SeedQueue:
         return self._entered(request, stream)
 
     def _entered(self, request: SeedRequest, stream: Stream) -> list[Decision]:
+        """What is done with a seed that arrives: it is placed, or goes with an equal one that came before."""
         other = request.admission.duplicate_of
         if other is None:
             return self._placed(request, stream)

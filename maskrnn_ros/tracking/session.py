@@ -284,6 +284,7 @@ class Session:
 
     @property
     def _scene(self) -> Scene:
+        """All that a decision on seeds may look at."""
         return Scene(
             tracker=self._tracker,
             buffer=self.buffer,

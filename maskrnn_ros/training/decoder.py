@@ -113,6 +113,7 @@ def loss_of(net: StepNet, looks: Iterator[Look]) -> dict[str, Tensor]:
 
 
 def _parts(look: Look) -> dict[str, Tensor]:
+    """The losses of one frame, by part."""
     log_odds, truth, known = look.output.log_odds, look.truth, look.known
     sure = torch.where(known > 0.5, log_odds, -losses.SURE)
     wanted = truth * (known > 0.5)
@@ -150,6 +151,7 @@ def validate(
 
 
 def _followed(net: StepNet, observer: Observer, video: Video, most: int, trunk: TrainedTrunk | None) -> list[float]:
+    """J by frame and object of a clip, followed from the first frame on; the last frame is not scored."""
     counts = np.bincount(video.labels[0].ravel(), minlength=256)
     ids = [i for i in range(1, IGNORE) if counts[i] >= 100]
     frames = np.concatenate([video.images[:1], video.images[:most]])

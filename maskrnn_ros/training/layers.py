@@ -150,9 +150,11 @@ class Scenes:
         return clip
 
     def _pick(self, random: np.random.Generator) -> Still:
+        """A still, by ``chances``."""
         return self._stills[random.choice(len(self._stills), p=self._weights)].read()
 
     def _scene(self, random: np.random.Generator) -> Still:
+        """A still that has a background."""
         return self._scenes[random.integers(len(self._scenes))].read()
 
     def _compose(
@@ -193,6 +195,7 @@ class Scenes:
         return background, layers, ignore
 
     def _layer(self, random: np.random.Generator, sprite: Sprite, place: npt.NDArray[np.float64], value: int) -> _Layer:
+        """A sprite at a place, with a motion and a bend drawn for it."""
         if random.random() < TWO_TONED:
             sprite = two_toned(sprite, random)
         far = random.random() < LEAVING
@@ -338,10 +341,12 @@ def _cover(shape: Sequence[int], size: tuple[int, int], random: np.random.Genera
 
 
 def _shift(x: float, y: float) -> npt.NDArray[np.float64]:
+    """The affine change that moves by (x, y), (3, 3)."""
     return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
 
 
 def _square(change: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """An affine change (2, 3) as (3, 3)."""
     return np.vstack([change, (0.0, 0.0, 1.0)])
 
 

@@ -125,6 +125,7 @@ class Sources:
         return compose(layers)
 
     def _object(self, still: Still, camera: np.ndarray, random: np.random.Generator) -> Layer:
+        """An object of a still, or a bar of its colours, somewhere in the frame, with a motion of its own."""
         if random.random() < _BAR:
             mask = _shape(still.image.shape[:2], random)
         else:

@@ -147,6 +147,7 @@ class Draws:
 
     @torch.no_grad()
     def _sample(self, image: UInt8Array, labels: UInt8Array, which: int, random: np.random.Generator) -> Samples:
+        """One object with something said of it, in the view where that would be looked at."""
         mask, size = labels == which, labels.shape
         view, prompt, before = _said(mask, labels, (size[0], size[1]), random)
         pixels = torch.from_numpy(view.cut(image).transpose(2, 0, 1).copy())

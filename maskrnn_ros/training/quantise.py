@@ -125,6 +125,7 @@ class _Reader:
 
 
 def _clips(calibration: Calibration) -> list[FileClip]:
+    """The clips to calibrate on."""
     clips = find_clips(calibration.root)
     unknown = sorted(set(calibration.held_out) - {clip.name for clip in clips})
     if unknown:

@@ -133,6 +133,7 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
 
 
 def _seeded(net: StepNet, window: Windows, otherwise: Tensor, size4: tuple[int, int]) -> Memory:
+    """What the memories know after the first frames of the windows."""
     labels = window.labels[:, 0][window.which]
     masks = (labels == window.ids[:, None, None]).float()
     rest = ((labels > 0) & (labels < IGNORE)).float() - masks

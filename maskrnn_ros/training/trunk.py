@@ -97,6 +97,7 @@ class Learner(nn.Module):
         return scores.reshape(shares.shape), self._match(maps, shares)
 
     def _match(self, maps: Sequence[Tensor], shares: Tensor) -> Tensor:
+        """Log-odds (2 P, h8, w8) of each cell by how much it looks like cells of the object on the other frame."""
         found = described(maps[1], maps[2])
         size = found.shape[-2:]
         cells = functional.interpolate(shares[:, None], size, mode="area")[:, 0].flatten(1)
@@ -161,6 +162,7 @@ class Pairs:
         raise ValueError(f"expected an object of {_LEAST} pixels on two frames, found none in {_TRIES} tries")
 
     def _two(self, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Two frames of a clip and their labels, some with things pasted over them."""
         wanted = random.random() < CONTINUOUS
         clips = [clip for clip in self._clips if clip.is_continuous is wanted] or self._clips
         clip = clips[random.integers(len(clips))]

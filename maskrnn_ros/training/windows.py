@@ -149,6 +149,7 @@ class Draws:
         raise ValueError(f"expected a window with an object of {_LEAST} pixels, found none in {_TRIES} tries")
 
     def _clip(self, random: np.random.Generator, length: int) -> Clip:
+        """A seed frame and ``length`` + 1 frames after it, of a scene or a video."""
         kind = random.random()
         apart = 0 if random.random() < FROM_SEED else int(random.integers(1, _MOST_APART))
         step = int(random.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))

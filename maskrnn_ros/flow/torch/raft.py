@@ -104,6 +104,7 @@ class _Raft(nn.Module):
         return net.feature_encoder(padded), net.context_encoder(padded)
 
     def _between(self, features: Tensor, features_before: Tensor, context: Tensor) -> tuple[Tensor]:
+        """The network from features on: flow between two images whose features are known."""
         net: Any = self.network
         net.corr_block.build_pyramid(features, features_before)
         size = net.update_block.hidden_state_size

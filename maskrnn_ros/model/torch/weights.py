@@ -165,6 +165,7 @@ def convert_lite0(source: Path | str, out: Path | str) -> int:
 
 
 def _fold(original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors by name, of theirs, with the batch normalisation in the convolutions."""
     pairs = {"stem": ("_conv_stem", "_bn0")}
     for number, block in enumerate(Lite0().blocks):
         theirs, ours = f"_blocks.{number}", f"blocks.{number}"
