@@ -14,7 +14,7 @@ from training_bench import write_data
 
 from maskrnn_ros import cli
 from maskrnn_ros.model.torch.weights import load_trunk
-from maskrnn_ros.prompts import Point, Prompt, UnsureError
+from maskrnn_ros.prompts import Point, Prompt, UnsureError, view
 from maskrnn_ros.prompts import learned as learned_prompts
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, jittered, next_click
 from maskrnn_ros.prompts.torch.graph import load_prompts
@@ -33,7 +33,8 @@ STEPS = 40
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (prompts, prompt_samples):
         monkeypatch.setattr(module, "SIZE", (96, 128))
-    monkeypatch.setattr(learned_prompts, "SIDE", 128)
+    for module in (view, learned_prompts):
+        monkeypatch.setattr(module, "SIDE", 128)
 
 
 @pytest.fixture
