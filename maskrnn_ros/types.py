@@ -134,11 +134,6 @@ class Seed:
         """Whether something has to be cut out of the image."""
         return False
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of its masks, bytes."""
-        return self.labels.nbytes
-
     @functools.cached_property
     def boxes(self) -> Mapping[int, Box | None]:
         """Boxes of what it marks, by id."""

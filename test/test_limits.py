@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +39,6 @@ from maskrnn_ros.masks import MaskEncoding
 from maskrnn_ros.ros.messages import seed_from_message
 from maskrnn_ros.tracker_node.requests import seed_from_request
 from maskrnn_ros.tracking.ids import IdBook
-from maskrnn_ros.tracking.prompted import MaskPrompt, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Seed
 
 
@@ -222,22 +223,31 @@ def test_numbers_and_frame_ids_have_limits() -> None:
         check_frame_id("x" * 10_000_000)
 
 
-def test_seeds_that_are_remembered_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(IdBook, "_KNOWN_BYTES", 3 * 4 * 100 * 100)
+def test_seeds_that_are_remembered_are_so_without_their_masks() -> None:
     book, config = IdBook(), with_values(Config(), max_instances=1000)
-    for number in range(1, 9):
-        labels = np.zeros((100, 100), np.int32)
-        labels[number, number] = number
-        book.admit(Seed(stamp_ns=number, labels=labels), config)
-        held = sum(known.seed.labels.nbytes for known in book._known.values())
-        assert held == min(number, 3) * labels.nbytes
-    mask = np.ones((200, 200), bool)
-    prompted = (PromptedInstance(prompt=MaskPrompt(mask), instance_id=50), PromptedInstance(prompt=MaskPrompt(mask)))
-    book.admit(PromptSeed(stamp_ns=9, prompted=prompted), config)
-    assert [known.seed.stamp_ns for known in book._known.values()] == [8, 9]
-    labels = np.ones((1000, 1000), np.int32)
-    again = [book.admit(Seed(stamp_ns=10, labels=labels), config) for _ in range(2)]
-    assert len(book._known) == 1 and again[1].duplicate_of is again[0]  # the newest is known, however large
+    held = []
+    for number in range(1, 301):
+        labels = np.zeros((10, 10), np.int32)
+        labels[number % 10, 3] = number
+        held.append(weakref.ref(book.admit(Seed(stamp_ns=number, labels=labels), config).seed))
+    gc.collect()
+    assert not any(seed() for seed in held)
+    assert [known.ids for known in book._known.values()] == [(number,) for number in range(45, 301)]
+
+
+@pytest.mark.parametrize("value", [255, 7])
+def test_a_seed_that_comes_again_gets_the_same_ids_though_it_is_not_held(value: int) -> None:
+    book, config = IdBook(), Config()
+    labels = np.zeros((10, 10), np.int32)
+    labels[3:5, 3:5] = value
+    first = book.admit(Seed(stamp_ns=1, labels=labels), config)
+    book.confirm(first)
+    again = book.admit(Seed(stamp_ns=1, labels=labels.copy()), config)
+    assert again.duplicate_of is first.known and not again.added
+    assert again.seed.ids == first.seed.ids == ((1,) if value == 255 else (7,))
+    np.testing.assert_array_equal(again.seed.labels, first.seed.labels)
+    book.release(again)  # a duplicate's end takes nothing from the first
+    assert book.live == first.seed.ids and book.knows(again)
 
 
 def test_requests_come_at_a_rate_with_bursts_of_twice_as_many() -> None:

@@ -385,7 +385,7 @@ def test_a_mask_of_nothing_but_255_is_one_new_instance_with_the_next_free_id() -
     assert admit(book, [255, 0, 255]) == ((6,), False)
 
 
-def test_the_seeds_of_removed_instances_are_let_go() -> None:
+def test_the_book_holds_no_masks_and_forgets_the_seeds_of_removed_instances() -> None:
     book, held = IdBook(), []
     for number in range(1, 4):
         labels = np.full((2, 2), number, np.int32)
@@ -393,7 +393,8 @@ def test_the_seeds_of_removed_instances_are_let_go() -> None:
         book.admit(Seed(stamp_ns=number, labels=labels), Config())
         del labels
     book.remove((1, 3))
-    assert [reference() is not None for reference in held] == [False, True, False]
+    assert [reference() is not None for reference in held] == [False, False, False]
+    assert [known.ids for known in book._known.values()] == [(2,)]
 
 
 def test_the_same_seed_twice_is_applied_once_while_its_instance_lives() -> None:

@@ -9,14 +9,26 @@ import itertools
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.prompted import AnySeed, SeedT
 from maskrnn_ros.types import MAX_INSTANCE_ID
 
 _SeedT_co = TypeVar("_SeedT_co", bound=AnySeed, covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Known:
+    """What a seed is remembered by: no mask, for an hour of seeds has hundreds of them.
+
+    Args:
+        ids: Its final ids.
+        given: Those of them that the book gave, in this order.
+    """
+
+    ids: tuple[int, ...]
+    given: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,14 +39,16 @@ class Admission(Generic[_SeedT_co]):
         original: The seed as it came.
         seed: The seed with its final ids.
         added: Those of its ids that were not live before.
-        duplicate_of: The admission of the very same seed, where it came before and its instances are live.
+        known: What it is remembered by.
+        duplicate_of: That of the very same seed, where it came before and its instances are live.
         epoch: Which session of the book it belongs to.
     """
 
     original: _SeedT_co
     seed: _SeedT_co
     added: tuple[int, ...]
-    duplicate_of: Admission[_SeedT_co] | None
+    known: Known
+    duplicate_of: Known | None
     epoch: int
 
 
@@ -51,7 +65,6 @@ class IdBook:
     """
 
     _KNOWN = 256  # seeds that are remembered so as to be known again
-    _KNOWN_BYTES = 64_000_000  # of their masks, but for the newest one's
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,7 +72,7 @@ class IdBook:
         self._tracked: set[int] = set()
         self._pending: Counter[int] = Counter()  # of how many seeds that wait
         self._removed: set[int] = set()
-        self._known: OrderedDict[tuple[int, bytes], Admission[Any]] = OrderedDict()
+        self._known: OrderedDict[tuple[int, bytes], Known] = OrderedDict()
 
     @property
     def live(self) -> tuple[int, ...]:
@@ -97,23 +110,37 @@ class IdBook:
         """
         key = _key(original)
         with self._lock:
-            known = self._known.get(key)
-            if known is not None and self._live.issuperset(known.seed.ids):
-                return Admission(original=original, seed=known.seed, added=(), duplicate_of=known, epoch=self._epoch)
-            seed = original.settled(partial(self._free, largest_id(config)))
-            added = self._check(set(seed.ids), config)
-            admission = Admission(original=original, seed=seed, added=added, duplicate_of=None, epoch=self._epoch)
-            self._pending.update(seed.ids)
-            self._known[key] = admission
-            self._forget_oldest()
-            return admission
+            former = self._known.get(key)
+            if former is not None and self._live.issuperset(former.ids):
+                as_before = former.given
+                again = original.settled(lambda _: iter(as_before))
+                return self._admission(original, again, (), former, is_duplicate=True)
+            given: list[int] = []
 
-    def _forget_oldest(self) -> None:
-        sizes = [known.seed.nbytes for known in self._known.values()]
-        total = sum(sizes)
-        while len(self._known) > 1 and (len(self._known) > self._KNOWN or total > self._KNOWN_BYTES):
-            self._known.popitem(last=False)
-            total -= sizes.pop(0)
+            def free(beside: Collection[int]) -> Iterator[int]:
+                for i in self._free(largest_id(config), beside):
+                    given.append(i)
+                    yield i
+
+            seed = original.settled(free)
+            added = self._check(set(seed.ids), config)
+            self._pending.update(seed.ids)
+            known = self._known[key] = Known(ids=tuple(seed.ids), given=tuple(given))
+            while len(self._known) > self._KNOWN:
+                self._known.popitem(last=False)
+            return self._admission(original, seed, added, known)
+
+    def _admission(
+        self, original: SeedT, seed: SeedT, added: tuple[int, ...], known: Known, is_duplicate: bool = False
+    ) -> Admission[SeedT]:
+        return Admission(
+            original=original,
+            seed=seed,
+            added=added,
+            known=known,
+            duplicate_of=known if is_duplicate else None,
+            epoch=self._epoch,
+        )
 
     def is_current(self, admission: Admission[AnySeed]) -> bool:
         """Whether the admission is of this session of the book."""
@@ -176,7 +203,7 @@ class IdBook:
         with self._lock:
             if admission.epoch == self._epoch:
                 self._end(admission)
-                if self._known.get(_key(admission.original)) is admission:
+                if self._known.get(_key(admission.original)) is admission.known and admission.duplicate_of is None:
                     del self._known[_key(admission.original)]
 
     def _end(self, admission: Admission[AnySeed]) -> None:
@@ -216,8 +243,8 @@ class IdBook:
     def _take_out(self, ids: set[int]) -> None:
         self._tracked -= ids
         self._removed |= ids
-        # their seeds cannot come again, and a seed is as large as its image
-        self._known = OrderedDict((k, known) for k, known in self._known.items() if ids.isdisjoint(known.seed.ids))
+        # their seeds cannot come again
+        self._known = OrderedDict((k, known) for k, known in self._known.items() if ids.isdisjoint(known.ids))
 
     def clear(self) -> None:
         """A new session: every id is free again."""

@@ -42,10 +42,6 @@ class AnySeed(Protocol):
     def needs_picture(self) -> bool:
         """Whether something has to be cut out of the image."""
 
-    @property
-    def nbytes(self) -> int:
-        """Memory of its masks, bytes."""
-
     def content(self) -> Iterator[bytes]:
         """All but the stamp: two seeds that give the same are the same."""
 
@@ -164,11 +160,6 @@ class PromptSeed:
     def needs_picture(self) -> bool:
         """Whether something has to be cut out of the image."""
         return any(isinstance(item.prompt, Prompt) for item in self.prompted)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of its masks, bytes."""
-        return sum(item.prompt.mask.nbytes for item in self.prompted if isinstance(item.prompt, MaskPrompt))
 
     @property
     def boxes(self) -> Mapping[int, Box | None]:

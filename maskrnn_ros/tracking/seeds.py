@@ -220,7 +220,8 @@ class SeedQueue:
         other = request.admission.duplicate_of
         if other is None:
             return self._placed(request, stream)
-        twin = next((r for r in self._requests() if r.admission is other), None)
+        first = (r for r in self._requests() if r.admission.known is other and r.admission.duplicate_of is None)
+        twin = next(first, None)
         if twin is not None:
             request.state, request.twin_of = SeedState.TWIN, twin
             return list(self.pending(request, "the same seed came before and waits"))
