@@ -243,7 +243,7 @@ def test_a_seed_that_comes_again_gets_the_same_ids_though_it_is_not_held(value: 
     first = book.admit(Seed(stamp_ns=1, labels=labels), config)
     book.confirm(first)
     again = book.admit(Seed(stamp_ns=1, labels=labels.copy()), config)
-    assert again.duplicate_of is first.known and not again.added
+    assert again.is_duplicate and again.known is first.known and not again.added
     assert again.seed.ids == first.seed.ids == ((1,) if value == 255 else (7,))
     np.testing.assert_array_equal(again.seed.labels, first.seed.labels)
     book.release(again)  # a duplicate's end takes nothing from the first

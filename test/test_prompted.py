@@ -103,10 +103,10 @@ def test_the_same_masks_again_are_one_seed_and_others_are_another() -> None:
     one, other = (PromptSeed(stamp_ns=5, prompted=(mask_of(box),)) for box in (LARGE, SMALL))
     first = book.admit(one, config)
     again = book.admit(PromptSeed(stamp_ns=5, prompted=(mask_of(LARGE),)), config)
-    assert again.duplicate_of is first.known
-    assert book.admit(other, config).duplicate_of is None
+    assert again.is_duplicate and again.known is first.known
+    assert not book.admit(other, config).is_duplicate
     turned = PromptSeed(stamp_ns=5, prompted=(mask_of(LARGE, size=SIZE[::-1]),))
-    assert book.admit(turned, config).duplicate_of is None
+    assert not book.admit(turned, config).is_duplicate
 
 
 def test_one_empty_mask_refuses_the_whole_and_says_which() -> None:
@@ -154,7 +154,7 @@ def test_ids_are_promised_at_once_and_never_twice() -> None:
     assert book.admit(boxes(LARGE, ids=(9,)), config).seed.ids == (9,)
     assert book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config).seed.ids == (20, 21, 22)
     again = book.admit(boxes(SMALL, LARGE, SMALL, ids=(0, 20, 0)), config)
-    assert again.duplicate_of is not None and again.seed.ids == (20, 21, 22)
+    assert again.is_duplicate and again.seed.ids == (20, 21, 22)
     with pytest.raises(ValueError, match="at most 6 instances"):
         book.admit(boxes(Box(1, 1, 2, 2)), with_values(config, max_instances=6))
 

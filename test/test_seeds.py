@@ -110,7 +110,7 @@ class QueueMachine(RuleBasedStateMachine):
                 admission = self.ids.admit(seed, self.config)
             except ValueError:
                 return  # refused before it was a seed
-            if kind in ("new", "clicks") and admission.duplicate_of is None:
+            if kind in ("new", "clicks") and not admission.is_duplicate:
                 assert used.isdisjoint(admission.seed.ids), "an id was given twice"
             own = (lambda: None) if brings else None
             request = SeedRequest(ticket=None, admission=admission, arrived=self.now, frame=own)
@@ -212,7 +212,7 @@ class QueueMachine(RuleBasedStateMachine):
     def ids_are_conserved(self) -> None:
         if hasattr(self, "sent"):
             waiting = [r.admission for r in self.sent if r.state != SeedState.OVER]
-            held = {i for one in waiting if self.ids.is_current(one) and one.duplicate_of is None for i in one.seed.ids}
+            held = {i for one in waiting if self.ids.is_current(one) and not one.is_duplicate for i in one.seed.ids}
             assert set(self.ids.live) == (self.tracked | held) - self.ids.removed
 
     def teardown(self) -> None:
@@ -299,7 +299,7 @@ class SessionMachine(RuleBasedStateMachine):
                 admission = self.bench.ids.admit(seed, self.bench.config)
             except ValueError:
                 return  # refused before it was a seed
-            if is_new and admission.duplicate_of is None:
+            if is_new and not admission.is_duplicate:
                 assert used.isdisjoint(admission.seed.ids), "an id was given twice"
             self.sent += 1
             self.objects[self.sent] = objects

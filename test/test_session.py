@@ -369,7 +369,7 @@ def test_a_seed_whose_own_image_cannot_be_read_is_rejected_and_frees_its_id() ->
 def admit(book: IdBook, labels: list[int], stamp_ns: int = 1, **changes) -> tuple[tuple[int, ...], bool]:
     seed = Seed(stamp_ns=stamp_ns, labels=np.array([labels], np.int32))
     admission = book.admit(seed, with_values(Config(), **changes))
-    return admission.seed.ids, admission.duplicate_of is not None
+    return admission.seed.ids, admission.is_duplicate
 
 
 def test_ids_are_those_of_the_mask() -> None:

@@ -39,8 +39,8 @@ class Admission(Generic[_SeedT_co]):
         original: The seed as it came.
         seed: The seed with its final ids.
         added: Those of its ids that were not live before.
-        known: What it is remembered by.
-        duplicate_of: That of the very same seed, where it came before and its instances are live.
+        known: What it, or the very same seed that came before, is remembered by.
+        is_duplicate: Whether the very same seed came before and its instances are live.
         epoch: Which session of the book it belongs to.
     """
 
@@ -48,7 +48,7 @@ class Admission(Generic[_SeedT_co]):
     seed: _SeedT_co
     added: tuple[int, ...]
     known: Known
-    duplicate_of: Known | None
+    is_duplicate: bool
     epoch: int
 
 
@@ -138,7 +138,7 @@ class IdBook:
             seed=seed,
             added=added,
             known=known,
-            duplicate_of=known if is_duplicate else None,
+            is_duplicate=is_duplicate,
             epoch=self._epoch,
         )
 
@@ -150,7 +150,7 @@ class IdBook:
     def knows(self, admission: Admission[AnySeed]) -> bool:
         """Whether the seed that this one repeats was not rejected meanwhile."""
         with self._lock:
-            return self._known.get(_key(admission.original)) is admission.duplicate_of
+            return self._known.get(_key(admission.original)) is admission.known
 
     def _check(self, ids: set[int], config: Config) -> tuple[int, ...]:
         """Those of the ids that are new, ascending; refuses removed ones, too large ones, too many."""
@@ -203,11 +203,11 @@ class IdBook:
         with self._lock:
             if admission.epoch == self._epoch:
                 self._end(admission)
-                if self._known.get(_key(admission.original)) is admission.known and admission.duplicate_of is None:
+                if self._known.get(_key(admission.original)) is admission.known and not admission.is_duplicate:
                     del self._known[_key(admission.original)]
 
     def _end(self, admission: Admission[AnySeed]) -> None:
-        if admission.duplicate_of is None:  # the other counts
+        if not admission.is_duplicate:  # the other counts
             self._pending -= Counter(admission.seed.ids)  # drops what is 0
 
     def check(self, ids: Iterable[int]) -> None:

@@ -217,15 +217,15 @@ class SeedQueue:
 
     def _entered(self, request: SeedRequest, stream: Stream) -> list[Decision]:
         """What is done with a seed that arrives: it is placed, or goes with an equal one that came before."""
-        other = request.admission.duplicate_of
-        if other is None:
+        admission = request.admission
+        if not admission.is_duplicate:
             return self._placed(request, stream)
-        first = (r for r in self._requests() if r.admission.known is other and r.admission.duplicate_of is None)
-        twin = next(first, None)
+        others = (r for r in self._requests() if not r.admission.is_duplicate)
+        twin = next((r for r in others if r.admission.known is admission.known), None)
         if twin is not None:
             request.state, request.twin_of = SeedState.TWIN, twin
             return list(self.pending(request, "the same seed came before and waits"))
-        if self._ids.knows(request.admission):
+        if self._ids.knows(admission):
             return self._doubted(request, SeedStatus.APPLIED, "the same seed came before: nothing to do")
         return self._readmitted(request, stream)  # the other was rejected meanwhile
 

@@ -23,7 +23,8 @@ class Compiled:
     """A function of a module; on a CPU traced, with the weights as constants: up to twice as fast.
 
     On a GPU it is captured as a CUDA graph: hundreds of kernels, each as short as its launch, are launched as one. The
-    results of both are the function's own, bit by bit. What learns is not compiled: its weights change.
+    results of the trace are the function's own, bit by bit; a graph replays the same kernels. What learns is not
+    compiled: its weights change.
 
     Args:
         owner: The module whose weights the function uses.
