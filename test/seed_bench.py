@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ros_env  # noqa: F401  (sets the environment that rclpy reads)
+import ros_env  # sets the environment that rclpy reads
 
 pytest.importorskip("rclpy", reason="needs rclpy")
 pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.msg: install the package")
@@ -42,11 +42,15 @@ class SeedBench:
 
     Args:
         subscribe: Makes further publishers, subscriptions and services of the client's node before the tool starts.
+        joins: Whether the tool comes into the domain of what is there already.
         parameters: Overrides of the tool's.
     """
 
-    def __init__(self, subscribe: Callable[[Any], None] | None = None, **parameters: Any) -> None:
+    def __init__(
+        self, subscribe: Callable[[Any], None] | None = None, *, joins: bool = False, **parameters: Any
+    ) -> None:
         self._subscribe = subscribe
+        self._joins = joins
         named = {"prompts.backend": "grabcut", **parameters}  # which goes by the colours of these plain pictures
         self._overrides = [Parameter(name, value=value) for name, value in named.items()]
         self._compressed = bool(parameters.get("compressed", False))
@@ -55,8 +59,11 @@ class SeedBench:
         self.arrays: list[Any] = []
         self.pictures: list[Any] = []
         self.masks: list[Any] = []
+        self._callers: dict[str, Any] = {}
 
     def __enter__(self) -> SeedBench:
+        if not self._joins:
+            ros_env.leave_domain()
         self._client = client_node("rviz")
         self.client, self.executor = self._client.__enter__()
         if self._subscribe is not None:
@@ -131,7 +138,7 @@ class SeedBench:
         return {marker.name: marker for marker in response.markers}, response.sequence_number
 
     def refresh(self) -> None:
-        """Let RViz2 have what the service gives."""
+        """Let RViz2 have what the service gives: what a test sees then is of one moment, whatever is under way."""
         self.scene.take_all(
             self.call(GetInteractiveMarkers, "seed/get_interactive_markers", GetInteractiveMarkers.Request())
         )
@@ -157,7 +164,7 @@ class SeedBench:
         Returns:
             Whether anything interactive lies there: else RViz2 moves the view.
         """
-        self._catch_up()
+        self.refresh()
         name, control = self.scene.focus(x, y) or ("", "")
         if name:
             self.mouse(name, control, (x, y), to or (x, y), valid)
@@ -177,13 +184,9 @@ class SeedBench:
             message.mouse_point.x, message.mouse_point.y, message.mouse_point.z = x, y, 123.0
             self.feedback.publish(message)
 
-    def _catch_up(self) -> None:
-        if self.scene.number != self.node._view.server.sequence_number:
-            self.refresh()
-
     def publish_point(self, x: float, y: float) -> bool:
         """Use *Publish Point* on a point of the plane; whether anything lies there."""
-        self._catch_up()
+        self.refresh()
         message = self.scene.published_point(x, y, self.client.get_clock().now().to_msg())
         if message is not None:
             self.points.publish(message)
@@ -195,7 +198,7 @@ class SeedBench:
 
     def click_button(self, name: str) -> bool:
         """Click into the middle of a button beside the picture; whether anything lies there."""
-        self._catch_up()
+        self.refresh()
         face = self.scene.interactive[name].controls[0].markers[0]
         corners = [(p.x, p.y) for p in face.points]
         return self.press(*(sum(values) / len(values) for values in zip(*corners, strict=True)))
@@ -209,6 +212,7 @@ class SeedBench:
     def corners(self, *vertices: tuple[float, float], width: int) -> None:
         """Click corners, pixel positions, after *Draw*; wait until all are taken."""
         self.draw()
+        self.refresh()
         before = len(self.vertices)
         for column, row in vertices:
             self.press(column / width, -row / width)
@@ -231,11 +235,11 @@ class SeedBench:
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the tool and return its response."""
-        client = self.client.create_client(kind, f"{TOOL}/{name}")
-        self.wait(client.service_is_ready)
-        future = client.call_async(request)
+        if name not in self._callers:
+            self._callers[name] = self.client.create_client(kind, f"{TOOL}/{name}")
+        self.wait(self._callers[name].service_is_ready)
+        future = self._callers[name].call_async(request)
         self.wait(future.done)
-        self.client.destroy_client(client)
         return future.result()
 
     def shown(self, namespace: str) -> list[Any]:

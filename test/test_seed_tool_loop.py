@@ -41,7 +41,7 @@ def frozen_ns(tool: SeedBench) -> int:
 @pytest.mark.parametrize("seconds", [10.0, 0.1], ids=["held by the tracker", "older than its buffer"])
 def test_a_seed_starts_on_the_frozen_image_and_reaches_the_newest(seconds: float) -> None:
     settings = {"catch_up__mode": "exact", "buffer__seconds": seconds}
-    with NodeBench(world.exact_or_still_tracker, **settings) as tracker, SeedBench() as tool:
+    with NodeBench(world.exact_or_still_tracker, **settings) as tracker, SeedBench(joins=True) as tool:
         connect(tracker, tool)
         tracker.image(0)
         assert frozen_ns(tool) == world.stamp_ns(0)
@@ -63,7 +63,7 @@ def test_a_seed_starts_on_the_frozen_image_and_reaches_the_newest(seconds: float
 
 
 def test_freeze_correct_remove_and_reset_with_the_real_tracker() -> None:
-    with NodeBench(world.exact_or_still_tracker, catch_up__mode="exact") as tracker, SeedBench() as tool:
+    with NodeBench(world.exact_or_still_tracker, catch_up__mode="exact") as tracker, SeedBench(joins=True) as tool:
         connect(tracker, tool)
         tracker.image(0)
         frozen_ns(tool)
@@ -97,7 +97,7 @@ def test_freeze_correct_remove_and_reset_with_the_real_tracker() -> None:
 
 
 def test_what_the_real_tracker_refuses_is_said() -> None:
-    with NodeBench(world.exact_or_still_tracker) as tracker, SeedBench() as tool:
+    with NodeBench(world.exact_or_still_tracker) as tracker, SeedBench(joins=True) as tool:
         connect(tracker, tool)
         tracker.image(0)
         frozen_ns(tool)

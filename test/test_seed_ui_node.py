@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ros_env
 import world
 from node_bench import NodeBench
 from seed_ui_bench import SeedUi, image, looks_at, requests_of
@@ -126,6 +127,7 @@ def test_compressed_images_are_shown() -> None:
 
 
 def test_without_a_tracker_it_says_so_and_recovers() -> None:
+    ros_env.leave_domain()
     with SeedUi() as ui:
         assert "tracker" in ui.state["trouble"]
         status, said = ui.post("/api/reset", {})
