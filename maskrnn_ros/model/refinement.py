@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+import math
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -16,7 +17,8 @@ Map: TypeAlias = npt.NDArray[np.float32]
 
 def luma(image: UInt8Array) -> Map:
     """Brightness of an RGB image, uint8 (H, W, 3), as float32 (H, W) in 0..1."""
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.float32) / np.float32(255)
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    return np.asarray(np.divide(grey, np.float32(255), dtype=np.float32))
 
 
 def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothness: float) -> Map:
@@ -49,18 +51,35 @@ def reach(radius: int) -> int:
     return 2 * radius + 1
 
 
+def too_little(smoothness: float) -> float:
+    """Where within ``reach`` every probability is at most this, the refined one is less than 0.5.
+
+    Values from 0 to t deviate by at most t / 2, so the slope is at most t / (4 sqrt(smoothness)), and brightness is
+    within 1 of its mean:
+
+        out <= t (1 + 1 / (4 sqrt(smoothness)))
+
+    0.4 instead of 0.5 leaves something for rounding.
+    """
+    return 0.4 / (1 + 0.25 / math.sqrt(smoothness))
+
+
 def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> Map:
     """mean(a) and mean(b) of ``refine``, (h, w, 2)."""
 
-    def mean(values: npt.NDArray[Any]) -> Map:
-        return np.asarray(cv2.blur(values, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT), np.float32)
+    def mean(*planes: Map) -> Map:
+        side = 2 * radius + 1
+        return np.asarray(cv2.blur(cv2.merge(planes), (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
-    mean_guide, mean_p = mean(guide), mean(probability)
-    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
-    slope = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
-    return mean(np.dstack([slope, mean_p - slope * mean_guide]))
+    means = mean(guide, probability, guide * guide, guide * probability)
+    mean_guide, mean_p = means[..., 0], means[..., 1]
+    variance: Map = np.maximum(means[..., 2] - mean_guide * mean_guide, 0)
+    slope: Map = (means[..., 3] - mean_guide * mean_p) / (variance + np.float32(smoothness))
+    return mean(slope, mean_p - slope * mean_guide)
 
 
 def follow(line: Map, guide: Map) -> Map:
     """The probability at every pixel from its line, (H, W, 2), and its brightness, (H, W)."""
-    return np.asarray(np.clip(line[..., 0] * guide + line[..., 1], 0, 1), np.float32)
+    found = line[..., 0] * guide
+    found += line[..., 1]
+    return np.asarray(np.clip(found, 0, 1, out=found), np.float32)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what is known at the working size to masks at the size of the input, each in its box."""
+"""From what is known at the working size to masks at the size of the input, each in its box.
+
+A mask is where the probability is at least 0.5, and the crop of an object is three times as large as that: what cannot
+come to it is left out at the working size, before it costs anything at the full one.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import RefinementConfig
-from maskrnn_ros.model.refinement import follow, line_of, luma, reach
+from maskrnn_ros.model.refinement import follow, line_of, luma, reach, too_little
 from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import Box, UInt8Array
 
 _BEYOND = 1
-"""Pixels of the working image beyond a patch to which bilinear enlarging carries it."""
+"""Pixels of the working image beyond a place to which bilinear enlarging carries it."""
+
+_LEAST = 0.499
+"""What bilinear enlarging makes 0.5 of, with something in hand for rounding."""
 
 
 def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Likely]:
-    """Probabilities at the size of the input, bilinear; ids whose patch is empty are left out.
+    """Probabilities at the size of the input, bilinear, where they may be 0.5; ids without such a place are left out.
 
     Args:
         patches: Probabilities at the working size, by id.
         size: (H, W) of the input.
     """
-    return {i: _enlarged(patch, size) for i, patch in patches.items() if patch.box is not None}
+    found = {i: _enlarged(patch, size) for i, patch in patches.items()}
+    return {i: one for i, one in found.items() if one is not None}
 
 
 def enlarge_along_edges(
@@ -43,33 +51,53 @@ def enlarge_along_edges(
         config: Of the filter.
         pool: Who does it.
     """
-    known = {i: patch for i, patch in patches.items() if patch.box is not None}
-    return pool.map_values(lambda patch: _refined(patch, working, image, config), known)
+    found = pool.map_values(lambda patch: _refined(patch, working, image, config), patches)
+    return {i: one for i, one in found.items() if one is not None}
 
 
-def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely:
-    assert patch.box is not None
-    box = patch.box.grown(_BEYOND, patch.size)
+def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely | None:
+    box = _where(patch.values, patch.box, _LEAST)
+    if box is None:
+        return None
+    box = box.grown(_BEYOND, patch.size)
     target = _scaled(box, patch.size, size)
-    return Likely(target, _resampled(_padded(patch.values, patch.box, box), box, patch.size, target, size))
+    source = box.grown(_BEYOND, patch.size)
+    return Likely(target, _resampled(_padded(patch, source), source, patch.size, target, size))
 
 
-def _refined(patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig) -> Likely:
+def _refined(patch: Patch, small: UInt8Array, image: UInt8Array, config: RefinementConfig) -> Likely | None:
     """A mask at the full size, its edge along the edges of the image."""
-    assert patch.box is not None
     size = image.shape[0], image.shape[1]
-    shown = patch.box.grown(reach(config.radius), patch.size)
-    source = shown.grown(reach(config.radius), patch.size)
-    guide = luma(small[source.slices])
-    line = line_of(_padded(patch.values, patch.box, source), guide, config.radius, config.smoothness)
-    target = _scaled(shown, patch.size, size)
+    likely = _where(patch.values, patch.box, too_little(config.smoothness))
+    if likely is None:
+        return None
+    source = likely.grown(2 * reach(config.radius), patch.size)
+    line = line_of(_padded(patch, source), luma(small[source.slices]), config.radius, config.smoothness)
+    # the brightness is 0 to 1, so the higher end of the line is all that it can come to
+    known = likely.grown(reach(config.radius), patch.size)
+    inside = line[known.moved(-source.x0, -source.y0).slices]
+    shown = _where(inside[..., 1] + np.maximum(inside[..., 0], 0), known, _LEAST)
+    if shown is None:
+        return None
+    target = _scaled(shown.grown(_BEYOND, patch.size), patch.size, size)
     return Likely(target, follow(_resampled(line, source, patch.size, target, size), luma(image[target.slices])))
 
 
-def _padded(values: npt.NDArray[np.float32], box: Box, larger: Box) -> npt.NDArray[np.float32]:
-    """Values of a box in a larger one, 0 around them."""
-    out = np.zeros((larger.height, larger.width), np.float32)
-    out[box.moved(-larger.x0, -larger.y0).slices] = values
+def _where(values: npt.NDArray[np.float32], box: Box | None, least: float) -> Box | None:
+    """The box of what is at least so much, of the values of a box; None: nothing is."""
+    if box is None:
+        return None
+    x, y, width, height = cv2.boundingRect((values >= np.float32(least)).view(np.uint8))
+    return Box(x, y, x + width, y + height).moved(box.x0, box.y0) if width else None
+
+
+def _padded(patch: Patch, box: Box) -> npt.NDArray[np.float32]:
+    """A patch in another box, 0 beside it."""
+    out = np.zeros((box.height, box.width), np.float32)
+    both = box.intersection(patch.box) if patch.box is not None else None
+    if both is not None and patch.box is not None:
+        values = patch.values[both.moved(-patch.box.x0, -patch.box.y0).slices]
+        out[both.moved(-box.x0, -box.y0).slices] = values
     return out
 
 

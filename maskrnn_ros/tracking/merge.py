@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -41,11 +42,16 @@ def merge(instances: Mapping[int, Likely], size: tuple[int, int]) -> LabelArray:
         int32 (H, W) of ids, 0 = background.
     """
     labels: LabelArray = np.zeros(size, np.int32)
+    if not instances:
+        return labels
+    whole = functools.reduce(Box.union, (one.box for one in instances.values()))
     # below this nothing wins; a running maximum then needs one pass over each box
-    best = np.full(size, np.nextafter(np.float32(0.5), np.float32(0)), np.float32)
+    best = np.empty((whole.height, whole.width), np.float32)
+    for one in instances.values():
+        best[one.box.moved(-whole.x0, -whole.y0).slices] = np.nextafter(np.float32(0.5), np.float32(0))
     for instance_id in sorted(instances):
         one = instances[instance_id]
-        before = best[one.box.slices]
+        before = best[one.box.moved(-whole.x0, -whole.y0).slices]
         np.copyto(labels[one.box.slices], instance_id, where=one.probability > before)
         np.fmax(before, one.probability, out=before)
     return labels

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -32,9 +33,9 @@ def expected_iou(probability: npt.NDArray[np.float32], mask: BoolArray) -> float
         probability: float32, (h, w), in [0, 1].
         mask: bool, likewise, at least one pixel set.
     """
-    inside = float(probability[mask].sum(dtype=np.float64))
-    beside = float(probability.sum(dtype=np.float64)) - inside
-    return inside / (int(np.count_nonzero(mask)) + beside)
+    pixels = int(np.count_nonzero(mask))
+    inside = cv2.mean(probability, mask.view(np.uint8))[0] * pixels  # in float64; indexing by the mask takes longer
+    return inside / (pixels + cv2.sumElems(probability)[0] - inside)
 
 
 def calibrated(expected: float) -> float:

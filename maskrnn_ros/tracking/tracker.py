@@ -334,17 +334,18 @@ class Tracker:
 
         That count is kept here and not in the state, which knows of no other instance.
         """
-        box = None if likely is None else Box.of_mask(labels[likely.box.slices] == state.instance_id)
+        box, mask, inside = None, np.zeros((0, 0), np.bool_), np.zeros((0, 0), np.float32)
+        if likely is not None:
+            won = labels[likely.box.slices] == state.instance_id
+            box = Box.of_mask(won)
+            if box is not None:
+                mask, inside = won[box.slices].copy(), likely.probability[box.slices]
+                box = box.moved(likely.box.x0, likely.box.y0)
         if box is not None:
             self._shown[state.instance_id] = self._frames
         last_shown = self._shown.setdefault(state.instance_id, self._frames - 1)
         frames_unseen = max(state.frames_unseen, self._frames - last_shown)
         seen = box is not None
-        mask, inside = np.zeros((0, 0), np.bool_), np.zeros((0, 0), np.float32)
-        if box is not None and likely is not None:
-            inside = likely.probability[box.slices]
-            box = box.moved(likely.box.x0, likely.box.y0)
-            mask = labels[box.slices] == state.instance_id
         return Track(
             instance_id=state.instance_id,
             name=state.name,
