@@ -15,7 +15,7 @@ from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.prompts.learned import TRUNK_DIGEST, LearnedPrompts
 from maskrnn_ros.prompts.torch.graph import export_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet
-from maskrnn_ros.prompts.view import PLANES, POSITIVE, SIDE, Floats
+from maskrnn_ros.prompts.view import FINE, PLANES, POSITIVE, SIDE, Floats
 
 
 def weights(folder: Path, seed: int = 0, trunk: Path = TRUNK) -> Path:
@@ -36,8 +36,9 @@ class Reddish:
         self.log_odds = np.float32(log_odds)
 
     def __call__(self, view: np.ndarray, planes: Floats) -> Floats:
-        assert view.shape == (SIDE, SIDE, 3) and view.dtype == np.uint8
-        assert planes.shape == (PLANES, SIDE, SIDE) and planes.dtype == np.float32
+        pixels = len(view)
+        assert pixels in (SIDE, FINE) and view.shape == (pixels, pixels, 3) and view.dtype == np.uint8
+        assert planes.shape == (PLANES, pixels, pixels) and planes.dtype == np.float32
         self.seen.append((view, planes.copy()))
         red = view[..., 0].astype(int) - view[..., 1] > 60
         return np.where(red, self.log_odds, -self.log_odds)

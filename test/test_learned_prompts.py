@@ -29,7 +29,7 @@ from maskrnn_ros.prompts.learned import (
 )
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
-from maskrnn_ros.prompts.view import BEFORE, BOX, NEGATIVE, SIDE, View
+from maskrnn_ros.prompts.view import BEFORE, BOX, FINE, NEGATIVE, SIDE, View
 from maskrnn_ros.types import Box
 
 SIZE = (300, 500)
@@ -49,7 +49,9 @@ def overlap(mask: np.ndarray, box: Box) -> float:
     return float((mask & truth).sum() / (mask | truth).sum())
 
 
-@pytest.mark.parametrize("view", [View(-100, 0, 500), View(0, 0, 300), View(390, 40, 64), View(0, -100, 500)])
+@pytest.mark.parametrize(
+    "view", [View(-100, 0, 500), View(0, 0, 300), View(390, 40, 64), View(0, -100, 500), View(0, -100, 500).finer()]
+)
 def test_what_is_cut_out_comes_back_where_it_was(view: View) -> None:
     image = np.zeros(SIZE, np.float32)
     image[40:100, 390:450] = 1
@@ -94,9 +96,9 @@ def test_a_box_and_the_mask_before_say_where_to_look() -> None:
     backend = LearnedPrompts(look)
     assert overlap(backend(picture(), Prompt(box=SMALL)), SMALL) > 0.97
     sides = [36, 32, 32, 32]  # 1.5, 1.25 and 1.35 times the box, at least 32; the last one mirrored, too
-    for (_, planes), side in zip(look.seen, sides, strict=True):
+    for (_, planes), side, pixels in zip(look.seen, sides, [SIDE, SIDE, FINE, FINE], strict=True):
         rows, columns = np.nonzero(planes[BOX])
-        assert [np.ptp(columns) + 1, np.ptp(rows) + 1] == pytest.approx([24 * SIDE / side, 20 * SIDE / side], abs=1)
+        assert [np.ptp(columns) + 1, np.ptp(rows) + 1] == pytest.approx([24 * pixels / side, 20 * pixels / side], abs=1)
     assert [bool(planes[BEFORE].any()) for _, planes in look.seen] == [False, False, True, True]
     look.seen.clear()
     before = np.zeros(SIZE, bool)
@@ -149,6 +151,8 @@ def test_it_is_sure_of_masks_that_stay_and_edges_that_are_sharp() -> None:
     assert firmness(sure) == 1 and 0.6 < firmness(soft) < 0.95 and firmness(-np.abs(sure)) == 0
     best, blurred, doubted = confidence_of(sure, 1.0), confidence_of(soft, 1.0), confidence_of(sure, 0.2)
     assert best == 1 and blurred < 0.9 and doubted < 0.75
+    finer = cv2.resize(soft, (FINE, FINE), interpolation=cv2.INTER_LINEAR)
+    assert confidence_of(finer, 1.0) == pytest.approx(blurred, abs=0.02), "whatever the pixels of the view"
     assert confidence_of(np.full((SIDE, SIDE), 9, np.float32), 1.0) < 0.5, "a mask without an edge is none"
 
 
@@ -173,11 +177,13 @@ def test_the_graph_says_what_torch_says(tmp_path: Path) -> None:
     assert file.stat().st_size < 6e6
     graph, reference = GraphLook(file, TRUNK), TorchLook(load_prompts(file), load_trunk())
     random = np.random.default_rng(0)
-    view = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    planes = View(0, 0, SIDE).planes(Prompt(box=Box(40, 50, 200, 210), points=(Point(x=100.5, y=90.5),)))
-    one, other = graph(view, planes), reference(view, planes)
-    np.testing.assert_allclose(one, other, atol=2e-3)
-    assert one.std() > 0.01
+    for view in (View(0, 0, SIDE), View(0, 0, SIDE).finer()):
+        pixels = random.integers(0, 256, (view.pixels, view.pixels, 3), np.uint8)
+        planes = view.planes(Prompt(box=Box(40, 50, 200, 210), points=(Point(x=100.5, y=90.5),)))
+        one, other = graph(pixels, planes), reference(pixels, planes)
+        assert one.shape == (view.pixels, view.pixels)
+        np.testing.assert_allclose(one, other, atol=2e-3)
+        assert one.std() > 0.01
 
 
 def test_the_picture_is_looked_at_once_for_all_clicks_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

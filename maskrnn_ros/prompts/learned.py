@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ import numpy as np
 
 from maskrnn_ros.model.digests import DIGEST, FOLDER, digest_of, read_graph
 from maskrnn_ros.model.files import TRUNK, trunk_file
+from maskrnn_ros.model.refinement import luma, refine
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.prompts.view import CONTEXT, SIDE, Floats, View
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
@@ -49,6 +51,11 @@ clicks and of boxes, three sets alike. To be drawn anew for other weights (``too
 _NARROW, _BETWEEN = 1.25, 1.35
 """As ``CONTEXT``, of the second and the last view of a box."""
 
+_REACH, _SMOOTHNESS = 1 / 128, 1e-3
+"""Radius of ``refine`` over the side of a view, and the variance below which brightness says nothing. Mean IoU of four
+held out sets: of a box 0.001 to 0.004 higher, of one click 0.001 to 0.004, of two -0.009 to 0.004, of three -0.004 to
+0.018 (the next click is elsewhere)."""
+
 _CLOSER_LOOKS = 2
 """After the first one at clicks."""
 
@@ -57,10 +64,10 @@ class Look(Protocol):
     """Looks at a view."""
 
     def __call__(self, view: UInt8Array, planes: Floats) -> Floats:
-        """Log-odds of the object, float32 (SIDE, SIDE).
+        """Log-odds of the object, float32 (P, P), P a multiple of 16.
 
         Args:
-            view: RGB, uint8 (SIDE, SIDE, 3).
+            view: RGB, uint8 (P, P, 3).
             planes: See ``View.planes``.
         """
         ...
@@ -72,7 +79,7 @@ class _Found:
 
     Args:
         view: Where.
-        log_odds: float32 (SIDE, SIDE).
+        log_odds: float32 (P, P).
         firm: ``firmness`` of the first look.
     """
 
@@ -89,6 +96,9 @@ class LearnedPrompts:
     sets (192 objects), in place of two looks of which the last was mirrored: 0.816 to 0.821, 0.718 to 0.759, 0.661 to
     0.692, 0.625 to 0.628; of a box, in place of one mirrored look: 0.875 to 0.898, 0.823 to 0.831, 0.856 to 0.850,
     0.784 to 0.821. Mirroring the last look at a click adds nothing to a third look, and a fourth look next to nothing.
+    The finer view, with later weights (mean of 192 objects, which were not seen in training, either): 0.879 to 0.884,
+    0.819 to 0.828, 0.776 to 0.785, 0.794 to 0.788 (small objects on rendered tables); 448 pixels in place of 384
+    add 0.001. At a click it would add 0.003 and take longer than a preview may.
 
     Args:
         look: Looks at a view.
@@ -115,7 +125,8 @@ class LearnedPrompts:
             found = self._of_box(image, prompt, prompt.box)
         else:
             found = self._of_clicks(image, prompt)
-        mask: BoolArray = found.view.paste(found.log_odds, (image.shape[0], image.shape[1]), beyond=-30.0) > 0
+        share = _along_edges(_share(found.log_odds), found.view.cut(image))
+        mask: BoolArray = found.view.paste(share, (image.shape[0], image.shape[1]), beyond=0.0) > 0.5
         confidence = confidence_of(found.log_odds, found.firm)
         if confidence < self._least and mask.any():
             raise UnsureError(mask, confidence, self._least)
@@ -135,7 +146,7 @@ class LearnedPrompts:
         first, second = (self._look(view.cut(image), view.planes(prompt)) for view in (wide, narrow))
         share, closer = wide.paste(_share(first), size, beyond=0.0), narrow.paste(_share(second), size, beyond=-1.0)
         share = np.where(closer < 0, share, (share + closer) / 2)
-        view = View.of_box(about, size, _BETWEEN)
+        view = View.of_box(about, size, _BETWEEN).finer()
         return _Found(view, self._mirrored(view.cut(image), view.planes(prompt, share)), firmness(first))
 
     def _of_clicks(self, image: UInt8Array, prompt: Prompt) -> _Found:
@@ -165,11 +176,11 @@ def without_specks(log_odds: Floats, places: Sequence[tuple[float, float]]) -> F
     """Log-odds of a view without what of the mask is apart from the clicks and small: it lies on other things.
 
     Args:
-        log_odds: float32 (SIDE, SIDE).
+        log_odds: float32 (P, P).
         places: Of the clicks on the object, (x, y) in pixels of the view; where the mask has none of them, it stays.
     """
     _, pieces, stats, _ = cv2.connectedComponentsWithStats((log_odds > 0).astype(np.uint8), connectivity=8)
-    last = SIDE - 1
+    last = len(log_odds) - 1
     clicked = {int(pieces[min(max(int(y), 0), last), min(max(int(x), 0), last)]) for x, y in places} - {0}
     if not clicked:
         return log_odds
@@ -189,10 +200,11 @@ def firmness(log_odds: Floats) -> float:
 
 
 def confidence_of(log_odds: Floats, firm: float) -> float:
-    """The IoU that a mask is thought to have, 0..1, by its look's log-odds and the first look's ``firmness``.
+    """The IoU that a mask is thought to have, 0..1, by its look's log-odds, (P, P), and the first look's ``firmness``.
 
     The network's own judgement (``prompt_net``) foretells it less well: correlation 0.47 with the true IoU, this 0.70.
     """
+    log_odds = cv2.resize(log_odds, (SIDE, SIDE), interpolation=cv2.INTER_AREA)  # an edge has its width there
     mask = (log_odds > 0).astype(np.uint8)
     edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, _EDGE) > 0
     sharp = float(np.tanh(np.abs(log_odds[edge]) / 2).mean()) if edge.any() else 0.0
@@ -228,7 +240,8 @@ class GraphLook:
 
     def _computed(self, pixels: bytes) -> dict[str, Floats]:
         """The trunk's features of a view, by the name of the network's input."""
-        view = np.frombuffer(pixels, np.uint8).reshape(1, 3, SIDE, SIDE)
+        side = math.isqrt(len(pixels) // 3)
+        view = np.frombuffer(pixels, np.uint8).reshape(1, 3, side, side)
         maps = self._trunk.run(None, {"image": view})
         return dict(zip(("stride4", "stride8", "stride16"), maps, strict=True))
 
@@ -320,6 +333,12 @@ def _session(weights: Path, option: str) -> Any:
 
 def _share(log_odds: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
+
+
+def _along_edges(share: Floats, view: UInt8Array) -> Floats:
+    """The share of the object in each pixel of a view so that its edges lie on edges of the picture."""
+    guide = luma(view)
+    return refine(share, guide, guide, round(_REACH * len(view)), _SMOOTHNESS)
 
 
 def _on(points: Iterable[Point]) -> tuple[Point, ...]:

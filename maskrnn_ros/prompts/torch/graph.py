@@ -3,7 +3,7 @@
 
     prompts.onnx   uint8 views, what is said, features of strides 4, 8, 16   -> log-odds, IoU
 
-The number of views is free.
+The number of views and their pixels are free.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from maskrnn_ros.model.torch.graphs import Exported, needs, placed, traced, writ
 from maskrnn_ros.model.torch.weights import load_into
 from maskrnn_ros.prompts.learned import TRUNK_DIGEST
 from maskrnn_ros.prompts.torch.net import PromptNet
-from maskrnn_ros.prompts.view import PLANES, SIDE
+from maskrnn_ros.prompts.view import FINE, PLANES, SIDE
 
 INPUTS = ("image", "planes", *(f"stride{stride}" for stride in STRIDES))
 OUTPUTS = ("log_odds", "confidence")
@@ -55,10 +55,16 @@ def export_prompts(weights: Path, out: Path | None = None) -> Exported:
     trunk = _metadata(weights).get(TRUNK_DIGEST)
     if trunk is None:
         raise RuntimeError(f"weights {weights} do not say with which trunk they learned ({TRUNK_DIGEST})")
-    free = {name: {0: "views"} for name in (*INPUTS, *OUTPUTS)}
-    graph = traced(net.forward, net, _views(2), list(INPUTS), list(OUTPUTS), free)
+    graph = traced(net.forward, net, _views(2, SIDE), list(INPUTS), list(OUTPUTS), _free())
     file = placed(weights.with_suffix(".onnx"), out)
-    return written(graph, file, weights, net.forward, [_views(k + 1) for k in range(_SAMPLES)], {TRUNK_DIGEST: trunk})
+    return written(
+        graph,
+        file,
+        weights,
+        net.forward,
+        [_views(k + 1, (SIDE, FINE)[k % 2]) for k in range(_SAMPLES)],
+        {TRUNK_DIGEST: trunk},
+    )
 
 
 def _metadata(weights: Path) -> dict[str, str]:
@@ -69,10 +75,23 @@ def _metadata(weights: Path) -> dict[str, str]:
         raise RuntimeError(f"weights {weights} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _views(count: int) -> tuple[Tensor, ...]:
+def _free() -> dict[str, dict[int, str]]:
+    """The names of the sizes of inputs and outputs that are free."""
+    full = {0: "views", 2: "rows", 3: "columns"}
+    strides = {f"stride{stride}": {0: "views", 2: f"rows{stride}", 3: f"columns{stride}"} for stride in STRIDES}
+    return {
+        "image": full,
+        "planes": full,
+        **strides,
+        "log_odds": {0: "views", 1: "rows", 2: "columns"},
+        "confidence": {0: "views"},
+    }
+
+
+def _views(count: int, side: int) -> tuple[Tensor, ...]:
     maps = (
-        torch.randn(count, channels, SIDE // stride, SIDE // stride)
+        torch.randn(count, channels, side // stride, side // stride)
         for channels, stride in zip(CHANNELS, STRIDES, strict=True)
     )
-    planes = (torch.rand(count, PLANES, SIDE, SIDE) > 0.9).float()
-    return torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8), planes, *maps
+    planes = (torch.rand(count, PLANES, side, side) > 0.9).float()
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8), planes, *maps
