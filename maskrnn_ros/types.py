@@ -215,6 +215,11 @@ class Box:
         return self.y1 - self.y0
 
     @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1."""
+        return self.x0, self.y0, self.x1, self.y1
+
+    @property
     def slices(self) -> tuple[slice, slice]:
         """Index of the box in an (H, W) array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)

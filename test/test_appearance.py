@@ -12,7 +12,7 @@ from shipped import CONFIG, LARGE, engine, overlap, tracker
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import build_flow
-from maskrnn_ros.model.engine import Features, Looked, Summed
+from maskrnn_ros.model.engine import Features, Keys, Lesson, Looked, Summed
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking import build as module
 from maskrnn_ros.tracking.buffer import FrameBuffer
@@ -40,9 +40,9 @@ class Counting:
         self.calls.append(("step", len(objects.boxes)))  # type: ignore[attr-defined]
         return engine().step(features, around, objects)  # type: ignore[arg-type]
 
-    def learn(self, columns: np.ndarray, *rest: np.ndarray) -> Summed:
-        self.calls.append(("learn", len(columns)))
-        return engine().learn(columns, *rest)
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
+        self.calls.append(("learn", len(lesson.which)))
+        return engine().learn(looked, lesson, newest)
 
 
 IN_A_ROW = tuple(world.Shape(2 * k + 1, 4 + 40 * k, 8 + 20 * k, 32, 36, 2, 0) for k in range(3))

@@ -77,7 +77,7 @@ def test_halves_are_means_of_two_by_two() -> None:
 )
 def test_inside_its_box_a_cut_is_that_of_roi_align(crop: tuple[float, ...], cells: int) -> None:
     values, box = plane(80, 96), np.array([0, 0, 96, 80], np.float32)
-    found = cut(values, box, np.array(crop, np.float32), cells)
+    (found,) = cut(values[None], box[None], np.array([crop], np.float32), cells)
     rois = torch.tensor([[0.0, *crop]])
     expected = roi_align(torch.from_numpy(values)[None, None], rois, cells, 1.0, sampling_ratio=1, aligned=True)
     assert found.shape == (cells, cells) and found.dtype == np.float32
@@ -90,7 +90,7 @@ def test_a_cell_of_stride_4_is_cut_as_in_the_training(crop: tuple[float, ...]) -
     from maskrnn_ros.model.torch.crops import crop as crop_of_training
 
     values, box = plane(24, 32), np.array([0, 0, 128, 96], np.float32)
-    found = cut(values, box, np.array(crop, np.float32), 64)
+    (found,) = cut(values[None], box[None], np.array([crop], np.float32), 64)
     rois = torch.tensor([[0.0, *crop]])
     expected = crop_of_training(torch.from_numpy(values)[None, None], rois, 64, 1 / 4)[0, 0].numpy()
     x, y = (crop[k] + (np.arange(64) + 0.5) / 64 * (crop[k + 2] - crop[k]) for k in (0, 1))
@@ -106,7 +106,7 @@ def test_a_cut_of_a_cut_is_that_of_the_training_where_one_crop_is_seen_in_anothe
 
     values = plane(128, 128)
     ours, theirs = np.array([10, 20, 90, 100], np.float32), np.array([40, -5, 130, 85], np.float32)
-    found = cut(values, ours, theirs, 64)
+    (found,) = cut(values[None], ours[None], theirs[None], 64)
     box, other = torch.from_numpy(ours)[None], torch.from_numpy(theirs)[None]
     expected = sample_crop(torch.from_numpy(values)[None, None], box, cell_centres(other, 64), "border")[0, 0].numpy()
     x, y = cell_centres(other, 64)[0].numpy().transpose(2, 0, 1)
@@ -118,9 +118,23 @@ def test_a_cut_of_a_cut_is_that_of_the_training_where_one_crop_is_seen_in_anothe
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 1)])
 def test_a_plane_of_one_cell_is_cut_too(size: tuple[int, int]) -> None:
     box = np.array([0, 0, size[1], size[0]], np.float32)
-    found = cut(np.full(size, 0.7, np.float32), box, box, 6)
+    found = cut(np.full((1, *size), 0.7, np.float32), box[None], box[None], 6)
     np.testing.assert_allclose(found, 0.7, rtol=1e-6)
-    assert not cut(np.ones(size, np.float32), box, box + 50, 6).any()
+    assert not cut(np.ones((1, *size), np.float32), box[None], box[None] + 50, 6).any()
+
+
+def test_what_is_cut_at_once_is_what_is_cut_alone() -> None:
+    random = np.random.default_rng(0)
+    planes = random.random((3, 20, 24), np.float32)
+    corners = random.uniform(0, 40, (3, 2))
+    boxes = np.concatenate([corners, corners + 30], axis=1).astype(np.float32)
+    crops = np.concatenate([random.uniform(-20, 40, (40, 2)), random.uniform(45, 80, (40, 2))], axis=1)
+    crops, of = crops.astype(np.float32), random.integers(0, 3, 40)
+    found = cut(planes, boxes, crops, 16, of)
+    for k, plane_of in enumerate(of):
+        some = slice(plane_of, plane_of + 1)
+        np.testing.assert_array_equal(found[k], cut(planes[some], boxes[some], crops[k : k + 1], 16)[0])
+    assert cut(planes, boxes, crops[:0], 16).shape == (0, 16, 16)
 
 
 # --- and back ---
@@ -136,6 +150,14 @@ def bilinear(values: np.ndarray, x: float, y: float) -> float:
     return float((1 - a) * upper + a * lower)
 
 
+def paste(values: np.ndarray, corners: np.ndarray, box: Box) -> np.ndarray:
+    """One of two: beside nothing."""
+    boxes = np.array([(0, 0, 0, 0), box.corners])
+    out = [np.zeros((0, 0), np.float32), np.full((box.height, box.width), np.nan, np.float32)]
+    pasted(np.stack([values, values]), np.stack([corners, corners]), boxes, out)
+    return out[1]
+
+
 @pytest.mark.parametrize(
     ("corners", "box"),
     [
@@ -146,8 +168,7 @@ def bilinear(values: np.ndarray, x: float, y: float) -> float:
 )
 def test_a_crop_pasted_back_is_bilinear_at_the_centres_of_the_pixels(corners: tuple[float, ...], box: Box) -> None:
     values = plane(32, 32)
-    found = pasted(values, np.array(corners, np.float32), box)
-    assert found.shape == (box.height, box.width) and found.dtype == np.float32
+    found = paste(values, np.array(corners, np.float32), box)
     side = corners[2] - corners[0], corners[3] - corners[1]
     expected = [
         [
@@ -163,7 +184,8 @@ def test_a_crop_pasted_back_is_bilinear_at_the_centres_of_the_pixels(corners: tu
 def test_what_was_cut_out_comes_back() -> None:
     ramp = np.add.outer(3 * np.arange(96), np.arange(160)).astype(np.float32) / 500
     crop, box = np.array([16, 8, 80, 72], np.float32), Box(16, 8, 80, 72)
-    back = pasted(cut(ramp, np.array([0, 0, 160, 96], np.float32), crop, 128), crop, box)
+    (values,) = cut(ramp[None], np.array([[0, 0, 160, 96]], np.float32), crop[None], 128)
+    back = paste(values, crop, box)
     np.testing.assert_allclose(back, ramp[box.slices], atol=2e-3)
 
 

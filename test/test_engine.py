@@ -20,7 +20,7 @@ from engine_bench import engine as load
 
 from maskrnn_ros.model import digests, engine, files, onnx_engine
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
-from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Objects, adds_8_bit_products
+from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Objects, adds_8_bit_products
 from maskrnn_ros.model.files import (
     DECODER,
     TRUNK,
@@ -125,28 +125,27 @@ def masks(count: int, cells: tuple[int, int], random: np.random.Generator) -> tu
 
 def objects(of: engine.Engine, count: int, random: np.random.Generator) -> Objects:
     """The first of several is lost and looked for; the same numbers on every engine."""
-    seed, newest = (
-        [
-            (random.normal(size=(CODES, KEYS)).astype(np.float32) * 0.2, random.random((2, KEYS), np.float32))
-            for _ in range(count)
-        ]
-        for _ in range(2)
-    )
-    probability = [random.random((FINE, FINE), np.float32) for _ in range(count)]
-    sought = [np.full(4, np.nan, np.float32) for _ in range(count)]
+    seed, newest = (keys(of, count, random) for _ in range(2))
+    probability = random.random((count, FINE, FINE), np.float32)
+    sought = np.full((count, 4), np.nan, np.float32)
     if count > 1:
-        probability[0][:], sought[0] = 0, np.array([8, 4, 60, 44], np.float32)
-    hidden = [random.uniform(-1, 1, (HIDDEN, CROP // 2, CROP // 2)).astype(np.float32) for _ in range(count)]
+        probability[0], sought[0] = 0, (8, 4, 60, 44)
+    hidden = random.uniform(-1, 1, (count, HIDDEN, CROP // 2, CROP // 2)).astype(np.float32)
     coefficients = random.normal(size=(count, COLUMNS + 1, TARGET)).astype(np.float32) * np.float32(0.1)
     return Objects(
         probability=probability,
-        boxes=list(boxes(count, random)),
-        hidden=[own(of, each) for each in hidden],
-        coefficients=list(coefficients),
-        seed=[Keys(own(of, code), own(of, values)) for code, values in seed],
-        newest=[Keys(own(of, code), own(of, values)) for code, values in newest],
+        boxes=boxes(count, random),
+        hidden=own(of, hidden),
+        coefficients=coefficients,
+        seed=seed,
+        newest=newest,
         sought=sought,
     )
+
+
+def keys(of: engine.Engine, count: int, random: np.random.Generator) -> Keys:
+    code = random.normal(size=(count, CODES, KEYS)).astype(np.float32) * np.float32(0.2)
+    return Keys(own(of, code), own(of, random.random((count, 2, KEYS), np.float32)))
 
 
 def own(of: engine.Engine, array: Floats) -> Any:
@@ -190,8 +189,19 @@ def test_what_frames_and_seeds_say_is_the_same(count: int, fast: OnnxEngine, exa
             seeds = which.begin(
                 features, boxes(count, random), *masks(count, tuple(features.columns.shape[2:]), random)
             )
-            planes = [plane[:, None] for plane in masks(count, (CROP, CROP), random)]
-            found.append((seeds, which.learn(looked.columns, looked.code, *planes)))
+            held = keys(which, count, random)
+            planes = masks(count, (CROP, CROP), random)
+            lessons = [Lesson(range(count), *planes)]
+            some = list(range(0, count, 2))
+            seen = (random.random((len(some), KEYS)) > 0.3).astype(np.float32)
+            lessons.append(Lesson(some, *(plane[some] for plane in planes), seen))
+            every, few = (which.learn(looked, lesson, held) for lesson in lessons)
+            close(few.square, np.asarray(every.square)[some])
+            for name in ("code", "values"):
+                new, all_new, old = (np.asarray(getattr(each, name)) for each in (few, every, held))
+                close(new[some], all_new[some] * seen[:, None])
+                np.testing.assert_array_equal(np.delete(new, some, axis=0), np.delete(old, some, axis=0))
+            found.append((seeds, every, few))
         for one, other in zip(*found, strict=True):
             for name in ("square", "target", "code", "values"):
                 close(getattr(one, name), getattr(other, name), atol=5e-3, rtol=5e-3)
@@ -201,11 +211,13 @@ def test_what_frames_and_seeds_say_is_the_same(count: int, fast: OnnxEngine, exa
 def test_arrays_of_an_engine_are_handled_alike(fast: OnnxEngine, exact: TorchEngine) -> None:
     for which in (fast, exact):
         batch = own(which, np.arange(24, dtype=np.float32).reshape(4, 2, 3))
-        one = which.one(batch, 1)
-        batch[1] = 0
-        close(one, np.array([[6, 7, 8], [9, 10, 11]], np.float32))  # in memory of its own
-        close(which.some(batch, [0, 3]), np.asarray(batch)[[0, 3]])
-        close(which.some(batch, [0, 1, 2, 3]), batch)
+        one = batch[1]
+        close(one, np.array([[6, 7, 8], [9, 10, 11]], np.float32))
+        close(batch[[0, 3]], np.arange(24, dtype=np.float32).reshape(4, 2, 3)[[0, 3]])
+        close(which.stack([batch[2], one]), np.asarray(batch)[[2, 1]])
+        rest = which.without(own(which, np.asarray(batch)), [0, 2])
+        assert not np.asarray(rest)[[0, 2]].any()
+        close(rest[[1, 3]], batch[[1, 3]])
         close(which.times(one, np.array([1, 0, 2], np.float32)), np.array([[6, 0, 16], [9, 0, 22]], np.float32))
         assert which.zeros(2, 3).shape == (2, 3) and not np.asarray(which.zeros(2, 3)).any()
 

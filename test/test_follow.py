@@ -18,6 +18,7 @@ from maskrnn_ros.model.torch.sight import Carried, place
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking import decide as module
 from maskrnn_ros.tracking.recognition import Measured
+from maskrnn_ros.tracking.target import taken
 from maskrnn_ros.types import Frame, InstanceState, Seed
 
 
@@ -142,7 +143,10 @@ def says(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
 
     def changed(*arguments: object) -> Measured:
         found: Measured = measured(*arguments)  # type: ignore[arg-type]
-        return found._replace(**changes) if found.area else found
+        told = {
+            name: np.where(found.area > 0, np.float64(value), getattr(found, name)) for name, value in changes.items()
+        }
+        return found._replace(**told)
 
     monkeypatch.setattr(module, "measured", changed)
 
@@ -207,11 +211,11 @@ def test_trusted_frames_enter_the_memory_and_the_seed_stays() -> None:
     one.step(world.frame(2, LARGE))
     after = one.states[1].known
     assert before is not None and between is not None and after is not None
-    assert before.memory is between.memory, "every second image is due"
-    assert before.memory.seed is after.memory.seed
+    assert_same(before.memory, between.memory)  # every second image is due
+    assert_same(before.memory.seed, after.memory.seed)
     assert not np.array_equal(before.memory.recent.square, after.memory.recent.square)
     assert not np.array_equal(before.weights, after.weights)
-    assert before.memory.seed_keys is after.memory.seed_keys
+    assert_same(before.memory.seed_keys, after.memory.seed_keys)
     assert not np.array_equal(before.memory.newest_keys.code, after.memory.newest_keys.code)
 
 
@@ -230,16 +234,16 @@ def test_each_part_can_be_switched(change: str) -> None:
 
 def objects_of(one: Tracker, ids: Sequence[int]) -> tuple[Features, Objects]:
     """What a step would be given of some of the objects of a tracker."""
-    known = [one.states[i].known for i in ids]
     assert one.newest is not None
+    known = taken(one.states.begun, [i - 1 for i in ids])
     return one.newest.features, Objects(
-        probability=[k.carried.probability for k in known],  # type: ignore[union-attr]
-        boxes=[k.carried.crop for k in known],  # type: ignore[union-attr]
-        hidden=[k.carried.hidden for k in known],  # type: ignore[union-attr]
-        coefficients=[k.weights for k in known],  # type: ignore[union-attr]
-        seed=[k.memory.seed_keys for k in known],  # type: ignore[union-attr]
-        newest=[k.memory.newest_keys for k in known],  # type: ignore[union-attr]
-        sought=[np.full(4, np.nan, np.float32)] * len(known),
+        probability=known.carried.probability,
+        boxes=known.carried.crop,
+        hidden=known.carried.hidden,
+        coefficients=known.weights,
+        seed=known.memory.seed_keys,
+        newest=known.memory.newest_keys,
+        sought=np.full((len(ids), 4), np.nan, np.float32),
     )
 
 

@@ -15,7 +15,7 @@ from test_session import Bench
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import FlowEstimator
-from maskrnn_ros.model.engine import Features, Summed
+from maskrnn_ros.model.engine import Features, Keys, Lesson, Looked, Summed
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDES
 from maskrnn_ros.tracking import Tracker, follow, views
 from maskrnn_ros.tracking.cells import cells_of
@@ -109,9 +109,9 @@ class LocalEngine:
         self.begun.append((features.columns[0, 0], masks[3]))
         return engine().begin(features, *masks)
 
-    def learn(self, columns: np.ndarray, code: np.ndarray, *masks: np.ndarray) -> Summed:
-        self.learned.append((masks[0], masks[2]))
-        return engine().learn(columns, code, *masks)
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
+        self.learned.append((lesson.share, lesson.known))
+        return engine().learn(looked, lesson, newest)
 
 
 def seeded(image: np.ndarray, ignored: np.ndarray | None) -> tuple[Tracker, LocalEngine]:

@@ -24,6 +24,7 @@ from maskrnn_ros.model.torch.sight import Carried, Shared, crops_around, place, 
 from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.weights import load_step
 from maskrnn_ros.tracking import Tracker, decide, follow
+from maskrnn_ros.tracking.rivals import meets as meets_of
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.training.boxes import boxes_of
 from maskrnn_ros.training.groups import Groups
@@ -149,7 +150,7 @@ def test_a_frame_is_looked_at_and_learned_as_in_the_training(
         one.advance(frame)
         after = dict(one.states)
         assert all(state.frames_unseen == 0 for state in after.values())
-        learned = [a.known.memory is not b.known.memory for a, b in zip(after.values(), before.values(), strict=True)]  # type: ignore[union-attr]
+        learned = [not np.array_equal(after[i].known.weights, before[i].known.weights) for i in after]  # type: ignore[union-attr]
         expected = step(net, shared_of(frame, moved), carried, memory, weights, torch.tensor(learned))
         found, remembered, solved = in_training(after)
         close(found.boxes, expected.carried.boxes, "crops")
@@ -219,5 +220,7 @@ def test_the_crops_of_some_meet_and_those_of_others_do_not() -> None:
         for number in range(4):
             if number:
                 one.step(world.frame(number, shapes))
-            first, second = (state.known.carried.crop for state in one.states.values())  # type: ignore[union-attr]
-            assert follow._meet(first, second) == meets
+            assert meets_of(one.states.begun.carried.crop, np.array([0, 1])).tolist() == [
+                [False, meets],
+                [meets, False],
+            ]

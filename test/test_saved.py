@@ -200,7 +200,8 @@ def test_what_the_decoder_knows_is_of_the_seeds_and_its_place_is_of_the_last_mas
 
     def known(value: float) -> Known:
         carried = Carried(*(np.full(shape, value, np.float32) for shape in ((2, 2), (4,), (1, 1, 1))))
-        return Known(carried, memory=object(), weights=np.full((1, 1), value, np.float32))  # type: ignore[arg-type]
+        weights, likeness = np.full((1, 1), value, np.float32), np.array(0.5)
+        return Known(carried, memory=object(), weights=weights, likeness=likeness)  # type: ignore[arg-type]
 
     seeded, there = (dataclasses.replace(state, known=known(value)) for value in (1.0, 2.0))
     seen = SavedInstance(

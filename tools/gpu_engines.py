@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from maskrnn_ros.model.engine import (
     Features,
     Floats,
     Keys,
+    Lesson,
     Looked,
     Objects,
     Summed,
@@ -51,6 +53,9 @@ class Pair:
 
     def __len__(self) -> int:
         return len(self.other)
+
+    def __getitem__(self, index: Any) -> Pair:
+        return Pair(self.one[index], self.other[index])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,10 +116,11 @@ class Both:
         said = {name: getattr(other, name) for name in STEP_OUTPUTS}
         return Looked(**{**said, **{name: Pair(getattr(one, name), said[name]) for name in _FAR}})
 
-    def learn(self, columns: Pair, code: Pair, share: Floats, rivals: Floats, known: Floats) -> Summed:
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
         """See ``Engine``."""
         return self._summed(
-            "learn", *self._both(lambda engine, of: engine.learn(of(columns), of(code), share, rivals, known))
+            "learn",
+            *self._both(lambda engine, of: engine.learn(_looked(looked, of), lesson, _keys(newest, of))),
         )
 
     def _summed(self, call: str, one: Summed, other: Summed) -> Summed:
@@ -122,13 +128,13 @@ class Both:
             self._note(call, said, getattr(one, name), getattr(other, name))
         return Summed(other.square, other.target, Pair(one.code, other.code), Pair(one.values, other.values))
 
-    def one(self, batch: Pair, k: int) -> Pair:
+    def stack(self, arrays: Sequence[Pair]) -> Pair:
         """See ``Engine``."""
-        return Pair(*self._both(lambda engine, of: engine.one(of(batch), k)))
+        return Pair(*self._both(lambda engine, of: engine.stack([of(array) for array in arrays])))
 
-    def some(self, batch: Pair, which: Sequence[int]) -> Pair:
+    def without(self, batch: Pair, which: Sequence[int]) -> Pair:
         """See ``Engine``."""
-        return Pair(*self._both(lambda engine, of: engine.some(of(batch), which)))
+        return Pair(*self._both(lambda engine, of: engine.without(of(batch), which)))
 
     def zeros(self, *shape: int) -> Pair:
         """See ``Engine``."""
@@ -144,16 +150,17 @@ def _features(features: Features, of: Callable[[Any], Any]) -> Features:
 
 
 def _objects(objects: Objects, of: Callable[[Any], Any]) -> Objects:
-    seed, newest = ([Keys(of(key.code), of(key.values)) for key in keys] for keys in (objects.seed, objects.newest))
-    return Objects(
-        objects.probability,
-        objects.boxes,
-        [of(state) for state in objects.hidden],
-        objects.coefficients,
-        seed,
-        newest,
-        objects.sought,
+    return dataclasses.replace(
+        objects, hidden=of(objects.hidden), seed=_keys(objects.seed, of), newest=_keys(objects.newest, of)
     )
+
+
+def _looked(looked: Looked, of: Callable[[Any], Any]) -> Looked:
+    return dataclasses.replace(looked, **{name: of(getattr(looked, name)) for name in _FAR})
+
+
+def _keys(keys: Keys, of: Callable[[Any], Any]) -> Keys:
+    return Keys(of(keys.code), of(keys.values))
 
 
 def _on_host(array: Any) -> Floats:

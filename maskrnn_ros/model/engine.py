@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 Opaque: TypeAlias = Any
-"""An array of an engine, NumPy's or torch's, with ``shape`` and ``nbytes``."""
+"""An array of an engine, NumPy's or torch's, with ``shape``, ``nbytes`` and an index of numbers, or lists of them."""
 
 OBJECT_INPUTS = (
     "probability",  # (K, 1, FINE, FINE): of the frame before, in the crops
@@ -103,7 +103,7 @@ class Features:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Keys:
-    """Cells that one object is known by, on the engine's device: code (CODES, KEYS), values (2, KEYS)."""
+    """Cells that K objects are known by, on the engine's device: code (K, CODES, KEYS), values (K, 2, KEYS)."""
 
     code: Opaque
     values: Opaque
@@ -111,15 +111,34 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objects:
-    """What a step is given of K objects: a list for each of ``OBJECT_INPUTS``, one entry per object, without K."""
+    """What a step is given of K objects, see ``OBJECT_INPUTS``; here ``probability`` is (K, FINE, FINE)."""
 
-    probability: Sequence[Floats]
-    boxes: Sequence[Floats]
-    hidden: Sequence[Opaque]
-    coefficients: Sequence[Floats]
-    seed: Sequence[Keys]
-    newest: Sequence[Keys]
-    sought: Sequence[Floats]
+    probability: Floats
+    boxes: Floats
+    hidden: Opaque
+    coefficients: Floats
+    seed: Keys
+    newest: Keys
+    sought: Floats
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lesson:
+    """What some of K objects learn from a frame.
+
+    Args:
+        which: Numbers of those n that learn, ascending.
+        share: Their masks, float32, (n, CROP, CROP).
+        rivals: Those of others, likewise.
+        known: Weight of each cell, likewise.
+        seen: Weight of each key, float32, (n, KEYS); None: 1.
+    """
+
+    which: Sequence[int]
+    share: Floats
+    rivals: Floats
+    known: Floats
+    seen: Floats | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,16 +204,25 @@ class Engine(Protocol):
         """Look at K objects, at least one."""
         ...
 
-    def learn(self, columns: Opaque, code: Opaque, share: Floats, rivals: Floats, known: Floats) -> Summed:
-        """What K crops say with these masks, see ``LEARN_INPUTS``."""
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
+        """What crops say with these masks.
+
+        Args:
+            looked: K crops.
+            lesson: Masks of some of them, which learn.
+            newest: Keys of all K until now.
+
+        Returns:
+            Sums of those that learn; keys of all K, new ones of those.
+        """
         ...
 
-    def one(self, batch: Opaque, k: int) -> Opaque:
-        """An object's own of a batch, in memory of its own."""
+    def stack(self, arrays: Sequence[Opaque]) -> Opaque:
+        """Arrays of single objects as one of all."""
         ...
 
-    def some(self, batch: Opaque, which: Sequence[int]) -> Opaque:
-        """Those of some objects."""
+    def without(self, batch: Opaque, which: Sequence[int]) -> Opaque:
+        """A batch, which is not used any more, with 0 for some objects."""
         ...
 
     def zeros(self, *shape: int) -> Opaque:

@@ -22,6 +22,8 @@ from maskrnn_ros.model.engine import (
     Around,
     Features,
     Floats,
+    Keys,
+    Lesson,
     Looked,
     Objects,
     Summed,
@@ -98,31 +100,42 @@ class OnnxEngine:
         """See ``Engine``."""
         shared = features.image, features.columns, features.stride8, features.stride16
         beside = around.flow, around.ignored, around.beside, around.switches
-        seed, newest = objects.seed, objects.newest
         own = (
-            np.stack(objects.probability)[:, None],
-            np.stack(objects.boxes),
-            np.stack(objects.hidden),
-            np.stack(objects.coefficients),
-            np.stack([keys.code for keys in seed]),
-            np.stack([keys.values for keys in seed]),
-            np.stack([keys.code for keys in newest]),
-            np.stack([keys.values for keys in newest]),
-            np.stack(objects.sought),
+            objects.probability[:, None],
+            objects.boxes,
+            objects.hidden,
+            objects.coefficients,
+            objects.seed.code,
+            objects.seed.values,
+            objects.newest.code,
+            objects.newest.values,
+            objects.sought,
         )
         return Looked(*self._step(*shared, *beside, *own))
 
-    def learn(self, columns: Floats, code: Floats, share: Floats, rivals: Floats, known: Floats) -> Summed:
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
         """See ``Engine``."""
-        return Summed(*self._learn(columns, code, share, rivals, known))
+        which, count = list(lesson.which), len(looked.columns)
+        columns, code = (part if len(which) == count else part[which] for part in (looked.columns, looked.code))
+        masks = (plane[:, None] for plane in (lesson.share, lesson.rivals, lesson.known))
+        square, target, *keys = self._learn(columns, code, *masks)
+        if lesson.seen is not None:
+            keys = [part * lesson.seen[:, None] for part in keys]
+        if len(which) < count:
+            held = [part.copy() for part in (newest.code, newest.values)]
+            for part, new in zip(held, keys, strict=True):
+                part[which] = new
+            keys = held
+        return Summed(square, target, *keys)
 
-    def one(self, batch: Floats, k: int) -> Floats:
+    def stack(self, arrays: Sequence[Floats]) -> Floats:
         """See ``Engine``."""
-        return np.array(batch[k])
+        return np.stack(arrays)
 
-    def some(self, batch: Floats, which: Sequence[int]) -> Floats:
+    def without(self, batch: Floats, which: Sequence[int]) -> Floats:
         """See ``Engine``."""
-        return batch if len(which) == len(batch) else batch[list(which)]
+        batch[list(which)] = 0
+        return batch
 
     def zeros(self, *shape: int) -> Floats:
         """See ``Engine``."""

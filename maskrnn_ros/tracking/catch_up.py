@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from maskrnn_ros.config import CatchUpConfig
 from maskrnn_ros.tracking.buffer import FrameBuffer
@@ -30,7 +30,7 @@ class CatchUp:
 
     def __init__(
         self,
-        states: dict[int, InstanceMemory],
+        states: Mapping[int, InstanceMemory],
         frame: PreparedFrame,
         config: CatchUpConfig,
         clock: Callable[[], float],

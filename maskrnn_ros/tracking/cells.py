@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.types import Box, UInt8Array
+from maskrnn_ros.types import UInt8Array
 
 Floats = npt.NDArray[np.float32]
+
+_AT_ONCE = 8
+"""Crops that are cut at once: what is needed in between stays in the cache."""
 
 
 def cells_of(plane: npt.NDArray[np.float32], stride: int, border: int = cv2.BORDER_REPLICATE) -> Floats:
@@ -56,54 +62,73 @@ def halved(planes: Floats) -> Floats:
     return np.asarray((rows[..., ::2] + rows[..., 1::2]) * np.float32(0.25), np.float32)
 
 
-def cut(plane: npt.NDArray[np.float32], box: Floats, crop: Floats, cells: int) -> Floats:
-    """A plane that fills a box, bilinear at the centres of the cells of a crop, float32 (cells, cells).
+def cut(planes: Floats, boxes: Floats, crops: Floats, cells: int, of: npt.NDArray[np.intp] | None = None) -> Floats:
+    """Planes that fill boxes, bilinear at the centres of the cells of crops, float32 (P, cells, cells).
 
-    Beside the box it is 0.
+    Beside its box a plane is 0.
 
     Args:
-        plane: float32, (a, b).
-        box: What it fills, x0 y0 x1 y1.
-        crop: In the same unit.
+        planes: float32, (S, a, b).
+        boxes: What they fill, x0 y0 x1 y1, (S, 4).
+        crops: In the same unit, (P, 4).
         cells: In each direction.
+        of: Which plane each is cut out of, (P,); None: of the first each.
     """
-    inside, weights, low, high = [], [], [], []
-    for axis in (0, 1):  # x, y
-        count = plane.shape[1 - axis]
-        steps = crop[axis] + (np.arange(cells, dtype=np.float32) + 0.5) / cells * (crop[axis + 2] - crop[axis])
-        place = (steps - box[axis]) / (box[axis + 2] - box[axis]) * count
-        inside.append((place >= 0) & (place <= count))
-        place = np.clip(place - 0.5, 0, count - 1)
-        first = np.minimum(place.astype(np.int64), max(count - 2, 0))
-        low.append(first)
-        high.append(np.minimum(first + 1, count - 1))
-        weights.append((place - first).astype(np.float32))
-    rows = plane[low[1]] * (1 - weights[1])[:, None] + plane[high[1]] * weights[1][:, None]
-    found = rows[:, low[0]] * (1 - weights[0]) + rows[:, high[0]] * weights[0]
-    return np.asarray(found * (inside[1][:, None] & inside[0]), np.float32)
+    of = np.zeros(len(crops), np.intp) if of is None else of
+    height, width = planes.shape[1:]
+    (left, x, inside_x), (top, y, inside_y) = (
+        _placed(boxes[of, axis::2], crops[:, axis::2], cells, planes.shape[2 - axis]) for axis in (0, 1)
+    )
+    top += of[:, None] * height
+    right, below = int(width > 1), int(height > 1)  # from a cell to the next
+    lines = planes.reshape(-1, width)
+    first = np.arange(_AT_ONCE * cells).reshape(-1, cells, 1) * width
+    inside = inside_y[:, :, None] & inside_x[:, None]
+    found = np.empty((len(crops), cells, cells), np.float32)
+    for start in range(0, len(crops), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        rows = lines[top[some]] * (1 - y[some, :, None]) + lines[top[some] + below] * y[some, :, None]
+        at, values, weight = first[: len(rows)] + left[some, None], rows.ravel(), x[some, None]
+        found[some] = (values[at] * (1 - weight) + values[at + right] * weight) * inside[some]
+    return found
 
 
-def pasted(crop: Floats, corners: Floats, box: Box) -> Floats:
-    """A crop (n, n) at the pixels of a box, bilinear, beyond its outermost cells the nearest; float32.
+def _placed(boxes: Floats, crops: Floats, cells: int, count: int) -> tuple[npt.NDArray[Any], ...]:
+    """Along one axis, of boxes and crops (P, 2): where the centres of the crops' cells lie, (P, cells) each.
+
+    After which of the ``count`` cells of a box, with which weight of the next, and whether inside the box.
+    """
+    share = (np.arange(cells, dtype=np.float32) + 0.5) / cells
+    steps = crops[:, :1] + share * (crops[:, 1:] - crops[:, :1])
+    place = (steps - boxes[:, :1]) / (boxes[:, 1:] - boxes[:, :1]) * count
+    inside = (place >= 0) & (place <= count)
+    place = np.clip(place - 0.5, 0, count - 1)
+    low = np.minimum(place.astype(np.intp), max(count - 2, 0))
+    return low, (place - low).astype(np.float32), inside
+
+
+def pasted(crops: Floats, corners: Floats, boxes: npt.NDArray[np.int64], out: Sequence[Floats]) -> None:
+    """Crops (K, n, n) at the pixels of boxes, bilinear, beyond their outermost cells the nearest.
 
     Args:
-        crop: Values.
-        corners: What it covers, x0 y0 x1 y1, pixels.
-        box: Pixels.
+        crops: Values.
+        corners: What they cover, x0 y0 x1 y1, pixels, (K, 4).
+        boxes: Pixels, (K, 4); 0: nothing is pasted.
+        out: Where to, float32, (height, width) of each box.
     """
-    count = crop.shape[0]
-    across, down = (count / float(corners[k + 2] - corners[k]) for k in (0, 1))
-    back = np.array(
-        [
-            [across, 0, (box.x0 + 0.5 - float(corners[0])) * across - 0.5],
-            [0, down, (box.y0 + 0.5 - float(corners[1])) * down - 0.5],
-        ]
-    )
+    scale = crops.shape[1] / (corners[:, 2:] - corners[:, :2]).astype(np.float64)
+    back = np.zeros((len(crops), 2, 3))
+    back[:, (0, 1), (0, 1)] = scale
+    back[:, :, 2] = (boxes[:, :2] + 0.5 - corners[:, :2].astype(np.float64)) * scale - 0.5
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    found = cv2.warpAffine(crop, back, (box.width, box.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(found, np.float32)
+    for crop, change, place in zip(crops, back, out, strict=True):
+        if place.size:
+            cv2.warpAffine(crop, change, place.shape[::-1], place, flags, cv2.BORDER_REPLICATE)
 
 
-def sigmoid(log_odds: Floats) -> Floats:
-    """1 / (1 + exp(-x)), float32."""
-    return np.asarray(1 / (1 + np.exp(-log_odds)), np.float32)
+def sigmoid(log_odds: Floats, out: Floats | None = None) -> Floats:
+    """1 / (1 + exp(-x)), float32; written to ``out`` where that is given."""
+    found = np.negative(log_odds, out=out)
+    np.exp(found, out=found)
+    found += 1
+    return np.divide(np.float32(1), found, out=found)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is decided of one object on a frame, by what the step found in its crop and before any is told of the others."""
+"""What is decided of K objects on a frame: of each by its own crop, before any is told of the others.
+
+What differs from one object to the next is a number in an array; nothing here depends on how many there are.
+"""
 
 from __future__ import annotations
 
@@ -11,97 +14,102 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.model.engine import Engine, Looked
 from maskrnn_ros.model.shapes import FINE
 from maskrnn_ros.tracking.cells import Floats, cut, pasted, sigmoid
-from maskrnn_ros.tracking.gate import clip, predicted_boxes, scaled_boxes, whole
-from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.recognition import Measured, is_seen, measured, strays, usually
-from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
+from maskrnn_ros.tracking.gate import clipped, predicted_boxes, scaled_boxes, whole
+from maskrnn_ros.tracking.patches import Patches
+from maskrnn_ros.tracking.recognition import Measured, are_seen, measured, strays, usually
+from maskrnn_ros.tracking.state import PreparedFrame
+from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.target import Carried, Known
 from maskrnn_ros.types import BoolArray
 
-_OFF = -8.0
+_OFF = np.float32(-8.0)
 """Log-odds of what is surely not the object."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decided:
-    """What is decided of one object, before any is told of the others.
+    """What is decided of K objects, before any is told of the others.
 
     Args:
-        patch: See ``Found``.
-        carried: Mask and hidden state in its crop.
-        measured: What its mask is like.
-        sees: Whether it is there.
-        likeness: See ``Known``.
-        covered: Share of each cell of the crop that an ignore mask covers, float32 (FINE, FINE); None without one.
+        patches: Their probabilities at the pixels of the working image; nothing of one that is not seen.
+        known: What is carried on, with the memories as they were.
+        measured: What their masks are like.
+        sees: Whether each is there, bool (K,).
+        covered: Share of each cell of their crops that is ignored, float32 (K, FINE, FINE); None without a mask.
     """
 
-    patch: Patch
-    carried: Carried
+    patches: Patches
+    known: Known
     measured: Measured
-    sees: bool
-    likeness: float | None
+    sees: BoolArray
     covered: Floats | None
 
 
-def decide(
-    state: InstanceMemory,
-    looked: Looked,
-    k: int,
-    frame: PreparedFrame,
-    unknown: Floats | None,
-    config: Config,
-    engine: Engine,
-) -> Decided:
-    """What of a crop is the object, and whether it is there.
+def decide(states: States, looked: Looked, frame: PreparedFrame, config: Config, engine: Engine) -> Decided:
+    """What of the crops is the objects, and whether they are there.
 
     Args:
-        state: Of the object on the frame before; the networks have begun it.
-        looked: What the step says of all objects.
-        k: Which of them it is.
+        states: Of the objects on the frame before; the networks have begun them.
+        looked: What the step says of them.
         frame: The frame.
-        unknown: 1 where nothing may be found, float32 (h, w); None: nowhere.
         config: All settings.
         engine: Holds the hidden states.
     """
-    log_odds, crop, usual = looked.log_odds[k], looked.crops[k], known_of(state).likeness
+    known, has_looked = states.begun, looked.looked > 0
+    log_odds = looked.log_odds.copy()
     if config.gate.enabled and config.network.localization:
-        log_odds = np.where(_gate(looked.deltas[k], looked.around[k], crop, config), log_odds, np.float32(_OFF))
-    size = frame.size_of_work
-    covered = None
-    if unknown is not None:
-        covered = cut(unknown, whole(size), crop, FINE)
-        log_odds = np.where(covered >= 0.5, np.float32(_OFF), log_odds)
-    matched = looked.matched[k]
-    stray = strays((log_odds >= 0).astype(np.uint8), (matched[2], matched[0]), usual)
-    log_odds = np.where(stray, np.float32(_OFF), log_odds) if stray.any() else log_odds
+        np.copyto(log_odds, _OFF, where=~_gate(looked, config))
+    covered = _covered(frame, looked.crops)
+    if covered is not None:
+        np.copyto(log_odds, _OFF, where=covered >= 0.5)
+    matched = looked.matched
+    np.copyto(log_odds, _OFF, where=strays(log_odds >= 0, matched[:, 2], matched[:, 0], known.likeness))
     probability = sigmoid(log_odds)
-    box = clip(crop.tolist(), size) if looked.looked[k] else None
-    patch = Patch.nothing(size) if box is None else Patch(sigmoid(pasted(log_odds, crop, box)), box, size)
-    patch = patch.without(frame.unknown)
-    presence = float(1 / (1 + np.exp(-np.float64(looked.presence[k]))))
-    found = measured(log_odds, probability, patch, presence, matched)
-    sees = box is not None and is_seen(found, usual, state, config)
-    if not sees:
-        # where nothing was looked at the crop stays: around the last one it would grow with every frame
-        last = crop.copy() if looked.looked[k] else known_of(state).carried.crop
-        return Decided(Patch.nothing(size), Carried.nowhere(last, engine), found, False, usual, covered)
-    carried = Carried(probability, crop.copy(), engine.one(looked.hidden, k))
-    return Decided(patch, carried, found, True, usually(usual, found.likeness), covered)
+    patches = _patches(log_odds, looked.crops, has_looked, frame)
+    presence = 1 / (1 + np.exp(-looked.presence.astype(np.float64)))
+    found = measured(log_odds, probability, patches, presence, matched)
+    sees = has_looked & are_seen(found, known.likeness, states.frames_unseen == 0, states.usual_area, config)
+    gone = np.flatnonzero(~sees)
+    probability[gone] = 0
+    # where nothing was looked at the crop stays: around the last one it would grow with every frame
+    crops = np.where(has_looked[:, None], looked.crops, known.carried.crop)
+    hidden = engine.without(looked.hidden, gone.tolist())
+    likeness = np.where(sees, usually(known.likeness, found.likeness), known.likeness)
+    after = dataclasses.replace(known, carried=Carried(probability, crops, hidden), likeness=likeness)
+    return Decided(patches.only(sees), after, found, sees, covered)
 
 
-def known_of(state: InstanceMemory) -> Known:
-    """What the networks carry of an object that they have begun."""
-    assert state.known is not None
-    return state.known
+def _patches(log_odds: Floats, crops: Floats, has_looked: BoolArray, frame: PreparedFrame) -> Patches:
+    """Probabilities at the pixels of the working image."""
+    boxes = clipped(crops, frame.size_of_work) * has_looked[:, None]
+    patches = Patches.empty(boxes, frame.size_of_work)
+    views = patches.views()
+    pasted(log_odds, crops, boxes, views)
+    sigmoid(patches.values, out=patches.values)
+    if frame.unknown is not None:
+        for view, (x0, y0, x1, y1) in zip(views, boxes.tolist(), strict=True):
+            view[frame.unknown[y0:y1, x0:x1]] = 0
+    return patches
 
 
-def _gate(deltas: Floats, around: Floats, crop: Floats, config: Config) -> BoolArray:
-    """Inside the enlarged box that the localization net predicts (MaskRNN), (FINE, FINE)."""
-    corners = scaled_boxes(predicted_boxes(around[None], deltas[None]), config.gate.enlarge)[0]
+def _covered(frame: PreparedFrame, crops: Floats) -> Floats | None:
+    """Share of each cell of crops (K, 4) in which nothing may be found or learned; None: nowhere."""
+    if frame.unknown is None:
+        return None
+    return cut(frame.unknown.astype(np.float32)[None], whole(frame.size_of_work)[None], crops, FINE)
+
+
+def _gate(looked: Looked, config: Config) -> BoolArray:
+    """Inside the enlarged boxes that the localization net predicts (MaskRNN), (K, FINE, FINE)."""
+    corners = scaled_boxes(predicted_boxes(looked.around, looked.deltas), config.gate.enlarge)
     if config.gate.spans_prior:
-        grown = scaled_boxes(around[None], config.gate.enlarge)[0]
-        corners = np.concatenate([np.minimum(corners[:2], grown[:2]), np.maximum(corners[2:], grown[2:])])
+        grown = scaled_boxes(looked.around, config.gate.enlarge)
+        corners = np.concatenate(
+            [np.minimum(corners[:, :2], grown[:, :2]), np.maximum(corners[:, 2:], grown[:, 2:])], axis=1
+        )
     steps = (np.arange(FINE, dtype=np.float32) + 0.5) / FINE
-    x, y = (crop[k] + steps * (crop[k + 2] - crop[k]) for k in (0, 1))
-    inside: BoolArray = ((y >= corners[1]) & (y < corners[3]))[:, None] & ((x >= corners[0]) & (x < corners[2]))
-    return inside
+    low, high = looked.crops[:, :2, None], looked.crops[:, 2:, None]
+    places = low + steps * (high - low)  # (K, 2, FINE)
+    inside = (places >= corners[:, :2, None]) & (places < corners[:, 2:, None])
+    both: BoolArray = inside[:, 1, :, None] & inside[:, 0, None]
+    return both

@@ -49,6 +49,13 @@ def clip(corners: Sequence[float], size: tuple[int, int]) -> Box | None:
     return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
 
+def clipped(corners: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """``clip`` for boxes (K, 4), int64 (K, 4); 0 where there are no pixels."""
+    outward = np.concatenate([np.floor(corners[:, :2]), np.ceil(corners[:, 2:])], axis=1)
+    boxes = np.clip(outward, 0, (size[1], size[0]) * 2).astype(np.int64)
+    return np.asarray(boxes * (boxes[:, :2] < boxes[:, 2:]).all(axis=1, keepdims=True), np.int64)
+
+
 def scaled_boxes(boxes: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
     """Boxes (K, 4) enlarged about their centres."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * np.float32(factor / 2)

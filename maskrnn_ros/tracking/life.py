@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
+from maskrnn_ros.tracking.states import Found, States
 from maskrnn_ros.tracking.target import Known
 from maskrnn_ros.types import InstanceState, Seed
 
@@ -55,51 +57,58 @@ def begun(
     )
 
 
-def carried(state: InstanceMemory, patch: Patch, area: int, seen: bool, images: int, config: Config) -> InstanceMemory:
-    """The state some images later, without velocity.
+def carried(states: States, found: Found, velocity: npt.NDArray[np.float64], images: int, config: Config) -> States:
+    """The states some images later.
 
     Args:
-        state: Until now.
-        patch: Its probability now.
-        area: Pixels with probability of at least 0.5 now.
-        seen: Whether it is there.
+        states: Until now.
+        found: What there is of them now.
+        velocity: See ``velocities_of``.
         images: How many images later it is.
         config: All settings.
     """
-    unseen = 0 if seen else state.frames_unseen + images
+    unseen = np.where(found.sees, 0, states.frames_unseen + images)
+    grown = _USUAL_AREA_RATE * (found.area - states.usual_area)
     return dataclasses.replace(
-        state,
-        patch=patch,
-        state=state_after(unseen, config),
-        age=state.age + images,
+        states,
+        patches=found.patches,
+        phases=phases_after(unseen, config),
+        age=states.age + images,
         frames_unseen=unseen,
-        area=area,
-        usual_area=state.usual_area + (_USUAL_AREA_RATE * (area - state.usual_area) if seen else 0.0),
-        velocity=None,
-        seed_mask=None,
+        area=found.area,
+        usual_area=states.usual_area + np.where(found.sees, grown, 0.0),
+        velocity=velocity,
+        seed_masks=(None,) * len(states),
+        known=found.known,
     )
 
 
-def state_after(frames_unseen: int, config: Config) -> InstanceState:
-    """The state of an instance that was not seen for so many images."""
-    if frames_unseen == 0:
-        return InstanceState.TRACKING
-    lost = frames_unseen > config.presence.lost_after_frames
-    return InstanceState.LOST if lost else InstanceState.OCCLUDED
+_PHASES = InstanceState.TRACKING, InstanceState.OCCLUDED, InstanceState.LOST
 
 
-def velocity_of(patch: Patch, flow: Floats, per_second: float | None) -> tuple[float, float] | None:
-    """Mean motion under a mask, (x, y), pixels of the input per second; None where unknown.
+def phases_after(frames_unseen: npt.NDArray[np.int64], config: Config) -> tuple[InstanceState, ...]:
+    """The state of each instance that was not seen for so many images, (K,)."""
+    steps = (frames_unseen > 0).astype(int) + (frames_unseen > max(0, config.presence.lost_after_frames))
+    return tuple([_PHASES[step] for step in steps.tolist()])
+
+
+def velocities_of(patches: Patches, flow: Floats, per_second: float | None) -> npt.NDArray[np.float64]:
+    """Mean motion under masks, float64 (K, 2), x and y in pixels of the input per second; NaN where unknown.
 
     Flow points back to where it came from, hence the sign.
 
     Args:
-        patch: The mask.
+        patches: The masks.
         flow: Backward flow, float32 (2, h, w), pixels of the working image.
         per_second: What a pixel of flow is in pixels of the input per second; None where the time is unknown.
     """
-    if per_second is None or patch.box is None:
-        return None
-    total = float(patch.values.sum())
-    dx, dy = (float((plane[patch.box.slices] * patch.values).sum()) / total for plane in flow)
-    return -dx * per_second, -dy * per_second
+    if per_second is None:
+        return np.full((len(patches), 2), np.nan)
+    moved = np.zeros((2, len(patches.values)), np.float32)
+    for view, start, (x0, y0, x1, y1) in zip(
+        patches.views(), patches.starts.tolist(), patches.boxes.tolist(), strict=True
+    ):
+        place = moved[:, start : start + view.size].reshape(2, *view.shape)
+        np.multiply(flow[:, y0:y1, x0:x1], view, out=place)
+    total = patches.sums(patches.values).astype(np.float64)
+    return patches.sums(moved).T * (-per_second / np.where(total > 0, total, np.nan))[:, None]

@@ -53,7 +53,7 @@ class Marking:
     ids: tuple[int, ...]
     drawn_on: PreparedFrame | None = None
 
-    def begun(self, tracker: Tracker) -> dict[int, InstanceMemory]:
+    def begun(self, tracker: Tracker) -> Mapping[int, InstanceMemory]:
         """States of its ids on the newest frame of a tracker, which does not change.
 
         Raises:
@@ -61,8 +61,8 @@ class Marking:
         """
         newest = tracker.newest
         assert newest is not None  # seeds are applied to frames
-        states = tracker.start(self.seed, self.drawn_on or newest)
-        states = {i: states[i] for i in self.ids}
+        begun = tracker.start(self.seed, self.drawn_on or newest)
+        states = {i: begun[i] for i in self.ids}
         return states if self.drawn_on is None else tracker.carry(states, self.drawn_on, newest)
 
     @property
@@ -75,13 +75,13 @@ def _arrays(value: Any) -> Iterator[Any]:
     """All arrays in a value, NumPy's or an engine's."""
     if hasattr(value, "nbytes"):
         yield value
+    elif dataclasses.is_dataclass(value):  # a table too: its columns
+        yield from _arrays(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
     elif isinstance(value, Mapping):
         yield from _arrays(tuple(value.values()))
     elif isinstance(value, tuple):
         for one in value:
             yield from _arrays(one)
-    elif dataclasses.is_dataclass(value):
-        yield from _arrays(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
 
 
 def _piece(array: Any) -> tuple[int, int]:

@@ -3,31 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
-
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow.warp import warp
 from maskrnn_ros.tracking.cells import Floats
 from maskrnn_ros.tracking.gate import box_of, enlarge
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.state import InstanceMemory
+from maskrnn_ros.tracking.patches import Patches
+from maskrnn_ros.tracking.states import Found
 from maskrnn_ros.types import BoolArray
 
 
-def propagated(
-    states: Mapping[int, InstanceMemory], flow: Floats, unknown: BoolArray | None, config: Config
-) -> dict[int, Patch]:
-    """Probabilities on the next frame, by id.
+def propagated(patches: Patches, flow: Floats, unknown: BoolArray | None, config: Config) -> Found:
+    """Instances on the next frame.
 
     Args:
-        states: On the frame before.
+        patches: Their probabilities on the frame before.
         flow: Backward flow between the two, float32 (2, h, w), pixels.
         unknown: Where no object may be, bool (h, w); None: it may be anywhere.
-        config: ``prior.source`` and ``gate`` count.
+        config: ``prior.source``, ``gate`` and ``presence.min_pixels`` count.
     """
-    return {i: _one(state.patch, flow, unknown, config) for i, state in states.items()}
+    moved = Patches.of([_one(patches[k], flow, unknown, config) for k in range(len(patches))])
+    return Found(moved, None, moved.areas, moved.areas >= config.presence.min_pixels)
 
 
 def _one(patch: Patch, flow: Floats, unknown: BoolArray | None, config: Config) -> Patch:
@@ -43,8 +39,3 @@ def _one(patch: Patch, flow: Floats, unknown: BoolArray | None, config: Config) 
         return Patch.nothing(patch.size)
     box = box.moved(moved.box.x0, moved.box.y0)
     return moved.gated(enlarge(box, config.gate.enlarge, patch.size)) if config.gate.enabled else moved
-
-
-def is_enough(patch: Patch, config: Config) -> bool:
-    """Whether so much of it is there that it counts as seen."""
-    return bool(np.count_nonzero(patch.values >= 0.5) >= config.presence.min_pixels)

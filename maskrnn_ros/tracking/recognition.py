@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is what the decoder found the object? Which pieces of a mask are stray, what it is measured by, whether it counts."""
+"""Is what the decoder found the object? Which pieces of a mask are stray, what it is measured by, whether it counts.
+
+All of it for K objects at once; what is said of one does not depend on the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.cells import Floats, halved
-from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.state import InstanceMemory
-from maskrnn_ros.types import BoolArray, UInt8Array
+from maskrnn_ros.tracking.patches import Patches
+from maskrnn_ros.tracking.pieces import Pieces
+from maskrnn_ros.types import BoolArray
+
+Numbers = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 _STRAY_SHARE, _STRAY_REACH = 0.2, 0.15
 """A piece smaller than this share of the largest one, and farther from it than this share of its root, is stray."""
@@ -42,9 +48,12 @@ that stood there already, where another one passes and goes behind a wall, has -
 _LIKENESS_RATE = 0.1
 """Weight of a frame in the usual likeness."""
 
+_NEXT_TO_NOTHING = 1e-9
+"""What is divided by where there is no mask: 0 stays 0."""
+
 
 class Measured(NamedTuple):
-    """What decides about one object.
+    """What decides about K objects, (K,) each.
 
     Args:
         presence: See ``Output``, 0..1.
@@ -55,21 +64,22 @@ class Measured(NamedTuple):
         sure: Their mean probability, likewise.
     """
 
-    presence: float
-    likeness: float
-    agreement: float
-    inside: float
-    area: int
-    sure: float
+    presence: Numbers
+    likeness: Numbers
+    agreement: Numbers
+    inside: Numbers
+    area: Ints
+    sure: Numbers
 
 
-def usually(usual: float | None, likeness: float) -> float:
-    """The usual likeness with one more frame in it."""
-    return likeness if usual is None else usual + _LIKENESS_RATE * (likeness - usual)
+def usually(usual: Numbers, likeness: Numbers) -> Numbers:
+    """The usual likeness with one more frame in it, (K,)."""
+    is_first = np.isneginf(usual)
+    return np.where(is_first, likeness, usual + _LIKENESS_RATE * (likeness - np.where(is_first, 0, usual)))
 
 
-def is_seen(found: Measured, usual: float | None, state: InstanceMemory, config: Config) -> bool:
-    """Whether what was found is the object.
+def are_seen(found: Measured, usual: Numbers, was_seen: BoolArray, usual_area: Numbers, config: Config) -> BoolArray:
+    """Whether what was found is the object, bool (K,).
 
     A mask that is not sure counts where it looks like the seed and the network is certain that the object is there:
     a thin object, or one of which little is seen, has hardly anything but edges. What is found again must look like
@@ -77,74 +87,79 @@ def is_seen(found: Measured, usual: float | None, state: InstanceMemory, config:
 
     Args:
         found: What was found.
-        usual: Its usual likeness, see ``Known``.
-        state: The object on the frame before.
+        usual: Usual likeness, see ``Known``.
+        was_seen: Whether it was seen on the frame before.
+        usual_area: See ``InstanceMemory``.
         config: All settings.
     """
     settings = config.presence
-    is_like = usual is None or found.likeness >= _LIKE * usual
-    was_seen = state.frames_unseen == 0
-    share = settings.min_share if was_seen else settings.return_share
-    if found.area < max(settings.min_pixels, share * state.usual_area) or found.agreement < _BACKGROUND:
-        return False
-    is_certain = found.presence >= max(settings.threshold, _CERTAIN)
-    if not was_seen:
-        return found.sure >= settings.return_probability and is_like and is_certain
-    is_sure = found.sure >= settings.min_probability and found.presence >= settings.threshold
-    return is_sure or (is_like and is_certain)
+    share = np.where(was_seen, settings.min_share, settings.return_share)
+    counts = (found.area >= np.maximum(settings.min_pixels, share * usual_area)) & (found.agreement >= _BACKGROUND)
+    is_like = found.likeness >= _LIKE * usual
+    is_certain = is_like & (found.presence >= max(settings.threshold, _CERTAIN))
+    is_sure = (found.sure >= settings.min_probability) & (found.presence >= settings.threshold)
+    returns = (found.sure >= settings.return_probability) & is_certain
+    return np.asarray(counts & np.where(was_seen, is_sure | is_certain, returns), np.bool_)
 
 
-def strays(mask: UInt8Array, matched: Sequence[Floats], usual: float | None) -> BoolArray:
-    """Pieces of a mask (n, n) beside the largest one that are small and far from it, or unlike the seed.
+def strays(masks: BoolArray, alike: Floats, own: Floats, usual: Numbers) -> BoolArray:
+    """Pieces of each mask beside its largest one that are small and far from it, or unlike the seed, (K, n, n).
 
     Args:
-        mask: 0 or 1.
-        matched: How much each cell resembles some of the seed, and whether those of the object, (m, m) each.
-        usual: See ``Known.likeness``.
+        masks: bool, (K, n, n).
+        alike: How much each cell resembles some of the seed, (K, m, m).
+        own: And how much it is those of the object, likewise.
+        usual: See ``Known.likeness``, (K,).
     """
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask)
-    if count < 3:
-        return np.zeros(mask.shape, np.bool_)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    largest = int(areas[1:].argmax()) + 1
-    away = cv2.distanceTransform((pieces != largest).astype(np.uint8), cv2.DIST_L2, 3)
-    reach = _STRAY_REACH * float(areas[largest]) ** 0.5
-    alike, own = (cv2.resize(plane, mask.shape[::-1], interpolation=cv2.INTER_NEAREST) for plane in matched)
+    found = np.zeros(masks.shape, np.bool_)
+    pieces = Pieces.of(masks)
+    which = np.flatnonzero(pieces.counts > 1)
+    if not which.size:
+        return found
+    largest = pieces.largest(pieces.areas)
+    mine = largest[pieces.owners]
+    is_apart = np.arange(len(mine)) != mine
+    is_unlike = (pieces.means(alike, which) < _PIECE[0] * usual[pieces.owners]) & (pieces.means(own, which) < _PIECE[1])
+    is_stray = is_apart & is_unlike
+    is_small = is_apart & ~is_stray & (pieces.areas < _STRAY_SHARE * pieces.areas[mine])
+    for k in sorted(set(pieces.owners[is_small].tolist())):
+        away = cv2.distanceTransform((pieces.map[k] != largest[k] + 1).astype(np.uint8), cv2.DIST_L2, 3)
+        reach = _STRAY_REACH * float(pieces.areas[largest[k]]) ** 0.5
+        for piece in np.flatnonzero(is_small & (pieces.owners == k)).tolist():
+            is_stray[piece] = away[pieces.map[k] == piece + 1].min() > reach
+    found[which] = np.concatenate([[False], is_stray])[pieces.map[which]]
+    return found
 
-    def is_stray(inside: BoolArray, area: int) -> bool:
-        if area < _STRAY_SHARE * areas[largest] and float(away[inside].min()) > reach:
-            return True
-        is_unlike = usual is not None and float(alike[inside].mean()) < _PIECE[0] * usual
-        return is_unlike and float(own[inside].mean()) < _PIECE[1]
 
-    return np.isin(pieces, [k for k in range(1, count) if k != largest and is_stray(pieces == k, areas[k])])
-
-
-def measured(log_odds: Floats, probability: Floats, patch: Patch, presence: float, matched: Floats) -> Measured:
-    """Measure one object.
+def measured(log_odds: Floats, probability: Floats, patches: Patches, presence: Numbers, matched: Floats) -> Measured:
+    """Measure K objects.
 
     Likeness is how much the cells of its mask resemble any of the seed's crop, -1..1, agreement whether it is those of
     the object that they resemble.
 
     Args:
-        log_odds: In its crop, (n, n).
+        log_odds: In their crops, (K, n, n).
         probability: Likewise.
-        patch: The same at pixels.
-        presence: 0..1.
-        matched: What the matching said of its crop, (6, m, m), see ``step.Output``.
+        patches: The same at pixels.
+        presence: 0..1, (K,).
+        matched: What the matching said of their crops, (K, 6, m, m), see ``step.Output``.
     """
-    inside = log_odds >= 0
-    share = inside.astype(np.float32)
-    while share.shape != matched.shape[1:]:
+    count = len(log_odds)
+    share = inside = (log_odds >= 0).astype(np.float32)
+    while share.shape[1:] != matched.shape[2:]:
         share = halved(share)
-    total = float(share.sum())
-    likeness, agreement = (float((matched[k] * share).sum()) / total if total else 0.0 for k in (2, 0))
-    count, pixels = int(np.count_nonzero(inside)), patch.values[patch.values >= 0.5]
+    cells = share.reshape(count, -1)
+    total = cells.sum(axis=1, dtype=np.float64)
+    likeness, agreement = (
+        (matched[:, k].reshape(count, -1) * cells).sum(axis=1) / np.maximum(total, _NEXT_TO_NOTHING) for k in (2, 0)
+    )
+    area, sums = patches.areas, patches.sums(np.where(patches.values >= 0.5, patches.values, np.float64(0)))
+    masses = (probability * inside).reshape(count, -1).sum(axis=1)
     return Measured(
         presence=presence,
         likeness=likeness,
         agreement=agreement,
-        inside=float(probability[inside].sum(dtype=np.float64)) / max(count, 1),
-        area=int(pixels.size),
-        sure=float(pixels.sum(dtype=np.float64)) / max(pixels.size, 1),
+        inside=masses / np.maximum(inside.reshape(count, -1).sum(axis=1), 1),
+        area=area,
+        sure=sums / np.maximum(area, 1),
     )

@@ -1,47 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The target model of one object: what its cells have in common, in closed form, from the seed on.
+"""The target models of K objects: what the cells of each have in common, in closed form, from its seed on.
 
 ``model.torch.target`` is the same on tensors, with gradients, for training. Ridge regression from the columns of a
 frame to target channels needs two sums, columns times columns and columns times targets. They are all that is kept: a
 trusted frame is added to those of the recent frames, which fade; the seed keeps its share for ever, so that nothing
 drifts away from it. A solve has no place in a graph; in float64 it is the same on every machine to well below what
 decides.
+
+What is known of K objects is one array for each thing that is known, its first axis the objects. Nobody writes into
+them, so that what did not change is shared by all frames that hold it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.model.engine import Engine, Keys, Opaque, Summed
-from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, SEED_SHARE, TARGET
+from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, HIDDEN, KEYS, SEED_SHARE, TARGET
 
 Floats = npt.NDArray[np.float32]
+T = TypeVar("T")
+
+UNKNOWN = -np.inf
+"""Usual likeness of an object that was not seen again yet: whatever is found is as like its seed as that."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sums:
-    """Of a regression.
+    """Of K regressions.
 
     Args:
-        square: float32, (COLUMNS + 1, COLUMNS + 1).
-        target: float32, (COLUMNS + 1, TARGET).
+        square: float32, (K, COLUMNS + 1, COLUMNS + 1).
+        target: float32, (K, COLUMNS + 1, TARGET).
     """
 
     square: Floats
     target: Floats
 
-    @staticmethod
-    def of(found: Summed, k: int) -> Sums:
-        """Those of one of several objects."""
-        return Sums(found.square[k].copy(), found.target[k].copy())
-
-    def blend(self, other: Sums, share: float) -> Sums:
-        """(1 - share) of these and share of the others."""
-        weight = np.float32(share)
+    def blend(self, other: Sums, share: float | npt.NDArray[np.float64]) -> Sums:
+        """(1 - share) of these and share of the others; a share may be (K,)."""
+        weight = np.asarray(share, np.float32)[..., None, None]
         return Sums(
             self.square + weight * (other.square - self.square), self.target + weight * (other.target - self.target)
         )
@@ -49,10 +53,10 @@ class Sums:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Memory:
-    """What is known of an object: from its seed, and from recent frames.
+    """What is known of K objects: from their seeds, and from recent frames.
 
     Args:
-        seed: Of the target model.
+        seed: Of the target models.
         recent: Likewise.
         seed_keys: Cells that are matched.
         newest_keys: Those of the newest frame that could be trusted; of the seed until there is one.
@@ -63,33 +67,45 @@ class Memory:
     seed_keys: Keys
     newest_keys: Keys
 
-    def after(self, sums: Sums, keys: Keys, rate: float) -> Memory:
-        """The same with a new frame in it."""
-        return dataclasses.replace(self, recent=self.recent.blend(sums, rate), newest_keys=keys)
+    def after(self, which: Sequence[int], found: Summed, rates: npt.NDArray[np.float64]) -> Memory:
+        """The same with a new frame in it.
 
-    def coefficients(self, ridge: float) -> Floats:
-        """Of the target model, float32 (COLUMNS + 1, TARGET); the ridge is ``Engine.ridge``."""
-        sums = self.recent.blend(self.seed, SEED_SHARE)
+        Args:
+            which: Those that learn from it.
+            found: Sums of those, keys of all.
+            rates: With what weight, (number of those,).
+        """
+        old = taken(self.recent, which).blend(Sums(found.square, found.target), rates)
+        recent = Sums(self.recent.square.copy(), self.recent.target.copy())
+        recent.square[which], recent.target[which] = old.square, old.target
+        return dataclasses.replace(self, recent=recent, newest_keys=Keys(found.code, found.values))
+
+    def coefficients(self, ridge: float, which: Sequence[int]) -> Floats:
+        """Of the target models of some, n, float32 (n, COLUMNS + 1, TARGET); the ridge is ``Engine.ridge``."""
+        sums = taken(self.recent, which).blend(taken(self.seed, which), SEED_SHARE)
         square, target = sums.square.astype(np.float64), sums.target.astype(np.float64)
-        weight = math.exp(ridge) * float(np.diagonal(square).mean()) + 1e-6
-        return np.linalg.solve(square + weight * np.eye(len(square)), target).astype(np.float32)
+        diagonal = np.ascontiguousarray(np.diagonal(square, axis1=1, axis2=2))
+        weights = math.exp(ridge) * diagonal.mean(axis=1) + 1e-6
+        return np.linalg.solve(square + weights[:, None, None] * np.eye(square.shape[1]), target).astype(np.float32)
 
     @staticmethod
-    def nothing(engine: Engine) -> Memory:
-        """A memory that knows nothing."""
-        sums = Sums(np.zeros((COLUMNS + 1, COLUMNS + 1), np.float32), np.zeros((COLUMNS + 1, TARGET), np.float32))
-        keys = Keys(engine.zeros(CODES, KEYS), engine.zeros(2, KEYS))
+    def nothing(count: int, engine: Engine) -> Memory:
+        """Memories that know nothing."""
+        sums = Sums(
+            np.zeros((count, COLUMNS + 1, COLUMNS + 1), np.float32), np.zeros((count, COLUMNS + 1, TARGET), np.float32)
+        )
+        keys = Keys(engine.zeros(count, CODES, KEYS), engine.zeros(count, 2, KEYS))
         return Memory(sums, sums, keys, keys)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Carried:
-    """What an object takes with it from a frame to the next.
+    """What K objects take with them from a frame to the next.
 
     Args:
-        probability: float32, (FINE, FINE): in its crop, gated, before the merge.
-        crop: float32, (4,), x0 y0 x1 y1, pixels of the working image.
-        hidden: (HIDDEN, CROP / 2, CROP / 2), the engine's.
+        probability: float32, (K, FINE, FINE): in their crops, gated, before the merge; 0 where one is not seen.
+        crop: float32, (K, 4), x0 y0 x1 y1, pixels of the working image.
+        hidden: (K, HIDDEN, CROP / 2, CROP / 2), the engine's; 0 where one is not seen.
     """
 
     probability: Floats
@@ -97,23 +113,51 @@ class Carried:
     hidden: Opaque
 
     @staticmethod
-    def nowhere(crop: Floats, engine: Engine) -> Carried:
-        """Of an object that is not seen."""
-        return Carried(np.zeros((FINE, FINE), np.float32), crop, engine.zeros(HIDDEN, CROP // 2, CROP // 2))
+    def begun(probability: Floats, crop: Floats, engine: Engine) -> Carried:
+        """Of objects as they are marked."""
+        return Carried(probability, crop, engine.zeros(len(crop), HIDDEN, CROP // 2, CROP // 2))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """What is known of one object beside its mask.
+    """What is known of K objects beside their masks; of one it is the same without K.
 
     Args:
-        carried: Mask and hidden state in its crop.
-        memory: Its target model.
-        weights: Coefficients of that, float32, (COLUMNS + 1, TARGET).
-        likeness: How much its cells usually resemble those of its seed, -1..1; None until it was seen once more.
+        carried: Masks and hidden states in their crops.
+        memory: Their target models.
+        weights: Coefficients of those, float32, (K, COLUMNS + 1, TARGET).
+        likeness: How much the cells of each usually resemble those of its seed, float64, (K,), -1..1; ``UNKNOWN`` until
+            it was seen once more.
     """
 
     carried: Carried
     memory: Memory
     weights: Floats
-    likeness: float | None = None
+    likeness: npt.NDArray[np.float64]
+
+
+def taken(value: T, which: int | Sequence[int]) -> T:
+    """Of what is known of K objects that of one, which shares the arrays, or of some, in arrays of their own."""
+    index: Any = (which, ...) if isinstance(which, int) else list(which)
+    return _mapped(lambda array: array[index], value)
+
+
+def stacked(values: Sequence[T], engine: Engine) -> T:
+    """What is known of single objects as of all of them."""
+
+    def stack(*arrays: Any) -> Any:
+        return np.stack(arrays) if isinstance(arrays[0], np.ndarray) else engine.stack(arrays)
+
+    return _mapped(stack, *values)
+
+
+def _mapped(function: Callable[..., Any], *values: T) -> T:
+    """A function of each array of values that are built alike."""
+    first: Any = values[0]
+    if not dataclasses.is_dataclass(first):
+        found: T = function(*values)
+        return found
+    parts = (tuple(getattr(value, field.name) for value in values) for field in dataclasses.fields(first))
+    made: Any = type(first)
+    whole: T = made(*(_mapped(function, *part) for part in parts))
+    return whole

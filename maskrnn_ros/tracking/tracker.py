@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +19,15 @@ from maskrnn_ros.tracking.cells import resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
-from maskrnn_ros.tracking.life import begun, carried, state_after, velocity_of
+from maskrnn_ros.tracking.life import begun, carried, velocities_of
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.moment import Moment
-from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.tracking.propagate import is_enough, propagated
-from maskrnn_ros.tracking.score import score
+from maskrnn_ros.tracking.propagate import propagated
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
+from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.target import Known
+from maskrnn_ros.tracking.tracks import tracks_of, won_of
 from maskrnn_ros.types import BoolArray, Box, Frame, LabelArray, Seed, Track, Tracks, UInt8Array
 
 Floats = npt.NDArray[np.float32]
@@ -66,9 +64,8 @@ class Tracker:
         self._pool = ThreadPool(threads)
         self._flow = flow
         self._engine = engine
-        self._following = None if engine is None else Following(engine, self._pool)
-        self._states: dict[int, InstanceMemory] = {}
-        self._leaving: dict[int, InstanceMemory] = {}
+        self._following = None if engine is None else Following(engine)
+        self._states = self._leaving = States.of({})
         self._newest: PreparedFrame | None = None
         self._frames = 0
         self._shown: dict[int, int] = {}  # the frame (by count) on which an instance last won a pixel
@@ -96,9 +93,9 @@ class Tracker:
         return "off" if self._engine is None or method == "none" else method  # the word of TrackerStatus
 
     @property
-    def states(self) -> Mapping[int, InstanceMemory]:
-        """States by id, read-only."""
-        return MappingProxyType(self._states)
+    def states(self) -> States:
+        """States by id."""
+        return self._states
 
     @property
     def newest(self) -> PreparedFrame | None:
@@ -127,7 +124,7 @@ class Tracker:
         self._take(twin.moment, twin._newest)
 
     def _take(self, moment: Moment, frame: PreparedFrame) -> None:
-        self._states, self._leaving = dict(moment.states), dict(moment.leaving)
+        self._states, self._leaving = self._table(moment.states), self._table(moment.leaving)
         self._frames, self._shown = moment.frames, dict(moment.shown)
         self._newest = frame
 
@@ -193,8 +190,8 @@ class Tracker:
         if unknown:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
         if self.is_coupled:
-            self._leaving = {**self._leaving, **{i: self._states[i] for i in doomed}}
-        self._states = {i: state for i, state in self._states.items() if i not in doomed}
+            self._leaving = self._table({**self._leaving, **{i: self._states[i] for i in doomed}})
+        self._states = self._states.only([i for i in self._states if i not in doomed])
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
     def advance(self, frame: PreparedFrame) -> None:
@@ -205,10 +202,9 @@ class Tracker:
         """
         if self._newest is not None:
             _check_size("frame", frame.size, self._newest.size)
-            everyone = dict(sorted({**self._states, **self._leaving}.items())) if self._states else {}
-            moved = self.carry(everyone, self._newest, frame)
-            self._states = {i: moved[i] for i in self._states}
-            self._leaving = {}
+            everyone = {**self._states, **self._leaving} if self._states and self._leaving else self._states
+            self._states = self.carry(everyone, self._newest, frame).only(self._states.ids)
+            self._leaving = States.of({})
             self._newest.forget()
         self._newest = frame
         self._frames += 1
@@ -261,7 +257,7 @@ class Tracker:
         current: PreparedFrame,
         images: int = 1,
         beside: Beside | None = None,
-    ) -> dict[int, InstanceMemory]:
+    ) -> States:
         """States on ``current`` from those on ``previous``; without instances no flow is computed.
 
         Args:
@@ -271,8 +267,9 @@ class Tracker:
             images: How many images later it is; more than 1 where some are left out.
             beside: Other instances that coupled ones are shown; None: there are none.
         """
-        if not states:
-            return {}
+        table = self._table(states)
+        if not table:
+            return table
         with self.stages.time("flow"):
             flow = self._flow(current.image, previous.image)
         seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
@@ -280,24 +277,22 @@ class Tracker:
         per_second = to_input / seconds if seconds > 0 else None
         if self._following is None:
             with self.stages.time("heads"):
-                patches = propagated(states, flow, current.unknown, self.config)
-                return {i: self._propagated(state, patches[i], flow, per_second, images) for i, state in states.items()}
-        with self.stages.time("trunk"):
-            _ = current.features
+                found = propagated(table.patches, flow, current.unknown, self.config)
+        else:
+            with self.stages.time("trunk"):
+                _ = current.features
+            with self.stages.time("heads"):
+                found = self._following.advance(table, current, flow, self.config, beside)
         with self.stages.time("heads"):
-            found = self._following.advance(states, current, flow, self.config, beside)
-            return {
-                i: dataclasses.replace(
-                    carried(state, found[i].patch, found[i].area, found[i].is_seen, images, self.config),
-                    velocity=velocity_of(found[i].patch, flow, per_second) if found[i].is_seen else None,
-                    known=found[i].known,
-                )
-                for i, state in states.items()
-            }
+            velocity = velocities_of(found.patches.only(found.sees), flow, per_second)
+            return carried(table, found, velocity, images, self.config)
+
+    def _table(self, states: Mapping[int, InstanceMemory]) -> States:
+        return States.of(states, self._engine)
 
     def adopt(self, states: Mapping[int, InstanceMemory]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
-        self._states = dict(sorted({**self._states, **states}.items()))
+        self._states = self._table({**self._states, **states})
 
     def tracks(self, image: UInt8Array | None = None) -> Tracks:
         """Merge the instances on the newest frame, at the size of the input.
@@ -314,58 +309,32 @@ class Tracker:
             return self._merged(self._newest, image)
 
     def _merged(self, newest: PreparedFrame, image: UInt8Array | None) -> Tracks:
-        seen = {i: state for i, state in self._states.items() if state.frames_unseen == 0}
-        patches = {i: state.patch for i, state in seen.items() if state.seed_mask is None}
+        states = self._states
+        numbers = [k for k, unseen in enumerate(states.frames_unseen.tolist()) if not unseen]
+        marks = states.seed_masks
+        patches = {states.ids[k]: states.patches[k] for k in numbers if marks[k] is None}
         if image is not None and self.config.refinement.enabled:
             likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._pool)
         else:
             likely = enlarge(patches, newest.size)
         # on the seeded frame the seed itself, to the pixel
-        likely |= {i: _marked(state.seed_mask) for i, state in seen.items() if state.seed_mask is not None}
+        likely |= {states.ids[k]: _marked(mask) for k in numbers if (mask := marks[k]) is not None}
         if newest.ignored is not None and likely:  # edges were refined, and the working size is coarser
             allowed = ~newest.ignored.full
             likely = {i: Likely(one.box, one.probability * allowed[one.box.slices]) for i, one in likely.items()}
         labels = merge(likely, newest.size)
-        tracks = tuple(self._track(state, labels, likely.get(i)) for i, state in self._states.items())
-        return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=tracks)
+        return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=self._tracks(labels, likely))
 
-    def _track(self, state: InstanceMemory, labels: LabelArray, likely: Likely | None) -> Track:
-        """The public view of a state; it counts as unseen, too, while others win all of its pixels.
+    def _tracks(self, labels: LabelArray, likely: Mapping[int, Likely]) -> tuple[Track, ...]:
+        """The public view of the states; one counts as unseen, too, while others win all of its pixels.
 
-        That count is kept here and not in the state, which knows of no other instance.
+        That count is kept here and not in the states, which know of no other instance.
         """
-        box, mask, inside = None, np.zeros((0, 0), np.bool_), np.zeros((0, 0), np.float32)
-        if likely is not None:
-            won = labels[likely.box.slices] == state.instance_id
-            box = Box.of_mask(won)
-            if box is not None:
-                mask, inside = won[box.slices].copy(), likely.probability[box.slices]
-                box = box.moved(likely.box.x0, likely.box.y0)
-        if box is not None:
-            self._shown[state.instance_id] = self._frames
-        last_shown = self._shown.setdefault(state.instance_id, self._frames - 1)
-        frames_unseen = max(state.frames_unseen, self._frames - last_shown)
-        seen = box is not None
-        return Track(
-            instance_id=state.instance_id,
-            name=state.name,
-            state=state.state if seen else state_after(frames_unseen, self.config),
-            age=state.age,
-            frames_unseen=frames_unseen,
-            score=score(inside, mask) if seen else 0.0,
-            visibility=min(1.0, state.area / max(state.usual_area, 1.0)) if seen else 0.0,
-            box=box,
-            mask=mask,
-            probability=inside,
-            velocity=state.velocity if seen else None,
-        )
-
-    def _propagated(
-        self, state: InstanceMemory, patch: Patch, flow: Floats, per_second: float | None, images: int
-    ) -> InstanceMemory:
-        seen = is_enough(patch, self.config)
-        moved = carried(state, patch, patch.area, seen, images, self.config)
-        return dataclasses.replace(moved, velocity=velocity_of(patch, flow, per_second) if seen else None)
+        ids = self._states.ids
+        won = [won_of(labels, i, likely.get(i)) for i in ids]
+        self._shown |= {i: self._frames for i, one in zip(ids, won, strict=True) if one is not None}
+        last = np.array([self._shown.setdefault(i, self._frames - 1) for i in ids], np.int64)
+        return tracks_of(self._states, won, self._frames - last, self.config)
 
 
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:

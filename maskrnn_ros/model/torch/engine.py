@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.model.engine import Around, Features, Floats, Looked, Objects, Summed
+from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Looked, Objects, Summed
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.frame_step import Begin, FrameFeatures, FrameStep, Learn
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
@@ -88,35 +88,37 @@ class TorchEngine:
         """See ``Engine``."""
         flow, ignored, beside, switches = self._all_up(around.flow, around.ignored, around.beside, around.switches)
         probability, boxes, coefficients, sought = self._all_up(
-            np.stack(objects.probability)[:, None],
-            np.stack(objects.boxes),
-            np.stack(objects.coefficients),
-            np.stack(objects.sought),
+            objects.probability[:, None], objects.boxes, objects.coefficients, objects.sought
         )
-        keys = [
-            torch.stack([getattr(one, part) for one in some])
-            for some in (objects.seed, objects.newest)
-            for part in ("code", "values")
-        ]
+        keys = objects.seed.code, objects.seed.values, objects.newest.code, objects.newest.values
         shared = features.image, features.columns, features.stride8, features.stride16
-        own = probability, boxes, torch.stack(list(objects.hidden)), coefficients, *keys, sought
+        own = probability, boxes, objects.hidden, coefficients, *keys, sought
         found = self._step(*shared, flow, ignored, beside, switches, *own)
         placed, (hidden, code, matched, columns) = found[:6], found[6:]
         where, crops, looked, log_odds, deltas, presence, likeness = self._all_down([*placed, matched])
         return Looked(where, crops, looked, log_odds, deltas, presence, hidden, code, likeness, columns)
 
     @torch.no_grad()
-    def learn(self, columns: Tensor, code: Tensor, share: Floats, rivals: Floats, known: Floats) -> Summed:
+    def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
         """See ``Engine``."""
-        return self._summed(self._learn(columns, code, *self._all_up(share, rivals, known)))
+        masks = (plane[:, None] for plane in (lesson.share, lesson.rivals, lesson.known))
+        seen = np.ones((1, 1), np.float32) if lesson.seen is None else lesson.seen
+        numbers, weight, *planes = self._all_up(np.array(lesson.which, np.float32), seen[:, None], *masks)
+        which = numbers.long()
+        columns, code = (part.index_select(0, which) for part in (looked.columns, looked.code))
+        square, target, *keys = self._learn(columns, code, *planes)
+        parts = zip((newest.code, newest.values), keys, strict=True)
+        return self._summed([square, target, *(held.index_copy(0, which, new * weight) for held, new in parts)])
 
-    def one(self, batch: Tensor, k: int) -> Tensor:
+    def stack(self, arrays: Sequence[Tensor]) -> Tensor:
         """See ``Engine``."""
-        return batch[k].clone()
+        return torch.stack(list(arrays))
 
-    def some(self, batch: Tensor, which: Sequence[int]) -> Tensor:
+    def without(self, batch: Tensor, which: Sequence[int]) -> Tensor:
         """See ``Engine``."""
-        return batch if len(which) == len(batch) else torch.stack([batch[k] for k in which])
+        for k in which:  # a list of numbers would have to go up
+            batch[k].zero_()
+        return batch
 
     def zeros(self, *shape: int) -> Tensor:
         """See ``Engine``."""

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an object costs in calls of Python: a number, where a time would depend on the machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import numpy as np
+import pytest
+import world
+from shipped import CONFIG, engine
+
+from maskrnn_ros.tracking import Tracker
+from maskrnn_ros.types import Frame
+
+FEW, MANY = 2, 8
+
+LIMIT = 12.0
+"""More calls for each further object on its way to the next image, all near each other, before masks are merged."""
+
+SHAPES = tuple(world.Shape(k + 1, 4 + 30 * (k % 4), 6 + 44 * (k // 4), 26, 36, 1, 0) for k in range(MANY))
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Calls of functions, in Python and in C."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def calls_per_image(count: int, ignores: bool) -> float:
+    """Of bringing so many objects to the next image; the mean of two images, on one of which an object learns."""
+    one = Tracker(CONFIG, world.ExactFlow(SHAPES), engine())
+    one.seed(world.seed(0, *range(1, count + 1), shapes=SHAPES), world.frame(0, SHAPES))
+    ignored = np.zeros((world.HEIGHT, world.WIDTH), np.bool_)
+    ignored[:2] = ignores
+    found = []
+    for number in range(1, 5):
+        frame = world.frame(number, SHAPES)
+        if ignores:
+            frame = Frame(stamp_ns=frame.stamp_ns, image=frame.image, ignored=ignored)
+        prepared = one.prepare(frame)
+        found.append(calls_of(lambda prepared=prepared: one.advance(prepared)))  # type: ignore[misc]
+    assert all(state.frames_unseen == 0 for state in one.states.values())
+    return sum(found[2:]) / 2
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_further_object_costs_few_calls(ignores: bool) -> None:
+    few, many = (calls_per_image(count, ignores) for count in (FEW, MANY))
+    assert (many - few) / (MANY - FEW) <= LIMIT
