@@ -15,6 +15,7 @@ import torch
 from prompt_bench import Reddish, clicked_at, weights
 
 from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.model.torch.graphs import write_graph
 from maskrnn_ros.model.torch.weights import LITE0, TRUNK, load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
 from maskrnn_ros.prompts import learned as learned_prompts
@@ -215,6 +216,19 @@ def test_weights_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     other = weights(tmp_path / "other", seed=1)
     file.write_bytes(other.read_bytes())
     with pytest.raises(ValueError, match="was not made from .*: run maskrnn export --prompts"):
+        build_learned(str(file), "shipped", "mask", 0.0)
+
+
+def test_a_graph_for_views_of_one_size_is_refused(tmp_path: Path) -> None:
+    """As versions before wrote it."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    file = weights(tmp_path)
+    model = onnx.load(str(file.with_suffix(".onnx")))
+    for size in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        size.dim_value = SIDE
+    write_graph(file.with_suffix(".onnx"), model)
+    with pytest.raises(ValueError, match="takes views of 256 pixels alone: run maskrnn export --prompts"):
         build_learned(str(file), "shipped", "mask", 0.0)
 
 

@@ -229,6 +229,10 @@ class GraphLook:
         learned_with = self._net.get_modelmeta().custom_metadata_map.get(TRUNK_DIGEST)
         if learned_with != digest_of(trunk):
             raise RuntimeError(f"prompts {weights} learned with another trunk than {trunk}: name it by trunk.weights")
+        if isinstance(side := self._net.get_inputs()[0].shape[2], int):
+            raise RuntimeError(
+                f"graph beside {weights} takes views of {side} pixels alone: run maskrnn export --prompts"
+            )
         self._trunk = _session(trunk, "trunk")
 
     def __call__(self, view: UInt8Array, planes: Floats) -> Floats:
