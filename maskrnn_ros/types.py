@@ -270,6 +270,25 @@ class Box:
         return Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
+class _Late:
+    """A field that is an array, or a function that makes it, called when the field is first read."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = f"_{name}"
+
+    def __get__(self, instance: object, owner: type | None = None) -> npt.NDArray[np.float32]:
+        if instance is None:
+            raise AttributeError(self._name)  # the field has no default
+        found: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]] = vars(instance)[self._name]
+        if callable(found):
+            found = found()
+            vars(instance)[self._name] = found
+        return found
+
+    def __set__(self, instance: object, value: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]]) -> None:
+        vars(instance)[self._name] = value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Track:
     """One instance on one image, at the size of the input.
@@ -284,7 +303,8 @@ class Track:
         visibility: Estimate of the visible share, 0..1.
         box: Smallest box around the mask; None where the mask is empty.
         mask: bool, (box.height, box.width): the mask inside the box; (0, 0) where it is empty.
-        probability: float32, same shape, in [0, 1]: pre-merge probability inside the box.
+        probability: float32, same shape, in [0, 1]: pre-merge probability inside the box; or what makes it when it is
+            first read, as where masks are merged on a GPU.
         velocity: Mean motion, (x, y) in pixels per second; None where unknown.
         predicted_box: While OCCLUDED: where it would be; None in any other state and where that is not known.
     """
@@ -298,7 +318,7 @@ class Track:
     visibility: float
     box: Box | None
     mask: BoolArray
-    probability: npt.NDArray[np.float32]
+    probability: _Late = _Late()
     velocity: tuple[float, float] | None
     predicted_box: Box | None = None
 

@@ -45,7 +45,7 @@ def soft(size: tuple[int, int], seed: int) -> Patch:
 def noise(size: tuple[int, int], seed: int) -> Patch:
     """Nothing that an object looks like: any value beside any other."""
     values = np.random.default_rng(seed).random(size, np.float32)
-    return Patch(values ** np.float32(4), Box(0, 0, size[1], size[0]), size)
+    return Patch(values ** np.float32(0.5 + 0.6 * seed), Box(0, 0, size[1], size[0]), size)
 
 
 MAKERS = {"soft": soft, "noise": noise}

@@ -19,6 +19,7 @@ import torch
 import world
 
 from maskrnn_ros.labels import write_labels
+from maskrnn_ros.model.engine import Drafts, Merged
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 sys.path.append(str(TOOLS))
@@ -78,6 +79,7 @@ def test_what_an_engine_says_otherwise_is_found(bench: gpu_bench.Bench, monkeypa
 
     (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
     assert row["calls"] > 20 and max(row[name] for name in ("step log_odds", "begin square", "learn key_code")) == 0
+    assert 0 <= row["labels"] <= 0.0005
     original = TorchEngine.learn
     made: list[TorchEngine] = []
 
@@ -89,6 +91,20 @@ def test_what_an_engine_says_otherwise_is_found(bench: gpu_bench.Bench, monkeypa
     monkeypatch.setattr(TorchEngine, "learn", wrong)
     (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
     assert row["error"] == "learn target is off by 0.5000 of its mean size, allowed 0.01"
+
+
+def test_pixels_that_are_labelled_otherwise_are_found(bench: gpu_bench.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from maskrnn_ros.model.torch.engine import TorchEngine
+
+    original = TorchEngine.merge_here
+
+    def shifted(own: TorchEngine, drafts: Drafts) -> Merged:
+        found = original(own, drafts)
+        return dataclasses.replace(found, labels=np.roll(found.labels, 2, axis=1))
+
+    monkeypatch.setattr(TorchEngine, "merge_here", shifted)
+    (row,) = [row for row in run("engine", bench) if row["case"] == "float32"]
+    assert str(row["error"]).endswith("of an image are labelled otherwise, allowed 0.05%") and row["labels"] > 0.001
 
 
 @pytest.mark.parametrize(

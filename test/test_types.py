@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What comes from outside is checked at the border."""
 
+import dataclasses
 import doctest
 import importlib
 
 import numpy as np
 import pytest
 
-from maskrnn_ros.types import Box, Frame, Seed
+from maskrnn_ros.types import Box, Frame, InstanceState, Seed, Track
 
 
 @pytest.mark.parametrize("stamp", [0, -1])
@@ -76,3 +77,23 @@ def test_iou_of_boxes() -> None:
     assert Box(0, 0, 4, 4).iou(Box(0, 0, 4, 4)) == 1
     assert Box(0, 0, 4, 4).iou(Box(4, 0, 8, 4)) == Box(0, 0, 4, 4).iou(Box(9, 9, 12, 12)) == 0
     assert Box(0, 0, 4, 4).iou(Box(2, 1, 6, 5)) == 6 / (32 - 6)
+
+
+def test_a_probability_may_be_made_when_it_is_first_read() -> None:
+    made = []
+
+    def make() -> np.ndarray:
+        made.append(1)
+        return np.full((2, 3), 0.75, np.float32)
+
+    given = {"instance_id": 1, "name": "", "state": InstanceState.TRACKING, "age": 1, "frames_unseen": 0, "score": 0.5}
+    rest = {"visibility": 1.0, "box": Box(0, 0, 3, 2), "mask": np.ones((2, 3), np.bool_), "velocity": None}
+    track = Track(**given, **rest, probability=make)
+    assert not made
+    assert (track.probability == 0.75).all() and track.probability is track.probability
+    assert dataclasses.replace(track, name="cup").probability is track.probability
+    assert made == [1]
+    array = np.zeros((2, 3), np.float32)
+    assert Track(**given, **rest, probability=array).probability is array
+    with pytest.raises(TypeError, match="probability"):
+        Track(**given, **rest)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from gpu_bench import Bench, Beyond, Case, Row, seeded
 
+from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.datasets.clips import FileClip
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import (
@@ -18,25 +19,35 @@ from maskrnn_ros.model.engine import (
     STEP_OUTPUTS,
     SUMS,
     Around,
+    Drafts,
     Engine,
     Features,
     Floats,
     Keys,
     Lesson,
     Looked,
+    Merged,
     Objects,
     Summed,
     load_engine,
 )
+from maskrnn_ros.model.torch.engine import TorchEngine
 from maskrnn_ros.quality import resolved
+from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking import Tracker
-from maskrnn_ros.types import Frame, UInt8Array
+from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
+from maskrnn_ros.tracking.merge import merge
+from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.types import Box, Frame, LabelArray, UInt8Array
 
 FRAMES = 6
 """Of the clip."""
 
 ALLOWED = {"float32": 0.01, "float16": 0.03}
 """Mean difference of an output over its mean size, by the precision of the trunk."""
+
+LABELS_ALLOWED = 0.0005
+"""Share of the pixels of an image that may be labelled otherwise: those at edges, by rounding."""
 
 _MAPS = ("stride8", "stride16", "columns")
 _FAR = ("hidden", "code", "columns")
@@ -79,10 +90,11 @@ class Both:
     name = "both"
     precision = "float32"
 
-    def __init__(self, one: Engine, other: Engine) -> None:
+    def __init__(self, one: TorchEngine, other: Engine) -> None:
         self._one, self._other = one, other
         self.device, self.ridge = other.device, other.ridge
         self.apart: dict[str, list[tuple[float, float]]] = {}
+        self.relabelled: list[float] = []
 
     def _note(self, call: str, name: str, one: Any, other: Any) -> None:
         here, there = _on_host(one), _on_host(other)
@@ -128,6 +140,12 @@ class Both:
             self._note(call, said, getattr(one, name), getattr(other, name))
         return Summed(other.square, other.target, Pair(one.code, other.code), Pair(one.values, other.values))
 
+    def merge(self, drafts: Drafts) -> Merged:
+        """Masks at the full size on the device, also where that is a CPU, beside OpenCV's."""
+        found = self._one.merge_here(drafts)
+        self.relabelled.append(float((found.labels != _in_opencv(drafts)).mean()))
+        return found
+
     def stack(self, arrays: Sequence[Pair]) -> Pair:
         """See ``Engine``."""
         return Pair(*self._both(lambda engine, of: engine.stack([of(array) for array in arrays])))
@@ -163,6 +181,20 @@ def _keys(keys: Keys, of: Callable[[Any], Any]) -> Keys:
     return Keys(of(keys.code), of(keys.values))
 
 
+def _in_opencv(drafts: Drafts) -> LabelArray:
+    patches = {
+        i: Patch(values, Box(*box), drafts.size_of_work)
+        for i, values, box in zip(drafts.ids, drafts.values, drafts.boxes.tolist(), strict=True)
+    }
+    if drafts.guides is None:
+        likely = enlarge(patches, drafts.size)
+    else:
+        config = RefinementConfig(radius=drafts.radius, smoothness=drafts.smoothness)
+        likely = enlarge_along_edges(patches, *drafts.guides, config, ThreadPool())
+    labels = merge(likely, drafts.size)
+    return labels if drafts.ignored is None else np.where(drafts.ignored, 0, labels)
+
+
 def _on_host(array: Any) -> Floats:
     found = array.detach().cpu().numpy() if hasattr(array, "detach") else array
     return np.nan_to_num(np.asarray(found, np.float32))
@@ -175,7 +207,7 @@ def check_engine(bench: Bench) -> Iterator[Case]:
 
 
 def _compared(bench: Bench, clip: FileClip, precision: str) -> Row:
-    """Mean difference over mean size, of each output where it is largest.
+    """Mean difference over mean size, of each output where it is largest; share of pixels labelled otherwise.
 
     Raises:
         Beyond: One is too large.
@@ -188,8 +220,11 @@ def _compared(bench: Bench, clip: FileClip, precision: str) -> Row:
         frame = Frame(stamp_ns=clip.stamp_ns(number), image=clip.image(number))
         tracker.step(frame) if number else tracker.seed(seeded(clip, frame), frame)
     off = {name: max(apart / max(size, 1e-6) for apart, size in found) for name, found in both.apart.items()}
-    row: Row = {"calls": sum(len(found) for found in both.apart.values()), **off}
+    relabelled = max(both.relabelled)
+    row: Row = {"calls": sum(len(found) for found in both.apart.values()), **off, "labels": relabelled}
     worst = max(off, key=lambda name: off[name])
     if off[worst] > ALLOWED[precision]:
         raise Beyond(row, f"{worst} is off by {off[worst]:.4f} of its mean size, allowed {ALLOWED[precision]:g}")
+    if relabelled > LABELS_ALLOWED:
+        raise Beyond(row, f"{relabelled:.2%} of an image are labelled otherwise, allowed {LABELS_ALLOWED:.2%}")
     return row

@@ -23,7 +23,7 @@ from maskrnn_ros.config import Config
 from maskrnn_ros.expected import TORCH_HINT
 from maskrnn_ros.model.digests import DamagedError
 from maskrnn_ros.model.files import network_file, trunk_file
-from maskrnn_ros.types import UInt8Array
+from maskrnn_ros.types import BoolArray, LabelArray, UInt8Array
 
 _LOG = logging.getLogger(__name__)
 
@@ -177,6 +177,58 @@ class Summed:
     values: Opaque
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drafts:
+    """Objects at the working size whose masks are wanted at the size of the input.
+
+    Args:
+        ids: By which they are labelled, ascending, at least one.
+        values: Probabilities, float32 (b, a) each; beside them they are 0.
+        boxes: Where they are, int64 (K, 4): x0 y0 x1 y1, pixels of the working image.
+        shown: Beside these boxes no pixel is likely enough to be labelled, likewise.
+        size_of_work: (h, w).
+        size: (H, W) of the input.
+        guides: Brightness of the working image and of the input, uint8 (h, w) and (H, W), along whose edges masks end;
+            None: along no edges, bilinear.
+        radius: Of the guided filter, see ``refinement``.
+        smoothness: Likewise.
+        ignored: Where no object may be, bool (H, W); None: nowhere.
+    """
+
+    ids: Sequence[int]
+    values: Sequence[Floats]
+    boxes: npt.NDArray[np.int64]
+    shown: npt.NDArray[np.int64]
+    size_of_work: tuple[int, int]
+    size: tuple[int, int]
+    guides: tuple[UInt8Array, UInt8Array] | None
+    radius: int
+    smoothness: float
+    ignored: BoolArray | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Merged:
+    """Masks at the size of the input, every pixel given to the likeliest.
+
+    Args:
+        labels: int32 (H, W) of ids, 0 = background.
+        boxes: int32 (K, 4), around the masks, x0 y0 x1 y1; x1 <= x0 where there is none.
+        pixels: Of each mask, (K,).
+        inside: Sum of its probability in it, float64 (K,).
+        around: Likewise, in its box.
+    """
+
+    labels: LabelArray
+    boxes: npt.NDArray[np.int32]
+    pixels: npt.NDArray[np.int64]
+    inside: npt.NDArray[np.float64]
+    around: npt.NDArray[np.float64]
+
+
+Merge: TypeAlias = Callable[[Drafts], Merged]
+
+
 class Engine(Protocol):
     """Runs the networks."""
 
@@ -191,6 +243,11 @@ class Engine(Protocol):
 
     ridge: float
     """Log of the ridge of the target models over the mean square of the columns."""
+
+    @property
+    def merge(self) -> Merge | None:
+        """Merges masks at the size of the input on the engine's device; None: that is the CPU, and OpenCV does."""
+        ...
 
     def features(self, image: UInt8Array) -> Features:
         """Features of a working image, RGB, uint8 (h, w, 3)."""

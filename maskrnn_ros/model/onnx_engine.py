@@ -77,6 +77,7 @@ class OnnxEngine:
     """
 
     name = "onnxruntime"
+    merge = None
 
     def __init__(self, device: str, threads: int, trunk: Path, weights: Path, precision: str = "float32") -> None:
         self.device, self.precision = device, precision

@@ -15,9 +15,14 @@ from maskrnn_ros.types import UInt8Array
 Map: TypeAlias = npt.NDArray[np.float32]
 
 
+def brightness(image: UInt8Array) -> UInt8Array:
+    """That of an RGB image, uint8 (H, W, 3), as uint8 (H, W)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def luma(image: UInt8Array) -> Map:
-    """Brightness of an RGB image, uint8 (H, W, 3), as float32 (H, W) in 0..1."""
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    """Brightness as float32 (H, W) in 0..1, of an RGB image, uint8 (H, W, 3), or of ``brightness``."""
+    grey = image if image.ndim == 2 else brightness(image)
     return np.asarray(np.divide(grey, np.float32(255), dtype=np.float32))
 
 

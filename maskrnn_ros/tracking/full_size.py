@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import RefinementConfig
+from maskrnn_ros.model.engine import Drafts
 from maskrnn_ros.model.refinement import follow, line_of, luma, reach, too_little
 from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patch import Patch
-from maskrnn_ros.types import Box, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _BEYOND = 1
 """Pixels of the working image beyond a place to which bilinear enlarging carries it."""
 
-_LEAST = 0.499
-"""What bilinear enlarging makes 0.5 of, with something in hand for rounding."""
+_LEAST = 0.45
+"""What bilinear enlarging may make 0.5 of: no more than it is, but for rounding; OpenCV's weights are 32nds."""
 
 
 def enlarge(patches: Mapping[int, Patch], size: tuple[int, int]) -> dict[int, Likely]:
@@ -47,12 +48,58 @@ def enlarge_along_edges(
     Args:
         patches: Probabilities at the working size, by id.
         working: The working image, RGB, uint8 (h, w, 3).
-        image: The input, RGB, uint8 (H, W, 3).
+        image: The input, RGB, uint8 (H, W, 3), or its brightness (H, W).
         config: Of the filter.
         pool: Who does it.
     """
     found = pool.map_values(lambda patch: _refined(patch, working, image, config), patches)
     return {i: one for i, one in found.items() if one is not None}
+
+
+def drafts_of(
+    patches: Mapping[int, Patch],
+    size: tuple[int, int],
+    guides: tuple[UInt8Array, UInt8Array] | None,
+    config: RefinementConfig,
+    ignored: BoolArray | None,
+) -> Drafts | None:
+    """What an engine is told to do the same; None: nothing can win a pixel.
+
+    Args:
+        patches: Probabilities at the working size, by id.
+        size: (H, W) of the input.
+        guides: See ``Drafts``.
+        config: Of the filter.
+        ignored: Where no object may be, bool (H, W); None: nowhere.
+    """
+    least, far = (_LEAST, _BEYOND) if guides is None else (too_little(config.smoothness), reach(config.radius))
+    ids, values, boxes, shown = [], [], [], []
+    for i, patch in sorted(patches.items()):
+        likely = _where(patch.values, patch.box, least)
+        near = (
+            None if likely is None or patch.box is None else likely.grown(2 * far, patch.size).intersection(patch.box)
+        )
+        if likely is None or near is None or patch.box is None:
+            continue
+        ids.append(i)
+        values.append(patch.values[near.moved(-patch.box.x0, -patch.box.y0).slices])
+        boxes.append((near.x0, near.y0, near.x1, near.y1))
+        grown = likely.grown(far, patch.size)
+        shown.append((grown.x0, grown.y0, grown.x1, grown.y1))
+    if not ids:
+        return None
+    return Drafts(
+        ids=ids,
+        values=values,
+        boxes=np.array(boxes, np.int64),
+        shown=np.array(shown, np.int64),
+        size_of_work=patches[ids[0]].size,
+        size=size,
+        guides=guides,
+        radius=config.radius,
+        smoothness=config.smoothness,
+        ignored=ignored,
+    )
 
 
 def _enlarged(patch: Patch, size: tuple[int, int]) -> Likely | None:

@@ -35,7 +35,12 @@ def expected_iou(probability: npt.NDArray[np.float32], mask: BoolArray) -> float
     """
     pixels = int(np.count_nonzero(mask))
     inside = cv2.mean(probability, mask.view(np.uint8))[0] * pixels  # in float64; indexing by the mask takes longer
-    return inside / (pixels + cv2.sumElems(probability)[0] - inside)
+    return ratio(pixels, inside, cv2.sumElems(probability)[0])
+
+
+def ratio(pixels: float, inside: float, around: float) -> float:
+    """The same from the pixels of the mask and the sums of the probability in it, and in all."""
+    return inside / (pixels + around - inside)
 
 
 def calibrated(expected: float) -> float:

@@ -17,18 +17,17 @@ from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.cells import resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
-from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.life import begun, carried, velocities_of
-from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.propagate import propagated
+from maskrnn_ros.tracking.shown import Instances, Shown
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.target import Known
-from maskrnn_ros.tracking.tracks import tracks_of, won_of
-from maskrnn_ros.types import BoolArray, Box, Frame, LabelArray, Seed, Track, Tracks, UInt8Array
+from maskrnn_ros.tracking.tracks import tracks_of
+from maskrnn_ros.types import BoolArray, Frame, Seed, Track, Tracks, UInt8Array
 
 Floats = npt.NDArray[np.float32]
 
@@ -312,26 +311,23 @@ class Tracker:
         states = self._states
         numbers = [k for k, unseen in enumerate(states.frames_unseen.tolist()) if not unseen]
         marks = states.seed_masks
-        patches = {states.ids[k]: states.patches[k] for k in numbers if marks[k] is None}
-        if image is not None and self.config.refinement.enabled:
-            likely = enlarge_along_edges(patches, newest.image, image, self.config.refinement, self._pool)
-        else:
-            likely = enlarge(patches, newest.size)
-        # on the seeded frame the seed itself, to the pixel
-        likely |= {states.ids[k]: _marked(mask) for k in numbers if (mask := marks[k]) is not None}
-        if newest.ignored is not None and likely:  # edges were refined, and the working size is coarser
-            allowed = ~newest.ignored.full
-            likely = {i: Likely(one.box, one.probability * allowed[one.box.slices]) for i, one in likely.items()}
-        labels = merge(likely, newest.size)
-        return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=self._tracks(labels, likely))
+        instances = Instances(
+            patches={states.ids[k]: states.patches[k] for k in numbers if marks[k] is None},
+            seeds={states.ids[k]: mask for k in numbers if (mask := marks[k]) is not None},
+            frame=newest,
+            image=image if self.config.refinement.enabled else None,
+            config=self.config.refinement,
+        )
+        labels, shown = instances.shown(None if self._engine is None else self._engine.merge, self._pool)
+        return Tracks(stamp_ns=newest.stamp_ns, labels=labels, tracks=self._tracks(shown))
 
-    def _tracks(self, labels: LabelArray, likely: Mapping[int, Likely]) -> tuple[Track, ...]:
+    def _tracks(self, shown: Mapping[int, Shown]) -> tuple[Track, ...]:
         """The public view of the states; one counts as unseen, too, while others win all of its pixels.
 
         That count is kept here and not in the states, which know of no other instance.
         """
         ids = self._states.ids
-        won = [won_of(labels, i, likely.get(i)) for i in ids]
+        won = [shown.get(i) for i in ids]
         self._shown |= {i: self._frames for i, one in zip(ids, won, strict=True) if one is not None}
         last = np.array([self._shown.setdefault(i, self._frames - 1) for i in ids], np.int64)
         return tracks_of(self._states, won, self._frames - last, self.config)
@@ -348,12 +344,6 @@ def _outside(seed: Seed, frame: PreparedFrame) -> Seed:
     """The seed of a frame without what is ignored there."""
     _check_size("seed", seed.size, frame.size)
     return seed.outside(frame.ignored.full if frame.ignored is not None else None)
-
-
-def _marked(mask: BoolArray) -> Likely:
-    box = Box.of_mask(mask)
-    assert box is not None  # a seed marks what its ids are
-    return Likely(box, mask[box.slices].astype(np.float32))
 
 
 def _share(mask: BoolArray, frame: PreparedFrame) -> Floats:

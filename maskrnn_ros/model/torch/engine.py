@@ -12,9 +12,22 @@ import torch
 from torch import Tensor
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Looked, Objects, Summed
+from maskrnn_ros.model.engine import (
+    Around,
+    Drafts,
+    Features,
+    Floats,
+    Keys,
+    Lesson,
+    Looked,
+    Merge,
+    Merged,
+    Objects,
+    Summed,
+)
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.frame_step import Begin, FrameFeatures, FrameStep, Learn
+from maskrnn_ros.model.torch.full_size import Tiles, Uploaded, merged, parts
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.runtime import cores
 from maskrnn_ros.types import UInt8Array
@@ -109,6 +122,51 @@ class TorchEngine:
         square, target, *keys = self._learn(columns, code, *planes)
         parts = zip((newest.code, newest.values), keys, strict=True)
         return self._summed([square, target, *(held.index_copy(0, which, new * weight) for held, new in parts)])
+
+    @property
+    def merge(self) -> Merge | None:
+        """See ``Engine``."""
+        return self.merge_here if self._is_far else None
+
+    @torch.no_grad()
+    def merge_here(self, drafts: Drafts) -> Merged:
+        """Merge on the device, whatever it is.
+
+        Three copies up, four with an ignore mask, and one down.
+        """
+        tiles = Tiles.of(drafts.shown, drafts.size_of_work, drafts.size)
+        values, boxes, targets, table, ids, smoothness = self._all_up(
+            np.concatenate([values.ravel() for values in drafts.values]),
+            drafts.boxes.astype(np.float32),
+            tiles.boxes,
+            tiles.table,
+            np.array(drafts.ids, np.float32),
+            np.array([drafts.smoothness], np.float32),
+        )
+        ignored = None if drafts.ignored is None else drafts.ignored.view(np.uint8)
+        working, full = drafts.guides or (None, None)
+        planes = [None if plane is None else self._up(plane) for plane in (working, full, ignored)]
+        given = Uploaded(values, boxes, targets, table, ids, smoothness, planes[0], planes[1], planes[2])
+        is_short = drafts.ids[-1] < 256  # half as much to copy
+        found = merged(
+            given,
+            list(parts(drafts, tiles)),
+            drafts.size_of_work,
+            drafts.size,
+            drafts.radius,
+            torch.uint8 if is_short else torch.int16,
+        )
+        whole = torch.cat([value.flatten().view(torch.uint8) for value in found]).cpu().numpy()
+        ends = np.cumsum([value.numel() * value.element_size() for value in found])
+        found_boxes, sums, labels = np.split(whole, ends[:-1])
+        # by object in float64, in this order: sums of a GPU's own come in any
+        first = np.cumsum(tiles.counts) - tiles.counts
+        each = sums.view(np.float32).reshape(-1, 3).astype(np.float64)
+        pixels, inside, around = np.add.reduceat(each, first).T
+        small = labels.view(np.uint8 if is_short else np.int16).reshape(drafts.size)
+        return Merged(
+            small.astype(np.int32), found_boxes.view(np.int32).reshape(-1, 4), pixels.astype(np.int64), inside, around
+        )
 
     def stack(self, arrays: Sequence[Tensor]) -> Tensor:
         """See ``Engine``."""
