@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,8 +234,9 @@ def test_ten_kills_under_load_and_every_time_the_same_instances(tmp_path: Path, 
             if not kill:
                 camera.publish(camera.seeds, world.labels(0).astype(np.uint16), "mono16", world.stamp_ns(0))
             camera.arrays.clear()
-            latest = number + 500  # a seed takes a while, and images without instances pass meanwhile
-            while (len(camera.arrays) < 5 + kill or not camera.arrays[-1].instances) and number < latest:
+            deadline = time.monotonic() + TIMEOUT_S  # a seed takes a while, and images without instances pass meanwhile
+            while len(camera.arrays) < 5 + kill or not camera.arrays[-1].instances:
+                assert time.monotonic() < deadline, (kill, len(camera.arrays))
                 camera.image(number)  # faster than it can take them
                 number += 1
                 spin_until(executor, lambda: False, 0.02)
