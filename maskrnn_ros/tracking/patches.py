@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -81,14 +82,20 @@ class Patches:
 
     def sums(self, values: npt.NDArray[F]) -> npt.NDArray[F]:
         """Sums of numbers (..., N) over each box, (..., K)."""
-        counts = areas_of(self.boxes)
-        found = np.zeros((*values.shape[:-1], len(counts)), values.dtype)
-        there = counts > 0
-        if there.any():
-            edges = np.stack([self.starts[there], self.starts[there] + counts[there]], axis=1).ravel()
+        there, edges = self._edges
+        found = np.zeros((*values.shape[:-1], len(self)), values.dtype)
+        if edges.size:
             edges = edges[:-1] if edges[-1] == values.shape[-1] else edges  # it must lie inside
             found[..., there] = np.add.reduceat(values, edges, axis=-1)[..., ::2]
         return found
+
+    @functools.cached_property
+    def _edges(self) -> tuple[Ints, Ints]:
+        """Which boxes hold pixels, and where in ``values`` each of those begins and ends, (2 x number of those,)."""
+        counts = areas_of(self.boxes)
+        there = np.flatnonzero(counts)
+        starts = self.starts[there]
+        return there, np.stack([starts, starts + counts[there]], axis=1).ravel()
 
 
 def areas_of(boxes: Ints) -> Ints:

@@ -74,7 +74,7 @@ class Measured(NamedTuple):
 
 def usually(usual: Numbers, likeness: Numbers) -> Numbers:
     """The usual likeness with one more frame in it, (K,)."""
-    is_first = np.isneginf(usual)
+    is_first = usual < -1
     return np.where(is_first, likeness, usual + _LIKENESS_RATE * (likeness - np.where(is_first, 0, usual)))
 
 
