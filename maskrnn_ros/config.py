@@ -164,6 +164,27 @@ class PriorConfig(Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ZoomConfig(Checked):
+    """Small instances are looked at closely, each in a window of its own."""
+
+    size: int = setting(
+        0,
+        "Longer side of the image in which small instances are looked at, each in a window of its own, pixels; larger "
+        "images are scaled down. 0: no zoom.",
+        low=0,
+        high=4096,
+        basic=True,
+    )
+    below: int = setting(
+        48,
+        "With zoom.size, an instance is small if the longer side of its box is less than this when it is marked, "
+        "pixels of the working image.",
+        low=1,
+        high=4096,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RefinementConfig(Checked):
     """Edges of the image at the full resolution (guided filter)."""
 
@@ -385,6 +406,7 @@ class Config(Checked):
         automatic=0,
         basic=True,
     )
+    zoom: ZoomConfig = dataclasses.field(default_factory=ZoomConfig)
     max_instances: int = setting(
         32, "Maximum number of instances; further seeds are rejected.", low=1, high=1000, live=True, basic=True
     )

@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.decide import Decided, decide
 from maskrnn_ros.tracking.gate import boxes_of, whole
 from maskrnn_ros.tracking.rivals import rivals_of
 from maskrnn_ros.tracking.search import searched
-from maskrnn_ros.tracking.state import PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import Found, States
 from maskrnn_ros.tracking.target import UNKNOWN, Carried, Known, Memory, Sums, taken
 from maskrnn_ros.tracking.views import augment
@@ -120,6 +120,13 @@ class Following:
             counts += counted
             sums = sums.blend(Sums(found.square, found.target), counted / counts)
         return Memory(sums, sums, keys, keys)
+
+    def search(self, state: InstanceMemory, frame: PreparedFrame, config: Config) -> Floats:
+        """Where on a frame a lost object may be: a box (4,), pixels; NaN: nowhere."""
+        assert state.known is not None
+        weights, usual = state.known.weights[None], np.array([state.usual_area])
+        found = searched(frame.features, weights, usual, _ignored(frame), config.presence.return_share)
+        return np.asarray(found[0])
 
     # --- frames ---
 

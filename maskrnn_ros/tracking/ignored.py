@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.tracking.cells import cells_of, resized
-from maskrnn_ros.types import BoolArray, UInt8Array
+from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +46,11 @@ class Ignored:
     def nbytes(self) -> int:
         """Memory that it holds, bytes."""
         return int(self.bits.nbytes + self.working.nbytes)
+
+    def part(self, size: tuple[int, int], box: Box) -> Ignored | None:
+        """Those of the pixels in a box of an image (h, w) of another size; None where nothing there is ignored."""
+        working = _shrunk(self.full, size)[box.slices]
+        return dataclasses.replace(self, working=working) if working.any() else None
 
     def cells(self, stride: int) -> npt.NDArray[np.float32]:
         """Share of each cell that is ignored, float32 (j, i), 0..1."""

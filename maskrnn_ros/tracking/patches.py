@@ -28,12 +28,14 @@ class Patches:
         boxes: int64, (K, 4), x0 y0 x1 y1; 0: the instance is nowhere.
         starts: int64, (K,): where in ``values`` those of a box begin.
         size: (h, w) of the whole maps.
+        sizes: Of each, where they differ, see ``zoom``; None: all have that size.
     """
 
     values: Floats
     boxes: Ints
     starts: Ints
     size: tuple[int, int]
+    sizes: tuple[tuple[int, int], ...] | None = None
 
     @staticmethod
     def empty(boxes: Ints, size: tuple[int, int]) -> Patches:
@@ -50,7 +52,8 @@ class Patches:
         for view, one in zip(found.views(), patches, strict=True):
             if one.box is not None:
                 view[:] = one.values
-        return found
+        sizes = tuple(one.size for one in patches)
+        return found if len(set(sizes)) < 2 else dataclasses.replace(found, sizes=sizes)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -58,11 +61,12 @@ class Patches:
     def __getitem__(self, k: int) -> Patch:
         """That of one instance; it shares the values."""
         x0, y0, x1, y1 = self.boxes[k].tolist()
+        size = self.size if self.sizes is None else self.sizes[k]
         if x0 == x1:
-            return Patch.nothing(self.size)
+            return Patch.nothing(size)
         start, width, height = int(self.starts[k]), x1 - x0, y1 - y0
         values = self.values[start : start + width * height].reshape(height, width)
-        return Patch(values, Box(x0, y0, x1, y1), self.size)
+        return Patch(values, Box(x0, y0, x1, y1), size)
 
     def views(self) -> list[Floats]:
         """The values of each, (height, width), to be read or written."""

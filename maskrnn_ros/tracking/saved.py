@@ -19,6 +19,7 @@ from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.tracker import Tracker
+from maskrnn_ros.tracking.zoom import fine_image
 from maskrnn_ros.types import BoolArray, Box, Frame, InstanceState, LabelArray, Seed, Tracks, UInt8Array
 
 MAX_SEEDS = 4
@@ -31,7 +32,7 @@ class SavedSeed:
 
     Args:
         stamp_ns: Stamp of the image, ns.
-        image: RGB, uint8, (h, w, 3): the working image.
+        image: RGB, uint8, (h, w, 3): the working image, or with a zoom the larger one.
         labels: int32, (H, W), at the size of the input: 0 or ids, those of removed instances included.
         ignored: Its ignore mask, bool (H, W); None: nothing is ignored.
     """
@@ -217,7 +218,8 @@ def _prepared(tracker: Tracker, seed: SavedSeed, size: tuple[int, int]) -> Prepa
     """A seed's image at the working size of now, which may be another than when it was saved."""
     wanted = working_size(size, tracker.config.working_size)
     image = tracker.prepare(Frame(stamp_ns=seed.stamp_ns, image=_at(seed.image, wanted)))
-    return dataclasses.replace(image, size=size, ignored=Ignored.of(seed.ignored, wanted))
+    fine = fine_image(seed.image, size, wanted, tracker.config)
+    return dataclasses.replace(image, size=size, ignored=Ignored.of(seed.ignored, wanted), fine=fine)
 
 
 def _at(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
@@ -248,7 +250,7 @@ def _as_last_seen(
     whole = np.zeros(frame.size, np.float32)
     if instance.box is not None:
         whole[instance.box.slices] = instance.mask
-    share = resized(whole, frame.size_of_work)
+    share = resized(whole, state.patch.size)
     area = int(np.count_nonzero(share >= 0.5))
     known = state.known
     if known is not None:  # what it looks like is that of the seeds, where it is that of the last mask

@@ -97,9 +97,8 @@ class Seeding:
         ignored = None if self.frame.ignored is None else self.frame.ignored.full
         labels = drawn.outside(ignored)
         self._pixels_cut = int(np.count_nonzero(drawn.labels)) - int(np.count_nonzero(labels.labels))
-        self.record = SavedSeed(
-            stamp_ns=self.frame.stamp_ns, image=self.frame.image, labels=labels.labels, ignored=ignored
-        )
+        image = self.frame.image if self.frame.fine is None else self.frame.fine
+        self.record = SavedSeed(stamp_ns=self.frame.stamp_ns, image=image, labels=labels.labels, ignored=ignored)
         self.way: CatchUp | Replay = self._alone(labels, scene) if replay is None else replay
         if replay is not None:
             self._mark(replay, labels, scene)

@@ -51,7 +51,7 @@ class Instances:
     """All that are seen on a frame.
 
     Args:
-        patches: Probabilities at the working size, by id.
+        patches: Probabilities at the working size, or at that of the frame's larger image, by id.
         seeds: Of those that were seeded on it, the seeds themselves, bool (H, W): they are shown to the pixel.
         frame: The frame.
         image: As it came, RGB, uint8 (H, W, 3), along whose edges masks shall end; None: along no edges.
@@ -71,14 +71,19 @@ class Instances:
             merge: Merges on the engine's device; None: that is the CPU.
             pool: Shares out what is done for each instance on the CPU.
         """
-        # seeds come at the size of the input, and not on many frames
-        return self._on_cpu(pool) if merge is None or self.seeds else self._on_device(merge)
+        # seeds come at the size of the input, and not on many frames; in a zoom there are maps of two sizes
+        apart = bool(self.seeds) or any(one.size != self.frame.size_of_work for one in self.patches.values())
+        return self._on_cpu(pool) if merge is None or apart else self._on_device(merge)
 
     def _likely(self, patches: Mapping[int, Patch], image: UInt8Array | None, pool: ThreadPool) -> dict[int, Likely]:
         if image is None:
             likely = enlarge(patches, self.frame.size)
         else:
-            likely = enlarge_along_edges(patches, self.frame.image, image, self.config, pool)
+            likely = {}
+            for guide in (self.frame.image, self.frame.fine):
+                own = {} if guide is None else {i: one for i, one in patches.items() if one.size == guide.shape[:2]}
+                if guide is not None and own:
+                    likely |= enlarge_along_edges(own, guide, image, self.config, pool)
         likely |= {i: _marked(mask) for i, mask in self.seeds.items()}
         if self.frame.ignored is not None and likely:  # edges were refined, and the working size is coarser
             allowed = ~self.frame.ignored.full

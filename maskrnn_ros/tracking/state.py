@@ -25,6 +25,7 @@ class PreparedFrame:
         image: RGB, uint8, (h, w, 3), the working image, not to be written to.
         engine: Computes the features when they are first asked for: before any seed no network runs.
         ignored: Where surely is no object; None: nowhere.
+        fine: The larger image that small instances are looked at in, likewise, see ``zoom``; None: there is no zoom.
     """
 
     stamp_ns: int
@@ -32,6 +33,7 @@ class PreparedFrame:
     image: UInt8Array
     engine: Engine | None = None
     ignored: Ignored | None = None
+    fine: UInt8Array | None = None
     _features: Features | None = dataclasses.field(default=None, init=False, repr=False)
 
     @property
@@ -63,7 +65,8 @@ class PreparedFrame:
     @property
     def nbytes(self) -> int:
         """Memory that it holds for long, bytes."""
-        return int(self.image.nbytes) + (0 if self.ignored is None else self.ignored.nbytes)
+        more = (0 if part is None else part.nbytes for part in (self.fine, self.ignored))
+        return int(self.image.nbytes) + sum(more)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,12 +76,13 @@ class InstanceMemory:
     Args:
         instance_id: Public id, >= 1.
         name: Name given with the seed, may be empty.
-        patch: Its probability at the working size: before the merge, after the instance's own gate.
+        patch: Its probability before the merge, after the instance's own gate: at the working size, or, where it is
+            small and there is a zoom, at the pixels of the larger image, as are its areas.
         state: State on the newest frame.
         seeded_ns: Stamp of the image that its last seed was drawn on, ns.
         age: Images since then.
         frames_unseen: Images since it was last seen.
-        area: Pixels with probability >= 0.5, at the working size.
+        area: Pixels with probability >= 0.5, of the patch.
         usual_area: Slow mean of the area while seen, likewise.
         velocity: (x, y), pixels of the input per second; None where unknown.
         seed_mask: bool, (H, W), at the size of the input: the seed itself, on the seeded frame only.
@@ -100,7 +104,7 @@ class InstanceMemory:
 
     @property
     def probability(self) -> npt.NDArray[np.float32]:
-        """Its probability, float32 (h, w)."""
+        """Its probability, float32 (h, w) of the patch."""
         return self.patch.full
 
     @property

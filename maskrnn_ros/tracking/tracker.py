@@ -27,7 +27,8 @@ from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.target import Known
 from maskrnn_ros.tracking.tracks import tracks_of
-from maskrnn_ros.types import BoolArray, Frame, Seed, Track, Tracks, UInt8Array
+from maskrnn_ros.tracking.zoom import at_work, begin, fine_image, near_views, settled, share_of, with_near
+from maskrnn_ros.types import Frame, Seed, Track, Tracks, UInt8Array
 
 Floats = npt.NDArray[np.float32]
 
@@ -150,8 +151,9 @@ class Tracker:
             else:
                 image = image.copy()  # it is the caller's
         ignored = Ignored.of(frame.ignored, (height, width))
+        fine = None if self._engine is None else fine_image(frame.image, frame.size, (height, width), self.config)
         return PreparedFrame(
-            stamp_ns=frame.stamp_ns, size=frame.size, image=image, engine=self._engine, ignored=ignored
+            stamp_ns=frame.stamp_ns, size=frame.size, image=image, engine=self._engine, ignored=ignored, fine=fine
         )
 
     def seed(self, seed: Seed, frame: Frame) -> Tracks:
@@ -221,7 +223,7 @@ class Tracker:
             ValueError: The seed's size is not that of the frame, or all of an instance lies in its ignore mask.
         """
         seed = _outside(seed, frame)
-        shares = {i: _share(seed.labels == i, frame) for i in seed.ids}
+        shares = {i: share_of(seed.labels == i, frame, self.config) for i in seed.ids}
         known = {} if self._following is None else self._begun(shares, seed, frame, others, self._following)
         return {i: begun(i, seed, frame, share, known.get(i), self._states.get(i)) for i, share in shares.items()}
 
@@ -240,14 +242,15 @@ class Tracker:
             live = covered.repeat(STRIDE, 0).repeat(STRIDE, 1)[:height, :width]
         elif self._newest is frame:
             for i, state in self._states.items():
-                if i not in shares and state.patch.box is not None:
-                    here = live[state.patch.box.slices]
-                    np.maximum(here, state.patch.values, out=here)
+                patch = at_work(state, frame).patch
+                if i not in shares and patch.box is not None:
+                    live[patch.box.slices] = np.maximum(live[patch.box.slices], patch.values)
         around = {}
         for i, share in shares.items():
-            rest = _share((seed.labels != i) & (seed.labels != 0), frame)
-            around[i] = np.maximum(rest, live) * (1 - share)
-        return following.begin(frame, shares, around, self.config)
+            size = share.shape[0], share.shape[1]
+            rest = resized(((seed.labels != i) & (seed.labels != 0)).astype(np.float32), size)
+            around[i] = np.maximum(rest, resized(live, size)) * (1 - share)
+        return begin(following, frame, shares, around, self.config)
 
     def carry(
         self,
@@ -269,19 +272,44 @@ class Tracker:
         table = self._table(states)
         if not table:
             return table
+        seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
+        rate = 1 / seconds if seconds > 0 else None
+        table = self._table(settled(table, current))
+        with self.stages.time("flow"):
+            near = near_views(table, previous, current, self._flow, self._following, self.config, beside)
+        rows: dict[int, InstanceMemory] = {}
+        for i, view in near.items():
+            one = self._table({i: view.state})
+            rows[i] = view.told(
+                self._carried(one, view.frame, view.flow, _times(view.to_input, rate), images, view.beside)[i]
+            )
+        far = table.only([i for i in table.ids if i not in near])
+        if not far:
+            return self._table(rows)
         with self.stages.time("flow"):
             flow = self._flow(current.image, previous.image)
-        seconds = (current.stamp_ns - previous.stamp_ns) * 1e-9
-        to_input = current.size[1] / current.image.shape[1]
-        per_second = to_input / seconds if seconds > 0 else None
+        per_second = _times(current.size[1] / current.image.shape[1], rate)
+        moved = self._carried(far, current, flow, per_second, images, with_near(beside, table, rows, current))
+        return self._table({**moved, **rows}) if rows else moved
+
+    def _carried(
+        self,
+        table: States,
+        frame: PreparedFrame,
+        flow: Floats,
+        per_second: float | None,
+        images: int,
+        beside: Beside | None,
+    ) -> States:
+        """States on a frame, or a window of one, by the flow in it."""
         if self._following is None:
             with self.stages.time("heads"):
-                found = propagated(table.patches, flow, current.unknown, self.config)
+                found = propagated(table.patches, flow, frame.unknown, self.config)
         else:
             with self.stages.time("trunk"):
-                _ = current.features
+                _ = frame.features
             with self.stages.time("heads"):
-                found = self._following.advance(table, current, flow, self.config, beside)
+                found = self._following.advance(table, frame, flow, self.config, beside)
         with self.stages.time("heads"):
             velocity = velocities_of(found.patches.only(found.sees), flow, per_second)
             return carried(table, found, velocity, images, self.config)
@@ -333,6 +361,10 @@ class Tracker:
         return tracks_of(self._states, won, self._frames - last, self.config)
 
 
+def _times(to_input: float, rate: float | None) -> float | None:
+    return None if rate is None else to_input * rate
+
+
 def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
     if actual != expected:
         raise ValueError(
@@ -344,8 +376,3 @@ def _outside(seed: Seed, frame: PreparedFrame) -> Seed:
     """The seed of a frame without what is ignored there."""
     _check_size("seed", seed.size, frame.size)
     return seed.outside(frame.ignored.full if frame.ignored is not None else None)
-
-
-def _share(mask: BoolArray, frame: PreparedFrame) -> Floats:
-    """Share of each working pixel that a mask (H, W) covers, float32 (h, w)."""
-    return resized(mask.astype(np.float32), frame.size_of_work)
