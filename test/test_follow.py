@@ -236,15 +236,7 @@ def objects_of(one: Tracker, ids: Sequence[int]) -> tuple[Features, Objects]:
     """What a step would be given of some of the objects of a tracker."""
     assert one.newest is not None
     known = taken(one.states.begun, [i - 1 for i in ids])
-    return one.newest.features, Objects(
-        probability=known.carried.probability,
-        boxes=known.carried.crop,
-        hidden=known.carried.hidden,
-        coefficients=known.weights,
-        seed=known.memory.seed_keys,
-        newest=known.memory.newest_keys,
-        sought=np.full((len(ids), 4), np.nan, np.float32),
-    )
+    return one.newest.features, known.told(np.full((len(ids), 4), np.nan, np.float32))
 
 
 def test_what_an_object_is_told_does_not_depend_on_how_many_there_are_but_on_where_they_are() -> None:

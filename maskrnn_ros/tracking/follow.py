@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config
-from maskrnn_ros.model.engine import Around, Engine, Keys, Lesson, Looked, Objects
+from maskrnn_ros.model.engine import Around, Engine, Keys, Lesson, Looked
 from maskrnn_ros.model.shapes import CONTEXT, FINE, RATE, SMALLEST, STRIDE, TRUSTED
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved
 from maskrnn_ros.tracking.decide import Decided, decide
@@ -166,16 +166,7 @@ class Following:
         if lost.size:
             usual = states.usual_area[lost]
             sought[lost] = searched(features, known.weights[lost], usual, ignored, config.presence.return_share)
-        objects = Objects(
-            probability=known.carried.probability,
-            boxes=known.carried.crop,
-            hidden=known.carried.hidden,
-            coefficients=known.weights,
-            seed=known.memory.seed_keys,
-            newest=known.memory.newest_keys,
-            sought=sought,
-        )
-        return self._engine.step(features, around, objects)
+        return self._engine.step(features, around, known.told(sought))
 
     def _learned(self, states: States, decided: Decided, looked: Looked, config: Config, beside: Beside) -> Known:
         """What is known of the objects with this frame in their memories, where it can be trusted."""

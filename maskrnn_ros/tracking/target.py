@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.model.engine import Engine, Keys, Opaque, Summed
+from maskrnn_ros.model.engine import Engine, Keys, Objects, Opaque, Summed
 from maskrnn_ros.model.shapes import CODES, COLUMNS, CROP, HIDDEN, KEYS, SEED_SHARE, TARGET
 
 Floats = npt.NDArray[np.float32]
@@ -134,6 +134,18 @@ class Known:
     memory: Memory
     weights: Floats
     likeness: npt.NDArray[np.float64]
+
+    def told(self, sought: Floats) -> Objects:
+        """What a step is given of them; where they may be if they are lost, boxes (K, 4), is not known here."""
+        return Objects(
+            probability=self.carried.probability,
+            boxes=self.carried.crop,
+            hidden=self.carried.hidden,
+            coefficients=self.weights,
+            seed=self.memory.seed_keys,
+            newest=self.memory.newest_keys,
+            sought=sought,
+        )
 
 
 def taken(value: T, which: int | Sequence[int]) -> T:
