@@ -74,7 +74,9 @@ def _demo(args: argparse.Namespace) -> int:
     for instance_id, score in report.scores.items():
         print(f"{instance_id:>8}  {score['j_mean']:6.3f}  {score['f_mean']:6.3f}")
     print(f"{'mean':>8}  {report.j_mean:6.3f}  {report.f_mean:6.3f}")
-    how = "one by one" if report.lockstep else f"live, {report.dropped} dropped ({report.dropped / report.frames:.0%})"
+    counts = ((report.propagated, "by flow alone"), (report.dropped, "dropped"))
+    live = ", ".join(["live", *(f"{count} {how} ({count / report.frames:.0%})" for count, how in counts)])
+    how = "one by one" if report.lockstep else live
     print(f"{report.frames} images at {report.frames_per_second:.1f} per second, {how}")
     age = f"masks {report.age_ms_p50:.1f} ms (p50), {report.age_ms_p95:.1f} ms (p95) after their image"
     print(f"{report.step_ms_p50:.1f} ms in the tracker (p50), {age}")

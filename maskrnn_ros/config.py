@@ -407,6 +407,13 @@ class Config(Checked):
         basic=True,
     )
     zoom: ZoomConfig = dataclasses.field(default_factory=ZoomConfig)
+    while_busy: str = setting(
+        "propagate",
+        "Images that come while the networks are at work: propagate gives them the masks of the newest image that the "
+        "networks have looked at, carried there by optical flow, within milliseconds; drop gives them none.",
+        choices=("propagate", "drop"),
+        basic=True,
+    )
     max_instances: int = setting(
         32, "Maximum number of instances; further seeds are rejected.", low=1, high=1000, live=True, basic=True
     )

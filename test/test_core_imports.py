@@ -34,6 +34,7 @@ NEEDS_ROS = (
     "benchmark.cameras",
     "benchmark.clicks",
     "benchmark.services",
+    "benchmark.by_flow",
     "benchmark.latency",
     "benchmark.latency_camera",
     "benchmark.persistence",

@@ -29,8 +29,9 @@ from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.image_messages import fill_image, ns_to_stamp, stamp_to_ns
 from maskrnn_ros.labels import write_labels
-from maskrnn_ros.masks import MaskEncoding, decode
+from maskrnn_ros.masks import MaskEncoding, decode, label_image
 from maskrnn_ros.msg import InstanceEvent, InstanceMask, InstanceMaskArray, Prompt, SeedResult, TrackerStatus
+from maskrnn_ros.ros.interfaces import propagated
 from maskrnn_ros.ros.messages import mask_prompt, region_of_interest
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.srv import AddInstances, RemoveInstances
@@ -178,7 +179,7 @@ def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.Monke
 def test_under_overload_the_latest_image_wins_and_the_counts_add_up() -> None:
     gate = Gate()
     gate.is_open = True
-    with NodeBench(gate.build) as bench:
+    with NodeBench(gate.build, while_busy="drop") as bench:
         bench.seed(world.labels(0), world.stamp_ns(0))
         bench.image(0)
         gate.is_open = False
@@ -205,7 +206,7 @@ def test_under_overload_the_latest_image_wins_and_the_counts_add_up() -> None:
 def test_under_overload_a_seeded_image_is_not_dropped_and_a_dropped_one_may_be_seeded() -> None:
     gate = Gate()
     gate.is_open = True
-    with NodeBench(gate.build) as bench:
+    with NodeBench(gate.build, while_busy="drop") as bench:
         bench.seed(np.where(world.labels(0) == 1, 1, 0), world.stamp_ns(0))
         bench.image(0)
         gate.is_open = False
@@ -224,6 +225,34 @@ def test_under_overload_a_seeded_image_is_not_dropped_and_a_dropped_one_may_be_s
         third[2:12, 2:12] = 3
         bench.publish_seed(third, world.stamp_ns(3))
         bench.wait(lambda: (bench.results[-1].status, list(bench.results[-1].ids)) == (SeedResult.STATUS_APPLIED, [3]))
+
+
+def test_images_that_come_while_the_networks_are_at_work_have_their_masks_by_flow() -> None:
+    gate = Gate()
+    gate.is_open = True
+    with NodeBench(gate.build) as bench:
+        bench.seed(world.labels(0), world.stamp_ns(0))
+        bench.image(0)
+        gate.is_open = False
+        bench.publish_image(1)
+        assert gate.entered.acquire(timeout=30)
+        for number in range(2, 6):
+            bench.image(number)
+        status = bench.counts()
+        counts = (status.received, status.processed, status.dropped, propagated(status))
+        assert counts == (6, 6, 0, 5)
+        gate.open()
+        bench.image(6)
+        assert [stamp_to_ns(m.header.stamp) for m in bench.instances] == [world.stamp_ns(n) for n in range(7)]
+        assert [(m.frame_index, m.frames_skipped) for m in bench.instances] == [(n, 0) for n in range(7)]
+        for message in bench.instances[2:6]:  # by OpenCV's flow, not by the world's own
+            truth = world.labels(message.frame_index)
+            assert agreement(label_image(message), truth) > agreement(world.labels(0), truth)
+
+
+def agreement(found: np.ndarray, truth: np.ndarray) -> float:
+    """Mean IoU of both instances."""
+    return float(np.mean([((found == i) & (truth == i)).sum() / ((found == i) | (truth == i)).sum() for i in (1, 2)]))
 
 
 def test_a_seed_may_bring_its_image_along() -> None:

@@ -273,6 +273,7 @@ def clock(monkeypatch):
         return stream_clip(clip, convention, lambda: working, fps, advance, **time.kwargs())
 
     monkeypatch.setattr(run, "stream_clip", stream)
+    monkeypatch.setattr(run, "runs_in_node", lambda follower, task: False)
     built = []
 
     def build(name, config, profile):

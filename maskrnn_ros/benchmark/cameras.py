@@ -27,6 +27,7 @@ from sensor_msgs.msg import Image
 
 from maskrnn_ros import parameter_file
 from maskrnn_ros.bags.read import cdr_stamp
+from maskrnn_ros.benchmark.by_flow import ByFlow
 from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.datasets.davis import CLIP_NAME, CLIP_ROOT, davis_sequence
 from maskrnn_ros.datasets.frames import read_frame
@@ -46,12 +47,17 @@ class Camera:
     """What came from one tracker."""
 
     namespace: str
+    by_flow: ByFlow = field(init=False)
     masks: list[tuple[int, bytes]] = field(default_factory=list)
     """Time of reception, ns, and the message."""
     seeds: list[Any] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.by_flow = ByFlow(f"{self.namespace}/tracker")
+
     def subscribe(self, node: Any) -> None:
         """See ``Listener``."""
+        self.by_flow.subscribe(node)
         tracker = f"{self.namespace}/tracker"
         node.create_subscription(InstanceMaskArray, f"{tracker}/instances", self._on_masks, reliable(100), raw=True)
         node.create_subscription(SeedResult, f"{tracker}/seed_result", self.seeds.append, reliable(10))
@@ -87,6 +93,7 @@ class Camera:
             "sent_hz": len(sent) / seconds,
             "masks_hz": len(answers) / seconds,
             "dropped": 1 - len(answers) / len(sent),
+            "propagated": self.by_flow.share(begin_ns, end_ns),
             "age_ms_p50": float(np.percentile(ages, 50)),
             "age_ms_p95": float(np.percentile(ages, 95)),
             "objects": len(states) / len(messages),
@@ -185,13 +192,14 @@ def _measure(config: Config, load: Load, cpus: Sequence[str]) -> list[dict[str, 
 def cameras_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The figures as a table."""
     table = [
-        "   cores  threads  camera  sent, Hz  masks, Hz   dropped  age p50 ms  age p95 ms  objects  tracked     KiB"
+        "   cores  threads  camera  sent, Hz  masks, Hz   dropped   by flow  age p50 ms  age p95 ms  "
+        "objects  tracked     KiB"
     ]
     for row in rows:
         table.append(
             f"{row['cpus'] or 'any':>8}  {row['threads']:7d}  {row['camera']:6d}  {row['sent_hz']:8.1f}  "
-            f"{row['masks_hz']:9.1f}  {row['dropped']:8.1%}  {row['age_ms_p50']:10.0f}  {row['age_ms_p95']:10.0f}  "
-            f"{row['objects']:7.1f}  {row['tracked']:7.2f}  {row['kib']:6.1f}"
+            f"{row['masks_hz']:9.1f}  {row['dropped']:8.1%}  {row['propagated']:8.1%}  {row['age_ms_p50']:10.0f}  "
+            f"{row['age_ms_p95']:10.0f}  {row['objects']:7.1f}  {row['tracked']:7.2f}  {row['kib']:6.1f}"
         )
     return table
 

@@ -17,6 +17,7 @@ import numpy as np
 from rclpy.serialization import deserialize_message
 
 from maskrnn_ros import parameter_file
+from maskrnn_ros.benchmark.by_flow import ByFlow
 from maskrnn_ros.benchmark.latency_camera import IMAGE_DEPTH
 from maskrnn_ros.config import Config, to_flat, with_values
 from maskrnn_ros.image_messages import stamp_to_ns
@@ -29,6 +30,7 @@ MOST_DROPPED = 0.01
 
 _DEPTH = 10
 _LAST_TIMEOUT_S = 5.0
+_STATUS_PERIOD_S = 0.2
 
 
 def measure_latency(
@@ -38,8 +40,8 @@ def measure_latency(
 
     The age of the masks is from the moment in which the image is published until the InstanceMaskArray with its stamp
     is received and decoded. All processes are on this machine; topics are reliable, and Fast DDS has a shared memory
-    that is large enough for images. An image counts as dropped where no masks came for it: the node works on the newest
-    image, and passes over those that came meanwhile.
+    that is large enough for images. An image counts as dropped where no masks came for it. Of the others a share has
+    the masks of an earlier image, carried there by flow (``while_busy``).
 
     Args:
         config: Settings of the node; heads must not be trained in the background.
@@ -50,7 +52,8 @@ def measure_latency(
         seconds: For each rate.
 
     Returns:
-        For JSON: ``rates``, each with ``hz, sent, received, dropped_share, age_ms_p50, age_ms_p95``; ``highest_hz``,
+        For JSON: ``rates``, each with ``hz, sent, received, dropped_share, propagated_share`` (of those received),
+        ``age_ms_p50, age_ms_p95``; ``highest_hz``,
         the highest rate with a share of dropped images below ``MOST_DROPPED``, None where there is none.
 
     Raises:
@@ -61,7 +64,7 @@ def measure_latency(
     collector = _Collector(f"{namespace}/tracker", objects)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "node.yaml"
-        values = to_flat(with_values(config, compressed=False))
+        values = to_flat(with_values(config, compressed=False, status_period=_STATUS_PERIOD_S))
         parameter_file.write(file, values)
         node = node_command(namespace, "--params-file", str(file))
         camera = [sys.executable, "-m", "maskrnn_ros.benchmark.latency_camera", "--namespace", namespace]
@@ -79,7 +82,7 @@ def measure_latency(
             stamps.seek(0)
             bursts = [json.loads(line) for line in stamps]
             last = bursts[-1]["stamps"][-1]  # the newest image is never dropped, so its masks come last
-            listener.wait_until(lambda: last in collector.age_ms, _LAST_TIMEOUT_S)
+            listener.wait_until(lambda: collector.has(last), _LAST_TIMEOUT_S)
     rows = [collector.rate(burst) for burst in bursts]
     return {
         "objects": objects,
@@ -112,9 +115,15 @@ class _Collector:
         self.age_ms: dict[int, float] = {}
         self.message_bytes: list[int] = []
         self._not_tracking: set[int] = set()
+        self.by_flow = ByFlow(tracker)
+
+    def has(self, stamp_ns: int) -> bool:
+        """Whether the masks of an image have come, and the counts after it."""
+        return stamp_ns in self.age_ms and self.by_flow.counted_ns > stamp_ns
 
     def subscribe(self, node: Any) -> None:
         """See ``Listener``."""
+        self.by_flow.subscribe(node)
         topic = f"{self.tracker}/instances"
         node.create_subscription(InstanceMaskArray, topic, self._on_instances, reliable(_DEPTH), raw=True)
 
@@ -137,6 +146,7 @@ class _Collector:
             "sent": len(stamps),
             "received": len(ages),
             "dropped_share": 1 - len(ages) / len(stamps),
+            "propagated_share": self.by_flow.share(stamps[0], stamps[-1]),
             "age_ms_p50": p50,
             "age_ms_p95": p95,
             "not_tracking": len(self._not_tracking.intersection(stamps)),

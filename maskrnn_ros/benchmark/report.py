@@ -156,14 +156,14 @@ def ros_rows(ros: dict[str, Any]) -> list[str]:
     rows = [
         f"camera to mask through topics, {ros['width']}x{ros['height']}, {ros['objects']} objects "
         f"({ros['image_bytes'] / 1e6:.2f} MB an image, {ros['message_bytes_p50'] / 1e3:.1f} kB an InstanceMaskArray)",
-        "    Hz    sent  received   dropped  age p50 ms  age p95 ms  not TRACKING",
+        "    Hz    sent  received   dropped   by flow  age p50 ms  age p95 ms  not TRACKING",
     ]
     for rate in ros["rates"]:
         ages = (rate["age_ms_p50"], rate["age_ms_p95"])
         old = "  ".join(f"{'-':>10}" if age is None else f"{age:10.1f}" for age in ages)
         rows.append(
-            f"{rate['hz']:6g}  {rate['sent']:6d}  {rate['received']:8d}  {rate['dropped_share']:8.1%}  {old}  "
-            f"{rate['not_tracking']:12d}"
+            f"{rate['hz']:6g}  {rate['sent']:6d}  {rate['received']:8d}  {rate['dropped_share']:8.1%}  "
+            f"{rate['propagated_share']:8.1%}  {old}  {rate['not_tracking']:12d}"
         )
     highest = ros["highest_hz"]
     rows.append(f"highest rate with less than 1 % dropped: {'none of these' if highest is None else f'{highest:g} Hz'}")

@@ -45,8 +45,8 @@ def run_slow_node(namespace: str, step_ms: float) -> None:
         tracker = build_tracker(config)
         advance = tracker.advance
 
-        def slow(frame: Any) -> None:
-            advance(frame)
+        def slow(frame: Any, images: int = 1) -> None:
+            advance(frame, images)
             time.sleep(step_ms / 1e3)
 
         tracker.advance = slow  # type: ignore[method-assign]

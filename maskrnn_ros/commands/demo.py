@@ -30,6 +30,7 @@ from maskrnn_ros.msg import InstanceMaskArray, TrackerStatus
 from maskrnn_ros.overlay import contact_sheet, overlay_labels
 from maskrnn_ros.parameter_file import load
 from maskrnn_ros.replay.player import play
+from maskrnn_ros.ros.interfaces import propagated
 from maskrnn_ros.ros.node_process import Listener, child_process, node_command
 from maskrnn_ros.ros.qos import reliable
 from maskrnn_ros.types import LabelArray
@@ -52,6 +53,7 @@ class DemoReport:
         lockstep: Every image waited for its masks; else they came at the rate of the clip, as from a camera.
         frames: Images played.
         dropped: Those that gave no masks, since a newer one came first; each is scored by the masks before it.
+        propagated: Those that have the masks of an earlier one, carried there by flow.
         scores: By instance id: J mean and F mean, fractions.
         j_mean: Mean J over the instances.
         f_mean: Mean F over the instances.
@@ -67,6 +69,7 @@ class DemoReport:
     lockstep: bool
     frames: int
     dropped: int
+    propagated: int
     scores: dict[int, dict[str, float]]
     j_mean: float
     f_mean: float
@@ -89,8 +92,8 @@ def run_demo(
 ) -> DemoReport:
     """Play a DAVIS sequence (default: the shipped clip) through the real node; write what it found.
 
-    Images come at 24 per second, as from a camera, and what the node cannot take in time it drops. In lockstep every
-    image waits for its masks, so the score does not depend on the speed of the machine.
+    Images come at 24 per second, as from a camera. In lockstep every image waits for its masks, so the score does not
+    depend on the speed of the machine.
 
     Args:
         out: Folder for ``masks/*.png``, ``overlay.mp4`` and ``contact_sheet.png``.
@@ -125,6 +128,7 @@ def run_demo(
         lockstep=lockstep,
         frames=len(predictions),
         dropped=len(predictions) - len(collector.labels),
+        propagated=collector.propagated,
         scores=scores,
         j_mean=float(np.mean([score["j_mean"] for score in scores.values()])),
         f_mean=float(np.mean([score["f_mean"] for score in scores.values()])),
@@ -157,6 +161,7 @@ class _Collector:
         self.step_ms_p50 = float("nan")
         self.age_ms = float("nan"), float("nan")
         self.account = "none"
+        self.propagated = 0
         self._status: Any = None
         self._begin = time.monotonic()
 
@@ -174,7 +179,7 @@ class _Collector:
         if not np.isnan(message.step_ms_p50):
             self.step_ms_p50 = float(message.step_ms_p50)
             self.age_ms = float(message.age_ms_p50), float(message.age_ms_p95)
-        self._status = message
+        self._status, self.propagated = message, propagated(message)
         self.account = f"{message.processed} with masks, {message.dropped} dropped, {message.waiting} waiting"
 
     def has_all(self, count: int) -> bool:

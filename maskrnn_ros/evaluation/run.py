@@ -22,6 +22,7 @@ from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.datasets.clips import Clip, frame_of
 from maskrnn_ros.datasets.frames import check_size
 from maskrnn_ros.evaluation.followers import build_follower
+from maskrnn_ros.evaluation.node_paced import stream_node
 from maskrnn_ros.evaluation.paced import stream_clip
 from maskrnn_ros.evaluation.presets import preset_of
 from maskrnn_ros.evaluation.results import ClipResult, Evaluation, StreamingResult, write_json
@@ -113,9 +114,16 @@ def evaluate_clip(clip: Clip, task: Task, advance: Callable[[], object] = lambda
 
 
 def _streamed(clip: Clip, task: Task, fps: float, advance: Callable[[], object]) -> StreamingResult:
-    """The clip once more, in time, by a new follower."""
+    """The clip once more, in time: as in the node, or where the node has no such preset, by a new follower."""
     name = preset_of(task.preset).follower
+    if runs_in_node(name, task):
+        return stream_node(clip, task.convention, task.config, fps, advance)
     return stream_clip(clip, task.convention, lambda: build_follower(name, task.config, task.profile), fps, advance)
+
+
+def runs_in_node(follower: str, task: Task) -> bool:
+    """Whether what follows is the node's tracker."""
+    return follower == "tracker" and task.profile != "paper"
 
 
 def _tracked(clip: Clip, task: Task) -> Iterator[tuple[LabelArray, float | None]]:

@@ -4,10 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 REJECTED_STAMPS, HELD_STAMPS = "rejected_stamps", "held_stamps"
 """Further figures of TrackerStatus that a player in lockstep reads: stamps in ns, with a space between two."""
+
+PROPAGATED = "propagated"
+"""Another: how many of the processed images have the masks of an earlier one, carried there by flow."""
+
+
+def propagated(status: Any) -> int:
+    """That figure of a TrackerStatus; 0 where it is not said."""
+    return next((int(entry.value) for entry in status.details if entry.key == PROPAGATED), 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

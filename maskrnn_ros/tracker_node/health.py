@@ -14,7 +14,7 @@ from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.image_messages import ns_to_stamp
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
-from maskrnn_ros.ros.interfaces import HELD_STAMPS, REJECTED_STAMPS
+from maskrnn_ros.ros.interfaces import HELD_STAMPS, PROPAGATED, REJECTED_STAMPS
 from maskrnn_ros.tracker_node.ignore_masks import IgnoreCounts
 from maskrnn_ros.tracker_node.inbox import SAID_STAMPS, Counts, Inbox
 from maskrnn_ros.tracker_node.verdict import Facts, verdict
@@ -159,6 +159,7 @@ def _details(seen: Snapshot, counts: Counts, ignored: IgnoreCounts) -> dict[str,
     return {
         "quality": seen.quality,
         "working_size": f"{width}x{height}",
+        PROPAGATED: str(counts.propagated),
         REJECTED_STAMPS: " ".join(map(str, counts.rejected_stamps)),
         HELD_STAMPS: " ".join(map(str, counts.held_stamps[-SAID_STAMPS:])),
         "ignore_masks_received": str(ignored.received),

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the callbacks hand to the worker: the latest image, and requests in order."""
+"""What the callbacks hand to the worker: the latest image, and requests in order.
+
+The networks look at the latest image. One that comes while another waits or is looked at would have to wait, too, or
+to be dropped: those two are handed on to whoever carries masks by flow (``ahead``), and the networks look at the newer
+one next without that anybody waits for it. Where each image has its masks before the next one comes, as in lockstep,
+none is handed on.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +31,7 @@ class Arrival:
         skipped: Images dropped since the one taken before; known when it is taken.
         era: Of its stamp, see ``StampOrder``.
         is_kept: It makes room for no other: it was held back long enough.
+        is_ahead: It gets its masks by flow; what the networks say of it is for the images after it.
     """
 
     message: Any
@@ -33,6 +40,7 @@ class Arrival:
     skipped: int = 0
     era: int = 0
     is_kept: bool = False
+    is_ahead: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,7 @@ class Counts:
     Args:
         received: Images that came.
         processed: That gave masks.
+        propagated: Of those, by flow alone.
         dropped: That made room for newer ones.
         rejected: That could not be used.
         waiting: That wait, are held back or are worked on.
@@ -51,6 +60,7 @@ class Counts:
 
     received: int = 0
     processed: int = 0
+    propagated: int = 0
     dropped: int = 0
     rejected: int = 0
     waiting: int = 0
@@ -60,6 +70,9 @@ class Counts:
 
 SAID_STAMPS = 8
 """Stamps named in a message."""
+
+_AHEAD = 2
+"""Images that wait for masks by flow at most; the oldest makes room."""
 
 
 class Inbox:
@@ -75,6 +88,7 @@ class Inbox:
         order: Judges stamps; it outlives the inbox as the session does.
         wanted: Says of a stamp whether a seed waits for its image.
         enabled: While not, every image is dropped.
+        goes_ahead: Says of an image whether masks can be carried to it by flow; None: of none.
     """
 
     def __init__(
@@ -84,9 +98,11 @@ class Inbox:
         *,
         wanted: Callable[[int], bool] = lambda stamp_ns: False,
         enabled: bool = True,
+        goes_ahead: Callable[[Arrival], bool] | None = None,
     ) -> None:
         self.dropped_bytes = dropped_bytes
         self._wanted = wanted
+        self.goes_ahead = goes_ahead
         self._order = order or StampOrder[Arrival](TimeRule.of(Config()))
         self.enabled = enabled
         self._condition = threading.Condition()
@@ -97,6 +113,9 @@ class Inbox:
         self._counts = Counts()
         self._rejected: deque[int] = deque(maxlen=SAID_STAMPS)
         self._working: Arrival | None = None
+        self._is_told = False  # the masks of the image that is worked on are being published
+        self._ahead: deque[Arrival] = deque()
+        self._going: Arrival | None = None
         self._newest_s: float | None = None
         self._dropped_at_take = 0
         self._closed = False
@@ -105,9 +124,11 @@ class Inbox:
     def counts(self) -> Counts:
         """A consistent snapshot."""
         with self._condition:
+            own = [*self._images] + ([] if self._working is None else [self._working])
+            ahead = len(self._ahead) + (self._going is not None)
             return dataclasses.replace(
                 self._counts,
-                waiting=len(self._images) + (self._working is not None) + len(self._order.held),
+                waiting=sum(not one.is_ahead for one in own) + ahead + len(self._order.held),
                 rejected_stamps=tuple(self._rejected),
                 held_stamps=tuple(entry.stamp_ns for entry in self._order.held),
             )
@@ -148,7 +169,7 @@ class Inbox:
                 self._reject(refusal.stamp_ns)
                 self._keep(refusal.item)
             self._admit(ruling.passed)
-            self._condition.notify()
+            self._condition.notify_all()
             return ruling.refused
 
     def forget_time(self) -> tuple[Refusal[Arrival], ...]:
@@ -165,10 +186,41 @@ class Inbox:
             if not self.enabled:
                 self._drop(entry.item)
                 continue
+            arrival = dataclasses.replace(entry.item, era=self._order.era, is_kept=len(passed) > 1)
+            if not arrival.is_kept:
+                arrival = self._sent_ahead(arrival)
             for waiting in [w for w in self._images if not (w.is_kept or self._wanted(w.stamp_ns))]:
                 self._images.remove(waiting)
                 self._drop(waiting)
-            self._images.append(dataclasses.replace(entry.item, era=self._order.era, is_kept=len(passed) > 1))
+            self._images.append(arrival)
+
+    def _sent_ahead(self, arrival: Arrival) -> Arrival:
+        """Hand on an image, and those that wait before it, where there are any and masks can be carried there."""
+        is_busy = bool(self._images) or (self._working is not None and not self._is_told)
+        if not is_busy or self.goes_ahead is None or not self.goes_ahead(arrival):
+            return arrival
+        if self._working is not None and not self._is_told and not self._working.is_ahead:
+            self._hand_on(dataclasses.replace(self._working, skipped=0))  # whoever works on it has told of those
+            self._working = dataclasses.replace(self._working, is_ahead=True)
+        for k, waiting in enumerate(self._images):
+            if not waiting.is_ahead:
+                self._hand_on(self._numbered(waiting))
+                self._images[k] = dataclasses.replace(waiting, is_ahead=True)
+        self._hand_on(self._numbered(arrival))
+        return dataclasses.replace(arrival, is_ahead=True)
+
+    def _hand_on(self, arrival: Arrival) -> None:
+        self._ahead.append(arrival)
+        while len(self._ahead) > _AHEAD:
+            left = self._ahead.popleft()
+            self._drop(left)
+            self._dropped_at_take += 1  # told with the next one here
+            self._ahead[0] = dataclasses.replace(self._ahead[0], skipped=self._ahead[0].skipped + left.skipped + 1)
+
+    def _numbered(self, arrival: Arrival) -> Arrival:
+        """With the images that were dropped since the last one that was taken or handed on."""
+        skipped, self._dropped_at_take = self._counts.dropped - self._dropped_at_take, self._counts.dropped
+        return dataclasses.replace(arrival, skipped=skipped)
 
     def refuse_image(self, stamp_ns: int) -> None:
         """Count an image that could not even be queued; its stamp is what stands in the message."""
@@ -180,7 +232,7 @@ class Inbox:
         """Queue a call for the worker's thread; requests go before images."""
         with self._condition:
             self._requests.append(request)
-            self._condition.notify()
+            self._condition.notify_all()
 
     def dropped_image(self, stamp_ns: int) -> Any | None:
         """The dropped image of that stamp, where it is still at hand."""
@@ -197,20 +249,54 @@ class Inbox:
             if self._requests:
                 return self._requests.popleft()
             if self._images:
-                self._working = self._images.popleft()
-                skipped = self._counts.dropped - self._dropped_at_take
-                self._dropped_at_take = self._counts.dropped
-                return dataclasses.replace(self._working, skipped=skipped)
+                self._is_told = False
+                arrival = self._images.popleft()
+                self._working = arrival if arrival.is_ahead else self._numbered(arrival)
+                return self._working
             return None
 
-    def done(self, *, processed: bool) -> None:
-        """The image taken was processed, or else rejected."""
+    def tell(self) -> bool:
+        """Whether the masks of the image taken are to be published; where not, it was handed on meanwhile."""
         with self._condition:
-            working, self._working = self._working, None
-            if processed:
-                self._count(processed=1)
-            elif working is not None:
-                self._reject(working.stamp_ns)
+            self._is_told = self._working is not None and not self._working.is_ahead
+            return self._is_told
+
+    def done(self, *, processed: bool) -> bool:
+        """The image taken was processed, or else rejected; False where it was handed on, which counts it."""
+        with self._condition:
+            working, self._working, self._is_told = self._working, None, False
+            if working is None or working.is_ahead:
+                return False
+            self._finish(working, processed=processed)
+            return True
+
+    def take_ahead(self) -> Arrival | None:
+        """The next image that was handed on, as soon as there is one; None when closed.
+
+        It is waiting until ``done_ahead``.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._ahead or self._closed)
+            self._going = self._ahead.popleft() if self._ahead else None
+            return self._going
+
+    def done_ahead(self, *, processed: bool | None) -> None:
+        """The image that was handed on was processed, or else rejected; None: left out after all."""
+        with self._condition:
+            going, self._going = self._going, None
+            if going is None:
+                return
+            if processed is None:
+                self._drop(going)
+            else:
+                self._finish(going, processed=processed)
+                self._count(propagated=int(processed))
+
+    def _finish(self, arrival: Arrival, *, processed: bool) -> None:
+        if processed:
+            self._count(processed=1)
+        else:
+            self._reject(arrival.stamp_ns)
 
     @property
     def closed(self) -> bool:
@@ -228,8 +314,10 @@ class Inbox:
             self._closed = True
             if not finish:
                 self._requests.clear()
-            self._count(dropped=len(self._images) + len(self._order.drop_held()))
+            left = sum(not one.is_ahead for one in self._images) + len(self._ahead)
+            self._count(dropped=left + len(self._order.drop_held()))
             self._images.clear()
+            self._ahead.clear()
             self._condition.notify_all()
 
     def _receive(self) -> float:
@@ -246,7 +334,7 @@ class Inbox:
         self._counts = dataclasses.replace(self._counts, **values)
 
     def _drop(self, arrival: Arrival) -> None:
-        self._count(dropped=1)
+        self._count(dropped=int(not arrival.is_ahead))
         self._keep(arrival)
 
     def _keep(self, arrival: Arrival) -> None:

@@ -43,9 +43,11 @@ from maskrnn_ros.tracker_node.outputs import Outputs
 from maskrnn_ros.tracker_node.prompt_inputs import PromptInputs
 from maskrnn_ros.tracker_node.reports import Reports
 from maskrnn_ros.tracker_node.requests import seed_from_request
+from maskrnn_ros.tracker_node.results import Result
 from maskrnn_ros.tracker_node.store import Store
-from maskrnn_ros.tracker_node.worker import Result, Snapshot, Worker
+from maskrnn_ros.tracker_node.worker import Snapshot, Worker
 from maskrnn_ros.tracking import Tracker, build_tracker
+from maskrnn_ros.tracking.ahead import Ahead
 from maskrnn_ros.tracking.build import warm_up
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.prompted import SeedT
@@ -165,6 +167,7 @@ class TrackerNode(LifecycleNode):
             reject=partial(self._reports.refuse_at_once, "image"),
             crash=partial(self._reports.refuse_at_once, "internal"),
             ignored=self._ignored.of,
+            ahead=Ahead(self._config) if self._config.while_busy == "propagate" else None,
         )
         queue = self._session.seeds
         self._inputs = PromptInputs(

@@ -24,7 +24,7 @@ from maskrnn_ros.overlay import overlay_tracks
 from maskrnn_ros.ros.markers import marker_array
 from maskrnn_ros.ros.messages import instance_event, instance_mask_array
 from maskrnn_ros.tracker_node.detections import detection_array, vision_msgs
-from maskrnn_ros.tracker_node.worker import Result
+from maskrnn_ros.tracker_node.results import Result
 
 _DEPTH = 10
 LATCHED = QoSProfile(depth=_DEPTH, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)

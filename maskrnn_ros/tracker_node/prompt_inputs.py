@@ -20,7 +20,7 @@ from maskrnn_ros.prompts import Point, Prompt, clicked
 from maskrnn_ros.ros.image_plane import FRAME, to_pixel
 from maskrnn_ros.tracker_node.click_point import Frames, project
 from maskrnn_ros.tracker_node.detections import box_and_class, vision_msgs
-from maskrnn_ros.tracker_node.worker import Result
+from maskrnn_ros.tracker_node.results import Result
 from maskrnn_ros.tracking.prompted import AnySeed, PromptedInstance, PromptSeed
 from maskrnn_ros.types import Box, InstanceState
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that owns the session: images in, tracks out, seeds and removals in between."""
+"""The thread that owns the session: images in, tracks out, seeds and removals in between.
+
+Beside it, another carries masks by flow to the images that the first has no time for.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,15 @@ import dataclasses
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
+from maskrnn_ros.tracker_node.propagator import Known, Pictures, Propagator
+from maskrnn_ros.tracker_node.results import Result, Results, Times
+from maskrnn_ros.tracking.ahead import Ahead, Look
 from maskrnn_ros.tracking.session import Session
-from maskrnn_ros.types import BoolArray, Frame, InstanceState, Tracks, UInt8Array
-
-_WINDOW = 100
-"""Images over which the percentiles of times are taken."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
-    """One processed image.
-
-    Args:
-        message: The image message.
-        image: Its pixels, RGB, uint8 (H, W, 3).
-        tracks: What was found on it.
-        session: Number of the session.
-        frame_index: Images processed in this session before.
-        frames_skipped: Images dropped since the previous result.
-    """
-
-    message: Any
-    image: UInt8Array
-    tracks: Tracks
-    session: int
-    frame_index: int
-    frames_skipped: int
+from maskrnn_ros.types import BoolArray, InstanceState, Tracks, UInt8Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +54,7 @@ class Worker:
         reject: Called with one line when an image cannot be used; the stream goes on.
         crash: Called with one line, inside the handler, when our own code failed; the stream goes on.
         ignored: Gives the ignore mask bool (H, W) of an image by its stamp, size and era; None: it has none.
+        ahead: Carries masks by flow to the images that there is no time for; None: these are dropped.
         clock: Monotonic time, seconds.
     """
 
@@ -88,30 +68,45 @@ class Worker:
         reject: Callable[[str], None],
         crash: Callable[[str], None],
         ignored: Callable[[int, tuple[int, int], int], BoolArray | None] = lambda stamp_ns, size, era: None,
+        ahead: Ahead | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = session
         self._inbox = inbox
-        self._convert = convert
-        self._publish = publish
+        self._pictures = Pictures(convert, ignored)
         self._reject = reject
         self._crash = crash
-        self._ignored = ignored
         self._clock = clock
         self._job = ""  # what is worked on; nothing while it waits
         self._alive_s = clock()
         session.progress = self._progress
-        self._step_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._age_ms: deque[float] = deque(maxlen=_WINDOW)
-        self._skipped = 0
-        self._published_s: float | None = None
+        self._step_ms = Times()
+        self._results = Results(publish, session.number, session.frame_index)
+        self._known: Known | None = None
+        self._era = 0
+        self._propagator = None if ahead is None else self._propagating(ahead)
         self.snapshot = self._look()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
+
+    def _propagating(self, ahead: Ahead) -> Propagator:
+        made = Propagator(
+            ahead,
+            self._inbox,
+            self._pictures,
+            self._results,
+            known=lambda: self._known,
+            reject=self._reject,
+            crash=self._crash,
+        )
+        self._inbox.goes_ahead = made.goes_ahead
+        return made
 
     def start(self) -> None:
         """Start the thread."""
         self._session.interrupted.clear()
         self._thread.start()
+        if self._propagator is not None:
+            self._propagator.start()
 
     def stop(self, *, finish: bool = True, timeout_s: float | None = None) -> bool:
         """Finish the step that is worked on, carry out the requests that are left, end the thread.
@@ -127,7 +122,12 @@ class Worker:
         self._inbox.close(finish=finish)
         if self._thread.ident is not None:  # it was started
             self._thread.join(timeout_s)
-        return not self.is_alive
+        if self.is_alive or not (self._propagator is None or self._propagator.join(timeout_s)):
+            return False
+        self._inbox.goes_ahead = None
+        if self._results.session == self._session.number:
+            self._session.frame_index = self._results.index
+        return True
 
     @property
     def is_alive(self) -> bool:
@@ -182,6 +182,7 @@ class Worker:
                 # One step for every image or request, more while the stream leaves time.
                 self._session.catch_up()
                 self._session.expire(coming=self._inbox.stamps, held=self._inbox.held)
+                self._know()
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
             self.refresh()
@@ -198,34 +199,37 @@ class Worker:
 
     def _image(self, arrival: Arrival) -> None:
         begin = time.monotonic()
-        self._skipped += arrival.skipped
+        if not arrival.is_ahead:
+            self._results.skipped(arrival.skipped)
         try:
-            image = self._convert(arrival.message)
-            ignored = self._ignored(arrival.stamp_ns, (image.shape[0], image.shape[1]), arrival.era)
-            frame = Frame(stamp_ns=arrival.stamp_ns, image=image, ignored=ignored)
+            frame = self._pictures.of(arrival)
             tracks = self._session.process(frame, arrival.era)
-            self._step_ms.append((time.monotonic() - begin) * 1e3)
-            self._publish(
-                Result(
-                    message=arrival.message,
-                    image=image,
-                    tracks=tracks,
-                    session=self._session.number,
-                    frame_index=self._session.frame_index - 1,
-                    frames_skipped=self._skipped,
-                )
-            )
-            self._skipped = 0
-            self._published_s = time.monotonic()
-            self._age_ms.append((self._published_s - arrival.arrived) * 1e3)
+            self._step_ms.add((time.monotonic() - begin) * 1e3)
+            self._era = arrival.era
+            self._know(tracks)
+            if self._inbox.tell():
+                self._results.put(arrival, frame.image, tracks, self._session.number)
+            else:
+                self._results.removed(tracks.tracks)
         except ValueError as error:
-            self._inbox.done(processed=False)
-            self._reject(f"image {arrival.stamp_ns}: {error}")  # counted before it is said
+            if self._inbox.done(processed=False):
+                self._reject(f"image {arrival.stamp_ns}: {error}")  # counted before it is said
         except Exception:
             self._inbox.done(processed=False)
             raise
         else:
             self._inbox.done(processed=True)
+
+    def _know(self, tracks: Tracks | None = None) -> None:
+        """Let the other thread go on from here, where something is another than it knows."""
+        if self._propagator is None:
+            return
+        self._results.removed(self._session.take_gone())
+        look, known = Look.of(self._session.tracker), self._known
+        if look is None:
+            self._known = None
+        elif tracks is not None or known is None or not look.is_of(known.look):
+            self._known = Known(look, self._session.number, self._era, tracks)
 
     def _look(self) -> Snapshot:
         """What other threads may know of the session, copied."""
@@ -237,7 +241,7 @@ class Worker:
             engine=session.tracker.engine,
             precision=session.tracker.precision,
             adaptation=session.tracker.adaptation,
-            published_s=self._published_s,
+            published_s=self._results.published_s,
             lost=sum(state.state == InstanceState.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,
             buffer_frames=len(session.buffer),
@@ -246,14 +250,6 @@ class Worker:
             size=session.size,
             quality=session.config.quality,
             working_size=session.working_size,
-            step_ms=percentiles(self._step_ms),
-            age_ms=percentiles(self._age_ms),
+            step_ms=self._step_ms.percentiles,
+            age_ms=self._results.age_ms,
         )
-
-
-def percentiles(values: deque[float]) -> tuple[float, float]:
-    """p50 and p95; NaN where there is nothing yet."""
-    if not values:
-        return math.nan, math.nan
-    p50, p95 = np.percentile(values, (50, 95)).tolist()
-    return p50, p95

@@ -167,11 +167,15 @@ class Session:
         if self._tracker.is_coupled and self.config.catch_up.mode == "skip":
             self.buffer.publish(tracks.labels)
         self.frame_index += 1
-        everyone = sorted((*tracks.tracks, *self._gone), key=lambda track: track.instance_id)
-        self._gone.clear()
+        everyone = sorted((*tracks.tracks, *self.take_gone()), key=lambda track: track.instance_id)
         self.keeper.shown = tracks
         self.keeper.save(self.number, self._ids.used)
         return self._predict(dataclasses.replace(tracks, tracks=tuple(everyone)))
+
+    def take_gone(self) -> list[Track]:
+        """Tracks of the instances that were removed since the last image; whoever takes them says so."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
@@ -255,10 +259,7 @@ class Session:
         if newest is None or frame.size == newest.size:
             return
         if self._tracker.states or self.catching_up:
-            raise ValueError(
-                f"image must be {newest.size[1]}x{newest.size[0]} (width x height) like those before, got "
-                f"{frame.size[1]}x{frame.size[0]}; call ~/reset to go on with the new size"
-            )
+            check_size(frame.size, newest.size)
         self._tracker = self._built()
         self.buffer.clear()
 
@@ -362,6 +363,19 @@ class Session:
         self.keeper.remove(ids)
         self.keeper.save(self.number, self._ids.used)
         self._announce(f"instances {sorted(ids)} removed")
+
+
+def check_size(size: tuple[int, int], before: tuple[int, int]) -> None:
+    """Refuse an image whose size (H, W) is not that of those before.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if size != before:
+        raise ValueError(
+            f"image must be {before[1]}x{before[0]} (width x height) like those before, got {size[1]}x{size[0]}; call "
+            "~/reset to go on with the new size"
+        )
 
 
 def _internal(error: Exception) -> str:

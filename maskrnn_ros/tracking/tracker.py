@@ -195,8 +195,12 @@ class Tracker:
         self._states = self._states.only([i for i in self._states if i not in doomed])
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
-    def advance(self, frame: PreparedFrame) -> None:
+    def advance(self, frame: PreparedFrame, images: int = 1) -> None:
         """Carry all states from the newest frame to this one.
+
+        Args:
+            frame: A newer one.
+            images: How many images later it counts as; 0: as another picture of the newest.
 
         Raises:
             ValueError: Its size is not that of the video.
@@ -204,11 +208,11 @@ class Tracker:
         if self._newest is not None:
             _check_size("frame", frame.size, self._newest.size)
             everyone = {**self._states, **self._leaving} if self._states and self._leaving else self._states
-            self._states = self.carry(everyone, self._newest, frame).only(self._states.ids)
+            self._states = self.carry(everyone, self._newest, frame, images).only(self._states.ids)
             self._leaving = States.of({})
             self._newest.forget()
         self._newest = frame
-        self._frames += 1
+        self._frames += images
 
     def start(self, seed: Seed, frame: PreparedFrame, others: Floats | None = None) -> dict[int, InstanceMemory]:
         """First states of the seed's instances, on the frame that it was drawn on; what of them is ignored is left out.
