@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clips that are played in time: what was out by then, and its scores. No test here looks at a real clock."""
+"""Clips that are played in time: what was out by then, and its scores. Only those of the node look at a real clock."""
 
 import csv
 import dataclasses
@@ -12,7 +12,7 @@ import pytest
 import world
 from test_evaluate import FRAMES, QUICK, evaluate, figures, write_tree
 
-from maskrnn_ros.evaluation import run, streaming
+from maskrnn_ros.evaluation import node_paced, run, streaming
 from maskrnn_ros.evaluation.followers import TrackerFollower
 from maskrnn_ros.evaluation.paced import play, stream_clip
 from maskrnn_ros.evaluation.results import ClipResult, streaming_figures
@@ -365,3 +365,24 @@ def test_what_does_not_go_together_is_said_in_one_line(tree, capsys, arguments, 
 def test_examples_in_the_docstrings_run():
     assert not doctest.testmod(streaming).failed
     assert doctest.testmod(streaming).attempted
+
+
+# --- as in the node ---
+
+
+def test_the_node_plays_every_image_in_order_and_the_last_one_has_its_masks():
+    line, masks = node_paced.play(frames(7), {0: world.seed(0)}, QUICK, 0.03)
+    assert list(line.out_s) == sorted(line.out_s) and {0, 6} <= set(masks) == set(line.out_s)
+    assert all(line.out_s[number] > line.arrived_s[number] for number in masks)
+    assert all(masks[number].shape == world.labels(0).shape for number in masks)
+    assert set(np.unique(masks[0])) == {0, 1, 2}
+
+
+def test_the_node_refuses_what_the_clip_contradicts():
+    with pytest.raises(RuntimeError, match="seed"):
+        node_paced.play(
+            frames(2), {0: dataclasses.replace(world.seed(0), labels=np.ones((9, 9), np.int32))}, QUICK, 0.01
+        )
+    other = dataclasses.replace(world.frame(1), image=world.image(1)[:-2])
+    with pytest.raises(RuntimeError, match="like those before"):
+        node_paced.play([world.frame(0), other], {0: world.seed(0)}, QUICK, 0.5)
