@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from maskrnn_ros import setting
-from maskrnn_ros.config import BufferConfig, Config, from_flat, settings, to_flat, with_values
+from maskrnn_ros.config import Config, from_flat, settings, to_flat, with_values
 from maskrnn_ros.locator.locate import LocatorConfig
 from maskrnn_ros.parameter_file import load
+from maskrnn_ros.sections import BufferConfig
 from maskrnn_ros.setting import Value, renewed
 
 

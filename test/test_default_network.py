@@ -13,12 +13,13 @@ import yaml
 from safetensors.torch import load_file
 
 from maskrnn_ros import cli
-from maskrnn_ros.config import SHIPPED, Config, from_flat, with_values
+from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.evaluation.presets import ABLATION, TUNED, ablation_configs, apply_preset
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.model.files import DECODER, NETWORKS, TRUNK, TRUNKS, network_file, trunk_file
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 from maskrnn_ros.parameter_file import load
+from maskrnn_ros.sections import SHIPPED
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.types import InstanceState

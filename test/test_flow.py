@@ -6,10 +6,10 @@ import pytest
 import torch
 from world import texture
 
-from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import build_flow, warp
 from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.model.torch import crops
+from maskrnn_ros.sections import FlowConfig
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (3, 0), (-2, 0), (0, 4), (0, -1), (5, -3)])

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torchvision.models.optical_flow import raft_large, raft_small
 from world import texture
 
-from maskrnn_ros.config import FlowConfig, from_flat, with_values
+from maskrnn_ros.config import from_flat, with_values
 from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.datasets.motion import MovingPair, affine, endpoint_error, moving_pair
@@ -27,6 +27,7 @@ from maskrnn_ros.flow.backends import chosen
 from maskrnn_ros.flow.torch.on_device import OnDevice
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.model.torch.weights import load_into
+from maskrnn_ros.sections import FlowConfig
 from maskrnn_ros.tracking import build_tracker
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "weights" / "raft_small_torchvision.safetensors"

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from test_training_data import write_stills
 from training_bench import davis
 
-from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.flow.torch.flownet import FLOWNET, STRIDES, FlowNet, FlowNetFlow, correlate
+from maskrnn_ros.sections import FlowConfig
 from maskrnn_ros.training import flow as stage
 from maskrnn_ros.training.flow import FlowOptions, errors_of, held_out_pairs, multiscale, train_flow
 from maskrnn_ros.training.pairs import Layer, Motion, Pair, Sources, compose, roughen

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.refinement import luma, refine
 from maskrnn_ros.runtime import ThreadPool
+from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.patch import Patch

@@ -15,12 +15,13 @@ from test_full_size import MAKERS, SIZES, picture, soft
 from test_gpu_path import IN_A_ROW, TORCH, OnOneDevice, Waits, same_pixels
 from test_gpu_path import run as followed
 
-from maskrnn_ros.config import Config, RefinementConfig, with_values
+from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model.engine import load_engine
 from maskrnn_ros.model.torch import full_size
 from maskrnn_ros.model.torch.engine import TorchEngine
 from maskrnn_ros.model.torch.full_size import Part, Tiles, Uploaded, merged, parts
 from maskrnn_ros.runtime import ThreadPool
+from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.full_size import drafts_of
 from maskrnn_ros.tracking.ignored import Ignored

@@ -14,7 +14,6 @@ import pytest
 import torch
 from prompt_bench import Reddish, clicked_at, weights
 
-from maskrnn_ros.config import PromptsConfig
 from maskrnn_ros.model.torch.graphs import write_graph
 from maskrnn_ros.model.torch.weights import LITE0, TRUNK, load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
@@ -31,6 +30,7 @@ from maskrnn_ros.prompts.learned import (
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.prompts.view import BEFORE, BOX, FINE, NEGATIVE, SIDE, View
+from maskrnn_ros.sections import PromptsConfig
 from maskrnn_ros.types import Box
 
 SIZE = (300, 500)
@@ -266,7 +266,7 @@ import sys
 for blocked in sys.argv[1].split(","):
     sys.modules[blocked] = None
 import numpy as np
-from maskrnn_ros.config import PromptsConfig
+from maskrnn_ros.sections import PromptsConfig
 from maskrnn_ros.prompts import Point, Prompt, build_prompts
 from maskrnn_ros.types import Box
 image, box = np.full((300, 500, 3), 90, np.uint8), Box(180, 90, 300, 210)

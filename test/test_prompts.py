@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from maskrnn_ros.config import PromptsConfig
 from maskrnn_ros.prompts import GrabCut, Point, Prompt, PromptBackend, build_prompts
+from maskrnn_ros.sections import PromptsConfig
 from maskrnn_ros.types import Box
 
 

@@ -273,6 +273,17 @@ def test_without_instances_nothing_is_carried_and_the_latest_image_wins(bench: B
     assert bench.results[-1].frames_skipped == 2 and bench.inbox.counts.propagated == 0
 
 
+def test_while_the_networks_hang_masks_are_carried_for_two_seconds(bench: Bench) -> None:
+    bench.begin()
+    last = 2_000_000_000 // world.PERIOD_NS
+    for number in range(2, last + 2):
+        bench.put(number)
+        if number <= last:
+            bench.wait(lambda number=number: bench.numbers[-1] == number)
+    bench.put(last + 2)
+    assert bench.inbox.counts.dropped == 1 and bench.numbers[-1] == last
+
+
 def test_a_fault_in_one_image_ends_neither_stream(bench: Bench) -> None:
     bench.begin()
     bench.convert = lambda message: [][0] if message.number == 2 else world.image(message.number)[: 9 - message.number]

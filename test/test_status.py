@@ -13,8 +13,8 @@ pytest.importorskip("maskrnn_ros.msg", reason="needs the generated maskrnn_ros.m
 
 from builtin_interfaces.msg import Time
 
-from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import MAX_TEXT
+from maskrnn_ros.sections import WatchdogConfig
 from maskrnn_ros.tracker_node.health import Health
 from maskrnn_ros.tracker_node.inbox import Inbox
 from maskrnn_ros.tracker_node.worker import Snapshot

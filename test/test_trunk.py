@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from training_bench import HELD_OUT, write_data
 
-from maskrnn_ros.config import TrunkConfig
 from maskrnn_ros.model.torch.head import HeadStart
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
 from maskrnn_ros.model.torch.weights import load_lite0, load_trunk, save_weights
+from maskrnn_ros.sections import TrunkConfig
 from maskrnn_ros.training import trunk as stage
 from maskrnn_ros.training.trunk import Learner, Pairs, TrunkOptions, loss_of, train_trunk
 

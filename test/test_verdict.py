@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 
-from maskrnn_ros.config import WatchdogConfig
+from maskrnn_ros.sections import WatchdogConfig
 from maskrnn_ros.tracker_node.verdict import Facts, Level, verdict
 
 LIMITS = WatchdogConfig(image_s=3.0, worker_s=30.0)

@@ -26,10 +26,11 @@ from gpu_learning import check_paper, check_training
 from maskrnn_ros.benchmark.measure import all_tracking
 from maskrnn_ros.benchmark.report import machine
 from maskrnn_ros.benchmark.scene import Scene
-from maskrnn_ros.config import FlowConfig, settings
+from maskrnn_ros.config import settings
 from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.labels import read_labels
+from maskrnn_ros.sections import FlowConfig
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.types import Frame, Seed

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from gpu_bench import Bench, Beyond, Case, Row, seeded
 
-from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.datasets.clips import FileClip
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.engine import (
@@ -34,6 +33,7 @@ from maskrnn_ros.model.engine import (
 from maskrnn_ros.model.torch.engine import TorchEngine
 from maskrnn_ros.quality import resolved
 from maskrnn_ros.runtime import ThreadPool
+from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.merge import merge

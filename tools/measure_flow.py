@@ -21,13 +21,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.datasets.motion import MovingPair, affine, endpoint_error, moving_pair
 from maskrnn_ros.flow import BACKENDS, FlowEstimator, build_flow
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.runtime import set_threads
+from maskrnn_ros.sections import FlowConfig
 
 BINS = {"below 5": (0.0, 5.0), "5 to 20": (5.0, 20.0), "above 20": (20.0, np.inf)}
 SIZES = {"448x256": (448, 256), "854x480": (854, 480)}

@@ -30,13 +30,14 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from maskrnn_ros.config import Config, PromptsConfig
+from maskrnn_ros.config import Config
 from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.disk import write_text
 from maskrnn_ros.labels import binary_as_instance, read_labels
 from maskrnn_ros.metrics.davis import Evaluator
 from maskrnn_ros.prompts import Point, Prompt, PromptBackend, UnsureError, build_prompts
 from maskrnn_ros.prompts.clicks import MOST_CLICKS, click_through, clicks_needed, cut, iou, jittered, next_click
+from maskrnn_ros.sections import PromptsConfig
 from maskrnn_ros.tracking import build_tracker
 from maskrnn_ros.training.sources import IGNORE, StillFile, allowed, read_videos, still_files
 from maskrnn_ros.training.split import read_split

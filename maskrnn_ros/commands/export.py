@@ -47,10 +47,10 @@ def add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from maskrnn_ros.config import SHIPPED, NetworkConfig, TrunkConfig
     from maskrnn_ros.disk import write_text
     from maskrnn_ros.model.torch.graphs import Exported
     from maskrnn_ros.prompts.learned import WEIGHTS
+    from maskrnn_ros.sections import SHIPPED, NetworkConfig, TrunkConfig
 
     prompts = None if args.prompts is None else Path(args.prompts)
     trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)

@@ -11,11 +11,12 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 
-from maskrnn_ros.config import Config, FlowConfig
+from maskrnn_ros.config import Config
 from maskrnn_ros.expected import TORCH_HINT
 from maskrnn_ros.factory import made_by
 from maskrnn_ros.flow.estimator import FlowEstimator
 from maskrnn_ros.quality import resolved
+from maskrnn_ros.sections import FlowConfig
 
 Factory = Callable[[FlowConfig, str], FlowEstimator]
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.config import time_jump_images, time_jump_s
 from maskrnn_ros.locator.camera import DISTORTION, Camera, FloatArray
+from maskrnn_ros.sections import time_jump_images, time_jump_s
 from maskrnn_ros.setting import Checked, setting
 from maskrnn_ros.types import BoolArray
 

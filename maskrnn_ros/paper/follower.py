@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from maskrnn_ros.config import AdaptationConfig, Config
+from maskrnn_ros.config import Config
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.torch.crops import warp
 from maskrnn_ros.model.torch.engine import choose_device
@@ -28,6 +28,7 @@ from maskrnn_ros.paper.settings import check_paper
 from maskrnn_ros.paper.training import load_paper, look, loss_of
 from maskrnn_ros.paper.windows import magnitudes_of
 from maskrnn_ros.quality import resolved, working_size
+from maskrnn_ros.sections import AdaptationConfig
 from maskrnn_ros.tracking.full_size import enlarge
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.patch import Patch

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.datasets.clips import Clip
 from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.labels import VOID
+from maskrnn_ros.sections import FlowConfig
 from maskrnn_ros.training.perturbation import perturb_mask
 from maskrnn_ros.training.sizes import fit_image, fit_labels
 from maskrnn_ros.training.stills import Unsuitable, moving_still, read_still, still_paths

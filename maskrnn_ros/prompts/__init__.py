@@ -14,8 +14,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from maskrnn_ros.config import PromptsConfig
 from maskrnn_ros.factory import is_factory, made_by
+from maskrnn_ros.sections import PromptsConfig
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 _MARGIN = 0.5

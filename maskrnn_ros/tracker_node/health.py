@@ -10,11 +10,11 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.image_messages import ns_to_stamp
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import TrackerStatus
 from maskrnn_ros.ros.interfaces import HELD_STAMPS, PROPAGATED, REJECTED_STAMPS
+from maskrnn_ros.sections import WatchdogConfig
 from maskrnn_ros.tracker_node.ignore_masks import IgnoreCounts
 from maskrnn_ros.tracker_node.inbox import SAID_STAMPS, Counts, Inbox
 from maskrnn_ros.tracker_node.verdict import Facts, verdict

@@ -15,6 +15,10 @@ from maskrnn_ros.tracking.ahead import Ahead, Look
 from maskrnn_ros.tracking.session import check_size
 from maskrnn_ros.types import BoolArray, Frame, Tracks, UInt8Array
 
+_LONGEST_NS = 2_000_000_000
+"""So long after the newest image that the networks have looked at masks are still carried: by then flow has lost much,
+and where the networks hang nobody is to be deceived."""
+
 _PICTURES = 3
 """Images that are kept for the other thread."""
 
@@ -119,7 +123,9 @@ class Propagator:
     def goes_ahead(self, arrival: Arrival) -> bool:
         """Whether masks can be carried to an image: there are some, of its time."""
         known = self._known()
-        return known is not None and bool(known.look.moment.states) and known.era == arrival.era
+        if known is None or not known.look.moment.states or known.era != arrival.era:
+            return False
+        return arrival.stamp_ns - known.look.frame.stamp_ns <= _LONGEST_NS
 
     def _run(self) -> None:
         while (arrival := self._inbox.take_ahead()) is not None:

@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from maskrnn_ros.config import WatchdogConfig
 from maskrnn_ros.limits import text_line
 from maskrnn_ros.msg import SeedResult
 from maskrnn_ros.ros.messages import Ticket, seed_result
+from maskrnn_ros.sections import WatchdogConfig
 from maskrnn_ros.tracker_node.health import Health
 from maskrnn_ros.tracker_node.ignore_masks import IgnoreCounts
 from maskrnn_ros.tracker_node.inbox import Inbox

@@ -7,7 +7,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping
 
-from maskrnn_ros.config import WatchdogConfig
+from maskrnn_ros.sections import WatchdogConfig
 
 _FEW_IDS = 10
 

@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.config import BufferConfig
 from maskrnn_ros.model.shapes import STRIDE
+from maskrnn_ros.sections import BufferConfig
 from maskrnn_ros.tracking.moment import Marking, Moment
 from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.types import LabelArray

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from maskrnn_ros.config import CatchUpConfig
+from maskrnn_ros.sections import CatchUpConfig
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.follow import Beside
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame

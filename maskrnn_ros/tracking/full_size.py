@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.engine import Drafts
 from maskrnn_ros.model.refinement import follow, line_of, luma, reach, too_little
 from maskrnn_ros.runtime import ThreadPool
+from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.types import BoolArray, Box, UInt8Array

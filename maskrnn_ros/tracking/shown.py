@@ -15,10 +15,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.config import RefinementConfig
 from maskrnn_ros.model.engine import Drafts, Merge, Merged
 from maskrnn_ros.model.refinement import brightness
 from maskrnn_ros.runtime import ThreadPool
+from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking.full_size import drafts_of, enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.patch import Patch

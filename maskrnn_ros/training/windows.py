@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from maskrnn_ros.config import FlowConfig
 from maskrnn_ros.flow import FlowEstimator, build_flow
 from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
 from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
+from maskrnn_ros.sections import FlowConfig
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Clip, Scenes
