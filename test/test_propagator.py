@@ -196,12 +196,15 @@ class Bench:
         self.put(number)
         self.wait(lambda: len(self.results) + len(self.said) > before)
 
-    def begin(self) -> None:
-        """Two instances, and the tracker at work on image 1."""
-        admission = self.ids.admit(world.seed(0), self.config)
+    def seed(self, number: int) -> None:
+        admission = self.ids.admit(world.seed(number), self.config)
         request = SeedRequest(ticket=None, admission=admission, arrived=time.monotonic())
         self.session.seeds.arrive(request)
         self.inbox.put_request(lambda: self.session.seed(request))
+
+    def begin(self) -> None:
+        """Two instances, and the tracker at work on image 1."""
+        self.seed(0)
         self.image(0)
         self.wait(lambda: [outcome.status for outcome in self.outcomes][-1:] == [SeedStatus.APPLIED])
         self.wait(lambda: self.inbox.counts.waiting == 0)
@@ -241,7 +244,8 @@ def test_every_image_has_its_masks_while_the_networks_are_at_work(bench: Bench) 
     assert [result.frames_skipped for result in bench.results] == [0] * 7
     bench.wait(lambda: bench.inbox.counts.waiting == 0)
     counts = bench.inbox.counts
-    assert (counts.received, counts.processed, counts.propagated, counts.dropped) == (7, 7, 5, 0)
+    assert (counts.received, counts.processed, counts.dropped) == (7, 7, 0)
+    assert counts.propagated in (5, 6), "6 may come before the networks are through with 5"
     assert bench.said == []
 
 
@@ -271,6 +275,38 @@ def test_without_instances_nothing_is_carried_and_the_latest_image_wins(bench: B
     hold.set()
     bench.wait(lambda: bench.numbers == [0, 3])
     assert bench.results[-1].frames_skipped == 2 and bench.inbox.counts.propagated == 0
+
+
+def test_what_is_marked_is_shown_and_carried_while_the_networks_learn_it(bench: Bench) -> None:
+    """Here nothing learns, so the session is told what the tracker tells it."""
+    tracker = bench.session.tracker
+    start, marked, learning = tracker.start, threading.Event(), threading.Event()
+
+    def slow(seed: object, frame: object, others: object = None) -> dict:
+        found = start(seed, frame, others)
+        tracker.marked(found)
+        marked.set()
+        assert learning.wait(TIMEOUT_S)
+        return found
+
+    tracker.start = slow  # type: ignore[method-assign]
+    bench.seed(0)
+    bench.put(0)
+    assert marked.wait(TIMEOUT_S)
+    for number in range(1, 4):
+        bench.put(number)
+        bench.wait(lambda number=number: bench.numbers[-1:] == [number])
+    assert bench.numbers == [0, 1, 2, 3]
+    assert SeedStatus.APPLIED not in [outcome.status for outcome in bench.outcomes]
+    for result in bench.results:
+        np.testing.assert_array_equal(result.tracks.labels, world.labels(result.message.number))
+    states = [track.state for result in bench.results for track in result.tracks.tracks]
+    assert states == [InstanceState.SEEDED] * 2 + [InstanceState.TRACKING] * 6
+    learning.set()
+    bench.wait(lambda: [outcome.status for outcome in bench.outcomes][-1:] == [SeedStatus.APPLIED])
+    bench.wait(lambda: bench.session.newest_ns == world.stamp_ns(3))
+    bench.image(4)
+    np.testing.assert_array_equal(bench.results[-1].tracks.labels, world.labels(4))
 
 
 def test_while_the_networks_hang_masks_are_carried_for_two_seconds(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
 from maskrnn_ros.tracker_node.results import Results
 from maskrnn_ros.tracking.ahead import Ahead, Look
 from maskrnn_ros.tracking.session import check_size
-from maskrnn_ros.types import BoolArray, Frame, Tracks, UInt8Array
+from maskrnn_ros.types import BoolArray, Frame, UInt8Array
 
 _LONGEST_NS = 2_000_000_000
 """So long after the newest image that the networks have looked at masks are still carried: by then flow has lost much,
@@ -67,13 +67,11 @@ class Known:
         look: All instances on the newest image that they have looked at.
         session: Number of the session.
         era: Of the image's stamp.
-        tracks: What they found on it; None: something has changed since.
     """
 
     look: Look
     session: int
     era: int
-    tracks: Tracks | None
 
 
 class Propagator:
@@ -151,10 +149,4 @@ class Propagator:
             return False
         check_size(frame.size, known.look.frame.size)
         self._last = known
-        if known.look.frame.stamp_ns < arrival.stamp_ns:
-            tracks = self._ahead.tracks(frame, known.look)
-        elif known.tracks is not None:
-            tracks = known.tracks
-        else:
-            return False
-        return self._results.put(arrival, frame.image, tracks, known.session)
+        return self._results.put(arrival, frame.image, self._ahead.tracks(frame, known.look), known.session)

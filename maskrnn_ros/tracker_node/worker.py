@@ -10,7 +10,7 @@ import dataclasses
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
@@ -18,7 +18,8 @@ from maskrnn_ros.tracker_node.propagator import Known, Pictures, Propagator
 from maskrnn_ros.tracker_node.results import Result, Results, Times
 from maskrnn_ros.tracking.ahead import Ahead, Look
 from maskrnn_ros.tracking.session import Session
-from maskrnn_ros.types import BoolArray, InstanceState, Tracks, UInt8Array
+from maskrnn_ros.tracking.state import InstanceMemory
+from maskrnn_ros.types import BoolArray, InstanceState, UInt8Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,7 @@ class Worker:
         self._job = ""  # what is worked on; nothing while it waits
         self._alive_s = clock()
         session.progress = self._progress
+        session.marked = self._marked
         self._step_ms = Times()
         self._results = Results(publish, session.number, session.frame_index)
         self._known: Known | None = None
@@ -203,10 +205,10 @@ class Worker:
             self._results.skipped(arrival.skipped)
         try:
             frame = self._pictures.of(arrival)
+            self._era = arrival.era
             tracks = self._session.process(frame, arrival.era)
             self._step_ms.add((time.monotonic() - begin) * 1e3)
-            self._era = arrival.era
-            self._know(tracks)
+            self._know()
             if self._inbox.tell():
                 self._results.put(arrival, frame.image, tracks, self._session.number)
             else:
@@ -220,7 +222,7 @@ class Worker:
         else:
             self._inbox.done(processed=True)
 
-    def _know(self, tracks: Tracks | None = None) -> None:
+    def _know(self) -> None:
         """Let the other thread go on from here, where something is another than it knows."""
         if self._propagator is None:
             return
@@ -228,8 +230,14 @@ class Worker:
         look, known = Look.of(self._session.tracker), self._known
         if look is None:
             self._known = None
-        elif tracks is not None or known is None or not look.is_of(known.look):
-            self._known = Known(look, self._session.number, self._era, tracks)
+        elif known is None or not look.is_of(known.look):
+            self._known = Known(look, self._session.number, self._era)
+
+    def _marked(self, first: Mapping[int, InstanceMemory]) -> None:
+        """Let it show what is marked, while the networks learn it."""
+        look = Look.of(self._session.tracker)
+        if self._propagator is not None and look is not None:
+            self._known = Known(look.marked(first), self._session.number, self._era)
 
     def _look(self) -> Snapshot:
         """What other threads may know of the session, copied."""

@@ -9,6 +9,7 @@ follows from the last one that they looked at, as if there had been none in betw
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from maskrnn_ros.config import Config
 from maskrnn_ros.flow import FlowEstimator
@@ -16,7 +17,7 @@ from maskrnn_ros.flow.dis import DisFlow
 from maskrnn_ros.quality import resolved
 from maskrnn_ros.tracking.cells import Floats
 from maskrnn_ros.tracking.moment import Moment
-from maskrnn_ros.tracking.state import PreparedFrame
+from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.tracking.zoom import at_work
@@ -45,6 +46,11 @@ class Look:
         """The newest one of a tracker; None where there was no image yet."""
         newest = tracker.newest
         return None if newest is None else Look(tracker.moment, newest, tracker.config)
+
+    def marked(self, first: Mapping[int, InstanceMemory]) -> Look:
+        """With instances that are just being marked on the image, of which the networks know nothing yet."""
+        states = {i: dataclasses.replace(one, known=None) for i, one in self.moment.states.items()}
+        return dataclasses.replace(self, moment=dataclasses.replace(self.moment, states=States.of({**states, **first})))
 
     def is_of(self, other: Look) -> bool:
         """Whether nothing has changed between two."""
@@ -84,28 +90,34 @@ class Ahead:
         self._look: Look | None = None
         self._past: list[PreparedFrame] = []
         self._now = self._tracker
+        self._images = 1
 
     def tracks(self, frame: Frame, look: Look) -> Tracks:
         """Masks on an image.
 
         Args:
             frame: The image, newer than all before it.
-            look: The newest there is, with instances, of an older image of the same size.
+            look: The newest there is, with instances, of an image of the same size that is not newer.
 
         Raises:
             ValueError: The image has another size.
         """
-        prepared = self._tracker.prepare(frame)
-        images = 0
         if look is not self._look:
-            images = self._begin_at(look)
-        self._now.advance(prepared, images)
-        self._past = [*self._past[1 - _HELD :], prepared]
-        self._flow.keep([one.image for one in self._past])
+            self._begin_at(look)
+        if frame.stamp_ns > look.frame.stamp_ns:
+            prepared = self._tracker.prepare(frame)
+            self._advance(prepared)
+            self._past = [*self._past[1 - _HELD :], prepared]
+            self._flow.keep([one.image for one in self._past])
         return self._now.tracks(frame.image)
 
-    def _begin_at(self, look: Look) -> int:
-        """Go through the images since a look; gives how many images the next one counts for."""
+    def _advance(self, frame: PreparedFrame) -> None:
+        """All images since a look count as one, that which will be looked at next: no count runs ahead of its."""
+        self._now.advance(frame, self._images)
+        self._images = 0
+
+    def _begin_at(self, look: Look) -> None:
+        """Go through the images since a look."""
         stamp_ns = look.frame.stamp_ns
         # its own image of that stamp: of that the flow to the next is known already
         own = next((one for one in self._past if one.stamp_ns == stamp_ns), None)
@@ -114,12 +126,10 @@ class Ahead:
         )
         self._tracker.config = look.config
         self._now = self._tracker.twin(_at_work(look), own or bare)
+        self._images = 1
         self._look, self._past = look, [one for one in self._past if one.stamp_ns > stamp_ns]
-        images = 1  # all since the look count as one, that which will be looked at next: no count runs ahead of its
         for one in self._past:
-            self._now.advance(one, images)
-            images = 0
-        return images
+            self._advance(one)
 
 
 def _at_work(look: Look) -> Moment:

@@ -69,6 +69,7 @@ class Session:
         self.buffer = FrameBuffer(config.buffer)
         self.interrupted = threading.Event()
         self.fault = announce  # called with one line when something in the background failed
+        self.marked: Callable[[Mapping[int, InstanceMemory]], None] = lambda first: None  # see Tracker
         self.progress: Callable[[], None] = lambda: None  # called while something long goes on as it should
         self._prompts = prompts or build_prompts(config.prompts, config.trunk.weights)
         self._picture: Frame | None = None
@@ -231,6 +232,7 @@ class Session:
         self.progress()
         tracker = self._build(self.config)
         tracker.announce = self._announce
+        tracker.marked = lambda first: self.marked(first)
         self.progress()
         return tracker
 

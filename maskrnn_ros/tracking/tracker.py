@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -60,6 +61,9 @@ class Tracker:
     ) -> None:
         self.config = resolved(config)  # as often as not it is already
         self.announce = announce
+        self.marked: Callable[[Mapping[int, InstanceMemory]], None] = lambda first: None
+        """Called with the first states of instances that are marked on the newest frame, before the networks see them:
+        until these are through, the seeds are all there is."""
         self.stages = Stages()
         self._pool = ThreadPool(threads)
         self._flow = flow
@@ -115,6 +119,7 @@ class Tracker:
     def twin(self, moment: Moment, frame: PreparedFrame) -> Tracker:
         """A tracker with the same parts that is where this one was after a frame; this one goes its own way."""
         twin = copy.copy(self)
+        twin.marked = lambda first: None
         twin._take(moment, frame)
         return twin
 
@@ -228,8 +233,13 @@ class Tracker:
         """
         seed = _outside(seed, frame)
         shares = {i: share_of(seed.labels == i, frame, self.config) for i in seed.ids}
-        known = {} if self._following is None else self._begun(shares, seed, frame, others, self._following)
-        return {i: begun(i, seed, frame, share, known.get(i), self._states.get(i)) for i, share in shares.items()}
+        first = {i: begun(i, seed, frame, share, None, self._states.get(i)) for i, share in shares.items()}
+        if self._following is None:
+            return first
+        if frame is self._newest:
+            self.marked(first)
+        known = self._begun(shares, seed, frame, others, self._following)
+        return {i: dataclasses.replace(one, known=known.get(i)) for i, one in first.items()}
 
     def _begun(
         self,
