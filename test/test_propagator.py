@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 import itertools
 import threading
 import time
@@ -14,7 +15,10 @@ import ros_env  # noqa: F401  (sets the environment that rclpy reads)
 import world
 
 from maskrnn_ros.config import with_values
+from maskrnn_ros.tracker_node import pace
 from maskrnn_ros.tracker_node.inbox import Arrival, Inbox
+from maskrnn_ros.tracker_node.pace import Pace
+from maskrnn_ros.tracker_node.results import Results
 from maskrnn_ros.tracker_node.worker import Worker
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.ahead import Ahead, Look
@@ -31,6 +35,28 @@ class Message:
 
     number: int
     data: bytes = bytes(100)
+
+
+# --- the pace ---
+
+
+def test_the_examples_of_the_pace_run() -> None:
+    assert doctest.testmod(pace) == (0, doctest.testmod(pace).attempted) and doctest.testmod(pace).attempted
+
+
+def test_what_flow_takes_meanwhile_and_pauses_do_not_count() -> None:
+    made = Pace()
+    for k in range(8):
+        made.came(0.1 * k + (60.0 if k > 3 else 0.0))
+        made.begun()
+        made.carried(0.04)
+        made.looked(0.12)
+    assert made.keeps_up
+    for _ in range(8):
+        made.begun()
+        made.carried(0.01)
+        made.looked(0.12)
+    assert not made.keeps_up
 
 
 # --- the inbox: which images are handed on ---
@@ -58,9 +84,29 @@ def looked_at(inbox: Inbox) -> Arrival:
     return job
 
 
+@dataclasses.dataclass
+class Fixed(Pace):
+    """A pace that is known."""
+
+    is_quick: bool
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @property
+    def keeps_up(self) -> bool:
+        return self.is_quick
+
+
+def inbox_of(*, is_quick: bool) -> Inbox:
+    made = Inbox(1000, goes_ahead=lambda arrival: True)
+    made._pace = Fixed(is_quick)
+    return made
+
+
 @pytest.fixture
 def inbox() -> Inbox:
-    return Inbox(1000, goes_ahead=lambda arrival: True)
+    return inbox_of(is_quick=False)
 
 
 def adds_up(inbox: Inbox) -> bool:
@@ -68,7 +114,9 @@ def adds_up(inbox: Inbox) -> bool:
     return counts.received == counts.processed + counts.dropped + counts.rejected + counts.waiting
 
 
-def test_where_each_image_has_its_masks_before_the_next_one_comes_none_is_handed_on(inbox: Inbox) -> None:
+@pytest.mark.parametrize("is_quick", [False, True])
+def test_where_each_image_has_its_masks_before_the_next_one_comes_none_is_handed_on(is_quick: bool) -> None:
+    inbox = inbox_of(is_quick=is_quick)
     for number in range(1, 4):
         put(inbox, number)
         assert not looked_at(inbox).is_ahead
@@ -82,16 +130,55 @@ def test_where_each_image_has_its_masks_before_the_next_one_comes_none_is_handed
 def test_an_image_that_comes_while_another_is_looked_at_is_handed_on_with_that_one(inbox: Inbox) -> None:
     put(inbox, 1)
     looked_at(inbox)
-    put(inbox, 2, 3)
-    assert adds_up(inbox) and inbox.counts.waiting == 2
-    assert handed_on(inbox) == [(2, 1), (3, 0)], "of three that wait in line the oldest makes room"
+    put(inbox, 2, 3, 4)
+    assert adds_up(inbox) and inbox.counts.waiting == 3
+    assert handed_on(inbox) == [(2, 1), (3, 0), (4, 0)], "of four that wait in line the oldest makes room"
     assert not inbox.tell() and not inbox.done(processed=True)
-    assert looked_at(inbox).stamp_ns == 3, "the networks look at the newest, and nobody waits for it"
-    put(inbox, 4)
-    assert handed_on(inbox) == [(4, 0)]
+    assert looked_at(inbox).stamp_ns == 4, "the networks look at the newest, and nobody waits for it"
+    put(inbox, 5)
+    assert handed_on(inbox) == [(5, 0)]
     assert not inbox.tell()
     inbox.done(processed=True)
-    assert adds_up(inbox) and inbox.counts.processed == inbox.counts.propagated == 3
+    assert adds_up(inbox) and inbox.counts.processed == inbox.counts.propagated == 4
+
+
+def test_where_the_networks_keep_up_one_image_may_wait_for_them() -> None:
+    inbox = inbox_of(is_quick=True)
+    put(inbox, 1)
+    looked_at(inbox)
+    put(inbox, 2)
+    assert handed_on(inbox) == []
+    assert inbox.tell() and inbox.done(processed=True)
+    assert looked_at(inbox).stamp_ns == 2
+    put(inbox, 3, 4)  # a look that takes far too long
+    assert handed_on(inbox) == [(2, 0), (3, 0), (4, 0)]
+    assert not inbox.done(processed=True)
+    assert inbox.take(0) is None, "4 has its masks: the next image finds the networks free"
+    put(inbox, 5)
+    assert looked_at(inbox).stamp_ns == 5 and inbox.tell()
+    inbox.done(processed=True)
+    assert adds_up(inbox) and (inbox.counts.processed, inbox.counts.propagated) == (5, 3)
+
+
+def test_an_image_that_a_seed_waits_for_is_looked_at_though_it_has_its_masks() -> None:
+    inbox = inbox_of(is_quick=True)
+    inbox._wanted = lambda stamp_ns: stamp_ns == 3
+    put(inbox, 1)
+    looked_at(inbox)
+    put(inbox, 2, 3)
+    inbox.done(processed=True)
+    assert looked_at(inbox).stamp_ns == 3
+
+
+def test_images_that_were_held_back_are_not_handed_on(inbox: Inbox) -> None:
+    far = 10**13
+    put(inbox, 1)
+    looked_at(inbox)
+    inbox.done(processed=True)
+    put(inbox, far, far + 1, far + 2)
+    assert looked_at(inbox).stamp_ns == far
+    put(inbox, far + 3)
+    assert handed_on(inbox) == [] and inbox.stamps == {far + 1, far + 2, far + 3}
 
 
 def test_drops_before_are_told_once(inbox: Inbox) -> None:
@@ -101,7 +188,7 @@ def test_drops_before_are_told_once(inbox: Inbox) -> None:
     put(inbox, 2, 3, 4)  # 2 and 3 make room
     inbox.goes_ahead = lambda arrival: True
     put(inbox, 5)
-    assert handed_on(inbox) == [(4, 3), (5, 0)], "1 makes room, too"
+    assert handed_on(inbox) == [(1, 0), (4, 2), (5, 0)]
 
 
 def test_what_was_handed_on_is_counted_once_whatever_becomes_of_it(inbox: Inbox) -> None:
@@ -161,6 +248,8 @@ class Bench:
         self.changed = threading.Condition()
         self.session = Session(self.config, self.gate.build, self.ids, self.note(self.outcomes))
         self.inbox = Inbox(10_000_000, wanted=self.session.seeds.wants)
+        self.inbox._pace = Fixed(False)
+        self.ignored = None
         self.convert = lambda message: world.image(message.number)
         self.worker = Worker(
             self.session,
@@ -169,6 +258,7 @@ class Bench:
             publish=self.note(self.results),
             reject=self.note(self.said),
             crash=self.note(self.said),
+            ignored=lambda stamp_ns, size, era: self.ignored,
             ahead=Ahead(self.config, world.ExactFlow()),
         )
         self.worker.start()
@@ -282,8 +372,8 @@ def test_what_is_marked_is_shown_and_carried_while_the_networks_learn_it(bench: 
     tracker = bench.session.tracker
     start, marked, learning = tracker.start, threading.Event(), threading.Event()
 
-    def slow(seed: object, frame: object, others: object = None) -> dict:
-        found = start(seed, frame, others)
+    def slow(*seed: object, **more: object) -> dict:
+        found = start(*seed, **more)
         tracker.marked(found)
         marked.set()
         assert learning.wait(TIMEOUT_S)
@@ -318,6 +408,55 @@ def test_while_the_networks_hang_masks_are_carried_for_two_seconds(bench: Bench)
             bench.wait(lambda number=number: bench.numbers[-1] == number)
     bench.put(last + 2)
     assert bench.inbox.counts.dropped == 1 and bench.numbers[-1] == last
+
+
+def test_the_networks_are_given_the_ignore_mask_of_when_they_look(bench: Bench) -> None:
+    bench.begin()
+    bench.put(2)
+    bench.wait(lambda: bench.numbers[-1] == 2)
+    bench.ignored = np.ones(world.labels(0).shape, bool)  # it came somewhat after the image
+    bench.gate.open()
+    bench.wait(lambda: bench.session.newest_ns == world.stamp_ns(2))
+    bench.wait(lambda: all(state.frames_unseen for state in bench.session.states.values()))
+
+
+def test_a_fault_in_saying_so_does_not_end_the_thread(bench: Bench) -> None:
+    bench.begin()
+    reject, bench.worker._propagator._reject = bench.worker._propagator._reject, lambda line: [][0]
+    bench.convert = lambda message: world.image(message.number)[:-3]
+    bench.put(2)
+    bench.wait(lambda: any("IndexError" in line for line in bench.said))
+    bench.worker._propagator._reject = reject
+    bench.convert = lambda message: world.image(message.number)
+    bench.put(3)
+    bench.wait(lambda: bench.numbers[-1] == 3)
+
+
+def test_a_thread_that_hangs_is_a_fault(bench: Bench) -> None:
+    bench.begin()
+    bench.gate.open()
+    bench.wait(lambda: bench.inbox.counts.waiting == 0 and bench.worker.silent_s == 0)
+    hold = threading.Event()
+    bench.worker._propagator._carry = lambda *arguments: hold.wait(TIMEOUT_S)
+    bench.inbox._hand_on(Arrival(Message(2), world.stamp_ns(2), 0.0))
+    with bench.inbox._condition:
+        bench.inbox._condition.notify_all()
+    bench.wait(lambda: "hangs" in bench.worker.fault(0.05))
+    hold.set()
+    bench.wait(lambda: bench.worker.silent_s == 0)
+    assert not bench.worker.fault(0.05) and bench.worker.is_alive
+
+
+def test_a_removal_that_is_not_said_is_said_after_the_next_activation(bench: Bench) -> None:
+    bench.begin()
+    bench.gate.open()
+    bench.wait(lambda: bench.inbox.counts.waiting == 0)
+    bench.ids.remove((2,))
+    bench.inbox.put_request(lambda: bench.session.remove((2,)))
+    bench.wait(lambda: 2 not in bench.session.states)
+    assert bench.worker.stop()
+    gone = bench.session.process(world.frame(9)).tracks
+    assert [(t.instance_id, t.state) for t in gone if t.state == InstanceState.REMOVED] == [(2, InstanceState.REMOVED)]
 
 
 def test_a_fault_in_one_image_ends_neither_stream(bench: Bench) -> None:
@@ -389,6 +528,47 @@ def test_from_a_new_look_the_flow_goes_through_all_images_since_and_each_pair_is
     found = ahead.tracks(world.frame(4), newer)
     assert pairs == [(1, 0), (2, 1), (3, 2), (4, 3)]
     np.testing.assert_array_equal(found.labels, world.labels(4))
+
+
+def test_an_instance_that_vanishes_between_two_looks_is_occluded() -> None:
+    _, look = followed()
+    ahead = Ahead(world.WARP_ONLY, world.ExactFlow())
+    said = []
+    for number in (1, 2, 3):
+        ignored = np.full(world.labels(0).shape, number >= 2)
+        frame = dataclasses.replace(world.frame(number), ignored=ignored)
+        said.append([(track.state, track.frames_unseen) for track in ahead.tracks(frame, look).tracks])
+    hidden = [(InstanceState.OCCLUDED, 1)] * 2
+    assert said == [[(InstanceState.TRACKING, 0)] * 2, hidden, hidden]
+
+
+def test_a_removal_is_said_once_though_masks_from_before_it_come_after_it() -> None:
+    published: list = []
+    results = Results(published.append, 1, 0)
+    tracker, look = followed()
+    before = Ahead(world.WARP_ONLY, world.ExactFlow()).tracks(world.frame(1), look)
+    gone = [state.removed_track for i, state in tracker.states.items() if i == 1]
+    results.removed(gone, 1)
+    later = dataclasses.replace(before, tracks=before.tracks[1:])
+    for number, tracks in ((1, before), (2, later), (3, later)):
+        assert results.put(Arrival(Message(number), number, 0.0), world.image(number), tracks, 1)
+    states = [[(t.instance_id, t.state == InstanceState.REMOVED) for t in r.tracks.tracks] for r in published]
+    assert states == [[(1, False), (2, False)], [(1, True), (2, False)], [(2, False)]]
+    assert not results.put(Arrival(Message(2), 2, 0.0), world.image(2), later, 1), "a newer one is out"
+
+
+def test_after_a_jump_in_time_nothing_of_before_is_gone_through(bench: Bench) -> None:
+    bench.begin()
+    for number in (2, 3, 4):
+        bench.put(number)
+        bench.wait(lambda number=number: bench.numbers[-1] == number)
+    assert len(bench.worker._propagator._ahead._past) == 4
+    known = bench.worker._known
+    bench.worker._known = dataclasses.replace(known, era=known.era + 1)
+    bench.inbox._order.era += 1
+    bench.put(5)
+    bench.wait(lambda: bench.numbers[-1] == 5)
+    assert len(bench.worker._propagator._ahead._past) == 1
 
 
 def test_counts_of_unseen_images_do_not_run_ahead_of_the_networks() -> None:

@@ -83,7 +83,9 @@ class IgnoreMasks:
         within_ns = round(self._timeout_s() * NS_PER_S)
         wrong, found = list[str](), None
         with self._lock:
-            if era is not None and era != self._era:
+            if era is not None and era < self._era:
+                era = None  # of a time that is over
+            if era is not None and era > self._era:
                 self._era = era
                 self._held.drop_newer(stamp_ns)  # they are of before a jump back
             while (found := self._held.at(stamp_ns, within_ns)) is not None and found[1].shape != size:

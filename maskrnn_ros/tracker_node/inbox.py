@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the callbacks hand to the worker: the latest image, and requests in order.
 
-The networks look at the latest image. One that comes while another waits or is looked at would have to wait, too, or
-to be dropped: those two are handed on to whoever carries masks by flow (``ahead``), and the networks look at the newer
-one next without that anybody waits for it. Where each image has its masks before the next one comes, as in lockstep,
-none is handed on.
+The networks look at the latest image. Those that come meanwhile would have to wait for them, or to be dropped. They are
+handed on to whoever carries masks by flow (``take_ahead``), and the networks look at the newest of them next without
+that anybody waits for it:
+
+* Where the networks keep up with the camera (``Pace``), an image may wait while they finish the one before. Where
+  another one comes then, all that have no masks are handed on, and the networks wait for the next image.
+* Where they do not, an image that comes while another has no masks is handed on at once, with that.
+
+Where each image has its masks before the next one comes, as in lockstep, none is handed on.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.runtime import cores
 from maskrnn_ros.timeline import Refusal, Stamped, StampOrder, TimeRule
+from maskrnn_ros.tracker_node.pace import Pace
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +78,7 @@ class Counts:
 SAID_STAMPS = 8
 """Stamps named in a message."""
 
-_AHEAD = 2
+_AHEAD = 3
 """Images that wait for masks by flow at most; the oldest makes room."""
 
 
@@ -116,6 +123,8 @@ class Inbox:
         self._is_told = False  # the masks of the image that is worked on are being published
         self._ahead: deque[Arrival] = deque()
         self._going: Arrival | None = None
+        self._pace = Pace()
+        self._begun_s = self._going_s = 0.0
         self._newest_s: float | None = None
         self._dropped_at_take = 0
         self._closed = False
@@ -187,8 +196,8 @@ class Inbox:
                 self._drop(entry.item)
                 continue
             arrival = dataclasses.replace(entry.item, era=self._order.era, is_kept=len(passed) > 1)
-            if not arrival.is_kept:
-                arrival = self._sent_ahead(arrival)
+            self._pace.came(arrival.arrived)
+            arrival = self._sent_ahead(arrival)
             for waiting in [w for w in self._images if not (w.is_kept or self._wanted(w.stamp_ns))]:
                 self._images.remove(waiting)
                 self._drop(waiting)
@@ -196,7 +205,13 @@ class Inbox:
 
     def _sent_ahead(self, arrival: Arrival) -> Arrival:
         """Hand on an image, and those that wait before it, where there are any and masks can be carried there."""
-        is_busy = bool(self._images) or (self._working is not None and not self._is_told)
+        working = None if self._is_told else self._working
+        if any(one is not None and one.is_kept for one in (working, *self._images, arrival)):
+            return arrival  # what was held back goes through one and all
+        if self._pace.keeps_up:
+            is_busy = any(not one.is_ahead for one in self._images)
+        else:
+            is_busy = bool(self._images) or working is not None
         if not is_busy or self.goes_ahead is None or not self.goes_ahead(arrival):
             return arrival
         if self._working is not None and not self._is_told and not self._working.is_ahead:
@@ -245,15 +260,22 @@ class Inbox:
         When closed it gives the requests that are left, then None. An image taken is waiting until ``done``.
         """
         with self._condition:
-            self._condition.wait_for(lambda: self._requests or self._images or self._closed, timeout_s)
+            self._condition.wait_for(lambda: self._requests or self._next is not None or self._closed, timeout_s)
             if self._requests:
                 return self._requests.popleft()
-            if self._images:
-                self._is_told = False
-                arrival = self._images.popleft()
+            arrival = self._next
+            if arrival is not None:
+                self._images.remove(arrival)
+                self._is_told, self._begun_s = False, time.monotonic()
+                self._pace.begun()
                 self._working = arrival if arrival.is_ahead else self._numbered(arrival)
-                return self._working
-            return None
+            return self._working if arrival is not None else None
+
+    @property
+    def _next(self) -> Arrival | None:
+        """The image to look at next; one that has its masks only where there is time for it, or a seed waits for it."""
+        is_quick = self._pace.keeps_up
+        return next((i for i in self._images if not (i.is_ahead and is_quick) or self._wanted(i.stamp_ns)), None)
 
     def tell(self) -> bool:
         """Whether the masks of the image taken are to be published; where not, it was handed on meanwhile."""
@@ -261,10 +283,15 @@ class Inbox:
             self._is_told = self._working is not None and not self._working.is_ahead
             return self._is_told
 
-    def done(self, *, processed: bool) -> bool:
-        """The image taken was processed, or else rejected; False where it was handed on, which counts it."""
+    def done(self, *, processed: bool | None) -> bool:
+        """The image taken was processed, or else rejected; False where it was handed on, which counts it.
+
+        Args:
+            processed: None: it is left out after all.
+        """
         with self._condition:
             working, self._working, self._is_told = self._working, None, False
+            self._pace.looked(time.monotonic() - self._begun_s)
             if working is None or working.is_ahead:
                 return False
             self._finish(working, processed=processed)
@@ -278,22 +305,27 @@ class Inbox:
         with self._condition:
             self._condition.wait_for(lambda: self._ahead or self._closed)
             self._going = self._ahead.popleft() if self._ahead else None
+            self._going_s = time.monotonic()
             return self._going
 
-    def done_ahead(self, *, processed: bool | None) -> None:
-        """The image that was handed on was processed, or else rejected; None: left out after all."""
+    def done_ahead(self, *, processed: bool | None, by_flow: bool = True) -> None:
+        """The image that was handed on was processed, or else rejected.
+
+        Args:
+            processed: None: it is left out after all.
+            by_flow: Whether its masks are those of an earlier image; else the networks were through with it.
+        """
         with self._condition:
             going, self._going = self._going, None
-            if going is None:
-                return
-            if processed is None:
-                self._drop(going)
-            else:
+            self._pace.carried((time.monotonic() - self._going_s) / len(cores()))
+            if going is not None:
                 self._finish(going, processed=processed)
-                self._count(propagated=int(processed))
+                self._count(propagated=int(bool(processed) and by_flow))
 
-    def _finish(self, arrival: Arrival, *, processed: bool) -> None:
-        if processed:
+    def _finish(self, arrival: Arrival, *, processed: bool | None) -> None:
+        if processed is None:
+            self._drop(arrival)
+        elif processed:
             self._count(processed=1)
         else:
             self._reject(arrival.stamp_ns)

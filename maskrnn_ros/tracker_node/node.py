@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -86,6 +87,7 @@ class TrackerNode(LifecycleNode):
         self._configured = False
         self._depth = BitDepth()
         self._depth_session = 0
+        self._depth_lock = threading.Lock()  # two threads convert images
         self._next_session = 1
         self._ids = IdBook()
         self.run_id = uuid.uuid4().hex  # no counter in a file: another one after any start, whatever ended the last
@@ -388,10 +390,11 @@ class TrackerNode(LifecycleNode):
 
     def _convert(self, message: Any) -> UInt8Array:
         assert self._session is not None
-        if self._session.number != self._depth_session:  # a new video, perhaps of another camera
-            self._depth_session = self._session.number
-            self._depth.reset()
-        return (compressed_to_rgb if self._config.compressed else image_to_rgb)(message, self._depth)
+        with self._depth_lock:
+            if self._session.number != self._depth_session:  # a new video, perhaps of another camera
+                self._depth_session = self._session.number
+                self._depth.reset()
+            return (compressed_to_rgb if self._config.compressed else image_to_rgb)(message, self._depth)
 
     def _on_parameters(self, changes: list[Any]) -> SetParametersResult:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,7 @@ class Pictures:
         self._convert = convert
         self._ignored = ignored
         self._lock = threading.Lock()
-        self._made: OrderedDict[int, tuple[Any, Frame]] = OrderedDict()
+        self._made: OrderedDict[int, tuple[Any, UInt8Array]] = OrderedDict()
 
     def of(self, arrival: Arrival) -> Frame:
         """The frame of an image.
@@ -48,15 +49,15 @@ class Pictures:
             ValueError: The message is none that can be used.
         """
         with self._lock:
-            message, frame = self._made.pop(id(arrival.message), (None, None))
-            if message is not arrival.message or frame is None:
+            message, image = self._made.pop(id(arrival.message), (None, None))
+            if message is not arrival.message or image is None:
                 image = self._convert(arrival.message)
-                ignored = self._ignored(arrival.stamp_ns, (image.shape[0], image.shape[1]), arrival.era)
-                frame = Frame(stamp_ns=arrival.stamp_ns, image=image, ignored=ignored)
-            self._made[id(arrival.message)] = arrival.message, frame
+            self._made[id(arrival.message)] = arrival.message, image
             while len(self._made) > _PICTURES:
                 self._made.popitem(last=False)
-            return frame
+        # asked each time: a mask may come somewhat after its image, and the networks look later
+        ignored = self._ignored(arrival.stamp_ns, (image.shape[0], image.shape[1]), arrival.era)
+        return Frame(stamp_ns=arrival.stamp_ns, image=image, ignored=ignored)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,6 +73,12 @@ class Known:
     look: Look
     session: int
     era: int
+
+    def is_after(self, other: Known | None) -> bool:
+        """Whether another is of the same session and time, and of the same size."""
+        if other is None:
+            return False
+        return (self.session, self.era, self.look.frame.size) == (other.session, other.era, other.look.frame.size)
 
 
 class Propagator:
@@ -106,6 +113,7 @@ class Propagator:
         self._reject = reject
         self._crash = crash
         self._last: Known | None = None
+        self._begun_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="propagator", daemon=True)
 
     def start(self) -> None:
@@ -125,28 +133,57 @@ class Propagator:
             return False
         return arrival.stamp_ns - known.look.frame.stamp_ns <= _LONGEST_NS
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def silent_s(self) -> float:
+        """How long it has been at work on one image, seconds; 0 while it is at none."""
+        begun_s = self._begun_s
+        return 0.0 if begun_s is None else time.monotonic() - begun_s
+
     def _run(self) -> None:
         while (arrival := self._inbox.take_ahead()) is not None:
-            processed: bool | None = False
+            self._begun_s = time.monotonic()
             try:
-                self._results.skipped(arrival.skipped)
-                processed = self._image(arrival) or None
-            except ValueError as error:
-                self._inbox.done_ahead(processed=False)
-                self._reject(f"image {arrival.stamp_ns}: {error}")  # counted before it is said
-                continue
+                self._one(arrival)
             except Exception as error:  # a fault of ours: say so and go on, the stream must not end
                 self._crash(f"internal error: {type(error).__name__}: {error}")
-            self._inbox.done_ahead(processed=processed)
+            self._begun_s = None
 
-    def _image(self, arrival: Arrival) -> bool:
-        """Whether the image got its masks; not where a newer one has them, or nothing is known of its time."""
-        frame = self._pictures.of(arrival)
+    def _one(self, arrival: Arrival) -> None:
+        self._results.skipped(arrival.skipped)
+        processed: bool | None = False
+        known: Known | None = None
+        refusal = ""
+        try:
+            frame = self._pictures.of(arrival)
+            known = self._basis(arrival)
+            processed = True if known is not None and self._carry(arrival, frame, known) else None
+        except ValueError as error:
+            refusal = f"image {arrival.stamp_ns}: {error}"
+        finally:
+            is_looked_at = known is not None and known.look.frame.stamp_ns == arrival.stamp_ns
+            self._inbox.done_ahead(processed=processed, by_flow=not is_looked_at)
+        if refusal:
+            self._reject(refusal)  # counted before it is said
+
+    def _basis(self, arrival: Arrival) -> Known | None:
+        """What masks are carried from; None: nothing is known of the image's time."""
         known = self._known()
-        if known is not None and known.look.frame.stamp_ns > arrival.stamp_ns and known.era == arrival.era:
-            known = self._last  # the networks were quicker: go on from where this thread is
-        if known is None or known.era != arrival.era or known.look.frame.stamp_ns > arrival.stamp_ns:
-            return False
+        if known is not None and known.era == arrival.era and known.look.frame.stamp_ns > arrival.stamp_ns:
+            known = self._last if known.is_after(self._last) else None  # the networks were quicker
+        if known is None or known.era != arrival.era:
+            return None
+        since_ns = arrival.stamp_ns - known.look.frame.stamp_ns
+        return known if 0 <= since_ns <= _LONGEST_NS else None
+
+    def _carry(self, arrival: Arrival, frame: Frame, known: Known) -> bool:
+        """Whether masks were published; not where a newer image has some."""
         check_size(frame.size, known.look.frame.size)
+        if not known.is_after(self._last):
+            self._ahead.forget()
         self._last = known
         return self._results.put(arrival, frame.image, self._ahead.tracks(frame, known.look), known.session)

@@ -77,10 +77,20 @@ class Results:
         with self._lock:
             self._skipped += images
 
-    def removed(self, tracks: Sequence[Track]) -> None:
-        """Say of those that are REMOVED with the next result: what they came with is not published."""
+    def removed(self, tracks: Sequence[Track], session: int) -> None:
+        """Say of those that are REMOVED with the next result of their session: what they came with is not published."""
         with self._lock:
-            self._gone += [one for one in tracks if one.state == InstanceState.REMOVED]
+            gone = [one for one in tracks if one.state == InstanceState.REMOVED]
+            if session > self.session and gone:
+                self._begin(session)
+            if session == self.session:
+                self._gone += gone
+
+    def take_removed(self) -> list[Track]:
+        """Those that were not said yet."""
+        with self._lock:
+            gone, self._gone = self._gone, []
+            return gone
 
     def put(self, arrival: Arrival, image: UInt8Array, tracks: Tracks, session: int) -> bool:
         """Publish what was found on an image; False where one of a newer image or session is out already."""
@@ -113,11 +123,12 @@ class Results:
         self._predict.clear()
 
     def _with_gone(self, tracks: Tracks) -> Tracks:
-        gone, self._gone = self._gone, []
-        if not gone:
+        said = {one.instance_id for one in tracks.tracks if one.state == InstanceState.REMOVED}
+        there = {one.instance_id for one in tracks.tracks} - said  # these masks were begun before the removal
+        more = [one for one in self._gone if one.instance_id not in there | said]
+        self._gone = [one for one in self._gone if one.instance_id in there]
+        if not more:
             return tracks
-        there = {one.instance_id for one in tracks.tracks}
-        more = [one for one in gone if one.instance_id not in there]
         everyone = sorted((*tracks.tracks, *more), key=lambda track: track.instance_id)
         return dataclasses.replace(tracks, tracks=tuple(everyone))
 

@@ -85,9 +85,9 @@ class Worker:
         self._step_ms = Times()
         self._results = Results(publish, session.number, session.frame_index)
         self._known: Known | None = None
-        self._era = 0
+        self._era = self._newest_era = 0
         self._propagator = None if ahead is None else self._propagating(ahead)
-        self.snapshot = self._look()
+        self._snapshot = self._look()
         self._thread = threading.Thread(target=self._run, name="tracker", daemon=True)
 
     def _propagating(self, ahead: Ahead) -> Propagator:
@@ -124,22 +124,24 @@ class Worker:
         self._inbox.close(finish=finish)
         if self._thread.ident is not None:  # it was started
             self._thread.join(timeout_s)
-        if self.is_alive or not (self._propagator is None or self._propagator.join(timeout_s)):
+        if self._thread.is_alive() or not (self._propagator is None or self._propagator.join(timeout_s)):
             return False
         self._inbox.goes_ahead = None
         if self._results.session == self._session.number:
             self._session.frame_index = self._results.index
+        self._session.give_gone(self._results.take_removed())
         return True
 
     @property
     def is_alive(self) -> bool:
         """Whether the thread runs."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() or (self._propagator is not None and self._propagator.is_alive)
 
     @property
     def silent_s(self) -> float:
         """How long there has been no progress with what is worked on, seconds; 0 while there is nothing to do."""
-        return self._clock() - self._alive_s if self._job else 0.0
+        own = self._clock() - self._alive_s if self._job else 0.0
+        return max(own, 0.0 if self._propagator is None else self._propagator.silent_s)
 
     @property
     def doing(self) -> str:
@@ -152,7 +154,8 @@ class Worker:
         Args:
             limit_s: So long it may go without progress, seconds; 0: for ever.
         """
-        if self._thread.ident is not None and not self.is_alive and not self._inbox.closed:
+        threads = [self._thread.is_alive()] + ([] if self._propagator is None else [self._propagator.is_alive])
+        if self._thread.ident is not None and not all(threads) and not self._inbox.closed:
             return "the worker's thread has ended unasked"
         return f"the worker hangs: {self.doing}" if limit_s and self.silent_s > limit_s else ""
 
@@ -191,7 +194,13 @@ class Worker:
 
     def refresh(self) -> None:
         """Bring the snapshot up to date; for what the session calls back."""
-        self.snapshot = self._look()
+        self._snapshot = self._look()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The session as it was after the last image or request, and what was published until now."""
+        results = self._results
+        return dataclasses.replace(self._snapshot, published_s=results.published_s, age_ms=results.age_ms)
 
     def _patience(self) -> float | None:
         if self._session.catching_up:
@@ -203,30 +212,33 @@ class Worker:
         begin = time.monotonic()
         if not arrival.is_ahead:
             self._results.skipped(arrival.skipped)
+        self._newest_era = arrival.era
+        processed: bool | None = False
+        refusal = ""
         try:
             frame = self._pictures.of(arrival)
-            self._era = arrival.era
             tracks = self._session.process(frame, arrival.era)
             self._step_ms.add((time.monotonic() - begin) * 1e3)
+            self._era = arrival.era
             self._know()
-            if self._inbox.tell():
-                self._results.put(arrival, frame.image, tracks, self._session.number)
-            else:
-                self._results.removed(tracks.tracks)
+            processed = True
+            if not self._inbox.tell():
+                self._results.removed(tracks.tracks, self._session.number)
+            elif not self._results.put(arrival, frame.image, tracks, self._session.number):
+                processed = None
         except ValueError as error:
-            if self._inbox.done(processed=False):
-                self._reject(f"image {arrival.stamp_ns}: {error}")  # counted before it is said
-        except Exception:
-            self._inbox.done(processed=False)
-            raise
-        else:
-            self._inbox.done(processed=True)
+            refusal = f"image {arrival.stamp_ns}: {error}"
+        finally:
+            self._newest_era = self._era
+            counts = self._inbox.done(processed=processed)
+        if refusal and counts:
+            self._reject(refusal)  # counted before it is said
 
     def _know(self) -> None:
         """Let the other thread go on from here, where something is another than it knows."""
         if self._propagator is None:
             return
-        self._results.removed(self._session.take_gone())
+        self._results.removed(self._session.take_gone(), self._session.number)
         look, known = Look.of(self._session.tracker), self._known
         if look is None:
             self._known = None
@@ -237,7 +249,7 @@ class Worker:
         """Let it show what is marked, while the networks learn it."""
         look = Look.of(self._session.tracker)
         if self._propagator is not None and look is not None:
-            self._known = Known(look.marked(first), self._session.number, self._era)
+            self._known = Known(look.marked(first), self._session.number, self._newest_era)
 
     def _look(self) -> Snapshot:
         """What other threads may know of the session, copied."""
@@ -249,7 +261,6 @@ class Worker:
             engine=session.tracker.engine,
             precision=session.tracker.precision,
             adaptation=session.tracker.adaptation,
-            published_s=self._results.published_s,
             lost=sum(state.state == InstanceState.LOST for state in session.states.values()),
             seeds_waiting=session.seeds_waiting,
             buffer_frames=len(session.buffer),
@@ -259,5 +270,4 @@ class Worker:
             quality=session.config.quality,
             working_size=session.working_size,
             step_ms=self._step_ms.percentiles,
-            age_ms=self._results.age_ms,
         )

@@ -111,6 +111,12 @@ class Ahead:
             self._flow.keep([one.image for one in self._past])
         return self._now.tracks(frame.image)
 
+    def forget(self) -> None:
+        """Another time, or another session: nothing of before counts."""
+        self._look, self._past, self._images = None, [], 1
+        self._now = self._tracker
+        self._flow.keep([])
+
     def _advance(self, frame: PreparedFrame) -> None:
         """All images since a look count as one, that which will be looked at next: no count runs ahead of its."""
         self._now.advance(frame, self._images)

@@ -64,10 +64,10 @@ def carried(states: States, found: Found, velocity: npt.NDArray[np.float64], ima
         states: Until now.
         found: What there is of them now.
         velocity: See ``velocities_of``.
-        images: How many images later it is.
+        images: How many images later it is; 0: it is another picture of the same.
         config: All settings.
     """
-    unseen = np.where(found.sees, 0, states.frames_unseen + images)
+    unseen = np.where(found.sees, 0, np.maximum(states.frames_unseen + images, 1))
     grown = _USUAL_AREA_RATE * (found.area - states.usual_area)
     return dataclasses.replace(
         states,

@@ -173,7 +173,7 @@ class Seeding:
         """Begin beside the others."""
         is_shown = scene.tracker.is_coupled and self.frame is not scene.newest
         others = scene.buffer.others(self.frame.stamp_ns, labels.ids) if is_shown else None
-        states = scene.tracker.start(labels, self.frame, others)
+        states = scene.tracker.start(labels, self.frame, others, is_sure=not self._seed.distinct)
         return CatchUp(states, self.frame, scene.config.catch_up, scene.clock)
 
     def _mark(self, replay: Replay, labels: Seed, scene: Scene) -> None:

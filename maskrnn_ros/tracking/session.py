@@ -178,6 +178,10 @@ class Session:
         gone, self._gone = self._gone, []
         return gone
 
+    def give_gone(self, gone: list[Track]) -> None:
+        """Say so with the next image after all."""
+        self._gone += gone
+
     def seed(self, request: SeedRequest) -> None:
         """Apply a seed, now or when its image comes; the outcome is reported."""
         self._carry_out(self.seeds.add(request, self._clock(), self._stream))

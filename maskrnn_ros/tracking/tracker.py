@@ -219,7 +219,9 @@ class Tracker:
         self._newest = frame
         self._frames += images
 
-    def start(self, seed: Seed, frame: PreparedFrame, others: Floats | None = None) -> dict[int, InstanceMemory]:
+    def start(
+        self, seed: Seed, frame: PreparedFrame, others: Floats | None = None, is_sure: bool = True
+    ) -> dict[int, InstanceMemory]:
         """First states of the seed's instances, on the frame that it was drawn on; what of them is ignored is left out.
 
         Args:
@@ -227,6 +229,7 @@ class Tracker:
             frame: The frame that it was drawn on.
             others: What other instances cover there, float32 (h4, w4) at its cells of stride 4, where it is not the
                 newest frame; None: not known. Only coupled instances are begun by it.
+            is_sure: Whether nothing can refuse the seed any more, so that ``marked`` may be told.
 
         Raises:
             ValueError: The seed's size is not that of the frame, or all of an instance lies in its ignore mask.
@@ -236,7 +239,7 @@ class Tracker:
         first = {i: begun(i, seed, frame, share, None, self._states.get(i)) for i, share in shares.items()}
         if self._following is None:
             return first
-        if frame is self._newest:
+        if is_sure and frame is self._newest:
             self.marked(first)
         known = self._begun(shares, seed, frame, others, self._following)
         return {i: dataclasses.replace(one, known=known.get(i)) for i, one in first.items()}

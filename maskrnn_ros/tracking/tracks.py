@@ -27,6 +27,7 @@ def tracks_of(
         config: All settings.
     """
     unseen = np.maximum(states.frames_unseen, hidden)
+    unseen = np.where([one is None for one in won], np.maximum(unseen, 1), unseen)
     visibility = np.minimum(1.0, states.area / np.maximum(states.usual_area, 1.0))
     columns = (
         states.ids,
