@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDE, STRIDES
-from maskrnn_ros.model.torch.crops import scaled, warp
+from maskrnn_ros.model.torch.crops import crop, scaled, warp
 from maskrnn_ros.model.torch.matching import Keys
-from maskrnn_ros.model.torch.sight import Carried, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.sight import Carried, Cut, Shared, crops_around, place, see
 from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.target import seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
@@ -86,11 +86,17 @@ class FrameFeatures(nn.Module):
 
 
 class FrameStep(nn.Module):
-    """K objects on the next frame; inputs and outputs are ``engine.STEP_INPUTS`` and ``engine.STEP_OUTPUTS``."""
+    """K objects on the next frame; inputs and outputs are ``engine.STEP_INPUTS`` and ``engine.STEP_OUTPUTS``.
 
-    def __init__(self, net: StepNet) -> None:
+    Args:
+        net: The network.
+        cut: Makes the crops.
+    """
+
+    def __init__(self, net: StepNet, cut: Cut = crop) -> None:
         super().__init__()
         self.net = net
+        self._cut = cut
 
     def forward(
         self,
@@ -126,7 +132,7 @@ class FrameStep(nn.Module):
         others = torch.maximum(_most_of_others(prior4), warp(beside, moved[0] / STRIDE) * free)
         crops = crops_around(around)
         shared = Shared(scaled(image), columns, stride8, stride16, flow)
-        seen = see(shared, which, crops, carried, others, warps=warps)
+        seen = see(shared, which, crops, carried, others, warps=warps, cut=self._cut)
         seen = dataclasses.replace(
             seen, prior=seen.prior * has_prior, flow=seen.flow * has_flow, hidden=seen.hidden * recurs
         )

@@ -42,8 +42,8 @@ from maskrnn_ros.model.files import (
 from maskrnn_ros.model.onnx_engine import RIDGE, named
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
 from maskrnn_ros.model.torch.compiled import AsModule
+from maskrnn_ros.model.torch.for_graphs import cut, fusable, in_blocks
 from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
-from maskrnn_ros.model.torch.step import in_blocks
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
 _OPSET = 17
@@ -116,7 +116,7 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     """The decoder's graphs, see ``frame_step``."""
     net = load_step(weights)
     step, learn, begin = FrameStep(net), Learn(net), Begin(net)
-    blocked = FrameStep(in_blocks(net))
+    blocked = FrameStep(in_blocks(net), cut)
     whole = {2: "rows", 3: "columns"}
     cells = {1: "rows", 2: "columns"}
     each = {0: "objects"}
@@ -124,6 +124,7 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     free = {**strides, "columns": whole, "flow": whole, "ignored": cells, "beside": cells}
     free |= {name: each for name in (*OBJECT_INPUTS, *named(STEP_OUTPUTS))}
     graph = traced(blocked.forward, blocked, _stepped(2, 5, 9), list(STEP_INPUTS), named(STEP_OUTPUTS), free)
+    graph = fusable(graph, each[0])
     samples = [_stepped(k + 1, *size) for k, size in enumerate(_sizes())]
     yield written(
         graph, placed(step_graph(weights), out), weights, step.forward, samples, {RIDGE: repr(float(net.ridge))}

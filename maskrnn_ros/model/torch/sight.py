@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +13,9 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, SMALLEST, STRIDE, STRIDES
 from maskrnn_ros.model.torch.crops import cell_centres, crop, sample_crop
+
+Cut: TypeAlias = Callable[[Tensor, Tensor, int, float], Tensor]
+"""Crops of maps, as ``crops.crop`` makes them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +107,7 @@ def see(
     others: Tensor,
     recurs: Tensor | None = None,
     warps: Tensor | None = None,
+    cut: Cut = crop,
 ) -> Seen:
     """Cut out what the decoder looks at.
 
@@ -113,22 +119,23 @@ def see(
         others: Most of the warped masks of the other objects, float32, (K, h4, w4).
         recurs: float32, (K,): 0 where the hidden state is off; None: 1.
         warps: float32, (): 0 where what is carried stays where it was; None: 1.
+        cut: Makes the crops.
     """
     rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
     own = torch.cat([torch.arange(boxes.shape[0], device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
-    flow = crop(shared.flow, rois, CROP, 1 / STRIDE)
+    flow = cut(shared.flow, rois, CROP, 1 / STRIDE)
     half = functional.avg_pool2d(flow, 2)
     fine, coarse = (part if warps is None else part * warps for part in (flow, half))
     points = cell_centres(boxes, CROP) + fine.permute(0, 2, 3, 1)
     coarse = cell_centres(boxes, CROP // 2) + coarse.permute(0, 2, 3, 1)
     hidden = sample_crop(carried.hidden, carried.boxes, coarse)
     return Seen(
-        image=crop(shared.image, rois, FINE, 1.0),
-        columns=crop(shared.columns, rois, CROP, 1 / STRIDE),
-        stride8=crop(shared.stride8, rois, CROP // 2, 1 / STRIDES[1]),
-        stride16=crop(shared.stride16, rois, CROP // 4, 1 / STRIDES[2]),
+        image=cut(shared.image, rois, FINE, 1.0),
+        columns=cut(shared.columns, rois, CROP, 1 / STRIDE),
+        stride8=cut(shared.stride8, rois, CROP // 2, 1 / STRIDES[1]),
+        stride16=cut(shared.stride16, rois, CROP // 4, 1 / STRIDES[2]),
         prior=sample_crop(functional.avg_pool2d(carried.probability, 2), carried.boxes, points),
-        others=crop(others[:, None], own, CROP, 1 / STRIDE),
+        others=cut(others[:, None], own, CROP, 1 / STRIDE),
         flow=half,
         hidden=hidden if recurs is None else hidden * recurs[:, None, None, None],
     )

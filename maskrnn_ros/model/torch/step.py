@@ -24,7 +24,6 @@ Everything but the trunk is one module on tensors with a batch axis of objects.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 
 import torch
@@ -34,6 +33,7 @@ from torch.nn import functional
 from maskrnn_ros.model.shapes import (
     CHANNELS,
     COLUMNS,
+    CROP,
     HIDDEN,
     LOG_ODDS,
     MATCHED,
@@ -123,7 +123,7 @@ class Decoder(nn.Module):
         # localization
         located = nn.Linear(_LOCAL, 5)
         self.localize = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(_DEEP * 16, _LOCAL), nn.ReLU(), located
+            nn.AvgPool2d(CROP // 16), nn.Flatten(), nn.Linear(_DEEP * 16, _LOCAL), nn.ReLU(), located
         )
         for last in (self.coarse, self.sharp, located):
             nn.init.zeros_(last.weight)
@@ -160,9 +160,18 @@ class Decoder(nn.Module):
         fine = functional.relu(self.merge4(functional.relu(fine + up4)))
         found = self.told[2] * matched[:, :1] + self.told[3] * matched[:, MATCHED : MATCHED + 1]
         rough = self.coarse(fine) + self.told[0] * target[:, :1] + self.told[1] * known + double(found)
-        edge = functional.relu(self.edge(_side_by_side([double(self.up2(fine)), seen.image], self.edge)))
-        log_odds = (double(rough) + self.sharp(edge))[:, 0]
+        log_odds = (double(rough) + self.at_the_edge(fine, seen.image))[:, 0]
         return Output(log_odds.clamp(-LOG_ODDS, LOG_ODDS), located[:, :4], located[:, 4], hidden, code, matched)
+
+    def at_the_edge(self, fine: Tensor, image: Tensor) -> Tensor:
+        """What the image itself says, (K, 1, FINE, FINE), from (K, 24, CROP, CROP) and (K, 3, FINE, FINE).
+
+        Beyond the crop all is 0, before it is doubled: so that both steps together are one convolution.
+        """
+        near = double(functional.pad(self.up2(fine), (1, 1, 1, 1)))[..., 1:-1, 1:-1]
+        framed = torch.cat([near, functional.pad(image, (1, 1, 1, 1))], dim=1)
+        found: Tensor = self.sharp(functional.relu(functional.conv2d(framed, self.edge.weight, self.edge.bias)))
+        return found
 
     def _remember(self, wide: Tensor, hidden: Tensor) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
@@ -223,28 +232,10 @@ def _within(share: Tensor) -> Tensor:
     return torch.cat(planes, dim=1)
 
 
-def in_blocks(net: StepNet) -> StepNet:
-    """A copy whose convolutions of planes side by side take whole blocks of 8, the last ones with weight 0.
-
-    ONNX Runtime's fast convolutions are for whole blocks of a vector alone (NCHWc).
-    """
-    copied = copy.deepcopy(net)
-    decoder = copied.decoder
-    for name in ("fine", "middle", "edge"):
-        conv: nn.Conv2d = getattr(decoder, name)
-        wide = _conv(conv.in_channels + -conv.in_channels % 8, conv.out_channels)
-        with torch.no_grad():
-            wide.weight.zero_()[:, : conv.in_channels] = conv.weight
-            wide.bias.copy_(conv.bias)  # type: ignore[union-attr,arg-type]
-        setattr(decoder, name, wide.requires_grad_(False))
-    return copied
-
-
 def _side_by_side(planes: list[Tensor], conv: nn.Conv2d) -> Tensor:
-    """Planes as one, filled up with some of them to what a convolution takes, see ``in_blocks``."""
-    whole = torch.cat(planes, dim=1)
-    missing = conv.in_channels - sum(part.shape[1] for part in planes)
-    return torch.cat([*planes, whole[:, :missing]], dim=1) if missing else whole
+    """Planes as one, filled up with some of the first to what a convolution takes, see ``for_graphs.in_blocks``."""
+    missing = conv.in_channels - sum(int(part.shape[1]) for part in planes)  # numbers, for the tracer
+    return torch.cat([*planes, planes[0][:, :missing]] if missing else planes, dim=1)
 
 
 def _conv(entering: int, leaving: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

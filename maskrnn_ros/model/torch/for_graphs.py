@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A step by those operations that ONNX Runtime is fast at on a CPU: what ``decoder.onnx`` is traced from.
+
+The numbers are those of ``frame_step.FrameStep`` up to rounding, and of the same weights; ``maskrnn export`` compares
+the two. Training and torch's engine have no use for this form. Of a step with 4 objects on one core with AVX-512:
+
+    crops   by products of matrices and by GridSample                    -9 %
+    edge    the finest cells as 48 channels of a map of half the size    -8 %
+    sums    of two convolutions inside the second one                    -2 %
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maskrnn_ros.model.shapes import CROP, FINE
+from maskrnn_ros.model.torch.crops import crop
+from maskrnn_ros.model.torch.step import Decoder, StepNet
+
+_FEW = 8
+"""Maps of so many channels, or of coarser strides, are cut by products of matrices."""
+
+_DOUBLED = (
+    ((0.75, 0.25, 0.0), (0.25, 0.75, 0.75), (0.0, 0.0, 0.25)),
+    ((0.25, 0.0, 0.0), (0.75, 0.75, 0.25), (0.0, 0.25, 0.75)),
+)
+"""What a cell and its neighbours (rows) give to a fine cell and its neighbours, of the first and of the second half."""
+
+
+def in_blocks(net: StepNet) -> StepNet:
+    """A copy for graphs.
+
+    Convolutions of planes side by side take whole blocks of 8, the last ones with weight 0: ONNX Runtime's fast
+    convolutions are for whole blocks of a vector alone (NCHWc).
+    """
+    copied = copy.deepcopy(net).requires_grad_(False)
+    decoder = copied.decoder
+    for name in ("fine", "middle"):
+        conv: nn.Conv2d = getattr(decoder, name)
+        wide = nn.Conv2d(conv.in_channels + -conv.in_channels % 8, conv.out_channels, 3, padding=1)
+        with torch.no_grad():
+            wide.weight.zero_()[:, : conv.in_channels] = conv.weight
+            wide.bias.copy_(conv.bias)  # type: ignore[union-attr,arg-type]
+        setattr(decoder, name, wide.requires_grad_(False))
+    decoder.__class__ = _Halved
+    decoder.up2, decoder.near, decoder.pixels, decoder.last = _halved(decoder)  # type: ignore[assignment]
+    return copied
+
+
+class _Halved(Decoder):
+    """A decoder that does what it does at the finest cells at half of them, four times the channels."""
+
+    near: nn.Conv2d
+    pixels: nn.Conv2d
+    last: nn.Conv2d
+
+    def at_the_edge(self, fine: Tensor, image: Tensor) -> Tensor:
+        """See ``Decoder``."""
+        edge = functional.relu(self.near(self.up2(fine)) + self.pixels(image))
+        return functional.pixel_shuffle(self.last(edge), 4)
+
+
+@torch.no_grad()
+def _halved(decoder: Decoder) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+    """Convolutions of ``_Halved``: ``up2`` filled up to 16 channels, ``near``, ``pixels``, ``last``.
+
+    To double bilinearly and to convolve is to convolve with other weights for each of 2 x 2 fine cells. Those weights,
+    those of the image, and those of 4 x 4 cells of the answer:
+    """
+    up2, edge, sharp = decoder.up2, decoder.edge, decoder.sharp
+    entering, leaving = up2.out_channels, edge.out_channels
+    wide = nn.Conv2d(up2.in_channels, entering + -entering % 16, 1)
+    for new, old in ((wide.weight, up2.weight), (wide.bias, up2.bias)):
+        new.zero_()[:entering] = old  # type: ignore[union-attr]
+    near = nn.Conv2d(wide.out_channels, 4 * leaving, 3, padding=1)
+    pixels = nn.Conv2d(3, 4 * leaving, 4, stride=2, padding=1)
+    last = nn.Conv2d(4 * leaving, 16, 4, stride=2, padding=1)
+    for conv in (near, pixels, last):
+        for part in (conv.weight, conv.bias):
+            part.zero_()  # type: ignore[union-attr]
+    doubled = torch.tensor(_DOUBLED)
+    weight = torch.einsum("amt,bns,oits->aboimn", doubled, doubled, edge.weight[:, :entering])
+    near.weight[:, :entering] = weight.flatten(0, 2)
+    near.bias.copy_(edge.bias.repeat(4))  # type: ignore[union-attr]
+    for k in range(4):
+        y, x = divmod(k, 2)
+        pixels.weight[k * leaving : (k + 1) * leaving, :, y : y + 3, x : x + 3] = edge.weight[:, entering:]
+    for k in range(16):
+        y, x = divmod(k, 4)
+        for down in range(3):
+            for right in range(3):
+                (above, i), (left, j) = divmod(y + down + 1, 2), divmod(x + right + 1, 2)
+                at = (2 * i + j) * leaving
+                last.weight[k, at : at + leaving, above, left] = sharp.weight[0, :, down, right]
+    last.bias.copy_(sharp.bias.repeat(16))  # type: ignore[union-attr]
+    return tuple(conv.requires_grad_(False) for conv in (wide, near, pixels, last))  # type: ignore[return-value]
+
+
+def cut(maps: Tensor, rois: Tensor, cells: int, scale: float) -> Tensor:
+    """``crops.crop``, each map of its own object where there are several, else all of the only one.
+
+    The image is left to RoiAlign; of few channels and of coarse strides a product of matrices is faster, else
+    GridSample.
+    """
+    boxes = rois[:, 1:]
+    if cells >= FINE:
+        return crop(maps, rois, cells, scale)
+    if cells >= CROP and int(maps.shape[1]) > _FEW:
+        return _sampled(maps, boxes, cells, scale)
+    return _multiplied(maps, boxes, cells, scale)
+
+
+def _multiplied(maps: Tensor, boxes: Tensor, cells: int, scale: float) -> Tensor:
+    channels = int(maps.shape[1])  # for the tracer
+    height, width = maps.shape[2:]
+    across = _shares(boxes[:, 0], boxes[:, 2], width, cells, scale).transpose(1, 2)  # (K, w, cells)
+    down = _shares(boxes[:, 1], boxes[:, 3], height, cells, scale)
+    lines = (maps.flatten(1, 2) @ across).reshape(-1, channels, height, cells)
+    return (down[:, None] @ lines).reshape(-1, channels, cells, cells)
+
+
+def _shares(low: Tensor, high: Tensor, size: int, cells: int, scale: float) -> Tensor:
+    """What each cell of crops has of each cell of a line, (K, cells, size)."""
+    samples = 1 if cells >= CROP else 2
+    places, inside = _places(low, high, size, cells * samples, scale)
+    steps = torch.arange(size, dtype=low.dtype)
+    shares = functional.relu(1 - (places[..., None] - steps).abs()) * inside.to(low.dtype)[..., None]
+    return shares if samples == 1 else (shares[:, ::2] + shares[:, 1::2]) / 2
+
+
+def _sampled(maps: Tensor, boxes: Tensor, cells: int, scale: float) -> Tensor:
+    """Of one map."""
+    grid = []
+    for axis, size in ((0, maps.shape[3]), (1, maps.shape[2])):
+        places, inside = _places(boxes[:, axis], boxes[:, axis + 2], size, cells, scale)
+        grid.append(torch.where(inside, (2 * places + 1) / size - 1, -4.0))  # what is outside is 0
+    x, y = grid
+    points = torch.stack([x[:, None].expand(-1, cells, -1), y[:, :, None].expand(-1, -1, cells)], dim=-1)
+    found = functional.grid_sample(maps, points.reshape(1, -1, cells, 2), "bilinear", "zeros", align_corners=False)
+    return found.reshape(int(maps.shape[1]), -1, cells, cells).transpose(0, 1)
+
+
+def _places(low: Tensor, high: Tensor, size: int, samples: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Where RoIAlign looks along a line, (K, samples) in cells, and whether it sees anything there."""
+    steps = (torch.arange(samples, dtype=low.dtype) + 0.5) * (scale / samples)
+    places = low[:, None] * scale - 0.5 + steps * (high - low)[:, None]
+    inside = (places >= -1) & (places <= size)
+    return places.clamp(min=0).minimum(torch.as_tensor(size - 1)), inside
+
+
+def fusable(graph: bytes, batch: str) -> bytes:
+    """A step's graph so that ONNX Runtime makes sums of two convolutions inside the second one.
+
+    It does so in its fast format only where the operation is called Sum, and where it knows that both have the same
+    batch: what K planes (K, C, ., .) are computed from is lost on its way.
+    """
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    made = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Add" and all(name in made and made[name].op_type == "Conv" for name in node.input):
+            node.op_type = "Sum"
+    inferred: Any = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    for value in inferred.graph.value_info:
+        axes = value.type.tensor_type.shape.dim
+        if len(axes) == 4 and axes[1].dim_value and not axes[0].dim_value and axes[0].dim_param != batch:
+            axes[0].dim_param = batch
+            for axis in axes[1:]:
+                if axis.dim_param.startswith("unk"):
+                    axis.Clear()
+            model.graph.value_info.add().CopyFrom(value)
+    return bytes(model.SerializeToString())
