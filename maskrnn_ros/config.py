@@ -54,9 +54,10 @@ class Config(Checked):
     )
     precision: str = setting(
         "auto",
-        "Precision of the trunk: float32; int8 (onnxruntime; half the time on CPUs with 8-bit dot products "
-        "such as VNNI); float16 (torch, for GPUs). auto: int8 on such a CPU if the graph is there, else "
-        "float32. The decoder always runs in float32.",
+        "Precision of the networks: float32; int8 (onnxruntime; the trunk takes half the time on CPUs with 8-bit "
+        "dot products such as VNNI, and most convolutions of the decoder are in int8, too, if it has such a graph); "
+        "float16 (torch, for GPUs; the trunk alone). auto: int8 on such a CPU if the trunk's graph is there, else "
+        "float32.",
         choices=("auto", "float32", "float16", "int8"),
     )
     compile: str = setting(

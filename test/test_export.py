@@ -18,7 +18,7 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model import engine
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import Engine
-from maskrnn_ros.model.files import TRUNK, trunk_graph
+from maskrnn_ros.model.files import TRUNK, step_graph, trunk_graph
 from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.setting import Value
 from maskrnn_ros.training.quantise import Calibration, quantise
@@ -92,7 +92,7 @@ def test_graphs_of_own_weights_are_made_beside_them_and_taken(own: Own, tmp_path
 def test_a_graph_in_int8_is_calibrated_on_the_clips_that_are_not_held_out(own: Own, tmp_path: Path, capsys) -> None:
     root, weights = data_set(tmp_path / "davis"), ["--trunk", str(own.trunk), "--network", str(own.decoder)]
     assert cli.main(["export", *weights, "--calibrate", str(root), "--held-out", "third"]) == 0
-    assert capsys.readouterr().out.count("differs from float32 by") == 1
+    assert capsys.readouterr().out.count("differs from float32 by") == 2
     model = onnx.load(str(trunk_graph(own.trunk, "int8")))
     assert {entry.key: entry.value for entry in model.metadata_props}[DIGEST] == digest_of(own.trunk)
     kinds = [node.op_type for node in model.graph.node]
@@ -102,6 +102,10 @@ def test_a_graph_in_int8_is_calibrated_on_the_clips_that_are_not_held_out(own: O
     for name in ("stride8", "stride16", "columns"):
         one, other = (np.asarray(getattr(features, name)) for features in (found, exact))
         assert 0 < np.abs(one - other).mean() < 0.4 * np.abs(other).mean()
+    step = onnx.load(str(step_graph(own.decoder, "int8")))
+    assert {entry.key: entry.value for entry in step.metadata_props}[DIGEST] == digest_of(own.decoder)
+    kinds = [node.op_type for node in step.graph.node]
+    assert kinds.count("QLinearConv") > 10 and "Conv" in kinds and own.engine().decoder_precision == "int8"
     # the third clip is not even read: it could not be
     assert cli.main(["export", *weights, "--calibrate", str(root)]) == 2
 
@@ -116,11 +120,11 @@ def test_the_trunk_that_ships_has_eight_bits() -> None:
 
 def test_calibrating_again_gives_the_same_graph(own: Own, tmp_path: Path) -> None:
     calibration = Calibration(root=data_set(tmp_path / "davis"), held_out=("second", "third"))
-    assert cli.main(["export", "--trunk", str(own.trunk)]) == 0
-    made = []
+    assert cli.main(["export", "--trunk", str(own.trunk), "--network", str(own.decoder)]) == 0
+    graphs, made = (trunk_graph(own.trunk, "int8"), step_graph(own.decoder, "int8")), []
     for _ in range(2):
-        list(quantise(calibration, [str(own.trunk)]))
-        made.append(trunk_graph(own.trunk, "int8").read_bytes())
+        list(quantise(calibration, [str(own.trunk)], [str(own.decoder)]))
+        made.append([graph.read_bytes() for graph in graphs])
     assert made[0] == made[1]
 
 
@@ -128,7 +132,10 @@ def test_out_takes_all_graphs_of_the_shipped_weights(tmp_path: Path) -> None:
     out = tmp_path / "some" / "folder"
     assert cli.main(["export", "--out", str(out)]) == 0
     shipped = {file.name for file in TRUNK.parent.glob("*.onnx")}
-    assert {file.name for file in out.iterdir()} == shipped - {"trunk.int8.onnx"}  # of clips that do not ship
+    assert {file.name for file in out.iterdir()} == shipped - {
+        "trunk.int8.onnx",
+        "decoder.int8.onnx",
+    }  # of clips that do not ship
     for file in out.iterdir():
         one, other = (onnx.load(str(path)) for path in (file, TRUNK.with_name(file.name)))
         assert [node.op_type for node in one.graph.node] == [node.op_type for node in other.graph.node]
@@ -155,7 +162,7 @@ def test_a_package_that_is_missing_is_named_in_one_line(
         (["--calibrate", "nowhere"], "nowhere"),
         (
             ["--network", "shipped", "--calibrate", "ROOT"],
-            "--calibrate makes a trunk's graph in int8: expected --trunk",
+            "--calibrate begins with the trunk: expected --trunk",
         ),
         (["--network", "my.onnx"], "network.weights must be shipped"),
         (["--network", "absent.safetensors"], "absent.safetensors cannot be read"),

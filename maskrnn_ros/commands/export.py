@@ -20,7 +20,7 @@ With none of --trunk, --network and --prompts the graphs of all shipped weights 
 examples:
   maskrnn export --network my.safetensors
   maskrnn export --network shipped --out GRAPHS
-  maskrnn export --trunk my_trunk.safetensors --calibrate DAVIS --held-out bear,camel
+  maskrnn export --trunk my_trunk.safetensors --network my.safetensors --calibrate DAVIS --held-out bear,camel
 """
 
 
@@ -39,7 +39,7 @@ def add_export(commands: Any) -> None:
     add("--network", metavar="SETTING", help="as network.weights: shipped, permissive or a .safetensors file")
     add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
-    text = "make the trunk's graph in int8, too, by this data set; of decoder and prompts there is none"
+    text = "make the graphs in int8, too, by this data set: of the trunk, and of the decoder that goes with it"
     add("--calibrate", type=Path, metavar="ROOT", help=text)
     add("--held-out", default="", metavar="A,B,...", help="with --calibrate: its clips to leave out")
     add("--seed", type=int, default=0, help="with --calibrate: of the choice of frames; default 0")
@@ -66,7 +66,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.held_out and args.calibrate is None:
         raise ValueError("--held-out takes --calibrate, got none")
     if args.calibrate is not None and not trunks:
-        raise ValueError("--calibrate makes a trunk's graph in int8: expected --trunk, got none")
+        raise ValueError("--calibrate begins with the trunk: expected --trunk, got none")
     made: list[Exported] = []
     for one in _exported(trunks, networks, prompts, args.out):
         made.append(one)
@@ -76,8 +76,9 @@ def _export(args: argparse.Namespace) -> int:
 
         held_out = tuple(name for name in args.held_out.split(",") if name)
         calibration = Calibration(root=args.calibrate, held_out=held_out, seed=args.seed)
-        named = trunks if args.trunk is not None else ("shipped",)  # clips of DAVIS have no part in the permissive ones
-        for one in quantise(calibration, named, args.out):
+        if args.trunk is None:  # clips of DAVIS have no part in the permissive ones
+            trunks = networks = ("shipped",)
+        for one in quantise(calibration, trunks, networks, args.out):
             made.append(one)
             print(f"{_what(one)}  differs from float32 by {100 * one.share:.1f} % of the values' mean size")
     if args.json is not None:

@@ -239,7 +239,10 @@ class Engine(Protocol):
     """cpu, cuda or cuda:N."""
 
     precision: str
-    """Numbers that the trunk computes in: float32, float16 or int8; the rest is float32."""
+    """Numbers that the trunk computes in: float32, float16 or int8."""
+
+    decoder_precision: str
+    """Likewise, of a step: float32 or int8. The rest is float32."""
 
     ridge: float
     """Log of the ridge of the target models over the mean square of the columns."""

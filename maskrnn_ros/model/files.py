@@ -46,9 +46,9 @@ def columns_graph(weights: Path) -> Path:
     return weights.with_suffix(".columns.onnx")
 
 
-def step_graph(weights: Path) -> Path:
+def step_graph(weights: Path, precision: str = "float32") -> Path:
     """Where the graph of a step lies, beside the decoder's weights."""
-    return weights.with_suffix(".onnx")
+    return trunk_graph(weights, precision)
 
 
 def learn_graph(weights: Path) -> Path:

@@ -68,7 +68,7 @@ class OnnxEngine:
         threads: For one operation; 0: as many as there are cores for this process.
         trunk: Weights of the trunk, with the graphs beside them.
         weights: Weights of the decoder, likewise.
-        precision: Of the trunk, float32 or int8.
+        precision: float32 or int8; the decoder's is float32, too, where it has no graph in int8.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -83,7 +83,10 @@ class OnnxEngine:
         self.device, self.precision = device, precision
         threads = threads or len(cores())
         self._trunk = OnnxTrunk(trunk, device, threads, precision)
-        self._step = _Session(files.step_graph(weights), weights, device, threads, STEP_INPUTS, STEP_OUTPUTS, [RIDGE])
+        step = files.step_graph(weights, precision)
+        self.decoder_precision = precision if step.exists() else "float32"
+        step = files.step_graph(weights, self.decoder_precision)
+        self._step = _Session(step, weights, device, threads, STEP_INPUTS, STEP_OUTPUTS, [RIDGE])
         self._learn = _Session(files.learn_graph(weights), weights, device, threads, LEARN_INPUTS, SUMS)
         self._begin = _Session(files.begin_graph(weights), weights, device, threads, BEGIN_INPUTS, SUMS)
         self.ridge = float(self._step.metadata[RIDGE])
@@ -99,20 +102,7 @@ class OnnxEngine:
 
     def step(self, features: Features, around: Around, objects: Objects) -> Looked:
         """See ``Engine``."""
-        shared = features.image, features.columns, features.stride8, features.stride16
-        beside = around.flow, around.ignored, around.beside, around.switches
-        own = (
-            objects.probability[:, None],
-            objects.boxes,
-            objects.hidden,
-            objects.coefficients,
-            objects.seed.code,
-            objects.seed.values,
-            objects.newest.code,
-            objects.newest.values,
-            objects.sought,
-        )
-        return Looked(*self._step(*shared, *beside, *own))
+        return Looked(*self._step(*step_inputs(features, around, objects)))
 
     def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
         """See ``Engine``."""
@@ -170,6 +160,24 @@ class OnnxTrunk:
         ]
         (columns,) = self._columns(*maps)
         return pixels, maps, columns
+
+
+def step_inputs(features: Features, around: Around, objects: Objects) -> tuple[npt.NDArray[Any], ...]:
+    """What a step's graph is given, in the order of ``STEP_INPUTS``."""
+    shared = features.image, features.columns, features.stride8, features.stride16
+    beside = around.flow, around.ignored, around.beside, around.switches
+    own = (
+        objects.probability[:, None],
+        objects.boxes,
+        objects.hidden,
+        objects.coefficients,
+        objects.seed.code,
+        objects.seed.values,
+        objects.newest.code,
+        objects.newest.values,
+        objects.sought,
+    )
+    return *shared, *beside, *own
 
 
 def named(outputs: Sequence[str]) -> list[str]:

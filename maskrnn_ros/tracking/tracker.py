@@ -86,9 +86,11 @@ class Tracker:
 
     @property
     def precision(self) -> str:
-        """Numbers that the trunk computes in: float32, float16 or int8; the rest is said where it differs."""
-        own = "float32" if self._engine is None else self._engine.precision
-        return own if own == "float32" else f"{own}, decoder float32"
+        """Numbers that the trunk computes in: float32, float16 or int8; the decoder's are said where they differ."""
+        if self._engine is None:
+            return "float32"
+        own, decoder = self._engine.precision, self._engine.decoder_precision
+        return own if own == decoder else f"{own}, decoder {decoder}"
 
     @property
     def adaptation(self) -> str:

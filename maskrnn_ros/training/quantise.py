@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trunk's graph in int8 (``maskrnn export --calibrate``): static quantisation by ONNX Runtime, calibrated on clips.
+"""Graphs in int8 (``maskrnn export --calibrate``): static quantisation by ONNX Runtime, calibrated on clips.
 
-48 frames, chosen at random from all clips, 512 x 288, go through it while the range of every activation is noted. What
-int8 changes is measured on 8 more. Weights have 8 bits: with 7, with which the sum of two products fits into 16 bits on
-processors without VNNI, the features are off by twice as much, and held out clips lose 0.005 J&F.
+    trunk     48 frames, chosen at random from all clips, 512 x 288, go through it while the range of every activation
+              is noted. Weights have 8 bits: with 7, with which the sum of two products fits into 16 bits on processors
+              without VNNI, the features are off by twice as much, and held out clips lose 0.005 J&F.
+    decoder   48 steps while the clips' first frames are tracked, with that trunk. Only convolutions are in int8, and of
+              these not what ``_EXACT`` names.
+
+What int8 changes is measured on 8 more.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import contextlib
 import dataclasses
 import logging
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,11 +26,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.datasets.clips import FileClip
+from maskrnn_ros.config import Config, with_values
+from maskrnn_ros.datasets.clips import FileClip, frame_of
 from maskrnn_ros.datasets.readers import find_clips
+from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.digests import DIGEST
-from maskrnn_ros.model.files import trunk_file, trunk_graph
+from maskrnn_ros.model.engine import STEP_INPUTS, STEP_OUTPUTS, Around, Features, Looked, Objects
+from maskrnn_ros.model.files import (
+    begin_graph,
+    columns_graph,
+    learn_graph,
+    network_file,
+    step_graph,
+    trunk_file,
+    trunk_graph,
+)
+from maskrnn_ros.model.onnx_engine import RIDGE, OnnxEngine, step_inputs
 from maskrnn_ros.model.torch.graphs import Exported, compare, needs, placed, read_session, write_graph
+from maskrnn_ros.tracking.tracker import Tracker
+from maskrnn_ros.types import Seed
 
 Feed: TypeAlias = Mapping[str, npt.NDArray[Any]]
 """Inputs of a graph, by name."""
@@ -34,6 +53,13 @@ _SIZE = (512, 288)
 """Width and height of the frames, both multiples of 16."""
 
 _FRAMES, _CHECKED = 48, 8
+
+_LENGTH = 12
+"""Steps of a clip that are taken into account at most."""
+
+_EXACT = ("code4", "code8", "code16", "motion.0", "motion.2", "up8", "up4", "pixels", "coarse")
+"""Convolutions of the decoder that stay in float32: they look at the image, at features and at flow, whose values reach
+far, or say the answer; all are small."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +78,17 @@ class Calibration:
 
 
 def quantise(
-    calibration: Calibration, trunks: Sequence[str] = ("shipped",), out: Path | None = None
+    calibration: Calibration,
+    trunks: Sequence[str] = ("shipped",),
+    networks: Sequence[str] = (),
+    out: Path | None = None,
 ) -> Iterator[Exported]:
     """Make the graphs in int8 from those in float32 that ``graphs.export`` made, and compare the two.
 
     Args:
         calibration: Data.
-        trunks: Names or paths, see ``weights.trunk_file``.
+        trunks: Names or paths, see ``files.trunk_file``.
+        networks: What ``network.weights`` names, each with the trunk in the same place.
         out: Folder of the graphs; None: beside the weights.
 
     Raises:
@@ -68,16 +98,38 @@ def quantise(
         OSError: A file cannot be written.
     """
     needs("onnx", "onnxruntime", "sympy")
-    feeds = _images(_clips(calibration), calibration.seed)
+    clips = _clips(calibration)
+    feeds = _images(clips, calibration.seed)
     for trunk in trunks:
         weights = trunk_file(trunk)
         source, file = placed(trunk_graph(weights), out), placed(trunk_graph(weights, "int8"), out)
         _write(source, file, feeds[:-_CHECKED])
         exact = read_session(source)
         yield compare(file, ((feed, exact.run(None, feed)) for feed in feeds[-_CHECKED:]))
+    for trunk, network in zip(trunks, networks, strict=False):
+        yield _quantise_step(clips, calibration.seed, trunk_file(trunk), network_file(network), out)
 
 
-def _write(source: Path, file: Path, feeds: Sequence[Feed]) -> None:
+def _quantise_step(clips: Sequence[FileClip], seed: int, trunk: Path, network: Path, out: Path | None) -> Exported:
+    source, file = placed(step_graph(network), out), placed(step_graph(network, "int8"), out)
+    feeds = _steps(clips, seed, trunk, network, out)
+    _write(source, file, feeds[:-_CHECKED], _decoder_convolutions(source))
+    exact, place = read_session(source), STEP_OUTPUTS.index("log_odds")
+    samples = ((feed, [exact.run(None, feed)[place]]) for feed in feeds[-_CHECKED:])
+    return compare(file, samples, lambda outputs: [outputs[place]])
+
+
+def _decoder_convolutions(source: Path) -> list[str]:
+    """Names of those that are put in int8."""
+    import onnx
+
+    names = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Conv"]
+    exact = tuple(f"/{part}/Conv" for part in _EXACT)
+    return [name for name in names if name.startswith("/decoder/") and not name.endswith(exact)]
+
+
+def _write(source: Path, file: Path, feeds: Sequence[Feed], nodes: Sequence[str] = ()) -> None:
+    """Make a graph; of all nodes, or of those that are named."""
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -94,10 +146,12 @@ def _write(source: Path, file: Path, feeds: Sequence[Feed]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_quantize=list(nodes),
+            op_types_to_quantize=["Conv"] if nodes else None,  # of boxes, which may be NaN, no range is asked for
         )
         model = onnx.load(made)
     del model.metadata_props[:]
-    made_from = [entry for entry in onnx.load(str(source)).metadata_props if entry.key == DIGEST]
+    made_from = [entry for entry in onnx.load(str(source)).metadata_props if entry.key in (DIGEST, RIDGE)]
     model.metadata_props.extend(made_from)
     write_graph(file, model)
 
@@ -147,3 +201,53 @@ def _images(clips: Sequence[FileClip], seed: int) -> list[Feed]:
 
 def _resized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, _SIZE), np.uint8)
+
+
+def _steps(clips: Sequence[FileClip], seed: int, trunk: Path, network: Path, out: Path | None) -> list[Feed]:
+    """Inputs of steps while clips are tracked from their first frames, in random order."""
+    lengths = [min(len(clip) - 1, _LENGTH) for clip in clips]
+    every = max(1, sum(lengths) // (_FRAMES + _CHECKED))
+    config = with_values(Config(), threads=1, device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        engine = _Recording(every, *_together(Path(folder), trunk, network, out))
+        for clip, length in zip(clips, lengths, strict=True):
+            tracker = Tracker(config, build_flow(config.flow, "cpu"), engine, threads=1)
+            first = frame_of(clip, 0)
+            tracker.seed(Seed(stamp_ns=first.stamp_ns, labels=clip.seed(0)), first)
+            for number in range(1, length + 1):
+                tracker.step(frame_of(clip, number))
+    if len(engine.feeds) <= _CHECKED:
+        raise ValueError(f"expected more than {_CHECKED} tracked frames to calibrate on, found {len(engine.feeds)}")
+    random.Random(seed).shuffle(engine.feeds)
+    return engine.feeds[: _FRAMES + _CHECKED]
+
+
+class _Recording(OnnxEngine):
+    """The trunk in int8, the decoder in float32; keeps the inputs of every n-th step."""
+
+    def __init__(self, every: int, trunk: Path, weights: Path) -> None:
+        super().__init__("cpu", 1, trunk, weights, "int8")
+        self.feeds: list[Feed] = []
+        self._every, self._count = every, 0
+
+    def step(self, features: Features, around: Around, objects: Objects) -> Looked:
+        """See ``Engine``."""
+        if self._count % self._every == 0:
+            inputs = step_inputs(features, around, objects)
+            self.feeds.append({name: np.array(value) for name, value in zip(STEP_INPUTS, inputs, strict=True)})
+        self._count += 1
+        return super().step(features, around, objects)
+
+
+def _together(folder: Path, trunk: Path, network: Path, out: Path | None) -> tuple[Path, Path]:
+    """Copies of weights with their graphs beside them, but for the decoder's in int8: an older one may be there."""
+    of_trunk = trunk_graph(trunk), trunk_graph(trunk, "int8"), columns_graph(trunk)
+    of_network = step_graph(network), learn_graph(network), begin_graph(network)
+    copies = []
+    for name, weights, graphs in (("trunk", trunk, of_trunk), ("network", network, of_network)):
+        place = folder / name
+        place.mkdir()
+        for file in (weights, *(placed(graph, out) for graph in graphs)):
+            shutil.copyfile(file, place / file.name)
+        copies.append(place / weights.name)
+    return copies[0], copies[1]

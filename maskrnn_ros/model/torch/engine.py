@@ -74,6 +74,7 @@ class TorchEngine:
         if not self._is_far:
             torch.set_num_threads(config.threads or len(cores()))
         self.precision = "float16" if config.precision == "float16" else "float32"
+        self.decoder_precision = "float32"
         self._frame = FrameFeatures(load_trunk(trunk, self._device), self.precision == "float16")
         self._features = Compiled(self._frame, self._frame.forward, config.compile)
         net = load_step(weights, self._device)

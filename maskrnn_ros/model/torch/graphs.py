@@ -8,7 +8,7 @@
     decoder.begin.onnx   a frame, K masks                        -> sums and keys of seeds
     prompts.onnx         a view and what is said of an object    -> log-odds, IoU (``prompt_graph``)
 
-Of the trunk there is a graph in int8, too (``trunk.int8.onnx``).
+Of trunk and decoder there are graphs in int8, too (``trunk.int8.onnx``, ``decoder.int8.onnx``).
 Sizes and K are free. A graph knows the weights that it was made from by their digest, so that one that was left behind
 by an older file is not taken. TensorRT and other runtimes read the same files.
 """
@@ -42,7 +42,7 @@ from maskrnn_ros.model.files import (
 from maskrnn_ros.model.onnx_engine import RIDGE, named
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
 from maskrnn_ros.model.torch.compiled import AsModule
-from maskrnn_ros.model.torch.for_graphs import cut, fusable, in_blocks
+from maskrnn_ros.model.torch.for_graphs import ProductColumns, cut, fusable, in_blocks
 from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
@@ -107,7 +107,8 @@ def _export_trunk(weights: Path, out: Path | None) -> Iterator[Exported]:
     module = Columns(whole)
     free = {name: axes for name, axes in free.items() if name != "image"}
     free["columns"] = {2: "rows_stride4", 3: "columns_stride4"}
-    graph = traced(module.forward, module, _maps(2, 3), names, ["columns"], free)
+    fast = ProductColumns(whole)
+    graph = traced(fast.forward, fast, _maps(2, 3), names, ["columns"], free)
     samples = [_maps(h, w) for h, w in _sizes()]
     yield written(graph, placed(columns_graph(weights), out), weights, module.forward, samples)
 
