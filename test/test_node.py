@@ -237,7 +237,9 @@ def test_images_that_come_while_the_networks_are_at_work_have_their_masks_by_flo
         bench.publish_image(1)
         assert gate.entered.acquire(timeout=30)
         for number in range(2, 6):
-            bench.image(number)
+            bench.publish_image(number)
+            bench.wait(lambda number=number: bench.statuses[-1].received == number + 1)
+        bench.wait(lambda: len(bench.instances) == 6)
         status = bench.counts()
         counts = (status.received, status.processed, status.dropped, propagated(status))
         assert counts == (6, 6, 0, 5)

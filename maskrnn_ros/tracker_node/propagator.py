@@ -144,6 +144,12 @@ class Propagator:
         begun_s = self._begun_s
         return 0.0 if begun_s is None else time.monotonic() - begun_s
 
+    def excuse(self, away_s: float) -> None:
+        """See ``Worker``."""
+        begun_s = self._begun_s
+        if begun_s is not None:
+            self._begun_s = min(time.monotonic(), begun_s + away_s)
+
     def _run(self) -> None:
         while (arrival := self._inbox.take_ahead()) is not None:
             self._begun_s = time.monotonic()

@@ -129,7 +129,7 @@ class Worker:
         self._inbox.goes_ahead = None
         if self._results.session == self._session.number:
             self._session.frame_index = self._results.index
-        self._session.give_gone(self._results.take_removed())
+            self._session.give_gone(self._results.take_removed())
         return True
 
     @property
@@ -162,6 +162,8 @@ class Worker:
     def excuse(self, away_s: float) -> None:
         """Leave a time out of account in which nothing in this process could run, seconds."""
         self._alive_s = min(self._clock(), self._alive_s + away_s)
+        if self._propagator is not None:
+            self._propagator.excuse(away_s)
 
     def _progress(self) -> None:
         self._alive_s = self._clock()
@@ -221,11 +223,12 @@ class Worker:
             self._step_ms.add((time.monotonic() - begin) * 1e3)
             self._era = arrival.era
             self._know()
-            processed = True
-            if not self._inbox.tell():
+            if self._inbox.tell():
+                is_out = self._results.put(arrival, frame.image, tracks, self._session.number)
+                processed = True if is_out else None
+            else:
                 self._results.removed(tracks.tracks, self._session.number)
-            elif not self._results.put(arrival, frame.image, tracks, self._session.number):
-                processed = None
+                processed = True
         except ValueError as error:
             refusal = f"image {arrival.stamp_ns}: {error}"
         finally:
