@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import doctest
 import errno
 import os
 import subprocess
@@ -703,3 +704,7 @@ def test_what_stays_on_the_device_stays_there(exact: TorchEngine) -> None:
         kept = state.known.carried.hidden, memory.seed_keys.code, memory.newest_keys.code, memory.newest_keys.values
         assert all(isinstance(value, torch.Tensor) for value in kept)
         assert isinstance(state.patch.values, np.ndarray) and isinstance(memory.seed.target, np.ndarray)
+
+
+def test_the_examples_of_the_engine_run() -> None:
+    assert doctest.testmod(onnx_engine).attempted and not doctest.testmod(onnx_engine).failed

