@@ -18,7 +18,8 @@ from maskrnn_ros.training import decoder, losses, windows
 from maskrnn_ros.training.decoder import DecoderOptions, loss_of, train_decoder
 from maskrnn_ros.training.groups import Groups
 from maskrnn_ros.training.rollout import Dropout, rollout
-from maskrnn_ros.training.windows import Draws, WindowOptions, join
+from maskrnn_ros.training.sources import DrawOptions
+from maskrnn_ros.training.windows import Draws, join
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def options(tmp_path: Path) -> DecoderOptions:
 
 
 def test_a_window_depends_on_its_number_alone(options: DecoderOptions) -> None:
-    source = WindowOptions(data=options.data)
+    source = DrawOptions(data=options.data)
     draws, others = Draws(source), Draws(source)
     one = [draws.draw(number, 2) for number in range(4)][2]
     other = others.draw(2, 2)
@@ -52,7 +53,7 @@ def test_a_window_depends_on_its_number_alone(options: DecoderOptions) -> None:
 
 
 def test_the_gradient_reaches_every_part(options: DecoderOptions) -> None:
-    draws = Draws(WindowOptions(data=options.data))
+    draws = Draws(DrawOptions(data=options.data))
     window = join([draws.draw(number, 3) for number in range(3)])
     net = StepNet()
     torch.manual_seed(1)
@@ -155,4 +156,4 @@ def test_what_cannot_be_trained_is_refused(options: DecoderOptions, monkeypatch:
     monkeypatch.setattr(windows, "_LEAST", 10**6)
     monkeypatch.setattr(windows, "_TRIES", 3)
     with pytest.raises(ValueError, match="expected a window with an object of 1000000 pixels, found none in 3 tries"):
-        Draws(WindowOptions(data=options.data)).draw(0, 1)
+        Draws(DrawOptions(data=options.data)).draw(0, 1)

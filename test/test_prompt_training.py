@@ -21,8 +21,9 @@ from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet
 from maskrnn_ros.prompts.view import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.training import prompt_samples, prompts
-from maskrnn_ros.training.prompt_samples import Draws, SampleOptions, join
+from maskrnn_ros.training.prompt_samples import Draws, join
 from maskrnn_ros.training.prompts import PromptOptions, clicked, held_out_stills, loss_of, train_prompts, with_maps
+from maskrnn_ros.training.sources import DrawOptions
 from maskrnn_ros.types import Box
 
 STEPS = 40
@@ -89,7 +90,7 @@ def test_a_person_clicks_until_the_mask_is_right() -> None:
 
 
 def test_views_depend_on_their_number_alone_and_say_something_of_the_object(options: PromptOptions) -> None:
-    source = SampleOptions(data=options.data)
+    source = DrawOptions(data=options.data)
     draws, others = Draws(source), Draws(source)
     drawn = [draws.draw(number) for number in range(16)]
     again = others.draw(5)
@@ -106,7 +107,7 @@ def test_views_depend_on_their_number_alone_and_say_something_of_the_object(opti
 
 
 def test_a_look_is_followed_by_a_click_on_what_is_wrong(options: PromptOptions) -> None:
-    samples = join([Draws(SampleOptions(data=options.data)).draw(number) for number in range(3)])
+    samples = join([Draws(DrawOptions(data=options.data)).draw(number) for number in range(3)])
     log_odds = torch.where(samples.truth > 0, 5.0, -5.0)
     log_odds[0] = -5.0  # the first object was missed
     log_odds[1] = 5.0  # all of the second view was taken
@@ -120,7 +121,7 @@ def test_a_look_is_followed_by_a_click_on_what_is_wrong(options: PromptOptions) 
 def test_what_nobody_knows_costs_nothing(options: PromptOptions) -> None:
     torch.manual_seed(0)
     net = PromptNet()
-    samples = with_maps(Draws(SampleOptions(data=options.data)).draw(0), load_trunk().net)
+    samples = with_maps(Draws(DrawOptions(data=options.data)).draw(0), load_trunk().net)
     known = samples.known.clone()
     known[:, :, 100:] = 0
     other = samples.truth.clone()

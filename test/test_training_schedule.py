@@ -17,7 +17,8 @@ from maskrnn_ros import cli
 from maskrnn_ros.training import flow, runs, windows
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.runs import CHECKPOINT, Schedule, load_checkpoint, rate_factor, train_steps
-from maskrnn_ros.training.windows import Draws, WindowOptions, filled, join, learning_trunk
+from maskrnn_ros.training.sources import DrawOptions
+from maskrnn_ros.training.windows import Draws, filled, join, learning_trunk
 
 
 class Clock:
@@ -119,7 +120,7 @@ def test_what_is_drawn_ahead_comes_in_the_order_of_its_keys(processes: int) -> N
 
 def test_features_of_a_whole_step_are_those_of_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "SIZE", (96, 128))
-    options = WindowOptions(data=write_data(tmp_path, size=2))
+    options = DrawOptions(data=write_data(tmp_path, size=2))
     whole = join([Draws(options).draw(number, 1) for number in (0, 1)])
     bare = Draws(dataclasses.replace(options, has_features=False))
     without = join([bare.draw(number, 1) for number in (0, 1)])

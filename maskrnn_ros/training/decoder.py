@@ -25,9 +25,9 @@ from maskrnn_ros.training import losses
 from maskrnn_ros.training.options import DecoderOptions
 from maskrnn_ros.training.rollout import Dropout, Look, rollout
 from maskrnn_ros.training.runs import Schedule, descend, train_steps
-from maskrnn_ros.training.sources import IGNORE, Video, read_videos
+from maskrnn_ros.training.sources import IGNORE, DrawOptions, Video, read_videos
 from maskrnn_ros.training.split import read_split
-from maskrnn_ros.training.windows import SIZE, Observer, WindowOptions, Windows, batches, filled, learning_trunk
+from maskrnn_ros.training.windows import SIZE, Observer, Windows, batches, filled, learning_trunk
 
 WEIGHTS, TRUNK = "step.safetensors", "trunk.safetensors"
 
@@ -46,7 +46,7 @@ def train_decoder(options: DecoderOptions) -> Path:
     net = (StepNet() if options.init is None else load_step(options.init)).to(device).requires_grad_(True).train()
     trunk = learning_trunk(options.trunk, device) if options.trunk_rate or computes_features(device) else None
     learner, optimizer = _learning(net, trunk, options)
-    source = WindowOptions(
+    source = DrawOptions(
         data=options.data, terms=options.terms, trunk=options.trunk, seed=options.seed, has_features=trunk is None
     )
     held_out = read_videos(options.data, read_split(), SIZE, held_out=True)

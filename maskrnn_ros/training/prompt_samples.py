@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ from maskrnn_ros.prompts.view import View
 from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Scenes, chances
 from maskrnn_ros.training.perturbation import light, perturb_mask
-from maskrnn_ros.training.sources import IGNORE, Material, read_material
+from maskrnn_ros.training.sources import IGNORE, DrawOptions, Material
 from maskrnn_ros.types import BoolArray, Box, UInt8Array
 
 SIZE = (256, 448)
@@ -78,25 +77,6 @@ def join(parts: Sequence[Samples]) -> Samples:
     return Samples(**whole, maps=maps)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleOptions:
-    """What views are drawn from.
-
-    Args:
-        data: See ``sources``.
-        terms: Likewise.
-        trunk: Weights of the trunk: shipped, or a file.
-        seed: Of all random numbers.
-        has_features: Compute what the trunk says where a view is drawn.
-    """
-
-    data: Path
-    terms: str = "research"
-    trunk: str = "shipped"
-    seed: int = 0
-    has_features: bool = True
-
-
 class Draws:
     """Draws views by number; any can be drawn again.
 
@@ -109,8 +89,8 @@ class Draws:
         RuntimeError: The trunk cannot be read.
     """
 
-    def __init__(self, options: SampleOptions, material: Material | None = None) -> None:
-        material = material or read_material(options.data, options.terms, SIZE)
+    def __init__(self, options: DrawOptions, material: Material | None = None) -> None:
+        material = material or options.material(SIZE)
         self._scenes = Scenes(material.stills, SIZE)
         self._stills = [still for still in material.stills if not still.source.endswith("cutouts")]
         self._chances = chances(self._stills)
@@ -246,7 +226,7 @@ def _relit(image: UInt8Array, random: np.random.Generator) -> UInt8Array:
 class Steps:
     """Makes what draws the views of a step by its number."""
 
-    options: SampleOptions
+    options: DrawOptions
     batch: int
     material: Material
 

@@ -29,9 +29,9 @@ from maskrnn_ros.prompts.view import BEFORE, draw_point
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.options import PromptOptions
-from maskrnn_ros.training.prompt_samples import SIZE, SampleOptions, Samples, Steps
+from maskrnn_ros.training.prompt_samples import SIZE, Samples, Steps
 from maskrnn_ros.training.runs import Schedule, descend, train_steps
-from maskrnn_ros.training.sources import IGNORE, Still, StillFile, allowed, read_material, read_videos, still_files
+from maskrnn_ros.training.sources import IGNORE, DrawOptions, Still, StillFile, allowed, read_videos, still_files
 from maskrnn_ros.training.split import read_split
 from maskrnn_ros.types import Box
 
@@ -63,7 +63,7 @@ def train_prompts(options: PromptOptions) -> Path:
     net.requires_grad_(True).train()
     trunk = load_trunk(trunk_file(options.trunk), device)
     # a CPU that draws views is as busy as one that trains
-    source = SampleOptions(
+    source = DrawOptions(
         data=options.data,
         terms=options.terms,
         trunk=options.trunk,
@@ -77,7 +77,7 @@ def train_prompts(options: PromptOptions) -> Path:
     def take(step: int) -> dict[str, float]:
         nonlocal batches
         if batches is None:
-            material = read_material(options.data, options.terms, SIZE)
+            material = source.material(SIZE)
             batches = drawn(Steps(source, options.batch, material), itertools.count(step), options.processes)
         samples = with_maps(next(batches).to(device), trunk.net)
         if step == 0 and options.init is None:

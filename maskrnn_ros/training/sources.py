@@ -219,6 +219,29 @@ _FRAMES_BETWEEN = 6
 """Of a continuous clip every so manieth frame is a still, too."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawOptions:
+    """What a training's windows or views are drawn from.
+
+    Args:
+        data: See the module.
+        terms: See ``read_material``.
+        trunk: Weights of the trunk: shipped, or a file.
+        seed: Of all random numbers.
+        has_features: Compute what the trunk says where something is drawn; else it is to be done later.
+    """
+
+    data: Path
+    terms: str = "research"
+    trunk: str = "shipped"
+    seed: int = 0
+    has_features: bool = True
+
+    def material(self, size: tuple[int, int]) -> Material:
+        """All of it, see ``read_material``."""
+        return read_material(self.data, self.terms, size)
+
+
 def read_material(data: Path, terms: str, size: tuple[int, int]) -> Material:
     """Everything below a folder that may be used on some terms and that the split does not hold out.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,7 +26,7 @@ from maskrnn_ros.training.frozen_trunk import FrozenTrunk
 from maskrnn_ros.training.layers import Clip, Scenes
 from maskrnn_ros.training.perturbation import light, perturb_mask
 from maskrnn_ros.training.runs import Schedule
-from maskrnn_ros.training.sources import IGNORE, Material, Video, read_material
+from maskrnn_ros.training.sources import IGNORE, DrawOptions, Material, Video
 from maskrnn_ros.types import UInt8Array
 
 SIZE = (256, 448)
@@ -91,25 +90,6 @@ def join(parts: Sequence[Windows]) -> Windows:
     return Windows(**whole)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WindowOptions:
-    """What windows are drawn from.
-
-    Args:
-        data: See ``sources``.
-        terms: Likewise.
-        trunk: Weights of the trunk: shipped, or a file.
-        seed: Of all random numbers.
-        has_features: Compute what the trunk says where a window is drawn; else ``filled`` has to.
-    """
-
-    data: Path
-    terms: str = "research"
-    trunk: str = "shipped"
-    seed: int = 0
-    has_features: bool = True
-
-
 class Draws:
     """Draws windows by number; any can be drawn again.
 
@@ -122,8 +102,8 @@ class Draws:
         RuntimeError: The trunk cannot be read.
     """
 
-    def __init__(self, options: WindowOptions, material: Material | None = None) -> None:
-        material = material or read_material(options.data, options.terms, SIZE)
+    def __init__(self, options: DrawOptions, material: Material | None = None) -> None:
+        material = material or options.material(SIZE)
         self._scenes = Scenes(material.stills, SIZE)
         self._videos = {
             source: [video for video in material.videos if video.is_continuous and video.source == source]
@@ -301,7 +281,7 @@ def filled(windows: Windows, trunk: TrainedTrunk) -> Windows:
 class _Steps:
     """Makes what draws the windows of a step, by its number and their length."""
 
-    options: WindowOptions
+    options: DrawOptions
     batch: int
     material: Material
 
@@ -316,7 +296,7 @@ class _Steps:
 
 
 def batches(
-    options: WindowOptions,
+    options: DrawOptions,
     batch: int,
     begin: int,
     schedule: Schedule,
@@ -341,4 +321,4 @@ def batches(
                 return
             yield step, next((length for until, length in lengths if share < until), lengths[-1][1])
 
-    return drawn(_Steps(options, batch, read_material(options.data, options.terms, SIZE)), keys(), processes)
+    return drawn(_Steps(options, batch, options.material(SIZE)), keys(), processes)
