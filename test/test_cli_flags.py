@@ -74,7 +74,7 @@ DEFAULTS = {
     ),
     "train prompts": (
         "--out! --steps=6000 --batch=8 --rate=0.001 --validate-every=500 --threads=0 --seed=0 --data! "
-        "--terms=research --processes=1 --device=cpu --trunk=shipped --validate-on=40"
+        "--terms=research --processes=1 --device=cpu --trunk=shipped --validate-on=40 --fine=0.0"
     ),
     "train still": (
         "--out! --steps=1000 --batch=4 --rate=1e-05 --validate-every=500 --threads=0 --seed=0 "

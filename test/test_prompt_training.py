@@ -21,8 +21,16 @@ from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet
 from maskrnn_ros.prompts.view import BEFORE, BOX, NEGATIVE, POSITIVE
 from maskrnn_ros.training import prompt_samples, prompts
-from maskrnn_ros.training.prompt_samples import Draws, join
-from maskrnn_ros.training.prompts import PromptOptions, clicked, held_out_stills, loss_of, train_prompts, with_maps
+from maskrnn_ros.training.prompt_samples import Draws, Steps, join
+from maskrnn_ros.training.prompts import (
+    PromptOptions,
+    clicked,
+    held_out_stills,
+    last_looks,
+    loss_of,
+    train_prompts,
+    with_maps,
+)
 from maskrnn_ros.training.sources import DrawOptions
 from maskrnn_ros.types import Box
 
@@ -36,6 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "SIZE", (96, 128))
     for module in (view, learned_prompts):
         monkeypatch.setattr(module, "SIDE", 128)
+    monkeypatch.setattr(view, "FINE", 192)
 
 
 @pytest.fixture
@@ -104,6 +113,45 @@ def test_views_depend_on_their_number_alone_and_say_something_of_the_object(opti
     assert (whole.truth.sum(dim=(1, 2)) > 20).all()
     on_it = (whole.planes[:, POSITIVE] * whole.truth).sum(dim=(1, 2)) / whole.planes[:, POSITIVE].sum(dim=(1, 2))
     assert on_it[said[:, POSITIVE] > 0].mean() > 0.8
+
+
+def test_the_last_view_of_a_box_is_learned_from_as_it_is_looked_at(options: PromptOptions) -> None:
+    draws = Draws(DrawOptions(data=options.data))
+    objects = [draws.draw_boxed(number) for number in range(3)]
+    seen = list[tuple[np.ndarray, np.ndarray]]()
+
+    def look(pixels: np.ndarray, planes: np.ndarray) -> np.ndarray:
+        seen.append((pixels, planes))
+        return np.asarray(8 * planes[BOX] * (pixels[..., 0] > 60) - 4, np.float32)
+
+    backend = learned_prompts.LearnedPrompts(look)
+    samples = last_looks(objects, look)
+    seen.clear()
+    for number, one in enumerate(objects):
+        assert one.prompt.box is not None and one.prompt.box.iou(Box.of_mask(one.mask)) > 0.6
+        backend(one.image, one.prompt)
+        pixels, planes = seen[-2]  # the last one is its mirror image
+        np.testing.assert_array_equal(samples.images[number].permute(1, 2, 0).numpy(), pixels)
+        np.testing.assert_array_equal(samples.planes[number].numpy(), planes)
+    assert samples.planes.shape == (3, 4, view.FINE, view.FINE) and samples.planes[:, BEFORE].amax() > 0.9
+    assert (samples.truth.sum(dim=(1, 2)) > 20).all() and not samples.maps
+    again = Draws(DrawOptions(data=options.data)).draw_boxed(2)
+    assert again.prompt == objects[2].prompt and np.array_equal(again.mask, objects[2].mask)
+
+
+def test_a_share_of_the_steps_sees_the_last_view_of_a_box(options: PromptOptions) -> None:
+    source = DrawOptions(data=options.data)
+    draw = Steps(source, 3, source.material((96, 128)), 0.5)()
+    found = [draw(step) for step in range(12)]
+    fine = [one for one in found if isinstance(one, tuple)]
+    assert 2 < len(fine) < 10 and {len(one) for one in fine} == {2}
+    assert {len(one.images) for one in found if not isinstance(one, tuple)} == {3}
+    whole = dataclasses.replace(options, steps=1, fine=1.0, init=learned_prompts.WEIGHTS)
+    before, after = load_file(learned_prompts.WEIGHTS), load_file(train_prompts(whole))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert whole.settings()["fine"] == "1" and "fine" not in options.settings()
+    with pytest.raises(ValueError, match=r"fine must be in 0\.\.1, got 2"):
+        dataclasses.replace(options, fine=2.0)
 
 
 def test_a_look_is_followed_by_a_click_on_what_is_wrong(options: PromptOptions) -> None:
@@ -227,6 +275,7 @@ def test_one_command_trains_and_one_makes_the_graph(options: PromptOptions, caps
     pytest.importorskip("onnx")
     common = ["--data", str(options.data), "--out", str(options.out), "--steps", "1", "--batch", "1"]
     more = ["--processes", "0", "--validate-on", "1", "--terms", "research", "--rate", "1e-3", "--threads", "1"]
+    more += ["--init", "shipped", "--fine", "0.5"]
     assert cli.main(["train", "prompts", *common, *more]) == 0
     file = options.out / prompts.WEIGHTS
     assert str(file) in capsys.readouterr().out

@@ -140,14 +140,8 @@ class LearnedPrompts:
         return _Found(view, found, firmness(found))
 
     def _of_box(self, image: UInt8Array, prompt: Prompt, box: Box) -> _Found:
-        size = image.shape[0], image.shape[1]
-        about = _extent(None, _on(prompt.points), size, box)
-        wide, narrow = View.of_box(about, size), View.of_box(about, size, _NARROW)
-        first, second = (self._look(view.cut(image), view.planes(prompt)) for view in (wide, narrow))
-        share, closer = wide.paste(_share(first), size, beyond=0.0), narrow.paste(_share(second), size, beyond=-1.0)
-        share = np.where(closer < 0, share, (share + closer) / 2)
-        view = View.of_box(about, size, _BETWEEN).finer()
-        return _Found(view, self._mirrored(view.cut(image), view.planes(prompt, share)), firmness(first))
+        view, before, firm = before_last(self._look, image, prompt, box)
+        return _Found(view, self._mirrored(view.cut(image), view.planes(prompt, before)), firm)
 
     def _of_clicks(self, image: UInt8Array, prompt: Prompt) -> _Found:
         size = image.shape[0], image.shape[1]
@@ -170,6 +164,27 @@ class LearnedPrompts:
         about = _extent(None, prompt.points, size)
         centre = (about.x0 + about.x1) / 2, (about.y0 + about.y1) / 2
         return View.around(centre, max(max(size) / 2, CONTEXT * max(about.width, about.height)), size)
+
+
+def before_last(look: Look, image: UInt8Array, prompt: Prompt, box: Box) -> tuple[View, Floats, float]:
+    """All looks at a box but the last: where that one is, its mask before, and the ``firmness`` of the first look.
+
+    Args:
+        look: Looks at a view.
+        image: RGB, uint8 (H, W, 3).
+        prompt: What is said of the object.
+        box: The box in it.
+
+    Returns:
+        The view, the mask before, float32 (H, W), 0..1, and a number in 0..1.
+    """
+    size = image.shape[0], image.shape[1]
+    about = _extent(None, _on(prompt.points), size, box)
+    wide, narrow = View.of_box(about, size), View.of_box(about, size, _NARROW)
+    first, second = (look(view.cut(image), view.planes(prompt)) for view in (wide, narrow))
+    share, closer = wide.paste(_share(first), size, beyond=0.0), narrow.paste(_share(second), size, beyond=-1.0)
+    share = np.where(closer < 0, share, (share + closer) / 2)
+    return View.of_box(about, size, _BETWEEN).finer(), share, firmness(first)
 
 
 def without_specks(log_odds: Floats, places: Sequence[tuple[float, float]]) -> Floats:

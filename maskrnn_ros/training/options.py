@@ -14,6 +14,7 @@ from maskrnn_ros.arguments import flag, names, with_default
 from maskrnn_ros.model.digests import digest_of
 from maskrnn_ros.model.files import DECODER, FLOWNET, trunk_file
 from maskrnn_ros.prompts.learned import TRUNK_DIGEST
+from maskrnn_ros.prompts.learned import WEIGHTS as PROMPTS
 
 LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
 """Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
@@ -144,15 +145,26 @@ class DecoderOptions(HeadOptions):
 class PromptOptions(HeadOptions):
     """How to train the prompt network."""
 
-    init: Path | None = flag(None, help="weights to begin with", metavar="FILE")
+    init: Path | None = flag(
+        None, help="weights to begin with: a file, or `shipped`", metavar="FILE", read=weights_read(PROMPTS)
+    )
     steps: int = with_default(RunOptions, "steps", 6000)
     batch: int = flag(8, help="views in a step")
     validate_every: int = with_default(RunOptions, "validate_every", 500)
     validate_on: int = flag(40, help="held out objects that a validation looks at", metavar="N")
+    fine: float = flag(
+        0.0, help="share of the steps that see the last, finer view of a box, half as many of them", metavar="SHARE"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.fine <= 1:
+            raise ValueError(f"fine must be in 0..1, got {self.fine:g}")
 
     def settings(self) -> dict[str, str]:
         """See ``StageOptions``; the trunk is known by what is in it."""
-        return {**super().settings(), TRUNK_DIGEST: digest_of(trunk_file(self.trunk))}
+        own = {TRUNK_DIGEST: digest_of(trunk_file(self.trunk))}
+        return {**super().settings(), **own, **({"fine": f"{self.fine:g}"} if self.fine else {})}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,9 @@ before: what a first look gave, or what is to be corrected."""
 _LEAST = 100
 """Pixels of an object."""
 
+_MOST_OFF = 0.1
+"""By how much of its size a box of ``Draws.draw_boxed`` is off at most: some boxes are exact."""
+
 _TRIES = 200
 _MOST_CLICKS = 4
 
@@ -67,6 +70,35 @@ class Samples:
         images, planes, truth, known = one
         maps = tuple(map_.to(device) for map_ in self.maps)
         return Samples(images=images, planes=planes, truth=truth, known=known, maps=maps)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Said:
+    """A picture with an object and what is said of it, before it is looked at.
+
+    Args:
+        image: RGB, uint8, (H, W, 3).
+        mask: bool, (H, W): the object.
+        known: Likewise: False where nobody knows.
+        prompt: What is said.
+    """
+
+    image: UInt8Array
+    mask: BoolArray
+    known: BoolArray
+    prompt: Prompt
+
+    def seen(self, view: View, before: np.ndarray | None) -> Samples:
+        """As it is seen in a view with a mask before, float32 (H, W), without features."""
+        truth = view.cut(self.mask.astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
+        unknown = view.cut((~self.known).astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
+        return Samples(
+            images=torch.from_numpy(view.cut(self.image).transpose(2, 0, 1).copy())[None],
+            planes=torch.from_numpy(view.planes(self.prompt, before))[None],
+            truth=torch.from_numpy(truth.astype(np.uint8))[None],
+            known=torch.from_numpy((~unknown).astype(np.uint8))[None],
+            maps=(),
+        )
 
 
 def join(parts: Sequence[Samples]) -> Samples:
@@ -104,12 +136,31 @@ class Draws:
             ValueError: Hardly any picture shows an object.
         """
         random = np.random.default_rng((self._seed, number))
+        return self._sample(*self._object(random), random)
+
+    def draw_boxed(self, number: int) -> Said:
+        """One object with a box, and clicks at times; its number is that of no view.
+
+        Raises:
+            ValueError: Hardly any picture shows an object.
+        """
+        random = np.random.default_rng((self._seed, number, 1))
+        image, labels, which = self._object(random)
+        mask = labels == which
+        box = Box.of_mask(mask)
+        assert box is not None  # it has pixels
+        drawn = jittered(box, (labels.shape[0], labels.shape[1]), random, random.uniform(0, _MOST_OFF))
+        points = _clicks(mask, labels, random, max(0, int(random.integers(-2, 3))))
+        return Said(image=image, mask=mask, known=labels != IGNORE, prompt=Prompt(box=drawn, points=points))
+
+    def _object(self, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array, int]:
+        """A picture, its labels and one id of them."""
         for _ in range(_TRIES):
             image, labels = self._picture(random)
             counts = np.bincount(labels.ravel(), minlength=256)[:IGNORE]
             ids = [i for i in range(1, IGNORE) if counts[i] >= _LEAST]
             if ids:
-                return self._sample(image, labels, int(random.choice(ids)), random)
+                return image, labels, int(random.choice(ids))
         raise ValueError(f"expected a picture with an object of {_LEAST} pixels, found none in {_TRIES} tries")
 
     def _picture(self, random: np.random.Generator) -> tuple[UInt8Array, UInt8Array]:
@@ -130,17 +181,11 @@ class Draws:
         """One object with something said of it, in the view where that would be looked at."""
         mask, size = labels == which, labels.shape
         view, prompt, before = _said(mask, labels, (size[0], size[1]), random)
-        pixels = torch.from_numpy(view.cut(image).transpose(2, 0, 1).copy())
-        truth = view.cut(mask.astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
-        unknown = view.cut((labels == IGNORE).astype(np.float32), cv2.BORDER_CONSTANT) >= 0.5
-        maps = () if self._trunk is None else tuple(map_[None].half() for map_ in self._trunk(pixels)[0])
-        return Samples(
-            images=pixels[None],
-            planes=torch.from_numpy(view.planes(prompt, before))[None],
-            truth=torch.from_numpy(truth.astype(np.uint8))[None],
-            known=torch.from_numpy((~unknown).astype(np.uint8))[None],
-            maps=maps,
-        )
+        whole = Said(image=image, mask=mask, known=labels != IGNORE, prompt=prompt)
+        sample = whole.seen(view, before)
+        if self._trunk is None:
+            return sample
+        return dataclasses.replace(sample, maps=tuple(map_[None].half() for map_ in self._trunk(sample.images[0])[0]))
 
 
 def _said(
@@ -224,13 +269,24 @@ def _relit(image: UInt8Array, random: np.random.Generator) -> UInt8Array:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Makes what draws the views of a step by its number."""
+    """Makes what draws the views of a step by its number; of a share of the steps objects with boxes instead.
+
+    Those are looked at at the last view of a box, and what is found before it depends on the network.
+    """
 
     options: DrawOptions
     batch: int
     material: Material
+    fine: float = 0.0
 
-    def __call__(self) -> Callable[[int], Samples]:
+    def __call__(self) -> Callable[[int], Samples | tuple[Said, ...]]:
         """The views of a step."""
         draws = Draws(self.options, self.material)
-        return lambda step: join([draws.draw(step * self.batch + k) for k in range(self.batch)])
+
+        def draw(step: int) -> Samples | tuple[Said, ...]:
+            numbers = range(step * self.batch, (step + 1) * self.batch)
+            if self.fine and np.random.default_rng((self.options.seed, step, 2)).random() < self.fine:
+                return tuple(draws.draw_boxed(number) for number in numbers[: -(-self.batch // 2)])
+            return join([draws.draw(number) for number in numbers])
+
+        return draw

@@ -3,6 +3,8 @@
 
 As in RITM (Sofiiuk et al., ICIP 2022), a step looks at its views some times without a gradient first; each time every
 view gets a click in the middle of its largest error and the mask that was found as the one before. The trunk is frozen.
+
+A step may see the last view of a box instead, which has more pixels, with what the network finds before it.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from maskrnn_ros.model.torch.trunk import Lite0
 from maskrnn_ros.model.torch.weights import load_trunk, trunk_file
 from maskrnn_ros.prompts import Prompt
 from maskrnn_ros.prompts.clicks import click_through, clicks_needed, cut, iou, next_click
-from maskrnn_ros.prompts.learned import LearnedPrompts
+from maskrnn_ros.prompts.learned import LearnedPrompts, Look, before_last
 from maskrnn_ros.prompts.torch.graph import load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.prompts.view import BEFORE, draw_point
 from maskrnn_ros.training import losses
 from maskrnn_ros.training.ahead import drawn
 from maskrnn_ros.training.options import PromptOptions
-from maskrnn_ros.training.prompt_samples import SIZE, Samples, Steps
+from maskrnn_ros.training.prompt_samples import SIZE, Said, Samples, Steps, join
 from maskrnn_ros.training.runs import Schedule, descend, train_steps
 from maskrnn_ros.training.sources import IGNORE, DrawOptions, Still, StillFile, allowed, read_videos, still_files
 from maskrnn_ros.training.split import read_split
@@ -72,18 +74,20 @@ def train_prompts(options: PromptOptions) -> Path:
     )
     held_out = held_out_stills(options.data, options.validate_on)
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.rate, weight_decay=1e-4)
-    batches: Iterator[Samples] | None = None
+    look = TorchLook(net, trunk)
+    batches: Iterator[Samples | tuple[Said, ...]] | None = None
 
     def take(step: int) -> dict[str, float]:
         nonlocal batches
         if batches is None:
-            material = source.material(SIZE)
-            batches = drawn(Steps(source, options.batch, material), itertools.count(step), options.processes)
-        samples = with_maps(next(batches).to(device), trunk.net)
+            steps = Steps(source, options.batch, source.material(SIZE), options.fine)
+            batches = drawn(steps, itertools.count(step), options.processes)
+        random = np.random.default_rng((options.seed, step, 1))
+        samples, further = _begun(next(batches), look, random)
+        samples = with_maps(samples.to(device), trunk.net)
         if step == 0 and options.init is None:
             net.standardise(*samples.maps[1:])
-        random = np.random.default_rng((options.seed, step, 1))
-        parts = loss_of(net, samples, int(random.choice(len(FURTHER), p=FURTHER)), random)
+        parts = loss_of(net, samples, further, random)
         norm = descend(optimizer, parts["loss"], 1)
         return {**{key: float(value.detach()) for key, value in parts.items()}, "norm": float(norm)}
 
@@ -93,11 +97,28 @@ def train_prompts(options: PromptOptions) -> Path:
         optimizer,
         take,
         WEIGHTS,
-        validate=lambda: validate(net, TorchLook(net, trunk), held_out),
+        validate=lambda: validate(net, look, held_out),
         metric="IoU",
         schedule=Schedule(options.steps, options.minutes, options.validate_every),
         apart=(NOC,),
     )
+
+
+def _begun(found: Samples | tuple[Said, ...], look: Look, random: np.random.Generator) -> tuple[Samples, int]:
+    """The views of a step, and the looks before the one that is learned from: none before the last one at a box."""
+    if isinstance(found, Samples):
+        return found, int(random.choice(len(FURTHER), p=FURTHER))
+    return last_looks(found, look), 0
+
+
+def last_looks(objects: Sequence[Said], look: Look) -> Samples:
+    """What is seen at the last look at boxes, as ``LearnedPrompts`` has it; mirrored pictures are drawn like others."""
+    parts = []
+    for one in objects:
+        assert one.prompt.box is not None  # it is what they have
+        view, before, _ = before_last(look, one.image, one.prompt, one.prompt.box)
+        parts.append(one.seen(view, before))
+    return join(parts)
 
 
 @torch.no_grad()
