@@ -266,7 +266,8 @@ class SessionMachine(RuleBasedStateMachine):
         np.testing.assert_array_equal(tracks.labels != 0, exact)
         assert set(np.unique(tracks.labels)) - {0} <= set(states)
 
-    @precondition(lambda self: self.number < 30)  # objects leave the picture in the end
+    # on 19 object 2 begins to leave the picture, and flow brings nothing back from there when time jumps back
+    @precondition(lambda self: self.number < 15)
     @rule(count=st.integers(1, 4))
     def images(self, count: int) -> None:
         for _ in range(count):
