@@ -74,8 +74,8 @@ class Known:
     session: int
     era: int
 
-    def is_after(self, other: Known | None) -> bool:
-        """Whether another is of the same session and time, and of the same size."""
+    def continues(self, other: Known | None) -> bool:
+        """Whether it is of the session, the time and the size of an earlier one."""
         if other is None:
             return False
         return (self.session, self.era, self.look.frame.size) == (other.session, other.era, other.look.frame.size)
@@ -180,7 +180,7 @@ class Propagator:
         """What masks are carried from; None: nothing is known of the image's time."""
         known = self._known()
         if known is not None and known.era == arrival.era and known.look.frame.stamp_ns > arrival.stamp_ns:
-            known = self._last if known.is_after(self._last) else None  # the networks were quicker
+            known = self._last if known.continues(self._last) else None  # the networks were quicker
         if known is None or known.era != arrival.era:
             return None
         since_ns = arrival.stamp_ns - known.look.frame.stamp_ns
@@ -189,7 +189,7 @@ class Propagator:
     def _carry(self, arrival: Arrival, frame: Frame, known: Known) -> bool:
         """Whether masks were published; not where a newer image has some."""
         check_size(frame.size, known.look.frame.size)
-        if not known.is_after(self._last):
+        if not known.continues(self._last):
             self._ahead.forget()
         self._last = known
         return self._results.put(arrival, frame.image, self._ahead.tracks(frame, known.look), known.session)
