@@ -62,8 +62,8 @@ class Ahead:
 
     From the image that was looked at the flow goes through every image since: of fast motion it loses less than a
     flow over all of them at once. Mean J on the five held-out clips of DAVIS and on the demo clip, where every n-th
-    image is looked at and is known n images later (the first row is ``tools/measure_propagation.py``; the comparison was
-    made with the decoder in float32, with which it differs by 0.005 at most):
+    image is looked at and is known n images later (the first row is ``tools/measure_propagation.py``; all were compared
+    with the decoder in float32, which changes that row by 0.005 at most):
 
     ======================================  ============  ============  ===========  ===========
     .                                       DAVIS, n = 2  DAVIS, n = 3  demo, n = 2  demo, n = 3
