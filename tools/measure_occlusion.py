@@ -10,15 +10,20 @@ of it, can be seen are left out.
     python tools/measure_occlusion.py --root DAVIS --sequence blackswan,dog
 
 With --follow clips are followed as they are, all objects of their first frames: what can be seen of each is known from
-its annotations, against its median area, or from visibility/, where tools/render_training_scenes.py wrote one.
+its annotations, against its median area, or from visibility/, where tools/render_training_scenes.py wrote one. Where
+there are masks of the robot, Robot/NAME, it also prints how many of its pixels the masks of all objects claim, in
+percent of the pixels of the objects.
 
     python tools/measure_occlusion.py --root DATA/rendered --follow --sequence held_000,held_001
+
+With --stills N in place of --sequence the objects come from N held-out stills below --root (docs/training.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,8 @@ from maskrnn_ros.labels import read_labels
 from maskrnn_ros.metrics.davis import jaccard
 from maskrnn_ros.parameter_file import parse_setting
 from maskrnn_ros.tracking import build_tracker
+from maskrnn_ros.training.sources import IGNORE, allowed, still_files
+from maskrnn_ros.training.split import read_split
 from maskrnn_ros.types import Box, Frame, InstanceState, Seed
 
 Array = npt.NDArray[Any]
@@ -86,30 +93,60 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="data set: holds JPEGImages/ and Annotations/")
-    parser.add_argument("--sequence", required=True, metavar="A,B", help="clips whose first frames are used")
+    objects = parser.add_mutually_exclusive_group(required=True)
+    objects.add_argument("--sequence", metavar="A,B", help="clips whose first frames are used")
+    objects.add_argument("--stills", type=int, metavar="N", help="use this many held-out stills")
     parser.add_argument("--follow", action="store_true", help="follow the clips themselves")
     parser.add_argument("--hidden", type=int, default=20, help="frames on which nothing can be seen")
     parser.add_argument("--verbose", action="store_true", help="a line per frame")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures for machines")
     args = parser.parse_args()
-    settings = dict(map(parse_setting, args.set))
-    reports = {}
-    for name in args.sequence.split(","):
-        if args.follow:
-            for thing, report in _follow(args.root, name, from_flat(settings), args.verbose).items():
+    if args.follow and args.stills:
+        parser.error("--follow needs --sequence")
+    config = from_flat(dict(map(parse_setting, args.set)))
+    reports, claimed = {}, []
+    if args.follow:
+        for name in args.sequence.split(","):
+            found, arm = _follow(args.root, name, config, args.verbose)
+            claimed += arm
+            for thing, report in found.items():
                 reports[f"{name}/{thing}"] = report
                 print(name, thing, {k: v for k, v in report.items() if k != "frames"}, flush=True)
-            continue
-        sequence = davis_sequence(args.root, name)
-        mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
-        world = World(read_frame(sequence.frames[0]), mask, args.hidden)
-        reports[name] = _run(world, from_flat(settings), args.verbose)
-        print(name, {k: v for k, v in reports[name].items() if k != "frames"}, flush=True)
-    total = _total(list(reports.values()))
+    else:
+        for name, image, mask in _stills(args.root, args.stills) if args.stills else _first(args.root, args.sequence):
+            reports[name] = _run(World(image, mask, args.hidden), config, args.verbose)
+            print(name, {k: v for k, v in reports[name].items() if k != "frames"}, flush=True)
+    total = _total(list(reports.values())) | _of_robot(claimed)
     print(total)
     if args.json:
         args.json.write_text(json.dumps({**total, "clips": reports}, indent=2) + "\n")
+
+
+def _first(root: Path, names: str) -> Iterator[tuple[str, Array, Array]]:
+    """Name, first frame and object of clips."""
+    for name in names.split(","):
+        sequence = davis_sequence(root, name)
+        mask = read_labels(sequence.annotations[sequence.frames[0].stem]) != 0
+        yield name, read_frame(sequence.frames[0]), mask
+
+
+def _stills(root: Path, count: int) -> Iterator[tuple[str, Array, Array]]:
+    """The same of stills that no training saw, evenly from all sets; of each its largest object."""
+    files = allowed([file for file in still_files(root) if not file.source.endswith("cutouts")], read_split(), True)
+    for number in np.linspace(0, len(files) - 1, min(count, len(files))).astype(int):
+        still = files[number].read()
+        sizes = np.bincount(still.labels[still.labels != IGNORE].ravel(), minlength=2)
+        mask = still.labels == 1 + int(sizes[1:].argmax())
+        yield f"{still.source}/{files[number].image.stem}", still.image, mask
+
+
+def _of_robot(claimed: list[tuple[int, int]]) -> dict[str, Any]:
+    """What masks claim of a robot, from its pixels that are claimed and those of the objects on each frame."""
+    if not claimed:
+        return {}
+    on_robot, objects = np.array(claimed).T
+    return {"robot_claimed_percent": 100 * on_robot.sum() / objects.sum(), "robot_claimed_most_px": int(on_robot.max())}
 
 
 def _total(reports: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,27 +199,34 @@ def _shares(root: Path, name: str, truth: list[Array]) -> dict[int, list[float]]
     return {i: np.minimum(1, area / np.median(area[area > 0])).tolist() for i, area in areas.items()}
 
 
-def _follow(root: Path, name: str, config: Config, verbose: bool) -> dict[int, dict[str, Any]]:
-    """Reports of the objects of a clip, by id."""
+def _follow(
+    root: Path, name: str, config: Config, verbose: bool
+) -> tuple[dict[int, dict[str, Any]], list[tuple[int, int]]]:
+    """Reports of the objects of a clip, by id; of each frame the pixels of the robot in masks, and those of objects."""
     sequence = davis_sequence(root, name)
     truth = [read_labels(sequence.annotations[path.stem]) for path in sequence.frames]
     shares = _shares(root, name, truth)
     first = np.where(np.isin(truth[0], list(shares)), truth[0], 0).astype(np.int32)
     tracker = build_tracker(config)
     rows: dict[int, list[dict[str, Any]]] = {i: [] for i in shares}
+    claimed = []
     for number, path in enumerate(sequence.frames):
         frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=read_frame(path))
         if number == 0:
             tracks = tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=first), frame)
         else:
             tracks = tracker.step(frame)
+        robot = root / "Robot" / name / f"{path.stem}.png"
+        if number and robot.is_file():
+            on_robot = (read_labels(robot, is_known=True) != 0) & (tracks.labels != 0)
+            claimed.append((int(on_robot.sum()), int(np.isin(truth[number], list(shares)).sum())))
         for track in tracks.tracks:
             i = track.instance_id
             j = jaccard(tracks.labels == i, truth[number] == i)
             rows[i].append({"frame": number, "share": shares[i][number], "state": track.state.name, "j": j})
             if verbose:
                 print(f"{number:4}  {i}  seen {shares[i][number]:5.2f}  {track.state.name:8}  J {j:.3f}")
-    return {i: _summary(found) for i, found in rows.items()}
+    return {i: _summary(found) for i, found in rows.items()}, claimed
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ writes
     OUT/JPEGImages/NAME/00000.jpg      colour, anti-aliased, with a little motion blur and noise
     OUT/Annotations/NAME/00000.png     8-bit palette PNG, 0 = background, table and robot; 1..N = objects
     OUT/Depth/NAME/00000.png           with --depth: 16-bit PNG, mm along the optical axis, 0 = nothing
+    OUT/Robot/NAME/00000.png           with --robot: 8-bit PNG, 255 = robot: what `~/ignore_mask` would be
     OUT/camera.json                    intrinsics, camera pose of each frame, names of the ids
 
 Scene 0 is choreographed by the constants of `choreographed_scene`; any other number is the seed of a random
@@ -696,7 +697,9 @@ class World:
             numSubSteps=math.ceil(PHYSICS_RATE_HZ / rate_hz),  # a slow film is no reason for coarse physics
         )
         self._add_room()
+        before = b.getNumBodies()
         self._add_robot()
+        self.robot = [b.getBodyUniqueId(i) for i in range(before, b.getNumBodies())]
         for instance_id, thing in enumerate(self.scene.things, start=1):
             self.instance_of_body[self._add_thing(thing)] = instance_id
         for _ in range(2 * self.scene.steps_per_frame):  # let everything come to rest before the first frame
@@ -834,6 +837,10 @@ class World:
             lookup[body] = instance_id
         return lookup[bodies]  # -1, nothing, reads the last entry, which is 0
 
+    def robot_mask(self, bodies: NDArray[np.int32]) -> Picture:
+        """255 where the robot is seen, else 0."""
+        return np.where(np.isin(bodies, self.robot), np.uint8(255), np.uint8(0))
+
 
 # The renderer's own shadows miss the table, so the light gets a depth map of its own and each pixel asks it.
 SHADOW_BIAS_M = 0.006
@@ -871,6 +878,7 @@ class Frame:
     depth_mm: NDArray[np.uint16]  # (H, W)
     camera: Pinhole
     poses: tuple[Pose, ...]  # of the things, in the order of their ids
+    robot: Picture  # (H, W), 0 or 255
 
 
 def render(
@@ -932,7 +940,8 @@ def _render_frame(world: World, index: int, width: int, height: int, supersample
     centre = slice(supersample // 2, None, supersample)
     depth_mm = np.nan_to_num(view.depth_m[centre, centre] * 1000, posinf=0.0).round().astype(np.uint16)
     image = sensor(total / len(scene.exposure_steps), rng)
-    return Frame(image, world.labels(view.bodies[centre, centre]), depth_mm, camera, poses)
+    bodies = view.bodies[centre, centre]
+    return Frame(image, world.labels(bodies), depth_mm, camera, poses, world.robot_mask(bodies))
 
 
 def sensor(colour: Array, rng: Rng) -> Picture:
@@ -963,7 +972,9 @@ def davis_palette() -> list[int]:
     return palette
 
 
-def write_frame(frame: Frame, out: Path, name: str, index: int, quality: int, with_depth: bool) -> None:
+def write_frame(
+    frame: Frame, out: Path, name: str, index: int, quality: int, with_depth: bool = False, with_robot: bool = False
+) -> None:
     Image.fromarray(frame.image).save(
         out / "JPEGImages" / name / f"{index:05d}.jpg", quality=quality, optimize=True, subsampling="4:2:0"
     )
@@ -972,6 +983,8 @@ def write_frame(frame: Frame, out: Path, name: str, index: int, quality: int, wi
     mask.save(out / "Annotations" / name / f"{index:05d}.png", optimize=True)
     if with_depth:
         Image.fromarray(frame.depth_mm).save(out / "Depth" / name / f"{index:05d}.png")
+    if with_robot:
+        Image.fromarray(frame.robot).save(out / "Robot" / name / f"{index:05d}.png", optimize=True)
 
 
 def write_cameras(scene: Scene, cameras: Sequence[Pinhole], fps: int, path: Path) -> None:
@@ -1029,6 +1042,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=image_size, default=(640, 360), metavar="WxH")
     parser.add_argument("--objects", type=int, default=4, metavar="N", help="of a random scene")
     parser.add_argument("--depth", action="store_true", help="write depth too, 16-bit PNG in millimetres")
+    parser.add_argument("--robot", action="store_true", help="write masks of the robot too, 8-bit PNG of 0 and 255")
     parser.add_argument("--supersample", type=int, default=3, metavar="K", help="K x K samples a pixel, K odd")
     parser.add_argument("--quality", type=int, default=80, help="of the JPEG files")
     arguments = parser.parse_args(argv)
@@ -1048,12 +1062,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     scene = choreographed_scene() if number == 0 else random_scene(number, arguments.objects)
     name: str = arguments.name or ("tabletop" if number == 0 else f"tabletop-{number}")
     out: Path = arguments.out
-    for kind in ("JPEGImages", "Annotations", *(["Depth"] if arguments.depth else [])):
+    more = [kind for kind, wanted in (("Depth", arguments.depth), ("Robot", arguments.robot)) if wanted]
+    for kind in ("JPEGImages", "Annotations", *more):
         (out / kind / name).mkdir(parents=True, exist_ok=True)
     width, height = arguments.size
     cameras: list[Pinhole] = []
     for frame in render(scene, arguments.frames, arguments.fps, width, height, arguments.supersample):
-        write_frame(frame, out, name, len(cameras), arguments.quality, arguments.depth)
+        write_frame(frame, out, name, len(cameras), arguments.quality, arguments.depth, arguments.robot)
         cameras.append(frame.camera)
     write_cameras(scene, cameras, arguments.fps, out / "camera.json")
 

@@ -7,6 +7,7 @@ writes, in the layout of the DAVIS data set,
 
     OUT/JPEGImages/NAME/00000.jpg      448x252; NAME is train_000.. or held_000..
     OUT/Annotations/NAME/00000.png     8-bit palette PNG, 0 = background, table, arm and clutter; 1..N = things
+    OUT/Robot/NAME/00000.png           8-bit PNG, 255 = arm or hand
     OUT/visibility/NAME.json           of each thing and frame: its pixels, and those with nothing in front of it
 
 A scene comes with its number: the same arguments give the same scene. Scenes that are there already are skipped, and
@@ -227,10 +228,10 @@ def write_scene(scene: TrainingScene, name: str, frame_count: int, out: Path) ->
     frames: list[Frame] = []
     with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as folder:
         part = Path(folder)
-        for kind in ("JPEGImages", "Annotations"):
+        for kind in ("JPEGImages", "Annotations", "Robot"):
             (part / kind / name).mkdir(parents=True)
         for frame in filmed(rng, render(scene, frame_count, FPS, WIDTH, HEIGHT, 1, TrainingWorld)):
-            write_frame(frame, part, name, len(frames), int(80 + 12 * rng.random()), with_depth=False)
+            write_frame(frame, part, name, len(frames), int(80 + 12 * rng.random()), with_robot=True)
             frames.append(frame)
         seen = pixels_seen([frame.labels for frame in frames], len(scene.things))
         alone = pixels_alone(scene, [frame.poses for frame in frames], [frame.camera for frame in frames])
@@ -250,7 +251,7 @@ def write_scene(scene: TrainingScene, name: str, frame_count: int, out: Path) ->
         (out / "visibility").mkdir(exist_ok=True)
         (part / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")
         os.replace(part / "record.json", out / "visibility" / f"{name}.json")
-        for kind in ("Annotations", "JPEGImages"):
+        for kind in ("Robot", "Annotations", "JPEGImages"):
             (out / kind).mkdir(exist_ok=True)
             shutil.rmtree(out / kind / name, ignore_errors=True)
             os.rename(part / kind / name, out / kind / name)
