@@ -202,7 +202,7 @@ def test_a_box_outside_the_image_leaves_nothing() -> None:
 
 
 def test_without_a_prior_a_frame_alone_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "_rates", lambda states, *_: np.zeros(len(states)))  # no frame teaches anything
+    monkeypatch.setattr(follow, "_trusted", lambda *_: np.zeros(0, int))  # no frame teaches anything
     config = with_values(CONFIG, prior__source="none", network__hidden=False, network__flow_stream=False)
     through, at_once = (tracker(config) for _ in range(2))
     for one, numbers in ((through, range(1, 6)), (at_once, [5])):

@@ -24,6 +24,7 @@ from maskrnn_ros.flow import build_flow
 from maskrnn_ros.tracking import Tracker, state_file
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.keeping import Keeper
+from maskrnn_ros.tracking.look_alikes import none_yet
 from maskrnn_ros.tracking.saved import Saved, SavedInstance, SavedSeed, SeedLog, _as_last_seen
 from maskrnn_ros.tracking.session import SeedOutcome, SeedRequest, SeedStatus, Session
 from maskrnn_ros.tracking.state_file import StateFile, StateWriter, from_bytes, to_bytes
@@ -200,8 +201,8 @@ def test_what_the_decoder_knows_is_of_the_seeds_and_its_place_is_of_the_last_mas
 
     def known(value: float) -> Known:
         carried = Carried(*(np.full(shape, value, np.float32) for shape in ((2, 2), (4,), (1, 1, 1))))
-        weights, likeness = np.full((1, 1), value, np.float32), np.array(0.5)
-        return Known(carried, memory=object(), weights=weights, likeness=likeness)  # type: ignore[arg-type]
+        weights, likeness, alike = np.full((1, 1), value, np.float32), np.array(0.5), none_yet(1)[0]
+        return Known(carried, memory=object(), weights=weights, likeness=likeness, alike=alike)  # type: ignore[arg-type]
 
     seeded, there = (dataclasses.replace(state, known=known(value)) for value in (1.0, 2.0))
     seen = SavedInstance(

@@ -107,11 +107,17 @@ class Both:
         for name in _MAPS:
             self._note("features", name, getattr(one, name), getattr(other, name))
         maps = {name: Pair(getattr(one, name), getattr(other, name)) for name in (*_MAPS, "image")}
-        return Features(**maps, host=other.host)
+        return Features(**maps)
 
     def _both(self, make: Callable[[Engine, Callable[[Any], Any]], Any]) -> tuple[Any, Any]:
         """What each says of its own arrays."""
         return make(self._one, lambda pair: pair.one), make(self._other, lambda pair: pair.other)
+
+    def scores(self, features: Features, coefficients: Floats) -> Floats:
+        """See ``Engine``."""
+        one, other = self._both(lambda engine, of: engine.scores(_features(features, of), coefficients))
+        self._note("features", "scores", one, other)
+        return np.asarray(other)
 
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
         """See ``Engine``."""
@@ -164,7 +170,7 @@ class Both:
 
 
 def _features(features: Features, of: Callable[[Any], Any]) -> Features:
-    return Features(**{name: of(getattr(features, name)) for name in (*_MAPS, "image")}, host=features.host)
+    return Features(**{name: of(getattr(features, name)) for name in (*_MAPS, "image")})
 
 
 def _objects(objects: Objects, of: Callable[[Any], Any]) -> Objects:

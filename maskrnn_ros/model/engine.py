@@ -91,14 +91,12 @@ class Features:
         stride16: (1, 112, h16, w16).
         columns: (1, COLUMNS, h4, w4).
         image: The working image as a step takes it, (1, 3, h, w).
-        host: The columns on the CPU, asked for when a lost object is looked for.
     """
 
     stride8: Opaque
     stride16: Opaque
     columns: Opaque
     image: Opaque
-    host: Callable[[], Floats]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -254,6 +252,15 @@ class Engine(Protocol):
 
     def features(self, image: UInt8Array) -> Features:
         """Features of a working image, RGB, uint8 (h, w, 3)."""
+        ...
+
+    def scores(self, features: Features, coefficients: Floats) -> Floats:
+        """How much each cell of a frame is like K objects, by their target models, float32 (K, h4, w4), about 0..1.
+
+        Args:
+            features: Of the frame.
+            coefficients: Of the target models, (K, COLUMNS + 1, TARGET).
+        """
         ...
 
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:

@@ -94,7 +94,13 @@ class OnnxEngine:
     def features(self, image: UInt8Array) -> Features:
         """See ``Engine``."""
         pixels, maps, columns = self._trunk(image)
-        return Features(maps[1], maps[2], columns, pixels, lambda: columns)
+        return Features(maps[1], maps[2], columns, pixels)
+
+    def scores(self, features: Features, coefficients: Floats) -> Floats:
+        """See ``Engine``."""
+        columns = features.columns[0]
+        found = coefficients[:, :-1, 0] @ columns.reshape(len(columns), -1) + coefficients[:, -1:, 0]
+        return np.asarray(found.reshape(-1, *columns.shape[1:]), np.float32)
 
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
         """See ``Engine``."""

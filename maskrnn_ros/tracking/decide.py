@@ -15,6 +15,7 @@ from maskrnn_ros.model.engine import Engine, Looked
 from maskrnn_ros.model.shapes import FINE
 from maskrnn_ros.tracking.cells import Floats, cut, pasted, sigmoid
 from maskrnn_ros.tracking.gate import clipped, predicted_boxes, scaled_boxes, whole
+from maskrnn_ros.tracking.look_alikes import in_crops
 from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.tracking.recognition import Measured, are_seen, measured, strays, usually
 from maskrnn_ros.tracking.state import PreparedFrame
@@ -45,12 +46,15 @@ class Decided:
     covered: Floats | None
 
 
-def decide(states: States, looked: Looked, frame: PreparedFrame, config: Config, engine: Engine) -> Decided:
+def decide(
+    states: States, looked: Looked, alike: Floats, frame: PreparedFrame, config: Config, engine: Engine
+) -> Decided:
     """What of the crops is the objects, and whether they are there.
 
     Args:
         states: Of the objects on the frame before; the networks have begun them.
         looked: What the step says of them.
+        alike: Where else something looks like them, on the frame, see ``look_alikes``.
         frame: The frame.
         config: All settings.
         engine: Holds the hidden states.
@@ -62,6 +66,7 @@ def decide(states: States, looked: Looked, frame: PreparedFrame, config: Config,
     covered = _covered(frame, looked.crops)
     if covered is not None:
         np.copyto(log_odds, _OFF, where=covered >= 0.5)
+    np.copyto(log_odds, _OFF, where=in_crops(alike, looked.crops, frame.size_of_work, FINE))
     matched = looked.matched
     np.copyto(log_odds, _OFF, where=strays(log_odds >= 0, matched[:, 2], matched[:, 0], known.likeness))
     probability = sigmoid(log_odds)
@@ -75,7 +80,7 @@ def decide(states: States, looked: Looked, frame: PreparedFrame, config: Config,
     crops = np.where(has_looked[:, None], looked.crops, known.carried.crop)
     hidden = engine.without(looked.hidden, gone.tolist())
     likeness = np.where(sees, usually(known.likeness, found.likeness), known.likeness)
-    after = dataclasses.replace(known, carried=Carried(probability, crops, hidden), likeness=likeness)
+    after = dataclasses.replace(known, carried=Carried(probability, crops, hidden), likeness=likeness, alike=alike)
     return Decided(patches.only(sees), after, found, sees, covered)
 
 

@@ -21,6 +21,7 @@ from maskrnn_ros.model.shapes import CONTEXT, FINE, RATE, SMALLEST, STRIDE, TRUS
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved
 from maskrnn_ros.tracking.decide import Decided, decide
 from maskrnn_ros.tracking.gate import boxes_of, whole
+from maskrnn_ros.tracking.look_alikes import at_cells, moved, none_yet, seen_elsewhere
 from maskrnn_ros.tracking.rivals import rivals_of
 from maskrnn_ros.tracking.search import searched
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
@@ -90,7 +91,7 @@ class Following:
         numbers = np.arange(len(masks))
         everything = np.repeat(whole(frame.size_of_work)[None], len(masks), axis=0)
         carried = Carried.begun(cut(masks, everything, crops, FINE, numbers), crops, self._engine)
-        known = Known(carried, memory, weights, np.full(len(masks), UNKNOWN))
+        known = Known(carried, memory, weights, np.full(len(masks), UNKNOWN), none_yet(len(masks)))
         return {i: taken(known, k) for k, i in enumerate(shares)}
 
     def _memory(self, frame: PreparedFrame, masks: Floats, others: Floats, boxes: Floats, config: Config) -> Memory:
@@ -124,9 +125,16 @@ class Following:
     def search(self, state: InstanceMemory, frame: PreparedFrame, config: Config) -> Floats:
         """Where on a frame a lost object may be: a box (4,), pixels; NaN: nowhere."""
         assert state.known is not None
-        weights, usual = state.known.weights[None], np.array([state.usual_area])
-        found = searched(frame.features, weights, usual, _ignored(frame), config.presence.return_share)
-        return np.asarray(found[0])
+        weights, alike, usual = state.known.weights[None], state.known.alike[None], np.array([state.usual_area])
+        return np.asarray(self._searched(frame, weights, alike, usual, config)[0])
+
+    def _searched(
+        self, frame: PreparedFrame, weights: Floats, alike: Floats, usual: npt.NDArray[np.float64], config: Config
+    ) -> Floats:
+        ignored = _ignored(frame)
+        hidden = at_cells(alike, (ignored.shape[0], ignored.shape[1])) | (ignored >= 0.5)
+        scores = self._engine.scores(frame.features, weights)
+        return searched(scores, usual, hidden, config.presence.return_share)
 
     # --- frames ---
 
@@ -143,20 +151,28 @@ class Following:
             beside: Other objects, that are shown to these; None: there are none.
         """
         beside = beside or Beside()
-        looked = self._look(states, frame, flow, config, beside)
-        decided = decide(states, looked, frame, config, self._engine)
-        known = self._learned(states, decided, looked, config, beside)
+        cells = np.stack([cells_of(plane, STRIDE) for plane in flow])
+        alike = moved(states.begun.alike, cells)
+        looked = self._look(states, frame, cells, alike, config, beside)
+        decided = decide(states, looked, alike, frame, config, self._engine)
+        which = _trusted(states, decided)
+        known = decided.known
+        if which.size:
+            known = self._learned(known, which, decided, looked, config, beside)
+            scores = self._engine.scores(frame.features, states.begun.weights[which])
+            known = dataclasses.replace(known, alike=_seen_elsewhere(known, which, scores, frame))
         return Found(decided.patches, known, decided.measured.area, decided.sees)
 
-    def _look(self, states: States, frame: PreparedFrame, flow: Floats, config: Config, beside: Beside) -> Looked:
-        """One call of the step for all objects."""
-        known, features = states.begun, frame.features
-        ignored = _ignored(frame)
+    def _look(
+        self, states: States, frame: PreparedFrame, flow: Floats, alike: Floats, config: Config, beside: Beside
+    ) -> Looked:
+        """One call of the step for all objects; the flow is given at cells of stride 4."""
+        known, ignored = states.begun, _ignored(frame)
         before = np.zeros_like(ignored) if beside.before is None else beside.before
         has_prior = config.prior.source != "none"
         switches = config.prior.source == "warped", has_prior, config.network.flow_stream, config.network.hidden
         around = Around(
-            flow=np.stack([cells_of(plane, STRIDE) for plane in flow])[None],
+            flow=flow[None],
             ignored=ignored[None],
             beside=before[None],
             switches=np.array(switches, np.float32),
@@ -164,15 +180,20 @@ class Following:
         sought = np.full((len(states), 4), np.nan, np.float32)
         lost = np.flatnonzero(states.frames_unseen > 0) if has_prior else np.arange(len(states))
         if lost.size:
-            usual = states.usual_area[lost]
-            sought[lost] = searched(features, known.weights[lost], usual, ignored, config.presence.return_share)
-        return self._engine.step(features, around, known.told(sought))
+            sought[lost] = self._searched(frame, known.weights[lost], alike[lost], states.usual_area[lost], config)
+        return self._engine.step(frame.features, around, known.told(sought))
 
-    def _learned(self, states: States, decided: Decided, looked: Looked, config: Config, beside: Beside) -> Known:
-        """What is known of the objects with this frame in their memories, where it can be trusted."""
-        before, rates = decided.known, _rates(states, decided, config)
-        which = np.flatnonzero(rates)
-        if not which.size:
+    def _learned(
+        self,
+        before: Known,
+        which: npt.NDArray[np.intp],
+        decided: Decided,
+        looked: Looked,
+        config: Config,
+        beside: Beside,
+    ) -> Known:
+        """What is known of the objects with this frame in the memories of some."""
+        if config.adaptation.method == "none":
             return before
         share = halved(before.carried.probability[which])
         rivals = rivals_of(before.carried, decided.sees, which, beside.now)
@@ -184,20 +205,28 @@ class Following:
         numbers = which.tolist()
         lesson = Lesson(numbers, share * (1 - rivals * (rivals > share)), rivals, sure, seen)
         found = self._engine.learn(looked, lesson, before.memory.newest_keys)
-        memory = before.memory.after(numbers, found, rates[which])
+        rates = np.full(len(numbers), 1 - (1 - RATE) ** _EVERY)
+        memory = before.memory.after(numbers, found, rates)
         weights = before.weights.copy()
         weights[which] = memory.coefficients(self._engine.ridge, numbers)
         return dataclasses.replace(before, memory=memory, weights=weights)
 
 
-def _rates(states: States, decided: Decided, config: Config) -> npt.NDArray[np.float64]:
-    """With what weight the frame enters the memory of each object: 0 where it is not to be trusted."""
-    is_due = (states.age + states.ids) % _EVERY == 0  # not all objects on the same frame
+def _trusted(states: States, decided: Decided) -> npt.NDArray[np.intp]:
+    """Numbers of the objects that are surely where their masks are, of those whose turn it is: not all at once."""
+    is_due = (states.age + states.ids) % _EVERY == 0
     found = decided.measured
     ratio = found.area / np.maximum(states.usual_area, 1.0)
-    is_trusted = (found.inside >= TRUSTED[0]) & (ratio > TRUSTED[1]) & (ratio < TRUSTED[2])
-    learns = is_due & is_trusted & decided.sees & (config.adaptation.method != "none")
-    return np.where(learns, 1 - (1 - RATE) ** _EVERY, 0.0)
+    is_usual = (ratio > TRUSTED[1]) & (ratio < TRUSTED[2])
+    return np.flatnonzero(is_due & decided.sees & is_usual & (found.inside >= TRUSTED[0]))
+
+
+def _seen_elsewhere(known: Known, which: npt.NDArray[np.intp], scores: Floats, frame: PreparedFrame) -> Floats:
+    """Maps of look-alikes with this frame in those of some, whose scores are given."""
+    scores = scores * (_ignored(frame) < 0.5)
+    carried, maps = taken(known.carried, which.tolist()), known.alike.copy()
+    maps[which] = seen_elsewhere(maps[which], scores, carried.probability, carried.crop, frame.size_of_work)
+    return maps
 
 
 def _crops_around(boxes: Floats) -> Floats:

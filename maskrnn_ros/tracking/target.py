@@ -128,12 +128,14 @@ class Known:
         weights: Coefficients of those, float32, (K, COLUMNS + 1, TARGET).
         likeness: How much the cells of each usually resemble those of its seed, float64, (K,), -1..1; ``UNKNOWN`` until
             it was seen once more.
+        alike: Where else something looks like it, see ``look_alikes``, float32, (K, GRID, GRID).
     """
 
     carried: Carried
     memory: Memory
     weights: Floats
     likeness: npt.NDArray[np.float64]
+    alike: Floats
 
     def told(self, sought: Floats) -> Objects:
         """What a step is given of them; where they may be if they are lost, boxes (K, 4), is not known here."""

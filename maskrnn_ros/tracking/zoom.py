@@ -24,6 +24,7 @@ from maskrnn_ros.quality import working_size
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.gate import boxes_of, whole
+from maskrnn_ros.tracking.look_alikes import none_yet
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.target import Carried, Known
@@ -312,12 +313,12 @@ def _place_of(state: InstanceMemory, frame: PreparedFrame, search: Callable[[Ins
 def _inside(state: InstanceMemory, window: Window) -> InstanceMemory:
     known = _known_of(state)
     carried = dataclasses.replace(known.carried, crop=window.inward(known.carried.crop))
-    return dataclasses.replace(state, known=dataclasses.replace(known, carried=carried))
+    return dataclasses.replace(state, known=dataclasses.replace(known, carried=carried, alike=none_yet(1)[0]))
 
 
 def _outside(known: Known, window: Window) -> Known:
     carried = dataclasses.replace(known.carried, crop=window.outward(known.carried.crop))
-    return dataclasses.replace(known, carried=carried)
+    return dataclasses.replace(known, carried=carried, alike=none_yet(1)[0])  # it was of a window that is no more
 
 
 def _shown_in(window: Window, others: Mapping[int, Carried], beside: Beside | None, flow: Floats) -> Beside:

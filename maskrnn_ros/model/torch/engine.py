@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,8 +87,15 @@ class TorchEngine:
         """See ``Engine``."""
         pixels = self._up(image).permute(2, 0, 1)[None]
         stride8, stride16, columns = self._features(pixels)
-        host = functools.cache(lambda: columns.cpu().numpy())  # of many lost objects each asks
-        return Features(stride8, stride16, columns, pixels, host)
+        return Features(stride8, stride16, columns, pixels)
+
+    @torch.no_grad()
+    def scores(self, features: Features, coefficients: Floats) -> Floats:
+        """See ``Engine``."""
+        (weights,) = self._all_up(np.ascontiguousarray(coefficients[..., 0]))
+        columns = features.columns[0]
+        found = weights[:, :-1] @ columns.flatten(1) + weights[:, -1:]
+        return self._all_down([found.reshape(-1, *columns.shape[1:])])[0]
 
     @torch.no_grad()
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
