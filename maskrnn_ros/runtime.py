@@ -6,15 +6,16 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 T = TypeVar("T")
 R = TypeVar("R")
-K = TypeVar("K")
 
 
 def cores() -> list[int]:
@@ -73,6 +74,7 @@ class ThreadPool:
     """
 
     def __init__(self, size: int = 1) -> None:
+        self._size = size
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
             places = iter(cores_for(size))
@@ -86,9 +88,9 @@ class ThreadPool:
             return [function(item) for item in todo]
         return list(self._pool.map(function, todo))
 
-    def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
-        """The same for the values of a mapping."""
-        return dict(zip(items, self.map(function, items.values()), strict=True))
+    def shares(self, count: int) -> list[npt.NDArray[np.intp]]:
+        """The numbers below a count, by who is to do them; neighbours, which may be alike, are apart."""
+        return [np.arange(first, count, self._size) for first in range(min(self._size, count))]
 
 
 def _pin_to(core: int | None) -> None:

@@ -47,8 +47,9 @@ def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothnes
     Returns:
         float32, (H, W), 0..1.
     """
-    line = line_of(probability, guide, radius, smoothness)
-    return follow(cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0])), fine_guide)
+    line = cv2.merge(line_of(probability, guide, radius, smoothness))
+    fine = cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0]))
+    return follow(fine[..., 0], fine[..., 1], fine_guide)
 
 
 def reach(radius: int) -> int:
@@ -69,22 +70,21 @@ def too_little(smoothness: float) -> float:
     return 0.4 / (1 + 0.25 / math.sqrt(smoothness))
 
 
-def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> Map:
-    """mean(a) and mean(b) of ``refine``, (h, w, 2)."""
+def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> tuple[Map, Map]:
+    """mean(a) and mean(b) of ``refine``, (h, w) each."""
+    side = 2 * radius + 1
 
-    def mean(*planes: Map) -> Map:
-        side = 2 * radius + 1
-        return np.asarray(cv2.blur(cv2.merge(planes), (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
+    def mean(plane: Map) -> Map:
+        return np.asarray(cv2.blur(plane, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
-    means = mean(guide, probability, guide * guide, guide * probability)
-    mean_guide, mean_p = means[..., 0], means[..., 1]
-    variance: Map = np.maximum(means[..., 2] - mean_guide * mean_guide, 0)
-    slope: Map = (means[..., 3] - mean_guide * mean_p) / (variance + np.float32(smoothness))
-    return mean(slope, mean_p - slope * mean_guide)
+    mean_guide, mean_p = mean(guide), mean(probability)
+    variance: Map = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
+    slope: Map = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
+    return mean(slope), mean(mean_p - slope * mean_guide)
 
 
-def follow(line: Map, guide: Map) -> Map:
-    """The probability at every pixel from its line, (H, W, 2), and its brightness, (H, W)."""
-    found = line[..., 0] * guide
-    found += line[..., 1]
+def follow(slope: Map, start: Map, guide: Map) -> Map:
+    """The probability at every pixel from its line and its brightness, (H, W) each."""
+    found = slope * guide
+    found += start
     return np.asarray(np.clip(found, 0, 1, out=found), np.float32)
