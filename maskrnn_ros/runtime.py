@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -88,9 +86,10 @@ class ThreadPool:
             return [function(item) for item in todo]
         return list(self._pool.map(function, todo))
 
-    def shares(self, count: int) -> list[npt.NDArray[np.intp]]:
-        """The numbers below a count, by who is to do them; neighbours, which may be alike, are apart."""
-        return [np.arange(first, count, self._size) for first in range(min(self._size, count))]
+    def parts(self, count: int) -> list[slice]:
+        """Which of so many items each thread is to do, about as many each; none is empty."""
+        shares = min(self._size, count)
+        return [slice(count * k // shares, count * (k + 1) // shares) for k in range(shares)]
 
 
 def _pin_to(core: int | None) -> None:

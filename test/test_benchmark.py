@@ -237,6 +237,19 @@ def test_the_time_from_a_seed_to_its_masks_is_measured(tmp_path: Path, capsys: p
     assert "from the seed to the first mask (160x90, 2 objects)" in capsys.readouterr().out
 
 
+def test_calls_of_python_are_counted_for_each_number_of_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, file = tmp_path / "quick.yaml", tmp_path / "figures.json"
+    config.write_text(QUICK)
+    arguments = ["benchmark", "--objects", "1,3", "--size", "320x180", "--skip-runs", "--calls"]
+    assert main([*arguments, "--config", str(config), "--json", str(file)]) == 0
+    one, three = json.loads(file.read_text())["calls"]
+    assert (one["objects"], three["objects"]) == (1, 3)
+    assert 100 < one["carried"] < three["carried"] and 100 < one["masks"] < three["masks"]
+    assert "each further object:" in capsys.readouterr().out
+
+
 def test_services_of_a_busy_node_are_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,8 +22,8 @@ def brightness(image: UInt8Array) -> UInt8Array:
 
 def luma(image: UInt8Array) -> Map:
     """Brightness as float32 (H, W) in 0..1, of an RGB image, uint8 (H, W, 3), or of ``brightness``."""
-    grey = image if image.ndim == 2 else brightness(image)
-    return np.asarray(np.divide(grey, np.float32(255), dtype=np.float32))
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.divide(grey, np.float32(255), dtype=np.float32)
 
 
 def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothness: float) -> Map:
@@ -48,8 +48,7 @@ def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothnes
         float32, (H, W), 0..1.
     """
     line = cv2.merge(line_of(probability, guide, radius, smoothness))
-    fine = cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0]))
-    return follow(fine[..., 0], fine[..., 1], fine_guide)
+    return follow(cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0])), fine_guide)
 
 
 def reach(radius: int) -> int:
@@ -83,8 +82,9 @@ def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> tup
     return mean(slope), mean(mean_p - slope * mean_guide)
 
 
-def follow(slope: Map, start: Map, guide: Map) -> Map:
-    """The probability at every pixel from its line and its brightness, (H, W) each."""
-    found = slope * guide
-    found += start
-    return np.asarray(np.clip(found, 0, 1, out=found), np.float32)
+def follow(line: Map, guide: Map) -> Map:
+    """The probability at every pixel from its line, (H, W, 2), and its brightness, (H, W)."""
+    found: Map = line[..., 0] * guide
+    found += line[..., 1]
+    np.maximum(found, 0, out=found)
+    return np.minimum(found, 1, out=found)

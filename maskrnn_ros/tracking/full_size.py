@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking.merge import Likely
 from maskrnn_ros.tracking.patches import Patches
-from maskrnn_ros.tracking.sheet import Sheet, bounds, common, grown, inside, parts, scaled
+from maskrnn_ros.tracking.sheet import ONE, Sheet, bounds, common, grown, inside, parts, scaled
 from maskrnn_ros.types import BoolArray, UInt8Array
 
 Floats = npt.NDArray[np.float32]
@@ -55,14 +56,10 @@ class _Places:
     def of(ids: Sequence[int], patches: Patches, least: float) -> _Places:
         """Those that are somewhere at least so probable."""
         limit = np.float32(least)
-        likely = bounds([values >= limit for values in patches.views], patches.boxes)
-        every = _Places(np.array(ids, np.int64), patches.views, patches.boxes, likely, patches.size)
-        return every.only(np.flatnonzero(likely[:, 2]))
-
-    def only(self, which: npt.NDArray[np.intp]) -> _Places:
-        """Some of them."""
-        values = [self.values[k] for k in which.tolist()]
-        return _Places(self.ids[which], values, self.boxes[which], self.likely[which], self.size)
+        likely = bounds([(values >= limit) * ONE for values in patches.views], patches.boxes)
+        which = np.flatnonzero(likely[:, 2])
+        values = [patches.views[k] for k in which.tolist()]
+        return _Places(np.array(ids, np.int64)[which], values, patches.boxes[which], likely[which], patches.size)
 
 
 def enlarge(ids: Sequence[int], patches: Patches, size: tuple[int, int]) -> Likely:
@@ -76,9 +73,9 @@ def enlarge(ids: Sequence[int], patches: Patches, size: tuple[int, int]) -> Like
     some = _Places.of(ids, patches, _LEAST)
     boxes = inside(grown(some.likely, _BEYOND), some.size)
     small = Sheet.of(inside(grown(boxes, _BEYOND), some.size))
-    fine = Sheet.of(scaled(boxes, some.size, size))
-    found = _resampled(small.filled(some.values, some.boxes), small, some.size, fine, size)
-    return Likely(some.ids, fine.windows, fine.views(found))
+    targets = scaled(boxes, some.size, size)
+    values = small.views(small.filled(some.values, some.boxes))
+    return Likely(some.ids, targets, _resampled(values, small.windows, some.size, targets, size))
 
 
 def enlarge_along_edges(
@@ -99,9 +96,19 @@ def enlarge_along_edges(
         config: Of the filter.
         pool: Who does it.
     """
-    some = _Places.of(ids, patches, too_little(config.smoothness))
-    shares = pool.shares(len(some.ids))
-    return Likely.joined(pool.map(lambda which: _refined(some.only(which), working, image, config), shares))
+    some, size = _Places.of(ids, patches, too_little(config.smoothness)), (image.shape[0], image.shape[1])
+    if not len(some.ids):
+        return Likely.joined([])
+    which, lines, boxes, shown = _lines(some, working, config)
+    targets = scaled(inside(grown(shown, _BEYOND), some.size), some.size, size)
+
+    def followed(part: slice) -> list[Floats]:
+        fine = _resampled(lines[part], boxes[part], some.size, targets[part], size)
+        pairs = zip(fine, targets[part].tolist(), strict=True)
+        return [follow(line, luma(image[y0:y1, x0:x1])) for line, (x0, y0, x1, y1) in pairs]
+
+    planes = [plane for part in pool.map(followed, pool.parts(len(lines))) for plane in part]
+    return Likely(some.ids[which], targets, planes)
 
 
 def drafts_of(
@@ -141,52 +148,57 @@ def drafts_of(
     )
 
 
-def _refined(some: _Places, working: UInt8Array, image: UInt8Array, config: RefinementConfig) -> Likely:
-    """Probabilities at the full size, their edges along the edges of the image."""
-    size, far = (image.shape[0], image.shape[1]), reach(config.radius)
-    small = Sheet.of(grown(some.likely, 2 * far))
-    windows = inside(small.windows, some.size)
-    probability, guide = small.filled(some.values, some.boxes), luma(small.cut(working, windows))
+def _lines(
+    some: _Places, working: UInt8Array, config: RefinementConfig
+) -> tuple[npt.NDArray[np.intp], list[npt.NDArray[Any]], Ints, Ints]:
+    """How brightness says the probability, of those that it may make 0.5 somewhere.
+
+    Returns:
+        Which these are, (N,).
+        The lines of each, see ``refinement.follow``, float32 (height, width, 2).
+        The boxes of these, int64 (N, 4).
+        Where it may be 0.5, likewise.
+    """
+    far = reach(config.radius)
+    sheet = Sheet.of(grown(some.likely, 2 * far))
+    boxes = inside(sheet.windows, some.size)
+    probability, guide = sheet.filled(some.values, some.boxes), luma(sheet.cut(working, boxes))
     for plane in (probability, guide):
-        small.mirror(plane, windows)
+        sheet.mirror(plane, boxes)
     slope, start = line_of(probability, guide, config.radius, config.smoothness)
     # the brightness is 0 to 1, so the higher end of the line is all that it can come to
     may_win = start + np.maximum(slope, 0) >= np.float32(_LEAST)
     known = inside(grown(some.likely, far), some.size)
-    shown = bounds(small.views(may_win, known), known)
+    shown = bounds(sheet.views(may_win.view(np.uint8), known), known)
     which = np.flatnonzero(shown[:, 2])
-    if not which.size:
-        return Likely.joined([])
-    fine = Sheet.of(scaled(inside(grown(shown[which], _BEYOND), some.size), some.size, size))
-    small = dataclasses.replace(small, windows=windows).only(which)
-    line = _resampled(cv2.merge((slope, start)), small, some.size, fine, size)
-    return Likely(some.ids[which], fine.windows, fine.views(follow(line[..., 0], line[..., 1], luma(fine.cut(image)))))
+    lines = sheet.views(cv2.merge((slope, start)), boxes)
+    return which, [lines[k] for k in which.tolist()], boxes[which], shown[which]
 
 
-def _resampled(values: Floats, small: Sheet, size: tuple[int, int], fine: Sheet, to: tuple[int, int]) -> Floats:
-    """Bilinear from windows of the working image to those of the input; at the border the nearest.
+def _resampled(
+    values: Sequence[Floats], boxes: Ints, size: tuple[int, int], targets: Ints, to: tuple[int, int]
+) -> list[npt.NDArray[Any]]:
+    """Bilinear from boxes of the working image to those of the input; at the border the nearest.
 
     Args:
-        values: float32, of the sheet ``small``.
-        small: Windows of the working image.
+        values: float32 (height, width, ...) of each box.
+        boxes: Of the working image, int64 (K, 4).
         size: (h, w) of that.
-        fine: Windows of the input, inside those of the other sheet.
+        targets: Of the input, inside the others, likewise.
         to: (H, W) of the input; areas of pixels are aligned.
 
     Returns:
-        float32, of the sheet ``fine``.
+        float32 (height, width, ...) of each target.
     """
-    found = np.zeros((*fine.size, *values.shape[2:]), np.float32)
     if size == to:
-        for room, view in zip(fine.views(found), small.views(values, fine.windows), strict=True):
-            room[:] = view
-        return found
+        return parts(values, boxes, targets)
     scale = np.array((size[1], size[0])) / (to[1], to[0])
-    back = np.zeros((len(fine.windows), 2, 3))
+    back = np.zeros((len(boxes), 2, 3))
     back[:, (0, 1), (0, 1)] = scale
-    back[:, :, 2] = (fine.windows[:, :2] + 0.5) * scale - 0.5 - small.windows[:, :2]
-    sides = (fine.windows[:, 2:] - fine.windows[:, :2]).tolist()
+    back[:, :, 2] = (targets[:, :2] + 0.5) * scale - 0.5 - boxes[:, :2]
+    sides = (targets[:, 2:] - targets[:, :2]).tolist()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for view, change, side, room in zip(small.views(values), back, sides, fine.views(found), strict=True):
-        cv2.warpAffine(view, change, side, room, flags, cv2.BORDER_REPLICATE)
-    return found
+    return [
+        cv2.warpAffine(one, change, side, None, flags, cv2.BORDER_REPLICATE)
+        for one, change, side in zip(values, back, sides, strict=True)
+    ]

@@ -51,4 +51,5 @@ def calibrated(expected: npt.ArrayLike) -> Numbers:
     Platt's scaling: the probabilities of a tracker are surer than they are right.
     """
     share = np.minimum(np.maximum(expected, _CLOSEST), 1 - _CLOSEST)
-    return np.asarray(1 / (1 + np.exp(-(OFFSET + SLOPE * np.log(share / (1 - share))))))
+    found: Numbers = 1 / (1 + np.exp(-(OFFSET + SLOPE * np.log(share / (1 - share)))))
+    return found

@@ -14,23 +14,24 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from maskrnn_ros.types import BoolArray
+from maskrnn_ros.types import UInt8Array
 
 Ints = npt.NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
 
-_ONE = np.uint8(1)
-"""Makes bytes of bool, which OpenCV does not take."""
+ONE = np.uint8(1)
+"""Bool times this is bytes; OpenCV takes no bool."""
 
-_OUTWARD = np.array((-1, -1, 1, 1))
+_OUTWARD: Ints = np.array((-1, -1, 1, 1))
 _ORIGIN = [0, 1, 0, 1]
 
 
-def bounds(masks: Sequence[BoolArray], boxes: Ints) -> Ints:
-    """Boxes around what is set of masks, bool (height, width), that lie in boxes; 0: nothing is."""
-    found = np.array([cv2.boundingRect(mask * _ONE) for mask in masks], np.int64).reshape(-1, 4)
+def bounds(masks: Sequence[UInt8Array], boxes: Ints) -> Ints:
+    """Boxes around what is not 0 of masks, uint8 (height, width), that lie in boxes; 0: nothing is."""
+    found: Ints = np.array([cv2.boundingRect(mask) for mask in masks], np.int64).reshape(-1, 4)
     found[:, 2:] += found[:, :2]
-    return (found + boxes[:, _ORIGIN]) * (found[:, 2:3] > 0)
+    found += boxes[:, _ORIGIN]
+    return found * (found[:, 2:3] > found[:, :1])
 
 
 def grown(boxes: Ints, margin: int) -> Ints:
@@ -39,27 +40,27 @@ def grown(boxes: Ints, margin: int) -> Ints:
 
 
 def inside(boxes: Ints, size: tuple[int, int]) -> Ints:
-    """What of boxes lies in (h, w)."""
-    return np.minimum(np.maximum(boxes, 0), (size[1], size[0], size[1], size[0]))
+    """What of boxes lies in (h, w); they meet it."""
+    found: Ints = np.minimum(np.maximum(boxes, 0), (size[1], size[0], size[1], size[0]))
+    return found
 
 
 def scaled(boxes: Ints, size: tuple[int, int], to: tuple[int, int]) -> Ints:
-    """The pixels of (H, W) that boxes of (h, w) touch."""
-    low = boxes * -_OUTWARD * (to[1], to[0], to[1], to[0]) // (size[1], size[0], size[1], size[0])
-    return low * -_OUTWARD
+    """The pixels of (H, W) that boxes of (h, w) touch: corners rounded outwards."""
+    found: Ints = boxes * -_OUTWARD * (to[1], to[0], to[1], to[0]) // (size[1], size[0], size[1], size[0])
+    return found * -_OUTWARD
 
 
 def common(one: Ints, other: Ints) -> Ints:
     """What boxes share with others; they meet."""
-    return np.minimum(one * _OUTWARD, other * _OUTWARD) * _OUTWARD
+    found: Ints = np.minimum(one * _OUTWARD, other * _OUTWARD)
+    return found * _OUTWARD
 
 
 def parts(arrays: Sequence[npt.NDArray[T]], places: Ints, boxes: Ints) -> list[npt.NDArray[T]]:
-    """Boxes of arrays that lie in places, views."""
-    return [
-        array[y0:y1, x0:x1]
-        for array, (x0, y0, x1, y1) in zip(arrays, (boxes - places[:, _ORIGIN]).tolist(), strict=True)
-    ]
+    """Boxes of arrays that lie in places, views; nothing of an array whose box is 0."""
+    corners = (boxes - places[:, _ORIGIN]).tolist()
+    return [array[y0:y1, x0:x1] for array, (x0, y0, x1, y1) in zip(arrays, corners, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,20 +96,15 @@ class Sheet:
             longest = x if x > longest else longest
         return Sheet(windows, np.array(shifts, np.int64).reshape(-1, 4), (below, longest))
 
-    def only(self, which: npt.NDArray[np.intp]) -> Sheet:
-        """The same of some of the maps."""
-        return Sheet(self.windows[which], self.shifts[which], self.size)
-
     def views(self, array: npt.NDArray[T], boxes: Ints | None = None) -> list[npt.NDArray[T]]:
         """What of an array (h, w, ...) shows boxes of the maps; None: all of the windows."""
         places = (self.windows if boxes is None else boxes) + self.shifts
         return [array[y0:y1, x0:x1] for x0, y0, x1, y1 in places.tolist()]
 
-    def cut(self, image: npt.NDArray[T], windows: Ints | None = None) -> npt.NDArray[T]:
-        """The windows of one image (H, W, ...) that is the map of all, or what lies in it of them; anything beside."""
-        found = np.empty((*self.size, *image.shape[2:]), image.dtype)
-        boxes = self.windows if windows is None else windows
-        for view, (x0, y0, x1, y1) in zip(self.views(found, boxes), boxes.tolist(), strict=True):
+    def cut(self, image: UInt8Array, windows: Ints) -> UInt8Array:
+        """What the windows show of one image (H, W, ...) that is the map of all; beside ``windows`` 0."""
+        found = np.zeros((*self.size, *image.shape[2:]), np.uint8)
+        for view, (x0, y0, x1, y1) in zip(self.views(found, windows), windows.tolist(), strict=True):
             view[:] = image[y0:y1, x0:x1]
         return found
 

@@ -23,7 +23,7 @@ from maskrnn_ros.tracking.full_size import drafts_of, enlarge, enlarge_along_edg
 from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.tracking.score import calibrated, ratio
-from maskrnn_ros.tracking.sheet import bounds, parts
+from maskrnn_ros.tracking.sheet import ONE, bounds, parts
 from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.types import BoolArray, Box, LabelArray, UInt8Array
 
@@ -76,12 +76,10 @@ class Instances:
             merge: Merges on the engine's device; None: that is the CPU.
             pool: Shares out what is done for each instance on the CPU.
         """
-        if merge is None or self.seeds:  # seeds come at the size of the input, and not on many frames
-            return self._on_cpu(pool)
-        there = self.patches.boxes[:, 2] > 0
         here = self.patches.of_size(self.frame.size_of_work)
-        # in a zoom there are maps of two sizes
-        return self._on_device(here, merge) if (here.boxes[:, 2] > 0)[there].all() else self._on_cpu(pool)
+        # seeds come at the size of the input, and not on many frames; in a zoom there are maps of two sizes
+        apart = bool(self.seeds) or not np.array_equal(here.boxes, self.patches.boxes)
+        return self._on_cpu(pool) if merge is None or apart else self._on_device(here, merge)
 
     def _likely(self, pool: ThreadPool) -> Likely:
         likely = Likely.joined([*self._enlarged(pool), *(_marked(i, mask) for i, mask in self.seeds.items())])
@@ -105,8 +103,8 @@ class Instances:
         likely = self._likely(pool)
         labels = merge(likely, self.frame.size)
         windows = zip(likely.ids.tolist(), likely.boxes.tolist(), strict=True)
-        boxes = bounds([labels[y0:y1, x0:x1] == i for i, (x0, y0, x1, y1) in windows], likely.boxes)
-        return labels, _won(likely, labels, boxes)
+        masks = [(labels[y0:y1, x0:x1] == i) * ONE for i, (x0, y0, x1, y1) in windows]
+        return labels, _won(likely, masks)
 
     def _on_device(self, patches: Patches, merge_there: Merge) -> tuple[LabelArray, dict[int, Shown]]:
         guides = None if self.image is None else (brightness(self.frame.image), brightness(self.image))
@@ -116,12 +114,12 @@ class Instances:
             return np.zeros(self.frame.size, np.int32), {}
         merged = merge_there(drafts)
         own = dataclasses.replace(self, image=None if guides is None else guides[1])  # the other is the caller's
-        scores = calibrated(ratio(merged.pixels, merged.inside, merged.around))
+        which = np.flatnonzero(merged.pixels)
+        sums = merged.pixels[which].astype(np.float64), merged.inside[which], merged.around[which]
         found = {}
-        for i, corners, score in zip(drafts.ids, merged.boxes.tolist(), scores.tolist(), strict=True):
-            if corners[2] > corners[0]:
-                box = Box(*corners)
-                found[i] = Shown(box, merged.labels[box.slices] == i, partial(own._probability, i, box), score)
+        for k, score in zip(which.tolist(), calibrated(ratio(*sums)).tolist(), strict=True):
+            i, box = drafts.ids[k], Box(*merged.boxes[k].tolist())
+            found[i] = Shown(box, merged.labels[box.slices] == i, partial(own._probability, i, box), score)
         return merged.labels, found
 
     def _probability(self, i: int, box: Box) -> Floats:
@@ -137,20 +135,19 @@ class Instances:
         return out
 
 
-def _won(likely: Likely, labels: LabelArray, boxes: Ints) -> dict[int, Shown]:
-    """Those that have won pixels, by id; boxes (K, 4) are around these."""
-    found, sums = {}, []
-    planes = parts(likely.planes, likely.boxes, boxes)
-    for i, (x0, y0, x1, y1), plane in zip(likely.ids.tolist(), boxes.tolist(), planes, strict=True):
-        if not x1:
-            continue
-        mask = labels[y0:y1, x0:x1] == i
-        sums.append((np.add.reduce(mask, axis=None), cv2.sumElems(plane * mask)[0], cv2.sumElems(plane)[0]))
-        found[i] = Box(x0, y0, x1, y1), mask, plane
-    scores = calibrated(ratio(*np.array(sums).reshape(-1, 3).T)).tolist()
-    return {i: Shown(*one, score) for (i, one), score in zip(found.items(), scores, strict=True)}
+def _won(likely: Likely, masks: Sequence[UInt8Array]) -> dict[int, Shown]:
+    """Those that have won pixels, by id; masks are 1 where they have, in the boxes of ``likely``."""
+    boxes = bounds(masks, likely.boxes)
+    own, planes = parts(masks, likely.boxes, boxes), parts(likely.planes, likely.boxes, boxes)
+    sums = [
+        (cv2.countNonZero(mask), cv2.sumElems(one * mask)[0], cv2.sumElems(one)[0]) if mask.size else (1, 0.0, 0.0)
+        for mask, one in zip(own, planes, strict=True)
+    ]
+    scores = calibrated(ratio(*np.array(sums, np.float64).reshape(-1, 3).T)).tolist()
+    columns = zip(likely.ids.tolist(), boxes.tolist(), own, planes, scores, strict=True)
+    return {i: Shown(Box(*box), mask != 0, one, score) for i, box, mask, one, score in columns if mask.size}
 
 
 def _marked(i: int, mask: BoolArray) -> Likely:
-    x0, y0, x1, y1 = corners = bounds([mask], np.zeros((1, 4), np.int64))[0].tolist()
+    x0, y0, x1, y1 = corners = bounds([mask * ONE], np.zeros((1, 4), np.int64))[0].tolist()
     return Likely(np.array([i]), np.array([corners]), [mask[y0:y1, x0:x1].astype(np.float32)])
