@@ -65,9 +65,11 @@ def calls_rows(runs: Sequence[Calls]) -> list[str]:
     for run in runs:
         size = f"{run.width}x{run.height}"
         rows.append(f"{size:>9}  {run.objects:7d}  {run.carried:19.0f}  {run.masks:15.0f}")
-    first, last = runs[0], runs[-1]
-    if last.objects > first.objects:
-        more = last.objects - first.objects
-        carried, masks = (last.carried - first.carried) / more, (last.masks - first.masks) / more
-        rows.append(f"each further object: {carried:.1f} calls to carry it, {masks:.1f} for its mask")
+    few, many = (runs[0], *runs)[-2:]
+    if many.objects > few.objects:
+        more = many.objects - few.objects
+        carried, masks = (many.carried - few.carried) / more, (many.masks - few.masks) / more
+        rows.append(
+            f"each further object after {few.objects}: {carried:.1f} calls to carry it, {masks:.1f} for its mask"
+        )
     return rows

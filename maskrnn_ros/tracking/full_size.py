@@ -104,8 +104,9 @@ def enlarge_along_edges(
 
     def followed(part: slice) -> list[Floats]:
         fine = _resampled(lines[part], boxes[part], some.size, targets[part], size)
-        pairs = zip(fine, targets[part].tolist(), strict=True)
-        return [follow(line, luma(image[y0:y1, x0:x1])) for line, (x0, y0, x1, y1) in pairs]
+        sheet = Sheet.of(targets[part])
+        guides = sheet.views(luma(sheet.cut(image, targets[part])))
+        return [follow(line, guide) for line, guide in zip(fine, guides, strict=True)]
 
     planes = [plane for part in pool.map(followed, pool.parts(len(lines))) for plane in part]
     return Likely(some.ids[which], targets, planes)
