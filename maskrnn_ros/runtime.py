@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,6 @@ import cv2
 
 T = TypeVar("T")
 R = TypeVar("R")
-K = TypeVar("K")
 
 
 def cores() -> list[int]:
@@ -73,6 +72,7 @@ class ThreadPool:
     """
 
     def __init__(self, size: int = 1) -> None:
+        self._size = size
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
             places = iter(cores_for(size))
@@ -86,9 +86,10 @@ class ThreadPool:
             return [function(item) for item in todo]
         return list(self._pool.map(function, todo))
 
-    def map_values(self, function: Callable[[T], R], items: Mapping[K, T]) -> dict[K, R]:
-        """The same for the values of a mapping."""
-        return dict(zip(items, self.map(function, items.values()), strict=True))
+    def parts(self, count: int) -> list[slice]:
+        """Which of so many items each thread is to do, about as many each; none is empty."""
+        shares = min(self._size, count)
+        return [slice(count * k // shares, count * (k + 1) // shares) for k in range(shares)]
 
 
 def _pin_to(core: int | None) -> None:

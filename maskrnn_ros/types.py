@@ -279,14 +279,14 @@ class _Late:
     def __get__(self, instance: object, owner: type | None = None) -> npt.NDArray[np.float32]:
         if instance is None:
             raise AttributeError(self._name)  # the field has no default
-        found: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]] = vars(instance)[self._name]
+        found: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]] = instance.__dict__[self._name]
         if callable(found):
             found = found()
-            vars(instance)[self._name] = found
+            instance.__dict__[self._name] = found
         return found
 
     def __set__(self, instance: object, value: npt.NDArray[np.float32] | Callable[[], npt.NDArray[np.float32]]) -> None:
-        vars(instance)[self._name] = value
+        instance.__dict__[self._name] = value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

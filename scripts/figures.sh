@@ -40,6 +40,7 @@ bench=(maskrnn benchmark --skip-runs --size 854x480)
 held_out=bmx-bumps,breakdance-flare,dog-agility,kite-walk,scooter-gray
 
 measure objects maskrnn benchmark --objects 1,4,16 --size 854x480 --json "$out/objects.json"
+measure calls "${bench[@]}" --objects 1,4,16 --calls --json "$out/calls.json"
 measure sizes maskrnn benchmark --objects 4 --size 1280x720,1920x1080 --json "$out/sizes.json"
 measure ros "${bench[@]}" --objects 4 --ros --seconds 20 --json "$out/ros.json"
 measure cameras "${bench[@]}" --objects 4 --cameras 2 --seconds 20 --json "$out/cameras.json"

@@ -152,7 +152,7 @@ def test_the_command_writes_what_machines_read_and_a_plot(tmp_path: Path) -> Non
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert result.returncode == 0, result.stderr
     report = json.loads(file.read_text())
-    further = {"ros", "memory", "cycles", "seed", "services", "cameras", "soak", "persistence", "clicks"}
+    further = {"calls", "ros", "memory", "cycles", "seed", "services", "cameras", "soak", "persistence", "clicks"}
     assert {"machine", "slopes", "runs", *further} == set(report)
     assert all(report[name] is None for name in further), "what was not asked for"
     assert [(r["width"], r["height"], r["objects"]) for r in report["runs"]] == [(160, 90, 1), (160, 90, 2)]
@@ -235,6 +235,19 @@ def test_the_time_from_a_seed_to_its_masks_is_measured(tmp_path: Path, capsys: p
     assert (seed["width"], seed["height"], seed["objects"]) == (160, 90, 2)
     assert seed["first_mask_ms"] > 0 and 0 < seed["after_ms_mean"]
     assert "from the seed to the first mask (160x90, 2 objects)" in capsys.readouterr().out
+
+
+def test_calls_of_python_are_counted_for_each_number_of_objects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, file = tmp_path / "quick.yaml", tmp_path / "figures.json"
+    config.write_text(QUICK)
+    arguments = ["benchmark", "--objects", "1,3", "--size", "320x180", "--skip-runs", "--calls"]
+    assert main([*arguments, "--config", str(config), "--json", str(file)]) == 0
+    one, three = json.loads(file.read_text())["calls"]
+    assert (one["objects"], three["objects"]) == (1, 3)
+    assert 100 < one["carried"] < three["carried"] and 100 < one["masks"] < three["masks"]
+    assert "each further object after 1:" in capsys.readouterr().out
 
 
 def test_services_of_a_busy_node_are_timed(

@@ -11,8 +11,10 @@ from maskrnn_ros.model.refinement import luma, refine
 from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.sections import RefinementConfig
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
-from maskrnn_ros.tracking.merge import merge
+from maskrnn_ros.tracking.merge import Likely, merge
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.patches import Patches
+from maskrnn_ros.tracking.sheet import Sheet
 from maskrnn_ros.types import Box, UInt8Array
 
 SIZES = [((24, 40), (24, 40)), ((36, 64), (135, 240)), ((29, 51), (100, 171)), ((40, 30), (401, 307)), ((3, 5), (7, 9))]
@@ -51,6 +53,20 @@ def noise(size: tuple[int, int], seed: int) -> Patch:
 MAKERS = {"soft": soft, "noise": noise}
 
 
+def by_id(likely: Likely) -> dict[int, tuple[Box, np.ndarray]]:
+    """Boxes and probabilities."""
+    columns = zip(likely.ids.tolist(), likely.boxes.tolist(), likely.planes, strict=True)
+    return {i: (Box(*corners), plane) for i, corners, plane in columns}
+
+
+def along_edges(
+    patches: dict[int, Patch], working: UInt8Array, image: UInt8Array, config: RefinementConfig, threads: int = 1
+) -> dict[int, tuple[Box, np.ndarray]]:
+    """Likewise."""
+    every = Patches.of(list(patches.values()))
+    return by_id(enlarge_along_edges(list(patches), every, working, image, config, ThreadPool(threads)))
+
+
 @pytest.mark.parametrize("smoothness", [1e-6, 1e-3, 0.1])
 @pytest.mark.parametrize("radius", [1, 2, 7])
 @pytest.mark.parametrize("sizes", SIZES)
@@ -63,15 +79,16 @@ def test_what_is_left_out_could_not_win_a_pixel(
     working = np.asarray(cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     config = RefinementConfig(radius=radius, smoothness=smoothness)
     patches = {seed: MAKERS[kind](small, seed) for seed in range(1, 7)}
-    found = enlarge_along_edges(patches, working, image, config, ThreadPool(1))
+    found = along_edges(patches, working, image, config)
     apart = 0
     for i, patch in patches.items():
         # of all pixels; OpenCV's resize has exact weights, its warp those of a 32nd of a pixel
         expected = refine(patch.full, luma(working), luma(image), radius, smoothness)
         mask = np.zeros(full, np.bool_)
         if i in found:
-            mask[found[i].box.slices] = found[i].probability >= 0.5
-            beside = np.delete(expected.ravel(), np.flatnonzero(np.ravel(inside(found[i].box, full))))
+            box, probability = found[i]
+            mask[box.slices] = probability >= 0.5
+            beside = np.delete(expected.ravel(), np.flatnonzero(np.ravel(inside(box, full))))
             assert beside.max(initial=0) < 0.52
         else:
             assert expected.max() < 0.52
@@ -88,7 +105,7 @@ def test_plain_enlarging_leaves_out_what_could_not_win_a_pixel(
     for seed in range(6):
         patch = MAKERS[kind](small, seed)
         expected = cv2.resize(patch.full, full[::-1])
-        labels = merge(enlarge({3: patch}, full), full)
+        labels = merge(enlarge([3], Patches.of([patch]), full), full)
         apart = (labels == 3) != (expected >= 0.5)
         assert not (apart & (np.abs(expected - 0.5) > 0.05)).any()
         assert np.count_nonzero(apart) <= 2 + 0.01 * apart.size
@@ -106,12 +123,12 @@ def test_work_at_the_full_size_is_for_the_mask_and_not_for_its_crop() -> None:
     values = np.full((80, 80), 3e-4, np.float32)
     values[30:50, 30:50] = 0.99
     patches = {1: Patch(values, Box(100, 40, 180, 120), (144, 256))}
-    found = enlarge_along_edges(patches, working, image, RefinementConfig(), ThreadPool(1))[1]
-    plain = enlarge(patches, (540, 960))[1]
+    found, _ = along_edges(patches, working, image, RefinementConfig())[1]
+    plain, _ = by_id(enlarge([1], Patches.of([patches[1]]), (540, 960)))[1]
     mask = Box(130, 70, 150, 90)
-    for one, margin in ((found, 6), (plain, 2)):
+    for box, margin in ((found, 6), (plain, 2)):
         limit = mask.grown(margin, (144, 256))
-        assert one.box.width <= 3.75 * limit.width + 2 and one.box.height <= 3.75 * limit.height + 2
+        assert box.width <= 3.75 * limit.width + 2 and box.height <= 3.75 * limit.height + 2
 
 
 def test_objects_that_are_nowhere_or_below_a_half_have_no_mask() -> None:
@@ -120,6 +137,44 @@ def test_objects_that_are_nowhere_or_below_a_half_have_no_mask() -> None:
         1: Patch.nothing((60, 80)),
         2: Patch(np.full((10, 10), 0.05, np.float32), Box(5, 5, 15, 15), (60, 80)),
     }
-    assert enlarge_along_edges(patches, image, image, RefinementConfig(), ThreadPool(1)) == {}
-    assert enlarge(patches, (60, 80)) == {}
-    assert not merge({}, (60, 80)).any()
+    assert along_edges(patches, image, image, RefinementConfig()) == {}
+    plain = enlarge(list(patches), Patches.of(list(patches.values())), (60, 80))
+    assert by_id(plain) == {}
+    assert not merge(plain, (60, 80)).any()
+    assert not merge(enlarge([], Patches.of([]), (60, 80)), (60, 80)).any()
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_an_object_is_depends_neither_on_the_others_nor_on_who_does_it(
+    kind: str, sizes: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    small, full = sizes
+    image = picture(full, 0)
+    working = np.asarray(cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+    patches = {i: MAKERS[kind](small, i) for i in range(1, 8)}
+    together = along_edges(patches, working, image, RefinementConfig())
+    alone: dict[int, tuple[Box, np.ndarray]] = {}
+    for i, patch in patches.items():
+        alone |= along_edges({i: patch}, working, image, RefinementConfig())
+    for found, apart in (
+        (alone, 1e-6),
+        *((along_edges(patches, working, image, RefinementConfig(), n), 0) for n in (2, 3, 20)),
+    ):
+        assert list(found) == list(together)
+        for i, (box, probability) in found.items():
+            assert box == together[i][0]
+            np.testing.assert_allclose(probability, together[i][1], rtol=0, atol=apart)
+
+
+def test_windows_lie_side_by_side_and_fill_the_sheet() -> None:
+    random = np.random.default_rng(0)
+    for count in (0, 1, 2, 5, 16, 60):
+        low = random.integers(-9, 200, (count, 2))
+        windows = np.concatenate([low, low + random.integers(1, 90, (count, 2))], axis=1)
+        sheet = Sheet.of(windows)
+        covered = np.zeros(sheet.size, np.int64)
+        for view, (x0, y0, x1, y1) in zip(sheet.views(covered), windows.tolist(), strict=True):
+            assert view.shape == (y1 - y0, x1 - x0)
+            view += 1
+        assert covered.max(initial=0) <= 1 and covered.size <= 1.7 * covered.sum()

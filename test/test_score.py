@@ -13,7 +13,11 @@ import pytest
 from maskrnn_ros.cli import main
 from maskrnn_ros.evaluation import score_fit as tool
 from maskrnn_ros.tracking import score as module
-from maskrnn_ros.tracking.score import calibrated, expected_iou, score
+from maskrnn_ros.tracking.score import calibrated, expected_iou
+
+
+def score(probability: np.ndarray, mask: np.ndarray) -> float:
+    return float(calibrated(expected_iou(probability, mask)))
 
 
 def test_the_expected_iou_is_that_over_many_truths_drawn_by_the_probabilities() -> None:

@@ -215,13 +215,13 @@ def test_without_instances_no_flow_is_computed() -> None:
 
 
 def test_merge_gives_every_pixel_to_the_likeliest() -> None:
-    row = Box(0, 0, 4, 1)
-    likely = {
-        3: Likely(row, np.array([[0.6, 0.5, 0.49, 0.7]], np.float32)),
-        1: Likely(row, np.array([[0.6, 0.2, 0.49, 0.9]], np.float32)),
-        2: Likely(Box(1, 0, 4, 1), np.array([[0.4, 0.48, 0.8]], np.float32)),
-    }
-    assert merge(likely, (1, 4)).tolist() == [[1, 3, 0, 1]]
+    rows = [[0.6, 0.2, 0.49, 0.9]], [[0.4, 0.48, 0.8]], [[0.6, 0.5, 0.49, 0.7]]
+    boxes = np.array([[0, 0, 4, 1], [1, 0, 4, 1], [0, 0, 4, 1]])
+    likely = Likely(np.array([1, 2, 3]), boxes, [np.array(row, np.float32) for row in rows])
+    expected = [[1, 3, 0, 1]]
+    assert merge(likely, (1, 4)).tolist() == expected
+    apart = [Likely(likely.ids[k : k + 1], boxes[k : k + 1], likely.planes[k : k + 1]) for k in (2, 0, 1)]
+    assert merge(Likely.joined(apart), (1, 4)).tolist() == expected
 
 
 @pytest.mark.parametrize(

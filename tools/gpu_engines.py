@@ -38,6 +38,7 @@ from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.full_size import enlarge, enlarge_along_edges
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.types import Box, Frame, LabelArray, UInt8Array
 
 FRAMES = 6
@@ -188,15 +189,14 @@ def _keys(keys: Keys, of: Callable[[Any], Any]) -> Keys:
 
 
 def _in_opencv(drafts: Drafts) -> LabelArray:
-    patches = {
-        i: Patch(values, Box(*box), drafts.size_of_work)
-        for i, values, box in zip(drafts.ids, drafts.values, drafts.boxes.tolist(), strict=True)
-    }
+    boxes = [Box(*corners) for corners in drafts.boxes.tolist()]
+    pairs = zip(drafts.values, boxes, strict=True)
+    patches = Patches.of([Patch(values, box, drafts.size_of_work) for values, box in pairs])
     if drafts.guides is None:
-        likely = enlarge(patches, drafts.size)
+        likely = enlarge(drafts.ids, patches, drafts.size)
     else:
         config = RefinementConfig(radius=drafts.radius, smoothness=drafts.smoothness)
-        likely = enlarge_along_edges(patches, *drafts.guides, config, ThreadPool())
+        likely = enlarge_along_edges(drafts.ids, patches, *drafts.guides, config, ThreadPool())
     labels = merge(likely, drafts.size)
     return labels if drafts.ignored is None else np.where(drafts.ignored, 0, labels)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and most commands need no be
 T = TypeVar("T")
 _PLOTS = (".png", ".pdf", ".svg")
 _MOST = 1_000_000_000
-_FURTHER = ("ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist", "clicks")
+_FURTHER = ("calls", "ros", "memory", "cycles", "beside", "services", "cameras", "soak", "persist", "clicks")
 """Options that ask for a measurement besides the runs."""
 
 _TEXT = """\
@@ -40,6 +40,7 @@ examples:
   maskrnn benchmark --objects 4 --size 854x480 --ros --seconds 20
   maskrnn benchmark --objects 4 --size 854x480 --skip-runs --memory 10000 --cycles 200
   maskrnn benchmark --objects 1 --size 854x480 --skip-runs --beside --services
+  maskrnn benchmark --objects 1,4,16 --size 854x480 --skip-runs --calls
   maskrnn benchmark --size 854x480 --skip-runs --cameras 2 --threads 1,2 --cpus '0;1'
   maskrnn benchmark --size 854x480 --skip-runs --soak 60 --json soak.json --plot soak.png
 """
@@ -66,6 +67,8 @@ def add_benchmark(commands: Any) -> None:
     more = parser.add_argument_group(
         "further measurements", "with 4 objects if --objects names 4, else its first number, and the first size"
     )
+    text = "calls of Python per image, with each number of objects; one thread"
+    more.add_argument("--calls", action="store_true", help=text)
     text = "latency through ROS, from publishing an image to receiving its InstanceMaskArray; three processes"
     more.add_argument("--ros", action="store_true", help=text)
     text = "images per second; default 15,24,30. --cameras takes 24, --soak, --persist and --clicks 30, else the first"
@@ -103,6 +106,8 @@ def _benchmark(args: argparse.Namespace) -> int:
     report = Report()
     if not args.skip_runs:
         _runs(report, config, objects, sizes, args)
+    if args.calls:
+        _calls(report, config, objects, sizes[0], args)
     number = 4 if 4 in objects else objects[0]
     _further(report, config, (*sizes[0], number), rates, args)
     return 0
@@ -128,6 +133,15 @@ def _runs(
     if args.plot:
         plot_scaling(report.runs, args.plot)
         print(args.plot)
+
+
+def _calls(report: Report, config: Config, objects: tuple[int, ...], size: tuple[int, int], args: Any) -> None:
+    from maskrnn_ros.benchmark.calls import calls_rows, count_calls
+    from maskrnn_ros.benchmark.measure import in_own_process
+
+    report.calls = [in_own_process(count_calls, config, *size, number) for number in objects]
+    print("\n".join(calls_rows(report.calls)), flush=True)
+    report.write(args.json)
 
 
 def _further(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from maskrnn_ros import __version__
+from maskrnn_ros.benchmark.calls import Calls
 from maskrnn_ros.benchmark.first_mask import SeedRun
 from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
@@ -27,6 +28,7 @@ class Report:
 
     Args:
         runs: One for each number of objects and size.
+        calls: Calls of Python, one for each number of objects.
         ros: What ``maskrnn_ros.benchmark.latency`` measured.
         memory: Over many frames.
         cycles: Over many instances.
@@ -39,6 +41,7 @@ class Report:
     """
 
     runs: list[Run] = dataclasses.field(default_factory=list)
+    calls: list[Calls] | None = None
     ros: dict[str, Any] | None = None
     memory: MemoryRun | None = None
     cycles: MemoryRun | None = None

@@ -17,6 +17,7 @@ from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.tracking.full_size import enlarge
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.types import Box, Frame, LabelArray, Seed, UInt8Array
 
 
@@ -131,8 +132,9 @@ class GraphFollower:
         for i, mask in self._masks.items():
             self._masks[i] = self._cut(image, warp(mask, flow))
         self._image = image
-        patches = {i: Patch.of(mask) for i, mask in self._masks.items()}
-        return merge(enlarge(patches, frame.size), frame.size)
+        ids = sorted(self._masks)
+        patches = Patches.of([Patch.of(self._masks[i]) for i in ids])
+        return merge(enlarge(ids, patches, frame.size), frame.size)
 
     def _working(self, frame: Frame) -> UInt8Array:
         height, width = working_size(frame.size, self._config.working_size)

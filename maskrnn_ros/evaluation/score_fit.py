@@ -51,7 +51,7 @@ class Measured:
     @property
     def score(self) -> float:
         """As the tracker says it."""
-        return calibrated(self.expected)
+        return float(calibrated(self.expected))
 
 
 def run(options: ScoreOptions) -> None:

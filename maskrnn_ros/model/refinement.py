@@ -22,8 +22,8 @@ def brightness(image: UInt8Array) -> UInt8Array:
 
 def luma(image: UInt8Array) -> Map:
     """Brightness as float32 (H, W) in 0..1, of an RGB image, uint8 (H, W, 3), or of ``brightness``."""
-    grey = image if image.ndim == 2 else brightness(image)
-    return np.asarray(np.divide(grey, np.float32(255), dtype=np.float32))
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.divide(grey, np.float32(255), dtype=np.float32)
 
 
 def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothness: float) -> Map:
@@ -47,7 +47,7 @@ def refine(probability: Map, guide: Map, fine_guide: Map, radius: int, smoothnes
     Returns:
         float32, (H, W), 0..1.
     """
-    line = line_of(probability, guide, radius, smoothness)
+    line = cv2.merge(line_of(probability, guide, radius, smoothness))
     return follow(cv2.resize(line, (fine_guide.shape[1], fine_guide.shape[0])), fine_guide)
 
 
@@ -69,22 +69,22 @@ def too_little(smoothness: float) -> float:
     return 0.4 / (1 + 0.25 / math.sqrt(smoothness))
 
 
-def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> Map:
-    """mean(a) and mean(b) of ``refine``, (h, w, 2)."""
+def line_of(probability: Map, guide: Map, radius: int, smoothness: float) -> tuple[Map, Map]:
+    """mean(a) and mean(b) of ``refine``, (h, w) each."""
+    side = 2 * radius + 1
 
-    def mean(*planes: Map) -> Map:
-        side = 2 * radius + 1
-        return np.asarray(cv2.blur(cv2.merge(planes), (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
+    def mean(plane: Map) -> Map:
+        return np.asarray(cv2.blur(plane, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
-    means = mean(guide, probability, guide * guide, guide * probability)
-    mean_guide, mean_p = means[..., 0], means[..., 1]
-    variance: Map = np.maximum(means[..., 2] - mean_guide * mean_guide, 0)
-    slope: Map = (means[..., 3] - mean_guide * mean_p) / (variance + np.float32(smoothness))
-    return mean(slope, mean_p - slope * mean_guide)
+    mean_guide, mean_p = mean(guide), mean(probability)
+    variance: Map = np.maximum(mean(guide * guide) - mean_guide * mean_guide, 0)
+    slope: Map = (mean(guide * probability) - mean_guide * mean_p) / (variance + np.float32(smoothness))
+    return mean(slope), mean(mean_p - slope * mean_guide)
 
 
 def follow(line: Map, guide: Map) -> Map:
     """The probability at every pixel from its line, (H, W, 2), and its brightness, (H, W)."""
-    found = line[..., 0] * guide
+    found: Map = line[..., 0] * guide
     found += line[..., 1]
-    return np.asarray(np.clip(found, 0, 1, out=found), np.float32)
+    np.maximum(found, 0, out=found)
+    return np.minimum(found, 1, out=found)

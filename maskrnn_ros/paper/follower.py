@@ -32,6 +32,7 @@ from maskrnn_ros.sections import AdaptationConfig
 from maskrnn_ros.tracking.full_size import enlarge
 from maskrnn_ros.tracking.merge import merge
 from maskrnn_ros.tracking.patch import Patch
+from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.tracking.views import Change, augment
 from maskrnn_ros.training.perturbation import perturb_mask
 from maskrnn_ros.types import Frame, LabelArray, Seed, UInt8Array
@@ -149,8 +150,9 @@ class PaperFollower:
         for one in self._objects.values():
             one.mask = self._carried(one, now, back)
         self._image = image
-        patches = {i: Patch.of(one.mask.cpu().numpy()) for i, one in self._objects.items()}
-        return merge(enlarge(patches, frame.size), frame.size)
+        ids = sorted(self._objects)
+        patches = Patches.of([Patch.of(self._objects[i].mask.cpu().numpy()) for i in ids])
+        return merge(enlarge(ids, patches, frame.size), frame.size)
 
     @torch.no_grad()
     def _carried(self, one: _Object, image: Tensor, back: Tensor) -> Tensor:

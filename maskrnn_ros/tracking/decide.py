@@ -88,7 +88,7 @@ def _patches(log_odds: Floats, crops: Floats, has_looked: BoolArray, frame: Prep
     """Probabilities at the pixels of the working image."""
     boxes = clipped(crops, frame.size_of_work) * has_looked[:, None]
     patches = Patches.empty(boxes, frame.size_of_work)
-    views = patches.views()
+    views = patches.views
     pasted(log_odds, crops, boxes, views)
     sigmoid(patches.values, out=patches.values)
     if frame.unknown is not None:

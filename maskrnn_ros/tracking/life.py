@@ -106,7 +106,7 @@ def velocities_of(patches: Patches, flow: Floats, per_second: float | None) -> n
         return np.full((len(patches), 2), np.nan)
     moved = np.zeros((2, len(patches.values)), np.float32)
     for view, start, (x0, y0, x1, y1) in zip(
-        patches.views(), patches.starts.tolist(), patches.boxes.tolist(), strict=True
+        patches.views, patches.starts.tolist(), patches.boxes.tolist(), strict=True
     ):
         place = moved[:, start : start + view.size].reshape(2, *view.shape)
         np.multiply(flow[:, y0:y1, x0:x1], view, out=place)

@@ -49,7 +49,7 @@ class Patches:
         """Those of some instances."""
         boxes = [(0, 0, 0, 0) if one.box is None else one.box.corners for one in patches]
         found = Patches.empty(np.array(boxes, np.int64).reshape(-1, 4), patches[0].size if patches else (0, 0))
-        for view, one in zip(found.views(), patches, strict=True):
+        for view, one in zip(found.views, patches, strict=True):
             if one.box is not None:
                 view[:] = one.values
         sizes = tuple(one.size for one in patches)
@@ -68,6 +68,7 @@ class Patches:
         values = self.values[start : start + width * height].reshape(height, width)
         return Patch(values, Box(x0, y0, x1, y1), size)
 
+    @functools.cached_property
     def views(self) -> list[Floats]:
         """The values of each, (height, width), to be read or written."""
         return [
@@ -83,6 +84,13 @@ class Patches:
     def only(self, which: npt.NDArray[np.bool_]) -> Patches:
         """The same, nothing where bool (K,) is not set."""
         return self if which.all() else dataclasses.replace(self, boxes=self.boxes * which[:, None])
+
+    def of_size(self, size: tuple[int, int]) -> Patches:
+        """Those of maps of a size (h, w), nothing of the others."""
+        if self.sizes is None:
+            return self if self.size == size else self.only(np.zeros(len(self), np.bool_))
+        which = np.array([one == size for one in self.sizes], np.bool_)
+        return dataclasses.replace(self.only(which), size=size, sizes=None)
 
     def sums(self, values: npt.NDArray[F]) -> npt.NDArray[F]:
         """Sums of numbers (..., N) over each box, (..., K)."""

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.types import BoolArray
+
+Numbers = npt.NDArray[np.float64]
 
 OFFSET, SLOPE = 0.13, 0.93
 """Of ``calibrated``. `maskrnn train score --fit` prints them; docs/evaluation.md says on which clips they were
@@ -35,30 +35,21 @@ def expected_iou(probability: npt.NDArray[np.float32], mask: BoolArray) -> float
     """
     pixels = int(np.count_nonzero(mask))
     inside = cv2.mean(probability, mask.view(np.uint8))[0] * pixels  # in float64; indexing by the mask takes longer
-    return ratio(pixels, inside, cv2.sumElems(probability)[0])
+    return inside / (pixels + cv2.sumElems(probability)[0] - inside)
 
 
-def ratio(pixels: float, inside: float, around: float) -> float:
-    """The same from the pixels of the mask and the sums of the probability in it, and in all."""
+def ratio(pixels: Numbers, inside: Numbers, around: Numbers) -> Numbers:
+    """The same from the pixels of masks and the sums of the probability in them, and in all; any shape."""
     return inside / (pixels + around - inside)
 
 
-def calibrated(expected: float) -> float:
-    """Estimate of the IoU with the truth from the expected one, both 0..1.
+def calibrated(expected: npt.ArrayLike) -> Numbers:
+    """Estimates of the IoU with the truth from the expected ones, both 0..1, any shape.
 
         1 / (1 + exp(-(OFFSET + SLOPE * log-odds(expected))))
 
     Platt's scaling: the probabilities of a tracker are surer than they are right.
     """
-    expected = min(max(expected, _CLOSEST), 1 - _CLOSEST)
-    return 1 / (1 + math.exp(-(OFFSET + SLOPE * math.log(expected / (1 - expected)))))
-
-
-def score(probability: npt.NDArray[np.float32], mask: BoolArray) -> float:
-    """Estimate of the IoU of a mask with the truth, 0..1; 1 for a seed.
-
-    Args:
-        probability: float32, (h, w), in [0, 1]: before the merge, inside the box of the mask.
-        mask: bool, likewise, at least one pixel set.
-    """
-    return calibrated(expected_iou(probability, mask))
+    share = np.minimum(np.maximum(expected, _CLOSEST), 1 - _CLOSEST)
+    found: Numbers = 1 / (1 + np.exp(-(OFFSET + SLOPE * np.log(share / (1 - share)))))
+    return found

@@ -356,11 +356,13 @@ class Tracker:
 
     def _merged(self, newest: PreparedFrame, image: UInt8Array | None) -> Tracks:
         states = self._states
-        numbers = [k for k, unseen in enumerate(states.frames_unseen.tolist()) if not unseen]
-        marks = states.seed_masks
+        is_seen = states.frames_unseen == 0
+        is_marked = np.array([mask is not None for mask in states.seed_masks], np.bool_)
+        marks = zip(states.ids, states.seed_masks, is_seen.tolist(), strict=True)
         instances = Instances(
-            patches={states.ids[k]: states.patches[k] for k in numbers if marks[k] is None},
-            seeds={states.ids[k]: mask for k in numbers if (mask := marks[k]) is not None},
+            ids=states.ids,
+            patches=states.patches.only(is_seen & ~is_marked),
+            seeds={i: mask for i, mask, seen in marks if seen and mask is not None},
             frame=newest,
             image=image if self.config.refinement.enabled else None,
             config=self.config.refinement,
@@ -373,10 +375,10 @@ class Tracker:
 
         That count is kept here and not in the states, which know of no other instance.
         """
-        ids = self._states.ids
-        won = [shown.get(i) for i in ids]
-        self._shown |= {i: self._frames for i, one in zip(ids, won, strict=True) if one is not None}
-        last = np.array([self._shown.setdefault(i, self._frames - 1) for i in ids], np.int64)
+        ids, before = self._states.ids, self._frames - 1
+        won = [shown[i] if i in shown else None for i in ids]
+        self._shown = {**{i: before for i in ids}, **self._shown, **{i: self._frames for i in shown}}
+        last = np.array([self._shown[i] for i in ids], np.int64)
         return tracks_of(self._states, won, self._frames - last, self.config)
 
 
