@@ -159,6 +159,10 @@ def _add_weights(commands: Any) -> None:
     actions = weights.add_subparsers(dest="action", required=True, metavar="ACTION")
     text = "Write SHA256SUMS of the shipped weights and graphs, after any of them changed."
     add_command(actions, "digests", _weights_digests, text)
+    text = "Write weights in half precision, which takes half the room; networks get float32 all the same."
+    parser = add_command(actions, "halve", _weights_halve, text)
+    parser.add_argument("file", type=Path, metavar="FILE", help="safetensors file of weights")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="safetensors file to write, fp16")
     text = "Make VGG-16's weights for the paper profile from an ONNX graph of Keras (needs the package onnx)."
     parser = add_command(actions, "convert-vgg16", _weights_convert_vgg16, text)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="graph that begins with VGG-16")
@@ -173,6 +177,14 @@ def _weights_digests(args: argparse.Namespace) -> int:
     from maskrnn_ros.model.digests import write_digests
 
     print("\n".join(write_digests()))
+    return 0
+
+
+def _weights_halve(args: argparse.Namespace) -> int:
+    from maskrnn_ros.model.torch.weights import halve
+
+    count = halve(args.file, args.out)
+    print(f"{args.out}: {count} tensors, {args.out.stat().st_size} bytes")
     return 0
 
 

@@ -88,6 +88,7 @@ DEFAULTS = {
     "train score": "--root!",
     "export": "--seed=0",
     "weights digests": "",
+    "weights halve": "file! --out!",
     "weights convert-vgg16": "--onnx! --out!",
     "weights convert-lite0": "--source! --out!",
 }

@@ -470,6 +470,11 @@ def test_all_that_ships_is_listed_as_it_is(tmp_path: Path) -> None:
     assert digests.write_digests(tmp_path) == listed, "run: maskrnn weights digests"
 
 
+def test_all_that_ships_fits_into_its_limit() -> None:
+    files = (*TRUNK.parent.glob("*.safetensors"), *TRUNK.parent.glob("*.onnx"))
+    assert sum(file.stat().st_size for file in files) <= 35_000_000
+
+
 def test_every_graph_that_ships_is_one_that_something_reads() -> None:
     expected = {trunk_graph(TRUNK, "int8"), step_graph(DECODER, "int8"), TRUNK.with_name("prompts.onnx")}
     for trunk, network in zip(files.TRUNKS.values(), files.NETWORKS.values(), strict=True):

@@ -14,8 +14,9 @@ import pytest
 import torch
 from prompt_bench import Reddish, clicked_at, weights
 
+from maskrnn_ros.model.torch import graphs
 from maskrnn_ros.model.torch.graphs import write_graph
-from maskrnn_ros.model.torch.weights import LITE0, TRUNK, load_trunk
+from maskrnn_ros.model.torch.weights import LITE0, TRUNK, halve, load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError, build_prompts
 from maskrnn_ros.prompts import learned as learned_prompts
 from maskrnn_ros.prompts.learned import (
@@ -27,7 +28,7 @@ from maskrnn_ros.prompts.learned import (
     firmness,
     without_specks,
 )
-from maskrnn_ros.prompts.torch.graph import load_prompts
+from maskrnn_ros.prompts.torch.graph import export_prompts, load_prompts
 from maskrnn_ros.prompts.torch.net import PromptNet, TorchLook
 from maskrnn_ros.prompts.view import BEFORE, BOX, FINE, NEGATIVE, SIDE, View
 from maskrnn_ros.sections import PromptsConfig
@@ -185,6 +186,27 @@ def test_the_graph_says_what_torch_says(tmp_path: Path) -> None:
         assert one.shape == (view.pixels, view.pixels)
         np.testing.assert_allclose(one, other, atol=2e-3)
         assert one.std() > 0.01
+
+
+def test_a_graph_of_weights_in_half_precision_takes_half_the_room_and_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    file = weights(tmp_path)
+    halve(file, file)
+    view = View(0, 0, SIDE)
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    planes = view.planes(Prompt(box=Box(40, 50, 200, 210)))
+    sizes, found = [], []
+    for large in (10**9, 256):  # with the first, no tensor is kept so
+        monkeypatch.setattr(graphs, "_LARGE", large)
+        made = export_prompts(file)
+        assert made.difference < 2e-3
+        sizes.append(made.size)
+        found.append(GraphLook(file, TRUNK)(pixels, planes))
+    assert sizes[1] < 0.55 * sizes[0]
+    np.testing.assert_array_equal(*found)
 
 
 def test_the_picture_is_looked_at_once_for_all_clicks_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

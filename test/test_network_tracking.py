@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from shipped import CONFIG, LARGE, engine, overlap, still, tracker
 
+from maskrnn_ros.cli import main
 from maskrnn_ros.config import Config, from_flat, with_values
 from maskrnn_ros.model import files
 from maskrnn_ros.model.engine import Around, Looked
@@ -265,6 +266,36 @@ def test_weights_that_are_written_are_read_and_used(tmp_path: Path) -> None:
         one.step(world.frame(1, LARGE))
         results.append(one.states[1].probability)
     assert np.array_equal(results[0], results[1]) and not np.array_equal(results[0], results[2])
+
+
+def test_weights_in_half_precision_take_half_the_room_and_are_read_as_float32(tmp_path: Path, capsys) -> None:
+    file, halved = tmp_path / "net.safetensors", tmp_path / "half.safetensors"
+    save_weights(load_step(), file, {"trained": "somehow"})
+    assert main(["weights", "halve", str(file), "--out", str(halved)]) == 0
+    assert f"{halved}: 60 tensors, {halved.stat().st_size} bytes" in capsys.readouterr().out
+    assert halved.stat().st_size < 0.51 * file.stat().st_size
+    with safe_open(halved, "pt") as opened:
+        assert opened.metadata()["trained"] == "somehow"
+    exact, found = load_step(file).state_dict(), load_step(halved).state_dict()
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+    for name, tensor in found.items():
+        assert torch.equal(tensor, exact[name].half().float())
+    assert main(["weights", "halve", str(halved), "--out", str(file)]) == 0
+    one, other = load_file(file), load_file(halved)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()), "a second time changes nothing"
+    data = bytearray(halved.read_bytes())
+    data[-1000:] = bytes(1000)
+    halved.write_bytes(data)
+    with pytest.raises(RuntimeError, match="are damaged: their tensors are not those that were saved"):
+        load_step(halved)
+
+
+def test_weights_that_half_precision_has_not_are_refused(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "net.safetensors"
+    save_file({"large": torch.tensor([1.0, 7e4]), "count": torch.tensor(3)}, file)
+    assert main(["weights", "halve", str(file), "--out", str(tmp_path / "half.safetensors")]) == 2
+    assert "reach beyond half precision (65504), the first are large" in capsys.readouterr().err
+    assert not (tmp_path / "half.safetensors").exists()
 
 
 def without(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:

@@ -47,6 +47,9 @@ from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
 _OPSET = 17
+_LARGE = 256
+"""Values of a tensor that is worth a node to be kept in half precision."""
+
 _SAMPLES = 4
 """Random inputs, of several sizes, on which a graph is compared with torch."""
 
@@ -286,6 +289,7 @@ def written(
     model = onnx.load_from_string(graph)
     for key, value in {DIGEST: digest_of(weights), **(metadata or {})}.items():
         model.metadata_props.add(key=key, value=value)
+    _halve(model)
     write_graph(file, model)
     names = [value.name for value in model.graph.input]
     return compare(
@@ -298,6 +302,28 @@ def written(
             for inputs in samples
         ),
     )
+
+
+def _halve(model: Any) -> None:
+    """Keep in half precision what is the same in it: weights that were read from such a file (``weights.halve``).
+
+    A runtime makes float32 of it once, when it reads the graph, and runs what it would have run.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _LARGE:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if np.array_equal(half, values):
+            name = f"{tensor.name}.half"
+            casts.append(helper.make_node("Cast", [name], [tensor.name], name, to=TensorProto.FLOAT))
+            tensor.CopyFrom(numpy_helper.from_array(half, name))
+    for number, cast in enumerate(casts):
+        model.graph.node.insert(number, cast)
 
 
 def compare(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights: files of tensors by name (safetensors), checked when they are read."""
+"""Weights: files of tensors by name (safetensors), checked when they are read.
+
+Training writes float32. A file may hold half precision (``halve``), which takes half the room; networks get float32.
+"""
 
 from __future__ import annotations
 
@@ -70,9 +73,36 @@ def save_weights(network: nn.Module, path: Path | str, metadata: Mapping[str, st
         OSError: The file cannot be written.
     """
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    _write(tensors, path, metadata or {})
+
+
+def halve(source: Path | str, out: Path | str) -> int:
+    """Write weights once more in half precision: what a value has beyond 11 bits is rounded away.
+
+    Args:
+        source: File of weights.
+        out: File to write, fp16, with the same metadata; it may be the same file.
+
+    Returns:
+        How many tensors were written.
+
+    Raises:
+        RuntimeError: The source cannot be read, or holds values that half precision has not.
+        OSError: The file cannot be written.
+    """
+    found, known = _read(source)
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+    wild = [name for name, tensor in halved.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wild:
+        raise RuntimeError(f"weights {source} reach beyond half precision (65504), the first are {wild[0]}")
+    _write(halved, out, known)
+    return len(halved)
+
+
+def _write(tensors: Mapping[str, Tensor], path: Path | str, metadata: Mapping[str, str]) -> None:
     try:
         with replacing(path) as made:
-            save_file(tensors, str(made), metadata={**(metadata or {}), DIGEST: _digest_of(tensors)})
+            save_file(dict(tensors), str(made), metadata={**metadata, DIGEST: _digest_of(tensors)})
     except SafetensorError as error:
         raise OSError(f"weights {path} cannot be written: {' '.join(str(error).split())}") from error
 
@@ -99,9 +129,18 @@ def load_into(module: nn.Module, path: Path | str) -> None:
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read a file of weights: those that ship as they are listed, others as they were saved, all of them finite.
 
+    Returns:
+        By name; float32, whatever precision the file has.
+
     Raises:
         RuntimeError: In one line, what is wrong with the file.
     """
+    found, _ = _read(path)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+
+
+def _read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Checked tensors as they are in the file, and what else it says."""
     try:
         if regular_file(path).resolve().parent == FOLDER:
             read_checked(path)
@@ -119,7 +158,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         raise RuntimeError(
             f"weights {path} are none: {len(wild)} tensors hold NaN or infinite values, the first is {wild[0]}"
         )
-    return found
+    return found, known
 
 
 def _digest_of(tensors: Mapping[str, Tensor]) -> str:
@@ -187,6 +226,7 @@ __all__ = [
     "LITE0",
     "TRUNK",
     "convert_lite0",
+    "halve",
     "load_into",
     "load_lite0",
     "load_step",
