@@ -146,7 +146,10 @@ def _of_robot(claimed: list[tuple[int, int]]) -> dict[str, Any]:
     if not claimed:
         return {}
     on_robot, objects = np.array(claimed).T
-    return {"robot_claimed_percent": float(100 * on_robot.sum() / objects.sum()), "robot_claimed_most_px": int(on_robot.max())}
+    return {
+        "robot_claimed_percent": float(100 * on_robot.sum() / objects.sum()),
+        "robot_claimed_most_px": int(on_robot.max()),
+    }
 
 
 def _total(reports: list[dict[str, Any]]) -> dict[str, Any]:
