@@ -72,14 +72,17 @@ def in_crops(maps: Floats, crops: Floats, size: tuple[int, int], cells: int) -> 
         maps: Of K objects.
         crops: One of each, (K, 4), pixels of the working image.
         size: (h, w) of that.
-        cells: Of a crop in each direction.
+        cells: Of a crop in each direction, even.
 
     Returns:
         bool, (K, cells, cells).
     """
-    if not maps.any():
-        return np.zeros((len(maps), cells, cells), np.bool_)
-    return np.asarray(cut(maps, _everywhere(len(maps), size), crops, cells, np.arange(len(maps))) >= _SURE, np.bool_)
+    found = np.zeros((len(maps), cells, cells), np.bool_)
+    which = np.flatnonzero((maps >= _SURE).any(axis=(1, 2)))
+    if which.size:
+        half = cut(maps, _everywhere(len(maps), size), crops[which], cells // 2, which)  # finer than the map as it is
+        found[which] = (half >= _SURE).repeat(2, 1).repeat(2, 2)
+    return found
 
 
 def seen_elsewhere(maps: Floats, scores: Floats, probability: Floats, crops: Floats, size: tuple[int, int]) -> Floats:
@@ -93,8 +96,9 @@ def seen_elsewhere(maps: Floats, scores: Floats, probability: Floats, crops: Flo
         size: (h, w) of the working image.
     """
     numbers, everywhere = np.arange(len(maps)), _everywhere(len(maps), size)
-    smooth = np.stack([cv2.blur(score, (3, 3)) for score in scores])
-    is_like = cut(smooth, everywhere, everywhere, GRID, numbers) > _SCORE
+    # one below the other: no cell of the grid has a part of two of them
+    lines = cv2.resize(scores.reshape(-1, scores.shape[2]), (GRID, GRID * len(maps)), interpolation=cv2.INTER_AREA)
+    is_like = lines.reshape(maps.shape) > _SCORE
     is_near = cut(probability, crops, everywhere, GRID, numbers) > _OWN
     for _ in range(_NEAR):
         is_near = _grown(is_near)
