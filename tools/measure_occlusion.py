@@ -97,6 +97,7 @@ def main() -> None:
     objects.add_argument("--sequence", metavar="A,B", help="clips whose first frames are used")
     objects.add_argument("--stills", type=int, metavar="N", help="use this many held-out stills")
     parser.add_argument("--follow", action="store_true", help="follow the clips themselves")
+    parser.add_argument("--ignore", action="store_true", help="with --follow: masks of the robot are ignore masks")
     parser.add_argument("--hidden", type=int, default=20, help="frames on which nothing can be seen")
     parser.add_argument("--verbose", action="store_true", help="a line per frame")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings")
@@ -108,7 +109,7 @@ def main() -> None:
     reports, claimed = {}, []
     if args.follow:
         for name in args.sequence.split(","):
-            found, arm = _follow(args.root, name, config, args.verbose)
+            found, arm = _follow(args.root, name, config, args.verbose, args.ignore)
             claimed += arm
             for thing, report in found.items():
                 reports[f"{name}/{thing}"] = report
@@ -118,6 +119,8 @@ def main() -> None:
             reports[name] = _run(World(image, mask, args.hidden), config, args.verbose)
             print(name, {k: v for k, v in reports[name].items() if k != "frames"}, flush=True)
     total = _total(list(reports.values())) | _of_robot(claimed)
+    seen = [[row["j"] for row in report["frames"][1:] if row["share"] > 0] for report in reports.values()]
+    total["j_mean"] = float(np.mean([np.mean(rows) for rows in seen if rows]))
     print(total)
     if args.json:
         args.json.write_text(json.dumps({**total, "clips": reports}, indent=2) + "\n")
@@ -203,7 +206,7 @@ def _shares(root: Path, name: str, truth: list[Array]) -> dict[int, list[float]]
 
 
 def _follow(
-    root: Path, name: str, config: Config, verbose: bool
+    root: Path, name: str, config: Config, verbose: bool, ignores: bool
 ) -> tuple[dict[int, dict[str, Any]], list[tuple[int, int]]]:
     """Reports of the objects of a clip, by id; of each frame the pixels of the robot in masks, and those of objects."""
     sequence = davis_sequence(root, name)
@@ -214,14 +217,16 @@ def _follow(
     rows: dict[int, list[dict[str, Any]]] = {i: [] for i in shares}
     claimed = []
     for number, path in enumerate(sequence.frames):
-        frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=read_frame(path))
+        file = root / "Robot" / name / f"{path.stem}.png"
+        robot = read_labels(file, is_known=True) != 0 if file.is_file() else None
+        ignored = robot if ignores else None
+        frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=read_frame(path), ignored=ignored)
         if number == 0:
             tracks = tracker.seed(Seed(stamp_ns=frame.stamp_ns, labels=first), frame)
         else:
             tracks = tracker.step(frame)
-        robot = root / "Robot" / name / f"{path.stem}.png"
-        if number and robot.is_file():
-            on_robot = (read_labels(robot, is_known=True) != 0) & (tracks.labels != 0)
+        if number and robot is not None:
+            on_robot = robot & (tracks.labels != 0)
             claimed.append((int(on_robot.sum()), int(np.isin(truth[number], list(shares)).sum())))
         for track in tracks.tracks:
             i = track.instance_id
