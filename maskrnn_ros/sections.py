@@ -303,7 +303,8 @@ class PromptsConfig(Checked):
     )
     weights: str = setting(
         "shipped",
-        "With learned: shipped, or a .safetensors file with its graph beside it. The weights fit one trunk only.",
+        "With learned: shipped; permissive, which are trained on data of permissive licences alone and are less "
+        "accurate; or a .safetensors file with its graph beside it, which fits one trunk only.",
     )
     zoom: str = setting(
         "mask",

@@ -14,6 +14,7 @@ import pytest
 import torch
 from prompt_bench import Reddish, clicked_at, weights
 
+from maskrnn_ros.model.files import PROMPTS
 from maskrnn_ros.model.torch import graphs
 from maskrnn_ros.model.torch.graphs import write_graph
 from maskrnn_ros.model.torch.weights import LITE0, TRUNK, halve, load_trunk
@@ -262,8 +263,10 @@ def fresh() -> Iterator[None]:
     learned_prompts._shipped.cache_clear()
 
 
-def test_as_the_package_comes_a_click_is_enough_for_a_plain_object() -> None:
-    backend = build_prompts(PromptsConfig(), "other.safetensors")  # the tracker's trunk is its own matter
+@pytest.mark.parametrize("weights", PROMPTS)
+def test_as_the_package_comes_a_click_is_enough_for_a_plain_object(weights: str) -> None:
+    config = PromptsConfig(weights=weights)
+    backend = build_prompts(config, "other.safetensors")  # the tracker's trunk is its own matter
     assert isinstance(backend, LearnedPrompts)
     box = Box(180, 90, 300, 210)
     assert overlap(backend(picture(box), Prompt(points=(Point(x=240.0, y=150.0),))), box) > 0.8
@@ -279,7 +282,7 @@ def test_what_ships_looks_by_torch_where_onnxruntime_is_not_installed(
     learned_prompts._shipped.cache_clear()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = backend(picture(), CLICK)
-    assert isinstance(learned_prompts._shipped(), TorchLook)
+    assert isinstance(learned_prompts._shipped("shipped"), TorchLook)
     assert found.any() and (found != expected).mean() < 0.001
 
 
@@ -323,7 +326,7 @@ def test_with_neither_torch_nor_onnxruntime_a_prompt_says_what_to_install() -> N
 
 
 def test_what_ships_damaged_is_said_of_the_prompt(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learned_prompts, "WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setitem(PROMPTS, "shipped", tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match="prompts.backend learned: .*none"):
         build_learned("shipped", "shipped", "mask", 0.0)(picture(), CLICK)
 

@@ -139,6 +139,7 @@ def test_a_frame_is_looked_at_and_learned_as_in_the_training(
 ) -> None:
     monkeypatch.setattr(follow, "_EVERY", 1)  # in the training every frame is due
     monkeypatch.setattr(decide, "strays", lambda mask, *rest: np.zeros(mask.shape, bool))  # it leaves nothing out
+    monkeypatch.setattr(follow, "seen_elsewhere", lambda maps, *rest: maps)  # and knows of no look-alikes
     one = begun(runs, shapes)
     flow = world.ExactFlow(shapes)
     trusted = 0

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from training_bench import write_data
 
 from maskrnn_ros import cli
+from maskrnn_ros.model.files import PROMPTS
 from maskrnn_ros.model.torch.weights import load_trunk
 from maskrnn_ros.prompts import Point, Prompt, UnsureError, view
 from maskrnn_ros.prompts import learned as learned_prompts
@@ -146,8 +147,8 @@ def test_a_share_of_the_steps_sees_the_last_view_of_a_box(options: PromptOptions
     fine = [one for one in found if isinstance(one, tuple)]
     assert 2 < len(fine) < 10 and {len(one) for one in fine} == {2}
     assert {len(one.images) for one in found if not isinstance(one, tuple)} == {3}
-    whole = dataclasses.replace(options, steps=1, fine=1.0, init=learned_prompts.WEIGHTS)
-    before, after = load_file(learned_prompts.WEIGHTS), load_file(train_prompts(whole))
+    whole = dataclasses.replace(options, steps=1, fine=1.0, init=PROMPTS["shipped"])
+    before, after = load_file(PROMPTS["shipped"]), load_file(train_prompts(whole))
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert whole.settings()["fine"] == "1" and "fine" not in options.settings()
     with pytest.raises(ValueError, match=r"fine must be in 0\.\.1, got 2"):

@@ -37,7 +37,7 @@ def add_export(commands: Any) -> None:
     add = parser.add_argument
     add("--trunk", metavar="SETTING", help="as trunk.weights: shipped, permissive or a .safetensors file")
     add("--network", metavar="SETTING", help="as network.weights: shipped, permissive or a .safetensors file")
-    add("--prompts", metavar="SETTING", help="as prompts.weights: shipped or a .safetensors file")
+    add("--prompts", metavar="SETTING", help="as prompts.weights: shipped, permissive or a .safetensors file")
     add("--out", type=Path, metavar="DIR", help="folder of the graphs; default beside the weights, where they are used")
     text = "make the graphs in int8, too, by this data set: of the trunk, and of the decoder that goes with it"
     add("--calibrate", type=Path, metavar="ROOT", help=text)
@@ -48,17 +48,15 @@ def add_export(commands: Any) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     from maskrnn_ros.disk import write_text
+    from maskrnn_ros.model.files import PROMPTS, prompts_file
     from maskrnn_ros.model.torch.graphs import Exported
-    from maskrnn_ros.prompts.learned import WEIGHTS
     from maskrnn_ros.sections import SHIPPED, NetworkConfig, TrunkConfig
 
-    prompts = None if args.prompts is None else Path(args.prompts)
     trunks: tuple[str, ...] = () if args.trunk is None else (args.trunk,)
     networks: tuple[str, ...] = () if args.network is None else (args.network,)
-    if args.prompts == "shipped" or (not trunks and not networks and prompts is None):
-        prompts = WEIGHTS
-    if not trunks and not networks and args.prompts is None:
-        trunks, networks = SHIPPED, SHIPPED
+    prompts = [] if args.prompts is None else [prompts_file(args.prompts)]
+    if not trunks and not networks and not prompts:
+        trunks, networks, prompts = SHIPPED, SHIPPED, list(PROMPTS.values())
     for setting in trunks:
         TrunkConfig(weights=setting)  # refuses what is neither
     for setting in networks:
@@ -87,14 +85,16 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _exported(trunks: Sequence[str], networks: Sequence[str], prompts: Path | None, out: Path | None) -> Iterator[Any]:
+def _exported(
+    trunks: Sequence[str], networks: Sequence[str], prompts: Sequence[Path], out: Path | None
+) -> Iterator[Any]:
     from maskrnn_ros.model.torch.graphs import export
     from maskrnn_ros.prompts.torch.graph import export_prompts
 
     if trunks or networks:
         yield from export(trunks, networks, out)
-    if prompts is not None:
-        yield export_prompts(prompts, out)
+    for weights in prompts:
+        yield export_prompts(weights, out)
 
 
 def _what(one: Any) -> str:

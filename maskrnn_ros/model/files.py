@@ -25,6 +25,9 @@ TRUNKS = {"shipped": TRUNK, "permissive": FOLDER / "trunk_permissive.safetensors
 NETWORKS = {"shipped": DECODER, "permissive": FOLDER / "decoder_permissive.safetensors"}
 """Files of networks that ship, by what ``network.weights`` calls them."""
 
+PROMPTS = {"shipped": FOLDER / "prompts.safetensors", "permissive": FOLDER / "prompts_permissive.safetensors"}
+"""Files of prompt networks that ship, by what ``prompts.weights`` calls them; each learned with the trunk so called."""
+
 
 def trunk_file(setting: str) -> Path:
     """The file that ``trunk.weights`` names: what ships, or a path."""
@@ -34,6 +37,11 @@ def trunk_file(setting: str) -> Path:
 def network_file(setting: str) -> Path:
     """The file that ``network.weights`` names: what ships, or a path."""
     return NETWORKS.get(setting) or Path(setting)
+
+
+def prompts_file(setting: str) -> Path:
+    """The file that ``prompts.weights`` names: what ships, or a path."""
+    return PROMPTS.get(setting) or Path(setting)
 
 
 def trunk_graph(weights: Path, precision: str = "float32") -> Path:

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from maskrnn_ros.model.digests import DIGEST, FOLDER, digest_of, read_graph
-from maskrnn_ros.model.files import TRUNK, trunk_file
+from maskrnn_ros.model.digests import DIGEST, digest_of, read_graph
+from maskrnn_ros.model.files import PROMPTS, TRUNKS, trunk_file
 from maskrnn_ros.model.refinement import luma, refine
 from maskrnn_ros.prompts import Point, Prompt, UnsureError
 from maskrnn_ros.prompts.view import CONTEXT, SIDE, Floats, View
@@ -30,9 +30,6 @@ was found there."""
 
 TRUNK_DIGEST = "trunk_sha256"
 """Key of the digest of the trunk's weights that a network learned with, in the metadata of its weights and graph."""
-
-WEIGHTS = FOLDER / "prompts.safetensors"
-"""The weights that ship with the package."""
 
 _VIEWS = 4
 """Views whose features are kept: the whole picture's are the same for every further click on it."""
@@ -283,7 +280,14 @@ class Mirrored:
 
 
 class ShippedLook:
-    """Looks with what ships, which a process reads when it is asked for the first time: most never are. A ``Look``."""
+    """Looks with what ships, which a process reads when it is asked for the first time: most never are. A ``Look``.
+
+    Args:
+        name: What ``prompts.weights`` calls it.
+    """
+
+    def __init__(self, name: str = "shipped") -> None:
+        self._name = name
 
     def __call__(self, view: UInt8Array, planes: Floats) -> Floats:
         """See ``Look``.
@@ -292,7 +296,7 @@ class ShippedLook:
             ValueError: What ships is missing or damaged.
         """
         try:
-            look = _shipped()
+            look = _shipped(self._name)
         except (ImportError, OSError, RuntimeError) as error:
             raise _unusable(error) from error
         return look(view, planes)
@@ -301,13 +305,13 @@ class ShippedLook:
 def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) -> LearnedPrompts:
     """The backend ``learned`` of what ``prompts.*`` and ``trunk.weights`` name.
 
-    What ships looks with the trunk that ships, whatever the tracker's is.
+    What ships looks with the trunk of the same name, whatever the tracker's is.
 
     Raises:
         ValueError: The weights cannot be used.
     """
-    if weights == "shipped":
-        return LearnedPrompts(ShippedLook(), zoom, min_confidence)
+    if weights in PROMPTS:
+        return LearnedPrompts(ShippedLook(weights), zoom, min_confidence)
     try:
         look = GraphLook(Path(weights), trunk_file(trunk))
     except (ImportError, OSError, RuntimeError) as error:
@@ -316,10 +320,10 @@ def build_learned(weights: str, trunk: str, zoom: str, min_confidence: float) ->
 
 
 @functools.cache
-def _shipped() -> Look:
+def _shipped(name: str) -> Look:
     """By ONNX Runtime, or where that is not installed by torch, as ``engine: auto`` does."""
     try:
-        return GraphLook(WEIGHTS, TRUNK)
+        return GraphLook(PROMPTS[name], TRUNKS[name])
     except ImportError as missing:
         try:
             from maskrnn_ros.model.torch.weights import load_trunk
@@ -329,7 +333,7 @@ def _shipped() -> Look:
             raise ImportError(
                 "needs onnxruntime (or torch), which is not installed: pip install onnxruntime"
             ) from missing
-        return TorchLook(load_prompts(WEIGHTS), load_trunk(str(TRUNK)))
+        return TorchLook(load_prompts(PROMPTS[name]), load_trunk(str(TRUNKS[name])))
 
 
 def _unusable(error: Exception) -> ValueError:

@@ -152,7 +152,9 @@ class Following:
         """
         beside = beside or Beside()
         cells = np.stack([cells_of(plane, STRIDE) for plane in flow])
-        alike = moved(states.begun.alike, cells)
+        alike = states.begun.alike  # as the prior: a mask alone decides without one
+        if config.prior.source != "unwarped":
+            alike = moved(alike, cells) if config.prior.source == "warped" else none_yet(len(states))
         looked = self._look(states, frame, cells, alike, config, beside)
         decided = decide(states, looked, alike, frame, config, self._engine)
         which = _trusted(states, decided)

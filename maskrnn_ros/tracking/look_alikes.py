@@ -51,13 +51,19 @@ def moved(maps: Floats, flow: Floats) -> Floats:
         maps: On the frame before.
         flow: Backward flow at cells of stride 4, float32 (2, h4, w4), pixels.
     """
-    if not maps.any():
+    which = np.flatnonzero(maps.any(axis=(1, 2)))
+    if not which.size:
         return maps
-    height, width = flow.shape[1:]
-    y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
-    dx, dy = (cv2.resize(plane, (GRID, GRID), interpolation=cv2.INTER_AREA) for plane in flow)
-    x, y = x + dx * np.float32(GRID / (width * STRIDE)), y + dy * np.float32(GRID / (height * STRIDE))
-    return np.stack([cv2.remap(one, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for one in maps])
+    (left, x), (top, y) = (_placed(plane, axis) for axis, plane in ((1, flow[0]), (0, flow[1])))
+    # with a border of 0; in NumPy: OpenCV would take a call for each map, and rounds otherwise where it has all at once
+    side = GRID + 2
+    cells = np.pad(maps[which], ((0, 0), (1, 1), (1, 1))).reshape(len(which), -1)
+    first = top * side + left
+    above = cells[:, first] * (1 - x) + cells[:, first + 1] * x
+    below = cells[:, first + side] * (1 - x) + cells[:, first + side + 1] * x
+    found = np.zeros_like(maps)
+    found[which] = above * (1 - y) + below * y
+    return found
 
 
 def at_cells(maps: Floats, size: tuple[int, int]) -> BoolArray:
@@ -104,6 +110,21 @@ def seen_elsewhere(maps: Floats, scores: Floats, probability: Floats, crops: Flo
         is_near = _grown(is_near)
     rise = np.where(is_near, np.float32(0), np.float32(_RISE))
     return np.asarray(np.where(is_like, np.minimum(maps + rise, 1), maps * np.float32(_FADE)), np.float32)
+
+
+def _placed(flow: Floats, axis: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Where along an axis the cells of the grid were, by the flow along it at cells of stride 4, (h4, w4).
+
+    Returns:
+        After which cell of a grid with a border of one cell, (GRID, GRID), and with what weight of the next.
+    """
+    per_cell = np.float32(GRID / (flow.shape[axis] * STRIDE))
+    start = np.arange(GRID, dtype=np.float32)
+    start = start[:, None] if axis == 0 else start
+    place = start + per_cell * np.asarray(cv2.resize(flow, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
+    place = np.clip(place + 1, 0, GRID + np.float32(0.999))
+    low = place.astype(np.intp)
+    return low, np.asarray(place - low, np.float32)
 
 
 def _everywhere(count: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:

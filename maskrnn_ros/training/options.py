@@ -12,9 +12,8 @@ from typing import Literal
 
 from maskrnn_ros.arguments import flag, names, with_default
 from maskrnn_ros.model.digests import digest_of
-from maskrnn_ros.model.files import DECODER, FLOWNET, trunk_file
+from maskrnn_ros.model.files import DECODER, FLOWNET, PROMPTS, trunk_file
 from maskrnn_ros.prompts.learned import TRUNK_DIGEST
-from maskrnn_ros.prompts.learned import WEIGHTS as PROMPTS
 
 LENGTHS = ((0.55, 3), (0.9, 5), (1.0, 8))
 """Until which share of the steps windows have how many frames: the recurrence learns once the single step is good."""
@@ -146,7 +145,7 @@ class PromptOptions(HeadOptions):
     """How to train the prompt network."""
 
     init: Path | None = flag(
-        None, help="weights to begin with: a file, or `shipped`", metavar="FILE", read=weights_read(PROMPTS)
+        None, help="weights to begin with: a file, or `shipped`", metavar="FILE", read=weights_read(PROMPTS["shipped"])
     )
     steps: int = with_default(RunOptions, "steps", 6000)
     batch: int = flag(8, help="views in a step")
