@@ -99,8 +99,10 @@ class OnnxEngine:
     def scores(self, features: Features, coefficients: Floats) -> Floats:
         """See ``Engine``."""
         columns = features.columns[0]
-        found = coefficients[:, :-1, 0] @ columns.reshape(len(columns), -1) + coefficients[:, -1:, 0]
-        return np.asarray(found.reshape(-1, *columns.shape[1:]), np.float32)
+        # not by @: threads of the BLAS would spin where those of the networks run, which took 1.3 times the time of an
+        # image with 16 objects
+        found = np.einsum("kc,cyx->kyx", coefficients[:, :-1, 0], columns)
+        return np.asarray(found + coefficients[:, -1, 0, None, None], np.float32)
 
     def begin(self, features: Features, boxes: Floats, share: Floats, others: Floats, known: Floats) -> Summed:
         """See ``Engine``."""
