@@ -34,9 +34,9 @@ _RISE, _FADE = 0.6, 0.8
 _SURE = 0.5
 """Value of a map from which a cell is not the object."""
 
-_OWN, _NEAR = 0.05, 3
-"""Probability from which a cell is the object's own, and how many cells beside those are left alone: what the mask
-misses of the object may still join it. Where a map is sure the mask cannot grow, so nothing there becomes its own."""
+_OWN, _NEAR = 0.05, (0.4, 3)
+"""Probability from which a cell is the object's own; how far around the box of those cells nothing is noted, in sizes
+of the box, and cells more. What a mask misses of its object may join it later: where a map is sure it could not."""
 
 
 def none_yet(count: int) -> Floats:
@@ -105,9 +105,7 @@ def seen_elsewhere(maps: Floats, scores: Floats, probability: Floats, crops: Flo
     # one below the other: no cell of the grid has a part of two of them
     lines = cv2.resize(scores.reshape(-1, scores.shape[2]), (GRID, GRID * len(maps)), interpolation=cv2.INTER_AREA)
     is_like = lines.reshape(maps.shape) > _SCORE
-    is_near = cut(probability, crops, everywhere, GRID, numbers) > _OWN
-    for _ in range(_NEAR):
-        is_near = _grown(is_near)
+    is_near = _around(cut(probability, crops, everywhere, GRID, numbers) > _OWN)
     rise = np.where(is_near, np.float32(0), np.float32(_RISE))
     return np.asarray(np.where(is_like, np.minimum(maps + rise, 1), maps * np.float32(_FADE)), np.float32)
 
@@ -131,12 +129,17 @@ def _everywhere(count: int, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     return np.repeat(whole(size)[None], count, axis=0)
 
 
-def _grown(cells: BoolArray) -> BoolArray:
-    """With the cells next to them, bool (K, GRID, GRID)."""
-    grown = cells.copy()
-    grown[:, 1:] |= cells[:, :-1]
-    grown[:, :-1] |= cells[:, 1:]
-    rows = grown.copy()
-    grown[:, :, 1:] |= rows[:, :, :-1]
-    grown[:, :, :-1] |= rows[:, :, 1:]
-    return grown
+def _around(cells: BoolArray) -> BoolArray:
+    """Cells in the box of each map's own, enlarged by ``_NEAR``, bool (K, GRID, GRID)."""
+    rows, columns = (_reach(np.asarray(cells.any(axis=axis))) for axis in (2, 1))
+    return np.asarray(rows[:, :, None] & columns[:, None], np.bool_)
+
+
+def _reach(cells: BoolArray) -> BoolArray:
+    """Along an axis, (K, GRID)."""
+    first = cells.argmax(axis=1)
+    last = GRID - 1 - cells[:, ::-1].argmax(axis=1)
+    margin = _NEAR[0] * (last - first + 1) + _NEAR[1]
+    places = np.arange(GRID)
+    inside = (places >= (first - margin)[:, None]) & (places <= (last + margin)[:, None])
+    return np.asarray(inside & cells.any(axis=1, keepdims=True), np.bool_)
