@@ -105,6 +105,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.follow and args.stills:
         parser.error("--follow needs --sequence")
+    if args.ignore and not args.follow:
+        parser.error("--ignore needs --follow")
     config = from_flat(dict(map(parse_setting, args.set)))
     reports, claimed = {}, []
     if args.follow:
@@ -219,6 +221,8 @@ def _follow(
     for number, path in enumerate(sequence.frames):
         file = root / "Robot" / name / f"{path.stem}.png"
         robot = read_labels(file, is_known=True) != 0 if file.is_file() else None
+        if ignores and robot is None:
+            raise SystemExit(f"--ignore: expected a mask of the robot, {file}, found none")
         ignored = robot if ignores else None
         frame = Frame(stamp_ns=(number + 1) * 40_000_000, image=read_frame(path), ignored=ignored)
         if number == 0:

@@ -159,8 +159,8 @@ class Following:
         decided = decide(states, looked, alike, frame, config, self._engine)
         which = _trusted(states, decided)
         known = decided.known
-        if which.size:
-            known = self._learned(known, which, decided, looked, config, beside)
+        if which.size and config.adaptation.method != "none":  # else there are no models to score by
+            known = self._learned(known, which, decided, looked, beside)
             scores = self._engine.scores(frame.features, states.begun.weights[which])
             known = dataclasses.replace(known, alike=_seen_elsewhere(known, which, scores, frame))
         return Found(decided.patches, known, decided.measured.area, decided.sees)
@@ -191,12 +191,9 @@ class Following:
         which: npt.NDArray[np.intp],
         decided: Decided,
         looked: Looked,
-        config: Config,
         beside: Beside,
     ) -> Known:
         """What is known of the objects with this frame in the memories of some."""
-        if config.adaptation.method == "none":
-            return before
         share = halved(before.carried.probability[which])
         rivals = rivals_of(before.carried, decided.sees, which, beside.now)
         sure = np.maximum(np.abs(share - np.float32(0.5)) * 2, np.float32(0.1))

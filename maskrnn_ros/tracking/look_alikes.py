@@ -27,7 +27,6 @@ GRID = 64
 _SCORE = 0.1
 """Score in the target model from which a cell looks like the object; from 0.03 to 0.1 nothing changes."""
 
-
 _RISE, _FADE = 0.6, 0.8
 """What a frame adds to a cell that looks like it, and what is left of one that does not."""
 
