@@ -72,7 +72,7 @@ class ThreadPool:
     """
 
     def __init__(self, size: int = 1) -> None:
-        self._size = size
+        self.size = size
         self._pool: ThreadPoolExecutor | None = None
         if size > 1:
             places = iter(cores_for(size))
@@ -86,9 +86,10 @@ class ThreadPool:
             return [function(item) for item in todo]
         return list(self._pool.map(function, todo))
 
-    def parts(self, count: int) -> list[slice]:
-        """Which of so many items each thread is to do, about as many each; none is empty."""
-        shares = min(self._size, count)
+    def parts(self, count: int, most: int | None = None) -> list[slice]:
+        """Which of so many items the threads are to do, about as many each, at most so many; none is empty."""
+        turns = 1 if most is None else -(-count // (most * self.size))
+        shares = min(self.size * turns, count)
         return [slice(count * k // shares, count * (k + 1) // shares) for k in range(shares)]
 
 

@@ -28,7 +28,8 @@ from maskrnn_ros.model.files import (
     begin_graph,
     columns_graph,
     learn_graph,
-    step_graph,
+    look_graph,
+    place_graph,
     trunk_graph,
 )
 from maskrnn_ros.model.onnx_engine import OnnxEngine, OnnxTrunk
@@ -43,7 +44,7 @@ from maskrnn_ros.types import Tracks
 onnxruntime = pytest.importorskip("onnxruntime")
 
 WITH_VNNI = pytest.mark.skipif(not adds_8_bit_products(), reason="int8 saturates on this processor: it has no VNNI")
-GRAPHS = (trunk_graph(TRUNK), columns_graph(TRUNK), step_graph(DECODER), learn_graph(DECODER), begin_graph(DECODER))
+GRAPHS = (trunk_graph(TRUNK), columns_graph(TRUNK), place_graph(DECODER), look_graph(DECODER), learn_graph(DECODER), begin_graph(DECODER))
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def close(one: Any, other: Any, atol: float = 1e-4, rtol: float = 1e-4) -> None:
 
 
 @pytest.mark.parametrize(
-    "graph", [*GRAPHS, trunk_graph(TRUNK, "int8"), step_graph(DECODER, "int8")], ids=lambda path: path.name
+    "graph", [*GRAPHS, trunk_graph(TRUNK, "int8"), look_graph(DECODER, "int8")], ids=lambda path: path.name
 )
 def test_a_shipped_graph_was_made_from_the_shipped_weights(graph: Path) -> None:
     source = TRUNK if graph.name.startswith("trunk") else DECODER
@@ -394,9 +395,9 @@ def changed(file: Path, how: str) -> bytes:
 @pytest.mark.parametrize("how", ["an input less", "an output less", "no ridge"])
 def test_a_graph_of_an_older_version_is_not_taken(how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     copies = copied(tmp_path)
-    step_graph(copies.network).write_bytes(changed(step_graph(DECODER), how))
+    look_graph(copies.network).write_bytes(changed(look_graph(DECODER), how))
     assert load(precision="float32", **copies.settings).name == "torch"
-    expected = f"graph {step_graph(copies.network)} was not made from {copies.network} by this version"
+    expected = f"graph {look_graph(copies.network)} was not made from {copies.network} by this version"
     assert lines(caplog) == [f"engine torch: {expected}: run maskrnn export"]
     said = refused(engine="onnxruntime", precision="float32", **copies.settings)
     assert said == f"engine onnxruntime: {expected}: run maskrnn export"
@@ -476,11 +477,11 @@ def test_all_that_ships_fits_into_its_limit() -> None:
 
 
 def test_every_graph_that_ships_is_one_that_something_reads() -> None:
-    expected = {trunk_graph(TRUNK, "int8"), step_graph(DECODER, "int8")}
+    expected = {trunk_graph(TRUNK, "int8"), look_graph(DECODER, "int8")}
     expected |= {weights.with_suffix(".onnx") for weights in files.PROMPTS.values()}
     for trunk, network in zip(files.TRUNKS.values(), files.NETWORKS.values(), strict=True):
         expected |= {trunk_graph(trunk), files.columns_graph(trunk)}
-        expected |= {graph(network) for graph in (files.step_graph, files.learn_graph, files.begin_graph)}
+        expected |= {graph(network) for graph in (files.place_graph, files.look_graph, files.learn_graph, files.begin_graph)}
     assert set(GRAPHS) < expected == set(TRUNK.parent.glob("*.onnx"))
     assert {files.trunk_file("shipped"), files.network_file("shipped")} == {TRUNK, DECODER}
 

@@ -18,7 +18,7 @@ from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.model import engine
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import Engine
-from maskrnn_ros.model.files import TRUNK, step_graph, trunk_graph
+from maskrnn_ros.model.files import TRUNK, look_graph, trunk_graph
 from maskrnn_ros.model.torch.weights import load_step, load_trunk, save_weights
 from maskrnn_ros.setting import Value
 from maskrnn_ros.training.quantise import Calibration, quantise
@@ -78,7 +78,7 @@ def test_graphs_of_own_weights_are_made_beside_them_and_taken(own: Own, tmp_path
     weights = ["--trunk", str(own.trunk), "--network", str(own.decoder)]
     assert cli.main(["export", *weights, "--json", str(figures)]) == 0
     made = json.loads(figures.read_text())["graphs"]
-    names = ["my_trunk.onnx", "my_trunk.columns.onnx", "my.onnx", "my.learn.onnx", "my.begin.onnx"]
+    names = ["my_trunk.onnx", "my_trunk.columns.onnx", "my.place.onnx", "my.onnx", "my.learn.onnx", "my.begin.onnx"]
     assert [Path(one["file"]) for one in made] == [own.trunk.with_name(name) for name in names]
     assert all(one["difference"] < 5e-4 * one["scale"] and one["scale"] > 0.5 for one in made)
     assert all(one["size"] == Path(one["file"]).stat().st_size for one in made)
@@ -102,7 +102,7 @@ def test_a_graph_in_int8_is_calibrated_on_the_clips_that_are_not_held_out(own: O
     for name in ("stride8", "stride16", "columns"):
         one, other = (np.asarray(getattr(features, name)) for features in (found, exact))
         assert 0 < np.abs(one - other).mean() < 0.4 * np.abs(other).mean()
-    step = onnx.load(str(step_graph(own.decoder, "int8")))
+    step = onnx.load(str(look_graph(own.decoder, "int8")))
     assert {entry.key: entry.value for entry in step.metadata_props}[DIGEST] == digest_of(own.decoder)
     kinds = [node.op_type for node in step.graph.node]
     assert kinds.count("QLinearConv") > 10 and "Conv" in kinds and own.engine().decoder_precision == "int8"
@@ -121,7 +121,7 @@ def test_the_trunk_that_ships_has_eight_bits() -> None:
 def test_calibrating_again_gives_the_same_graph(own: Own, tmp_path: Path) -> None:
     calibration = Calibration(root=data_set(tmp_path / "davis"), held_out=("second", "third"))
     assert cli.main(["export", "--trunk", str(own.trunk), "--network", str(own.decoder)]) == 0
-    graphs, made = (trunk_graph(own.trunk, "int8"), step_graph(own.decoder, "int8")), []
+    graphs, made = (trunk_graph(own.trunk, "int8"), look_graph(own.decoder, "int8")), []
     for _ in range(2):
         list(quantise(calibration, [str(own.trunk)], [str(own.decoder)]))
         made.append([graph.read_bytes() for graph in graphs])

@@ -368,7 +368,7 @@ def of_raft(size: str, is_pair: bool) -> tuple[Callable[..., Any], list[tuple[in
 CAPTURED: dict[str, Callable[[], tuple[Callable[..., Any], list[tuple[int, ...]]]]] = {
     "features": lambda: of_the_features(False),
     "features in half": lambda: of_the_features(True),
-    "step": lambda: of_objects(FrameStep, _stepped(3, 5, 9)),
+    "step": lambda: of_objects(FrameStep, tuple(_stepped(3, 5, 9).values())),
     "learn": lambda: of_objects(Learn, _learned(2)),
     "begin": lambda: of_objects(Begin, _begun(2, 5, 9)),
     "flownet": of_flownet,

@@ -193,7 +193,7 @@ def step(
     """One frame as in ``training.rollout``, for objects that are all there; ``learns`` says which are trusted."""
     count = len(weights)
     which, groups = torch.zeros(count, dtype=torch.int64), Groups(torch.zeros(count, dtype=torch.int64))
-    prior4 = place(carried, shared.flow, which)
+    prior4 = place(carried.probability, carried.boxes, shared.flow, which)
     boxes = crops_around(boxes_of(prior4, torch.zeros(count, 4), STRIDE))
     seen = see(shared, which, boxes, carried, groups.most_of_others(prior4))
     output = net.look(seen, weights, memory.seed_keys, memory.newest_keys)

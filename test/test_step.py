@@ -33,9 +33,9 @@ def test_a_mask_goes_where_the_flow_says() -> None:
     boxes = torch.tensor([[16.0, 16.0, 80.0, 80.0]])
     which = torch.zeros(1, dtype=torch.int64)
     flow = torch.zeros(1, 2, 32, 32)
-    still = place(carried(boxes), flow, which)[0] >= 0.5
+    still = place(carried(boxes).probability, boxes, flow, which)[0] >= 0.5
     flow[:, 0], flow[:, 1] = -8.0, 4.0  # it came from 8 pixels left and 4 below
-    moved = place(carried(boxes), flow, which)[0] >= 0.5
+    moved = place(carried(boxes).probability, boxes, flow, which)[0] >= 0.5
     expected = torch.zeros_like(still)
     expected[3:19, 6:14] = True  # the cells [16, 48) x [16, 80) lie 8 to the right and 4 up
     assert torch.equal(moved, expected) and still.sum() == expected.sum()

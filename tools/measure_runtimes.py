@@ -32,7 +32,8 @@ from maskrnn_ros.types import Frame, Seed
 GRAPHS = {
     "trunk": files.trunk_graph(files.TRUNK),
     "columns": files.columns_graph(files.TRUNK),
-    "step": files.step_graph(files.DECODER),
+    "place": files.place_graph(files.DECODER),
+    "look": files.look_graph(files.DECODER),
     "learn": files.learn_graph(files.DECODER),
 }
 _CALLS = 3

@@ -32,36 +32,46 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Opaque: TypeAlias = Any
 """An array of an engine, NumPy's or torch's, with ``shape``, ``nbytes`` and an index of numbers, or lists of them."""
 
-OBJECT_INPUTS = (
+PLACE_INPUTS = (
+    "flow",  # (1, 2, h4, w4): backward flow, pixels
+    "ignored",  # (1, h4, w4): share of each cell where no object may be
+    "beside",  # (1, h4, w4): what objects that are shown and not carried along covered before, where they are now
+    "switches",  # (4,) of 0 or 1: masks are warped, masks are carried, flow is shown, hidden states are carried
     "probability",  # (K, 1, FINE, FINE): of the frame before, in the crops
     "boxes",  # (K, 4): those crops, x0 y0 x1 y1 in pixels of the working image
+    "sought",  # (K, 4): where an object is looked for that has no warped mask, pixels; NaN: nowhere
+)
+"""Inputs of the first part of a step: where K objects are looked for, all of them at once. float32."""
+
+PLACE_OUTPUTS = (
+    "around",  # (K, 4): boxes of the warped masks, or what was sought
+    "crops",  # (K, 4): what is looked at
+    "looked",  # (K,): 0 where there is nothing to look at
+    "others",  # (K, h4, w4): most of the warped masks of all others
+)
+"""What it says."""
+
+LOOK_INPUTS = (
+    "image",  # uint8, (1, 3, h, w)
+    "columns",  # (1, COLUMNS, h4, w4)
+    "stride8",  # (1, 40, h8, w8)
+    "stride16",  # (1, 112, h16, w16)
+    "flow",
+    "switches",
+    "crops",
+    "others",
+    "probability",
+    "boxes",
     "hidden",  # (K, HIDDEN, CROP / 2, CROP / 2)
     "coefficients",  # (K, COLUMNS + 1, TARGET): of the target models
     "seed_code",  # (K, CODES, KEYS): cells of the seeds, and in the next (K, 2, KEYS) what they are of
     "seed_values",
     "newest_code",  # likewise, of the newest frame that could be trusted
     "newest_values",
-    "sought",  # (K, 4): where an object is looked for that has no warped mask, pixels; NaN: nowhere
 )
-"""What a step is given of K objects, float32."""
+"""Inputs of the second part: what is seen there, of each object by itself. float32 where nothing else is said."""
 
-STEP_INPUTS = (
-    "image",  # uint8, (1, 3, h, w)
-    "columns",  # (1, COLUMNS, h4, w4)
-    "stride8",  # (1, 40, h8, w8)
-    "stride16",  # (1, 112, h16, w16)
-    "flow",  # (1, 2, h4, w4): backward flow, pixels
-    "ignored",  # (1, h4, w4): share of each cell where no object may be
-    "beside",  # (1, h4, w4): what objects covered on the frame before that are shown and not carried along
-    "switches",  # (4,) of 0 or 1: masks are warped, masks are carried, flow is shown, hidden states are carried
-    *OBJECT_INPUTS,
-)
-"""Inputs of a step, float32 where nothing else is said."""
-
-STEP_OUTPUTS = (
-    "around",  # (K, 4): boxes of the warped masks, or what was sought
-    "crops",  # (K, 4): what was looked at
-    "looked",  # (K,): 0 where there was nothing to look at
+LOOK_OUTPUTS = (
     "log_odds",  # (K, FINE, FINE)
     "deltas",  # (K, 4): of the predicted box against ``around``
     "presence",  # (K,): log-odds
@@ -70,7 +80,10 @@ STEP_OUTPUTS = (
     "matched",  # (K, 2 * MATCHED, CROP / 2, CROP / 2)
     "columns",  # (K, COLUMNS, CROP, CROP)
 )
-"""Outputs of a step, see ``step.Output``."""
+"""What it says, see ``step.Output``."""
+
+STEP_OUTPUTS = (*PLACE_OUTPUTS[:3], *LOOK_OUTPUTS)
+"""What a step says, see ``Looked``."""
 
 LEARN_INPUTS = ("columns", "code", "share", "rivals", "known")
 """Of K crops: outputs of a step, and (K, 1, CROP, CROP) each: masks, those of others, weight of each cell."""
@@ -109,7 +122,7 @@ class Keys:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objects:
-    """What a step is given of K objects, see ``OBJECT_INPUTS``; here ``probability`` is (K, FINE, FINE)."""
+    """What a step is given of K objects, see ``LOOK_INPUTS``; here ``probability`` is (K, FINE, FINE)."""
 
     probability: Floats
     boxes: Floats
@@ -141,7 +154,7 @@ class Lesson:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Around:
-    """What a step is given beside the features and the objects, see ``STEP_INPUTS``."""
+    """What a step is given beside the features and the objects, see ``PLACE_INPUTS``."""
 
     flow: Floats
     ignored: Floats

@@ -54,8 +54,13 @@ def columns_graph(weights: Path) -> Path:
     return weights.with_suffix(".columns.onnx")
 
 
-def step_graph(weights: Path, precision: str = "float32") -> Path:
-    """Where the graph of a step lies, beside the decoder's weights."""
+def place_graph(weights: Path) -> Path:
+    """Where the graph lies that says where objects are looked for, beside the decoder's weights."""
+    return weights.with_suffix(".place.onnx")
+
+
+def look_graph(weights: Path, precision: str = "float32") -> Path:
+    """Likewise, of the decoder, which says what is seen there."""
     return trunk_graph(weights, precision)
 
 

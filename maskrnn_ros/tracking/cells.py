@@ -89,7 +89,7 @@ def cut(planes: Floats, boxes: Floats, crops: Floats, cells: int, of: npt.NDArra
         some = slice(start, start + _AT_ONCE)
         rows = lines[top[some]] * (1 - y[some, :, None]) + lines[top[some] + below] * y[some, :, None]
         at, values, weight = first[: len(rows)] + left[some, None], rows.ravel(), x[some, None]
-        found[some] = (values[at] * (1 - weight) + values[at + right] * weight) * inside[some]
+        found[some] = (values.take(at) * (1 - weight) + values.take(at + right) * weight) * inside[some]
     return found
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.flow.warp import warp
 from maskrnn_ros.model.engine import Around, Engine, Keys, Lesson, Looked
 from maskrnn_ros.model.shapes import CONTEXT, FINE, RATE, SMALLEST, STRIDE, TRUSTED
 from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved
@@ -170,13 +171,15 @@ class Following:
     ) -> Looked:
         """One call of the step for all objects; the flow is given at cells of stride 4."""
         known, ignored = states.begun, _ignored(frame)
-        before = np.zeros_like(ignored) if beside.before is None else beside.before
+        where = np.zeros_like(ignored)
+        if beside.before is not None:
+            where = warp(beside.before, flow / STRIDE) if config.prior.source == "warped" else beside.before
         has_prior = config.prior.source != "none"
         switches = config.prior.source == "warped", has_prior, config.network.flow_stream, config.network.hidden
         around = Around(
             flow=flow[None],
             ignored=ignored[None],
-            beside=before[None],
+            beside=where[None],
             switches=np.array(switches, np.float32),
         )
         sought = np.full((len(states), 4), np.nan, np.float32)

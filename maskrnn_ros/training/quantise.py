@@ -31,17 +31,18 @@ from maskrnn_ros.datasets.clips import FileClip, frame_of
 from maskrnn_ros.datasets.readers import find_clips
 from maskrnn_ros.flow import build_flow
 from maskrnn_ros.model.digests import DIGEST
-from maskrnn_ros.model.engine import STEP_INPUTS, STEP_OUTPUTS, Around, Features, Looked, Objects
+from maskrnn_ros.model.engine import LOOK_INPUTS, LOOK_OUTPUTS, Around, Features, Looked, Objects
 from maskrnn_ros.model.files import (
     begin_graph,
     columns_graph,
     learn_graph,
+    look_graph,
     network_file,
-    step_graph,
+    place_graph,
     trunk_file,
     trunk_graph,
 )
-from maskrnn_ros.model.onnx_engine import RIDGE, OnnxEngine, step_inputs
+from maskrnn_ros.model.onnx_engine import RIDGE, OnnxEngine, look_inputs, place_inputs
 from maskrnn_ros.model.torch.graphs import Exported, compare, needs, placed, read_session, write_graph
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Seed
@@ -111,21 +112,28 @@ def quantise(
 
 
 def _quantise_step(clips: Sequence[FileClip], seed: int, trunk: Path, network: Path, out: Path | None) -> Exported:
-    source, file = placed(step_graph(network), out), placed(step_graph(network, "int8"), out)
+    source, file = placed(look_graph(network), out), placed(look_graph(network, "int8"), out)
     feeds = _steps(clips, seed, trunk, network, out)
     _write(source, file, feeds[:-_CHECKED], _decoder_convolutions(source))
-    exact, place = read_session(source), STEP_OUTPUTS.index("log_odds")
+    exact, place = read_session(source), LOOK_OUTPUTS.index("log_odds")
     samples = ((feed, [exact.run(None, feed)[place]]) for feed in feeds[-_CHECKED:])
     return compare(file, samples, lambda outputs: [outputs[place]])
 
 
 def _decoder_convolutions(source: Path) -> list[str]:
-    """Names of those that are put in int8."""
+    """Names of those that are put in int8, and of the rectifiers behind them: these are a matter of the range then."""
     import onnx
 
-    names = [node.name for node in onnx.load(str(source)).graph.node if node.op_type == "Conv"]
+    nodes = onnx.load(str(source)).graph.node
     exact = tuple(f"/{part}/Conv" for part in _EXACT)
-    return [name for name in names if name.startswith("/decoder/") and not name.endswith(exact)]
+    convolutions = [
+        node
+        for node in nodes
+        if node.op_type == "Conv" and node.name.startswith("/decoder/") and not node.name.endswith(exact)
+    ]
+    found = {output for node in convolutions for output in node.output}
+    rectifiers = [node for node in nodes if node.op_type == "Relu" and node.input[0] in found]
+    return [node.name for node in (*convolutions, *rectifiers)]
 
 
 def _write(source: Path, file: Path, feeds: Sequence[Feed], nodes: Sequence[str] = ()) -> None:
@@ -147,7 +155,9 @@ def _write(source: Path, file: Path, feeds: Sequence[Feed], nodes: Sequence[str]
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_quantize=list(nodes),
-            op_types_to_quantize=["Conv"] if nodes else None,  # of boxes, which may be NaN, no range is asked for
+            op_types_to_quantize=["Conv", "Relu"]
+            if nodes
+            else None,  # of boxes, which may be NaN, no range is asked for
         )
         model = onnx.load(made)
     del model.metadata_props[:]
@@ -233,8 +243,9 @@ class _Recording(OnnxEngine):
     def step(self, features: Features, around: Around, objects: Objects) -> Looked:
         """See ``Engine``."""
         if self._count % self._every == 0:
-            inputs = step_inputs(features, around, objects)
-            self.feeds.append({name: np.array(value) for name, value in zip(STEP_INPUTS, inputs, strict=True)})
+            places = self._place(*place_inputs(around, objects))
+            inputs = look_inputs(features, around, objects, places)
+            self.feeds.append({name: np.array(value) for name, value in zip(LOOK_INPUTS, inputs, strict=True)})
         self._count += 1
         return super().step(features, around, objects)
 
@@ -242,7 +253,7 @@ class _Recording(OnnxEngine):
 def _together(folder: Path, trunk: Path, network: Path, out: Path | None) -> tuple[Path, Path]:
     """Copies of weights with their graphs beside them, but for the decoder's in int8: an older one may be there."""
     of_trunk = trunk_graph(trunk), trunk_graph(trunk, "int8"), columns_graph(trunk)
-    of_network = step_graph(network), learn_graph(network), begin_graph(network)
+    of_network = place_graph(network), look_graph(network), learn_graph(network), begin_graph(network)
     copies = []
     for name, weights, graphs in (("trunk", trunk, of_trunk), ("network", network, of_network)):
         place = folder / name

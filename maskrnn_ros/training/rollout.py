@@ -89,7 +89,7 @@ def rollout(net: StepNet, window: Windows, dropout: Dropout | None, random: torc
         truth = masks.float()
         present = (truth.sum(dim=(1, 2)) >= _VISIBLE).float()
         true_boxes = boxes_of(truth, last)
-        prior4 = place(carried, shared.flow, which) * kept.prior[:, None, None]
+        prior4 = place(carried.probability, carried.boxes, shared.flow, which) * kept.prior[:, None, None]
         last = boxes_of(prior4, true_boxes, STRIDE).detach()
         boxes = crops_around(kept.shaken(last))
         others = groups.most_of_others(prior4) * kept.others[:, None, None]

@@ -112,8 +112,8 @@ class TorchEngine:
         )
         keys = objects.seed.code, objects.seed.values, objects.newest.code, objects.newest.values
         shared = features.image, features.columns, features.stride8, features.stride16
-        own = probability, boxes, objects.hidden, coefficients, *keys, sought
-        found = self._step(*shared, flow, ignored, beside, switches, *own)
+        own = probability, boxes, objects.hidden, coefficients, *keys
+        found = self._step(*shared, flow, ignored, beside, switches, sought, *own)
         placed, (hidden, code, matched, columns) = found[:6], found[6:]
         where, crops, looked, log_odds, deltas, presence, likeness = self._all_down([*placed, matched])
         return Looked(where, crops, looked, log_odds, deltas, presence, hidden, code, likeness, columns)

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns and step by those operations that ONNX Runtime is fast at on a CPU: what their graphs are traced from.
+"""Columns and decoder by those operations that ONNX Runtime is fast at on a CPU: what their graphs are traced from.
 
 The numbers are those of ``frame_step`` up to rounding, and of the same weights; ``maskrnn export`` compares the two.
 Training and torch's engine have no use for this form. Of a step with 4 objects on one core with AVX-512:
 
-    crops   by products of matrices and by GridSample                    -8 %
     edge    the finest cells as 48 channels of a map of half the size    -7 %
     sums    of two convolutions inside the second one                    -2 %
 
@@ -20,13 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.shapes import COLUMNS, CROP, FINE, STRIDE, STRIDES
-from maskrnn_ros.model.torch.crops import crop
+from maskrnn_ros.model.shapes import COLUMNS, STRIDE, STRIDES
 from maskrnn_ros.model.torch.frame_step import Columns
 from maskrnn_ros.model.torch.step import Decoder, StepNet
-
-_FEW = 8
-"""Maps of so many channels, or of coarser strides, are cut by products of matrices."""
 
 _DOUBLED = (
     ((0.75, 0.25, 0.0), (0.25, 0.75, 0.75), (0.0, 0.0, 0.25)),
@@ -116,7 +111,7 @@ def _halved(decoder: Decoder) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2
     near.bias.copy_(edge.bias.repeat(4))  # type: ignore[union-attr]
     for k in range(4):
         y, x = divmod(k, 2)
-        pixels.weight[k * leaving : (k + 1) * leaving, :, y : y + 3, x : x + 3] = edge.weight[:, entering:]
+        pixels.weight[k * leaving : (k + 1) * leaving, :, y : y + 3, x : x + 3] = edge.weight[:, entering:] / 127.5
     for k in range(16):
         y, x = divmod(k, 4)
         for down in range(3):
@@ -126,58 +121,6 @@ def _halved(decoder: Decoder) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2
                 last.weight[k, at : at + leaving, above, left] = sharp.weight[0, :, down, right]
     last.bias.copy_(sharp.bias.repeat(16))  # type: ignore[union-attr]
     return tuple(conv.requires_grad_(False) for conv in (wide, near, pixels, last))  # type: ignore[return-value]
-
-
-def cut(maps: Tensor, rois: Tensor, cells: int, scale: float) -> Tensor:
-    """``crops.crop``, each map of its own object where there are several, else all of the only one.
-
-    The image is left to RoiAlign; of few channels and of coarse strides a product of matrices is faster, else
-    GridSample.
-    """
-    boxes = rois[:, 1:]
-    if cells >= FINE:
-        return crop(maps, rois, cells, scale)
-    if cells >= CROP and int(maps.shape[1]) > _FEW:
-        return _sampled(maps, boxes, cells, scale)
-    return _multiplied(maps, boxes, cells, scale)
-
-
-def _multiplied(maps: Tensor, boxes: Tensor, cells: int, scale: float) -> Tensor:
-    channels = int(maps.shape[1])  # for the tracer
-    height, width = maps.shape[2:]
-    across = _shares(boxes[:, 0], boxes[:, 2], width, cells, scale).transpose(1, 2)  # (K, w, cells)
-    down = _shares(boxes[:, 1], boxes[:, 3], height, cells, scale)
-    lines = (maps.flatten(1, 2) @ across).reshape(-1, channels, height, cells)
-    return (down[:, None] @ lines).reshape(-1, channels, cells, cells)
-
-
-def _shares(low: Tensor, high: Tensor, size: int, cells: int, scale: float) -> Tensor:
-    """What each cell of crops has of each cell of a line, (K, cells, size)."""
-    samples = 1 if cells >= CROP else 2
-    places, inside = _places(low, high, size, cells * samples, scale)
-    steps = torch.arange(size, dtype=low.dtype)
-    shares = functional.relu(1 - (places[..., None] - steps).abs()) * inside.to(low.dtype)[..., None]
-    return shares if samples == 1 else (shares[:, ::2] + shares[:, 1::2]) / 2
-
-
-def _sampled(maps: Tensor, boxes: Tensor, cells: int, scale: float) -> Tensor:
-    """Of one map."""
-    grid = []
-    for axis, size in ((0, maps.shape[3]), (1, maps.shape[2])):
-        places, inside = _places(boxes[:, axis], boxes[:, axis + 2], size, cells, scale)
-        grid.append(torch.where(inside, (2 * places + 1) / size - 1, -4.0))  # what is outside is 0
-    x, y = grid
-    points = torch.stack([x[:, None].expand(-1, cells, -1), y[:, :, None].expand(-1, -1, cells)], dim=-1)
-    found = functional.grid_sample(maps, points.reshape(1, -1, cells, 2), "bilinear", "zeros", align_corners=False)
-    return found.reshape(int(maps.shape[1]), -1, cells, cells).transpose(0, 1)
-
-
-def _places(low: Tensor, high: Tensor, size: int, samples: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Where RoIAlign looks along a line, (K, samples) in cells, and whether it sees anything there."""
-    steps = (torch.arange(samples, dtype=low.dtype) + 0.5) * (scale / samples)
-    places = low[:, None] * scale - 0.5 + steps * (high - low)[:, None]
-    inside = (places >= -1) & (places <= size)
-    return places.clamp(min=0).minimum(torch.as_tensor(size - 1)), inside
 
 
 def fusable(graph: bytes, batch: str) -> bytes:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CHANNELS, COLUMNS, STRIDE, STRIDES
-from maskrnn_ros.model.torch.crops import crop, scaled, warp
+from maskrnn_ros.model.torch.crops import scaled
 from maskrnn_ros.model.torch.matching import Keys
-from maskrnn_ros.model.torch.sight import Carried, Cut, Shared, crops_around, place, see
+from maskrnn_ros.model.torch.sight import Carried, Seen, Shared, crops_around, place, see
 from maskrnn_ros.model.torch.step import StepNet
 from maskrnn_ros.model.torch.target import seed_keys, seed_sums, sums_of
 from maskrnn_ros.model.torch.trunk import TrainedTrunk
@@ -86,17 +86,57 @@ class FrameFeatures(nn.Module):
 
 
 class FrameStep(nn.Module):
-    """K objects on the next frame; inputs and outputs are ``engine.STEP_INPUTS`` and ``engine.STEP_OUTPUTS``.
+    """K objects on the next frame; inputs are those of both parts, outputs are ``engine.STEP_OUTPUTS``.
 
     Args:
         net: The network.
-        cut: Makes the crops.
     """
 
-    def __init__(self, net: StepNet, cut: Cut = crop) -> None:
+    def __init__(self, net: StepNet) -> None:
         super().__init__()
         self.net = net
-        self._cut = cut
+
+    def place(
+        self,
+        flow: Tensor,
+        ignored: Tensor,
+        beside: Tensor,
+        switches: Tensor,
+        probability: Tensor,
+        boxes: Tensor,
+        sought: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See ``engine.PLACE_INPUTS``."""
+        warps, has_prior = switches[0], switches[1]
+        which = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        free = has_prior * (ignored < 0.5).to(flow.dtype)  # (1, h4, w4)
+        return places_of(place(probability, boxes, flow * warps, which) * free, beside * free, boxes, sought)
+
+    def look(
+        self,
+        image: Tensor,
+        columns: Tensor,
+        stride8: Tensor,
+        stride16: Tensor,
+        flow: Tensor,
+        switches: Tensor,
+        crops: Tensor,
+        others: Tensor,
+        probability: Tensor,
+        boxes: Tensor,
+        hidden: Tensor,
+        coefficients: Tensor,
+        *keys: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """See ``engine.LOOK_INPUTS``."""
+        warps, has_prior, has_flow, recurs = switches[0], switches[1], switches[2], switches[3]
+        which = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        shared = Shared(scaled(image), columns, stride8, stride16, flow)
+        seen = see(shared, which, crops, Carried(probability, boxes, hidden), others, warps=warps)
+        seen = dataclasses.replace(
+            seen, prior=seen.prior * has_prior, flow=seen.flow * has_flow, hidden=seen.hidden * recurs
+        )
+        return said(self.net, seen, coefficients, *keys)
 
     def forward(
         self,
@@ -108,48 +148,31 @@ class FrameStep(nn.Module):
         ignored: Tensor,
         beside: Tensor,
         switches: Tensor,
+        sought: Tensor,
         probability: Tensor,
         boxes: Tensor,
-        hidden: Tensor,
-        coefficients: Tensor,
-        seed_code: Tensor,
-        seed_values: Tensor,
-        newest_code: Tensor,
-        newest_values: Tensor,
-        sought: Tensor,
+        *known: Tensor,
     ) -> tuple[Tensor, ...]:
-        """See ``engine``."""
-        warps, has_prior, has_flow, recurs = switches[0], switches[1], switches[2], switches[3]
-        carried = Carried(probability, boxes, hidden)
-        which = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
-        moved = flow * warps
-        free = has_prior * (ignored < 0.5).to(flow.dtype)  # (1, h4, w4)
-        prior4 = place(carried, moved, which) * free
-        found = _boxes_of(prior4)
-        around = torch.where(found.isnan(), sought, found)
-        looked = (~around[:, 0].isnan()).to(flow.dtype)
-        around = torch.where(around.isnan(), boxes, around)
-        others = torch.maximum(_most_of_others(prior4), warp(beside, moved[0] / STRIDE) * free)
-        crops = crops_around(around)
-        shared = Shared(scaled(image), columns, stride8, stride16, flow)
-        seen = see(shared, which, crops, carried, others, warps=warps, cut=self._cut)
-        seen = dataclasses.replace(
-            seen, prior=seen.prior * has_prior, flow=seen.flow * has_flow, hidden=seen.hidden * recurs
-        )
-        seed, newest = Keys(seed_code, seed_values), Keys(newest_code, newest_values)
-        output = self.net.look(seen, coefficients, seed, newest)
-        return (
-            around,
-            crops,
-            looked,
-            output.log_odds,
-            output.deltas,
-            output.presence,
-            output.hidden,
-            output.code,
-            output.matched,
-            seen.columns,
-        )
+        """Both parts."""
+        around, crops, looked, others = self.place(flow, ignored, beside, switches, probability, boxes, sought)
+        shared = image, columns, stride8, stride16, flow, switches
+        return (around, crops, looked, *self.look(*shared, crops, others, probability, boxes, *known))
+
+
+def places_of(prior4: Tensor, beside: Tensor, boxes: Tensor, sought: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``engine.PLACE_OUTPUTS`` by warped masks (K, h4, w4) and what lies beside them (1, h4, w4)."""
+    found = _boxes_of(prior4)
+    around = torch.where(found.isnan(), sought, found)
+    looked = (~around[:, 0].isnan()).to(prior4.dtype)
+    around = torch.where(around.isnan(), boxes, around)
+    return around, crops_around(around), looked, torch.maximum(_most_of_others(prior4), beside)
+
+
+def said(net: StepNet, seen: Seen, coefficients: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
+    """``engine.LOOK_OUTPUTS`` by crops; keys are those of seeds and those of the newest frame."""
+    found = net.look(seen, coefficients, Keys(*keys[:2]), Keys(*keys[2:]))
+    decided = found.log_odds, found.deltas, found.presence
+    return (*decided, found.hidden, found.code, found.matched, seen.columns)
 
 
 class Learn(nn.Module):
@@ -200,9 +223,8 @@ def _boxes_of(priors: Tensor) -> Tensor:
     edges = []
     for axis in (1, 2):  # x, then y
         line = inside.amax(dim=axis)
-        count = line.shape[1]
-        steps = torch.arange(count, device=line.device, dtype=line.dtype)
-        first = (steps * line + count * (1 - line)).amin(dim=1)
+        steps = torch.arange(line.shape[1], device=line.device, dtype=line.dtype)
+        first = torch.where(line > 0, steps, line.shape[1]).amin(dim=1)
         last = ((steps + 1) * line).amax(dim=1)
         edges.append((first, last))
     (x0, x1), (y0, y1) = edges
@@ -216,7 +238,7 @@ def _most_of_others(maps: Tensor) -> Tensor:
     That is the most of all, or where only one has that, for this one the second most.
     """
     most = maps.amax(dim=0, keepdim=True)
-    is_most = (maps == most).to(maps.dtype)
-    second = (maps * (1 - is_most)).amax(dim=0, keepdim=True)
-    is_alone = is_most * (is_most.sum(dim=0, keepdim=True) < 1.5).to(maps.dtype)
-    return most * (1 - is_alone) + second * is_alone
+    is_most = maps == most
+    second = torch.where(is_most, 0.0, maps).amax(dim=0, keepdim=True)
+    second = torch.where(is_most.to(maps.dtype).sum(dim=0, keepdim=True) > 1.5, most, second)
+    return torch.where(is_most, second, most)

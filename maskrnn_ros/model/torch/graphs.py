@@ -3,7 +3,8 @@
 
     trunk.onnx           uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
     trunk.columns.onnx   those features                          -> what target models are linear in
-    decoder.onnx         a frame, flow, K objects                -> what the decoder says of them (``frame_step``)
+    decoder.place.onnx   masks of K objects, flow                -> where they are looked for (``frame_step``)
+    decoder.onnx         a frame, flow, K objects and places     -> what the decoder says of them
     decoder.learn.onnx   K crops and their masks                 -> sums and keys of the frame
     decoder.begin.onnx   a frame, K masks                        -> sums and keys of seeds
     prompts.onnx         a view and what is said of an object    -> log-odds, IoU (``prompt_graph``)
@@ -29,21 +30,31 @@ from torch import Tensor, nn
 
 from maskrnn_ros.disk import write_bytes
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
-from maskrnn_ros.model.engine import BEGIN_INPUTS, LEARN_INPUTS, OBJECT_INPUTS, STEP_INPUTS, STEP_OUTPUTS, SUMS
+from maskrnn_ros.model.engine import (
+    BEGIN_INPUTS,
+    LEARN_INPUTS,
+    LOOK_INPUTS,
+    LOOK_OUTPUTS,
+    PLACE_INPUTS,
+    PLACE_OUTPUTS,
+    SUMS,
+)
 from maskrnn_ros.model.files import (
     begin_graph,
     columns_graph,
     learn_graph,
+    look_graph,
     network_file,
-    step_graph,
+    place_graph,
     trunk_file,
     trunk_graph,
 )
 from maskrnn_ros.model.onnx_engine import RIDGE, named
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
 from maskrnn_ros.model.torch.compiled import AsModule
-from maskrnn_ros.model.torch.for_graphs import ProductColumns, cut, fusable, in_blocks
+from maskrnn_ros.model.torch.for_graphs import ProductColumns, fusable
 from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
+from maskrnn_ros.model.torch.graph_step import GraphLook, GraphPlace
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
 _OPSET = 17
@@ -120,19 +131,25 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     """The decoder's graphs, see ``frame_step``."""
     net = load_step(weights)
     step, learn, begin = FrameStep(net), Learn(net), Begin(net)
-    blocked = FrameStep(in_blocks(net), cut)
-    whole = {2: "rows", 3: "columns"}
-    cells = {1: "rows", 2: "columns"}
-    each = {0: "objects"}
+    whole, cells, each = {2: "rows", 3: "columns"}, {1: "rows", 2: "columns"}, {0: "objects"}
     strides = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in ("image", "stride8", "stride16")}
-    free = {**strides, "columns": whole, "flow": whole, "ignored": cells, "beside": cells}
-    free |= {name: each for name in (*OBJECT_INPUTS, *named(STEP_OUTPUTS))}
-    graph = traced(blocked.forward, blocked, _stepped(2, 5, 9), list(STEP_INPUTS), named(STEP_OUTPUTS), free)
-    graph = fusable(graph, each[0])
+    shared = {**strides, "columns": whole, "flow": whole, "ignored": cells, "beside": cells, "switches": {}}
     samples = [_stepped(k + 1, *size) for k, size in enumerate(_sizes())]
-    yield written(
-        graph, placed(step_graph(weights), out), weights, step.forward, samples, {RIDGE: repr(float(net.ridge))}
-    )
+
+    free = {name: each for name in (*PLACE_INPUTS, *PLACE_OUTPUTS)} | shared | {"others": {**each, **cells}}
+    parts = [tuple(sample[name] for name in PLACE_INPUTS) for sample in samples]
+    place = GraphPlace()
+    graph = traced(place.forward, place, parts[1], list(PLACE_INPUTS), list(PLACE_OUTPUTS), free)
+    yield written(graph, placed(place_graph(weights), out), weights, step.place, parts)
+
+    said = named(LOOK_OUTPUTS)
+    free = {name: each for name in (*LOOK_INPUTS, *said)} | shared | {"others": {**each, **cells}}
+    parts = [tuple({**sample, **_placed(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
+    look = GraphLook(net)
+    graph = fusable(traced(look.forward, look, parts[1], list(LOOK_INPUTS), said, free), each[0])
+    known = {RIDGE: repr(float(net.ridge))}
+    yield written(graph, placed(look_graph(weights), out), weights, step.look, parts, known)
+
     free = {name: each for name in (*LEARN_INPUTS, *SUMS)}
     graph = traced(learn.forward, learn, _learned(2), list(LEARN_INPUTS), list(SUMS), free)
     yield written(
@@ -142,8 +159,13 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     free |= {name: {0: "objects", **cells} for name in ("share", "others", "known")}
     free = {name: axes for name, axes in free.items() if name in (*BEGIN_INPUTS, *SUMS)}
     graph = traced(begin.forward, begin, _begun(2, 5, 9), list(BEGIN_INPUTS), list(SUMS), free)
-    samples = [_begun(k + 1, *size) for k, size in enumerate(_sizes())]
-    yield written(graph, placed(begin_graph(weights), out), weights, begin.forward, samples)
+    begun = [_begun(k + 1, *size) for k, size in enumerate(_sizes())]
+    yield written(graph, placed(begin_graph(weights), out), weights, begin.forward, begun)
+
+
+@torch.no_grad()
+def _placed(step: FrameStep, sample: dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(zip(PLACE_OUTPUTS, step.place(*(sample[name] for name in PLACE_INPUTS)), strict=True))
 
 
 def _maps(h: int, w: int) -> tuple[Tensor, ...]:
@@ -152,36 +174,34 @@ def _maps(h: int, w: int) -> tuple[Tensor, ...]:
     return tuple(torch.randn(1, channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True))
 
 
-def _stepped(count: int, h: int, w: int) -> tuple[Tensor, ...]:
-    """Inputs of a step: objects with masks in their crops, the first of them lost and looked for."""
+def _stepped(count: int, h: int, w: int) -> dict[str, Tensor]:
+    """Inputs of both parts of a step: objects with masks in their crops, the first of them lost and looked for."""
     maps = _maps(h, w)
     rows, columns = maps[0].shape[2:]
     corner = torch.rand(count, 2) * 16 * torch.tensor([w / 2, h / 2])
-    boxes = torch.cat([corner, corner + 40 + 30 * torch.rand(count, 1)], dim=1)
     probability = torch.rand(count, 1, FINE, FINE)
     probability[0] = 0
     sought = torch.full((count, 4), torch.nan)
     sought[0] = torch.tensor([8.0, 4.0, 60.0, 44.0])
-    return (
-        torch.randint(0, 256, (1, 3, 4 * rows, 4 * columns), dtype=torch.uint8),
-        torch.rand(1, COLUMNS, rows, columns),
-        maps[1],
-        maps[2],
-        torch.randn(1, 2, rows, columns) * 3,
-        (torch.rand(1, rows, columns) > 0.9).float(),
-        torch.rand(1, rows, columns) * 0.3,
-        torch.ones(4),
-        probability,
-        boxes,
-        torch.rand(count, HIDDEN, CROP // 2, CROP // 2) * 2 - 1,
-        torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
-        *(
-            part
-            for _ in range(2)
-            for part in (torch.randn(count, CODES, KEYS) * CODES**-0.5, torch.rand(count, 2, KEYS))
-        ),
-        sought,
-    )
+    made = {
+        "image": torch.randint(0, 256, (1, 3, 4 * rows, 4 * columns), dtype=torch.uint8),
+        "columns": torch.rand(1, COLUMNS, rows, columns),
+        "stride8": maps[1],
+        "stride16": maps[2],
+        "flow": torch.randn(1, 2, rows, columns) * 3,
+        "ignored": (torch.rand(1, rows, columns) > 0.9).float(),
+        "beside": torch.rand(1, rows, columns) * 0.3,
+        "switches": torch.ones(4),
+        "sought": sought,
+        "probability": probability,
+        "boxes": torch.cat([corner, corner + 40 + 30 * torch.rand(count, 1)], dim=1),
+        "hidden": torch.rand(count, HIDDEN, CROP // 2, CROP // 2) * 2 - 1,
+        "coefficients": torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
+    }
+    for kind in ("seed", "newest"):
+        made[f"{kind}_code"] = torch.randn(count, CODES, KEYS) * CODES**-0.5
+        made[f"{kind}_values"] = torch.rand(count, 2, KEYS)
+    return made
 
 
 def _learned(count: int) -> tuple[Tensor, ...]:

@@ -66,24 +66,42 @@ class Matcher(nn.Module):
     def describe(self, stride8: Tensor, stride16: Tensor) -> Tensor:
         """Descriptors of length 1, float32 (K, CODES, n, n), of features at strides 8 and 16."""
         raw: Tensor = self.fine(stride8) + double(self.coarse(stride16))
-        return raw / raw.square().sum(dim=1, keepdim=True).clamp(min=1e-12).sqrt()
+        height, width = (int(side) for side in raw.shape[2:])  # numbers, for the tracer
+        cells = raw.reshape(-1, CODES, height * width)
+        # a product, not a sum: ONNX Runtime sums in another order where there is only one object
+        square = torch.ones(1, CODES, device=raw.device, dtype=raw.dtype) @ cells.square()
+        return (cells / square.clamp(min=1e-12).sqrt()).reshape(-1, CODES, height, width)
 
     def keys(self, code: Tensor, share: Tensor, others: Tensor) -> Keys:
         """What K objects are known by, from descriptors and shares, float32 (K, 1, n, n), of the same cells."""
         values = torch.cat([share, others], dim=1)
         return Keys(_chessboard(code), _chessboard(values))
 
-    def match(self, code: Tensor, keys: Keys) -> Tensor:
-        """Log-odds / 4 of the object, share of the others, similarity of what is most similar, (K, 3, n, n)."""
-        count = code.shape[-1]
+    def match(self, code: Tensor, *known: Keys) -> Tensor:
+        """Log-odds / 4 of the object, share of the others, similarity of what is most similar: 3 planes for each keys.
+
+        float32, (K, 3 M, n, n) for M keys.
+        """
+        count = int(code.shape[-1])  # a number, for the tracer
         sharp = self.sharpness.exp()  # enters with the cells: products are more than both
-        similar = (sharp * code).flatten(2).transpose(1, 2) @ keys.code  # (K, n n, KEYS)
-        said = similar.softmax(dim=-1) @ keys.values.transpose(1, 2)
-        own = torch.logit(said[..., :1], eps=FLOOR) / 4
-        planes = torch.cat([own, said[..., 1:], similar.amax(dim=-1, keepdim=True) / sharp], dim=-1)
-        there = (keys.values[:, :1].amax(dim=-1, keepdim=True) > 0).to(code.dtype)
-        found: Tensor = (planes * there).transpose(1, 2).reshape(-1, MATCHED, count, count)
-        return found
+        cells = (sharp * code).reshape(-1, CODES, count * count).transpose(1, 2)
+        planes = []
+        for keys in known:  # one after the other: the products of both at once would be too many for a core's cache
+            similar = cells @ keys.code  # (K, n n, KEYS)
+            said = similar.softmax(dim=-1) @ keys.values.transpose(1, 2)
+            planes += [said, similar.amax(dim=-1, keepdim=True)]
+        # plane by plane before anything else: a runtime is slow where an axis of 1 or 2 is the last
+        found = torch.cat(planes, dim=-1).transpose(1, 2).reshape(-1, len(known), MATCHED, count * count)
+        own = quarter_log_odds(found[:, :, :1])
+        there = torch.stack([keys.values[:, :1].amax(dim=-1, keepdim=True) for keys in known], dim=1) > 0
+        found = torch.cat([own, found[:, :, 1:2], found[:, :, 2:] / sharp], dim=2) * there.to(code.dtype)
+        return found.reshape(-1, MATCHED * len(known), count, count)
+
+
+def quarter_log_odds(shares: Tensor) -> Tensor:
+    """Log-odds / 4 of shares, which come no nearer to 0 and 1 than ``FLOOR``: planes of the size of all others."""
+    kept = shares.clamp(FLOOR, 1 - FLOOR)
+    return (kept / (1 - kept)).log() * 0.25
 
 
 def _chessboard(planes: Tensor) -> Tensor:

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from maskrnn_ros.model.torch.crops import half
 
+_PLUS = (4, 2, 1, 2, 0, 1, 1, 1, 0), (8, 7, 5, 7, 8, 2, 5, 2, 4)
+_MINUS = (5, 1, 2, 1, 2, 0, 2, 0, 1), (7, 8, 4, 8, 6, 5, 4, 5, 3)
+"""Numbers of the entries of a symmetric 3 x 3 matrix: two products of them, less two others, are its cofactors."""
+
 
 def motion_planes(flow: Tensor, prior: Tensor) -> Tensor:
     """Flow as three planes, (K, 3, n, n): its length, and its distance from the object's and its surroundings' motion.
@@ -20,34 +24,36 @@ def motion_planes(flow: Tensor, prior: Tensor) -> Tensor:
         prior: float32, (K, 1, 2n, 2n), 0..1.
     """
     share = half(prior)
-    lengths = [torch.log1p(flow.square().sum(dim=1, keepdim=True).clamp(min=1e-6).sqrt())]
-    for weight in (share, (1 - share).square()):
-        off = _misfit(flow, weight)
-        off = _misfit(flow, weight / (1 + off.square()))
-        lengths.append(torch.log1p(off))
-    return torch.cat(lengths, dim=1)
+    weights = torch.cat([share, (1 - share).square()], dim=1)  # both at once: a graph then has half the nodes
+    squares = _misfit(flow, weights / (1 + _misfit(flow, weights)))
+    squares = torch.cat([flow.square().sum(dim=1, keepdim=True).clamp(min=1e-6), squares], dim=1)
+    return torch.log1p(squares.sqrt())
 
 
-def _misfit(flow: Tensor, weight: Tensor) -> Tensor:
-    """Distance of a flow from the affine motion that fits it best, (K, 1, n, n), pixels."""
-    count = flow.shape[-1]
-    steps = (torch.arange(count, device=flow.device, dtype=flow.dtype) + 0.5) * (2 / count) - 1
-    ones = torch.ones(count, count, device=flow.device, dtype=flow.dtype)
-    basis = torch.stack([ones, ones * steps, ones * steps[:, None]]).flatten(1)  # (3, n n)
-    weighed = weight.flatten(1)[:, None] * basis  # (K, 3, n n)
-    square = weighed @ basis.T  # (K, 3, 3)
-    square = square + torch.eye(3, device=flow.device, dtype=flow.dtype) * 1e-2
-    target = weighed @ flow.flatten(2).transpose(1, 2)  # (K, 3, 2)
-    fitted = (_inverse3(square) @ target).transpose(1, 2) @ basis  # (K, 2, n n)
-    off = (flow.flatten(2) - fitted).square().sum(dim=1).clamp(min=1e-6).sqrt()
-    return off.reshape(-1, 1, count, count)
+def _misfit(flow: Tensor, weights: Tensor) -> Tensor:
+    """Squared distance of a flow from the affine motions that fit it best under R weights, (K, R, n, n)."""
+    count, roles = int(flow.shape[-1]), int(weights.shape[1])  # numbers, for the tracer
+    basis = _basis(count, flow)
+    weighed = (weights.reshape(-1, roles, 1, count * count) * basis).reshape(-1, 3 * roles, count * count)
+    lines = flow.reshape(-1, 2, count * count)
+    square = (weighed @ basis.T).reshape(-1, 3, 3) + torch.eye(3, device=flow.device, dtype=flow.dtype) * 1e-2
+    target = (weighed @ lines.transpose(1, 2)).reshape(-1, 3, 2)
+    fitted = (_inverse3(square) @ target).transpose(1, 2) @ basis  # (K R, 2, n n)
+    off = (lines[:, None] - fitted.reshape(-1, roles, 2, count * count)).square().sum(dim=2).clamp(min=1e-6)
+    return off.reshape(-1, roles, count, count)
+
+
+def _basis(count: int, like: Tensor) -> Tensor:
+    """1, x and y of each cell, the crop being -1..1, (3, n n)."""
+    steps = (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) * (2 / count) - 1
+    ones = torch.ones(count, count, device=like.device, dtype=like.dtype)
+    return torch.stack([ones, ones * steps, ones * steps[:, None]]).flatten(1)
 
 
 def _inverse3(matrix: Tensor) -> Tensor:
-    """Of symmetric (K, 3, 3), by cofactors: graphs know no solve."""
-    a, b, c = matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 0, 2]
-    d, e, f = matrix[:, 1, 1], matrix[:, 1, 2], matrix[:, 2, 2]
-    rows = [d * f - e * e, c * e - b * f, b * e - c * d, a * f - c * c, b * c - a * e, a * d - b * b]
-    determinant = a * rows[0] + b * rows[1] + c * rows[2]
-    cofactors = torch.stack([rows[k] for k in (0, 1, 2, 1, 3, 4, 2, 4, 5)], dim=1).reshape(-1, 3, 3)
-    return cofactors / determinant[:, None, None]
+    """Of symmetric (N, 3, 3), by cofactors: graphs know no solve."""
+    entries = matrix.reshape(-1, 9)
+    plus, minus = ([entries[:, list(numbers)] for numbers in two] for two in (_PLUS, _MINUS))
+    cofactors = plus[0] * plus[1] - minus[0] * minus[1]
+    determinant = (entries[:, :3] * cofactors[:, :3]).sum(dim=-1, keepdim=True)
+    return (cofactors / determinant).reshape(-1, 3, 3)

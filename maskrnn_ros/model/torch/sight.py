@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,9 +11,6 @@ from torch.nn import functional
 
 from maskrnn_ros.model.shapes import CONTEXT, CROP, FINE, SMALLEST, STRIDE, STRIDES
 from maskrnn_ros.model.torch.crops import cell_centres, crop, sample_crop
-
-Cut: TypeAlias = Callable[[Tensor, Tensor, int, float], Tensor]
-"""Crops of maps, as ``crops.crop`` makes them."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,16 +75,17 @@ class Seen:
     hidden: Tensor
 
 
-def place(carried: Carried, flow: Tensor, which: Tensor) -> Tensor:
+def place(probability: Tensor, boxes: Tensor, flow: Tensor, which: Tensor) -> Tensor:
     """The masks of the frame before, where they are now, (K, h4, w4), 0..1.
 
     Args:
-        carried: Of the frame before.
+        probability: Of the frame before, see ``Carried``.
+        boxes: Its crops.
         flow: Backward flow, float32, (N, 2, h4, w4), pixels.
         which: int64, (K,), the frame of each object.
     """
     points = _points(flow)
-    return sample_crop(carried.probability, carried.boxes, points if len(flow) == 1 else points[which])[:, 0]
+    return sample_crop(probability, boxes, points if len(flow) == 1 else points[which])[:, 0]
 
 
 def crops_around(priors: Tensor) -> Tensor:
@@ -107,7 +103,6 @@ def see(
     others: Tensor,
     recurs: Tensor | None = None,
     warps: Tensor | None = None,
-    cut: Cut = crop,
 ) -> Seen:
     """Cut out what the decoder looks at.
 
@@ -119,23 +114,22 @@ def see(
         others: Most of the warped masks of the other objects, float32, (K, h4, w4).
         recurs: float32, (K,): 0 where the hidden state is off; None: 1.
         warps: float32, (): 0 where what is carried stays where it was; None: 1.
-        cut: Makes the crops.
     """
     rois = torch.cat([which[:, None].to(boxes.dtype), boxes], dim=1)
     own = torch.cat([torch.arange(boxes.shape[0], device=boxes.device)[:, None].to(boxes.dtype), boxes], dim=1)
-    flow = cut(shared.flow, rois, CROP, 1 / STRIDE)
+    flow = crop(shared.flow, rois, CROP, 1 / STRIDE)
     half = functional.avg_pool2d(flow, 2)
     fine, coarse = (part if warps is None else part * warps for part in (flow, half))
     points = cell_centres(boxes, CROP) + fine.permute(0, 2, 3, 1)
     coarse = cell_centres(boxes, CROP // 2) + coarse.permute(0, 2, 3, 1)
     hidden = sample_crop(carried.hidden, carried.boxes, coarse)
     return Seen(
-        image=cut(shared.image, rois, FINE, 1.0),
-        columns=cut(shared.columns, rois, CROP, 1 / STRIDE),
-        stride8=cut(shared.stride8, rois, CROP // 2, 1 / STRIDES[1]),
-        stride16=cut(shared.stride16, rois, CROP // 4, 1 / STRIDES[2]),
+        image=crop(shared.image, rois, FINE, 1.0),
+        columns=crop(shared.columns, rois, CROP, 1 / STRIDE),
+        stride8=crop(shared.stride8, rois, CROP // 2, 1 / STRIDES[1]),
+        stride16=crop(shared.stride16, rois, CROP // 4, 1 / STRIDES[2]),
         prior=sample_crop(functional.avg_pool2d(carried.probability, 2), carried.boxes, points),
-        others=cut(others[:, None], own, CROP, 1 / STRIDE),
+        others=crop(others[:, None], own, CROP, 1 / STRIDE),
         flow=half,
         hidden=hidden if recurs is None else hidden * recurs[:, None, None, None],
     )

@@ -40,7 +40,7 @@ from maskrnn_ros.model.shapes import (
     TARGET,
 )
 from maskrnn_ros.model.torch.crops import double, half
-from maskrnn_ros.model.torch.matching import FLOOR, Keys, Matcher
+from maskrnn_ros.model.torch.matching import Keys, Matcher, quarter_log_odds
 from maskrnn_ros.model.torch.motion import motion_planes
 from maskrnn_ros.model.torch.sight import Seen
 
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
             matched: What the matching with the seed and with the newest trusted frame says, float32,
                 (K, 2 * 3, CROP / 2, CROP / 2).
         """
-        known = torch.logit(seen.prior, eps=FLOOR) / 4
+        known = quarter_log_odds(seen.prior)
         there = (seen.prior.amax(dim=(2, 3), keepdim=True) >= 0.5).to(known.dtype)
         known = known * there  # of an object that was not there before nothing is known
         moved = self.motion(torch.cat([motion_planes(seen.flow, seen.prior), half(seen.prior * there)], dim=1))
@@ -175,7 +175,8 @@ class Decoder(nn.Module):
 
     def _remember(self, wide: Tensor, hidden: Tensor) -> Tensor:
         """Convolutional GRU (Ballas et al., ICLR 2016)."""
-        update, reset = self.gates(torch.cat([wide, hidden], dim=1)).sigmoid().chunk(2, dim=1)
+        gates = self.gates(torch.cat([wide, hidden], dim=1)).sigmoid()
+        update, reset = gates[:, :HIDDEN], gates[:, HIDDEN:]
         candidate = self.candidate(torch.cat([wide, reset * hidden], dim=1)).tanh()
         kept: Tensor = (1 - update) * hidden + update * candidate
         return kept
@@ -202,15 +203,17 @@ class StepNet(nn.Module):
             recent: Cells of the newest frame that could be trusted.
         """
         code = self.matcher.describe(seen.stride8, seen.stride16)
-        matched = torch.cat([self.matcher.match(code, keys) for keys in (seed, recent)], dim=1)
+        matched = self.matcher.match(code, seed, recent)
         found: Output = self.decoder(seen, target_channels(seen.columns, coefficients), code, matched)
         return found
 
 
 def target_channels(columns: Tensor, coefficients: Tensor) -> Tensor:
     """(K, COLUMNS, a, b) times (K, COLUMNS + 1, TARGET): (K, TARGET, a, b)."""
-    said = coefficients[:, :-1].transpose(1, 2) @ columns.flatten(2) + coefficients[:, -1, :, None]
-    return said.reshape(*said.shape[:2], *columns.shape[2:])
+    height, width = (int(side) for side in columns.shape[2:])  # numbers, for the tracer
+    cells = columns.reshape(-1, COLUMNS, height * width)
+    said = coefficients[:, :-1].transpose(1, 2) @ cells + coefficients[:, -1:].transpose(1, 2)
+    return said.reshape(-1, TARGET, height, width)
 
 
 def _within(share: Tensor) -> Tensor:
