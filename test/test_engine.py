@@ -21,7 +21,7 @@ from engine_bench import engine as load
 
 from maskrnn_ros.model import digests, engine, files, onnx_engine
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
-from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Objects, adds_8_bit_products
+from maskrnn_ros.model.engine import LOOK_INPUTS, Around, Features, Floats, Keys, Lesson, Objects, adds_8_bit_products
 from maskrnn_ros.model.files import (
     DECODER,
     TRUNK,
@@ -32,7 +32,7 @@ from maskrnn_ros.model.files import (
     place_graph,
     trunk_graph,
 )
-from maskrnn_ros.model.onnx_engine import OnnxEngine, OnnxTrunk
+from maskrnn_ros.model.onnx_engine import OnnxEngine, OnnxTrunk, look_inputs, place_inputs
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
 from maskrnn_ros.model.torch import engine as torch_engine
 from maskrnn_ros.model.torch import weights
@@ -44,7 +44,14 @@ from maskrnn_ros.types import Tracks
 onnxruntime = pytest.importorskip("onnxruntime")
 
 WITH_VNNI = pytest.mark.skipif(not adds_8_bit_products(), reason="int8 saturates on this processor: it has no VNNI")
-GRAPHS = (trunk_graph(TRUNK), columns_graph(TRUNK), place_graph(DECODER), look_graph(DECODER), learn_graph(DECODER), begin_graph(DECODER))
+GRAPHS = (
+    trunk_graph(TRUNK),
+    columns_graph(TRUNK),
+    place_graph(DECODER),
+    look_graph(DECODER),
+    learn_graph(DECODER),
+    begin_graph(DECODER),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -377,8 +384,8 @@ def changed(file: Path, how: str) -> bytes:
     graph = model.graph
     if how == "an input less":
         del graph.input[-1]
-        graph.node.add(op_type="Constant", output=["sought"]).attribute.append(
-            onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(np.full((1, 4), np.nan, np.float32)))
+        graph.node.add(op_type="Constant", output=["newest_values"]).attribute.append(
+            onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(np.zeros((1, 2, KEYS), np.float32)))
         )
         nodes = list(graph.node)
         del graph.node[:]
@@ -481,7 +488,9 @@ def test_every_graph_that_ships_is_one_that_something_reads() -> None:
     expected |= {weights.with_suffix(".onnx") for weights in files.PROMPTS.values()}
     for trunk, network in zip(files.TRUNKS.values(), files.NETWORKS.values(), strict=True):
         expected |= {trunk_graph(trunk), files.columns_graph(trunk)}
-        expected |= {graph(network) for graph in (files.place_graph, files.look_graph, files.learn_graph, files.begin_graph)}
+        expected |= {
+            graph(network) for graph in (files.place_graph, files.look_graph, files.learn_graph, files.begin_graph)
+        }
     assert set(GRAPHS) < expected == set(TRUNK.parent.glob("*.onnx"))
     assert {files.trunk_file("shipped"), files.network_file("shipped")} == {TRUNK, DECODER}
 
@@ -644,6 +653,26 @@ def test_a_step_in_int8_is_close_in_the_mean_and_is_not_float32(
     for name in ("around", "crops", "looked", "code", "matched"):  # none of which a convolution of the decoder says
         close(getattr(one, name), getattr(other, name))
     assert 1e-4 < np.abs(one.log_odds - other.log_odds).mean() / np.abs(other.log_odds).mean() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_an_object_is_the_same_to_the_bit_alone_and_among_others(precision: str) -> None:
+    """So that threads may share out objects in any way, and none depends on how many there are."""
+    of = load(engine="onnxruntime", precision=precision, threads=1)
+    assert isinstance(of, OnnxEngine)
+    random, count = np.random.default_rng(0), 5
+    features = of.features(world.texture(3, 90, 160))
+    told, made = around(features.columns.shape[2:], random), objects(of, count, random)
+    inputs = look_inputs(features, told, made, of._place(*place_inputs(told, made)))
+    first = LOOK_INPUTS.index("crops")
+    lessons = [inputs_of[:, None] for inputs_of in masks(count, (CROP, CROP), random)]
+    looked = of._look._whole(*inputs)
+    taught = of._learn._whole(looked[-1], looked[4], *lessons)
+    for some in (slice(0, 1), slice(2, 3), slice(1, 3), slice(2, 5)):
+        alone = of._look._whole(*inputs[:first], *(one[some] for one in inputs[first:]))
+        assert all(np.array_equal(one, other[some]) for one, other in zip(alone, looked, strict=True))
+        alone = of._learn._whole(looked[-1][some], looked[4][some], *(one[some] for one in lessons))
+        assert all(np.array_equal(one, other[some]) for one, other in zip(alone, taught, strict=True))
 
 
 def same(one: Tracker, other: Tracker) -> None:

@@ -272,4 +272,9 @@ def place_of(one: Tracker, instance_id: int) -> torch.Tensor:
         *(torch.from_numpy(part)[None] for part in (known.carried.probability[None], known.carried.crop)),
         torch.from_numpy(known.carried.hidden)[None],
     )
-    return place(carried.probability, carried.boxes, torch.zeros(1, 2, world.HEIGHT // 4, world.WIDTH // 4), torch.zeros(1, dtype=torch.int64))[0]
+    return place(
+        carried.probability,
+        carried.boxes,
+        torch.zeros(1, 2, world.HEIGHT // 4, world.WIDTH // 4),
+        torch.zeros(1, dtype=torch.int64),
+    )[0]

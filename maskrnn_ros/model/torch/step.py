@@ -218,20 +218,20 @@ def target_channels(columns: Tensor, coefficients: Tensor) -> Tensor:
 
 def _within(share: Tensor) -> Tensor:
     """Where each cell lies from the middle of a mask, in its extent, (K, 2, n, n), cut at 2."""
-    count = share.shape[-1]
-    steps = (torch.arange(count, device=share.device, dtype=share.dtype) + 0.5) / count
-    mass = share.sum(dim=(1, 2, 3)).clamp(min=1e-3)[:, None]
+    count = int(share.shape[-1])  # a number, for the tracer
+    steps = ((torch.arange(count, device=share.device, dtype=share.dtype) + 0.5) / count)[:, None]
+    one = torch.ones_like(steps)
+    # products, not sums: ONNX Runtime sums in another order where there is only one object
+    lines = share[:, 0].transpose(1, 2) @ one, share[:, 0] @ one  # along x and y, (K, n, 1)
     planes = []
-    for axis in (3, 2):
-        profile = share.sum(dim=(1, 5 - axis))  # along this axis
-        mean = (profile * steps).sum(dim=1, keepdim=True) / mass
-        spread = ((profile * (steps - mean).square()).sum(dim=1, keepdim=True) / mass).clamp(min=1e-4).sqrt()
-        offset = ((steps - mean) / (2 * spread)).clamp(-2, 2)
-        planes.append(
-            offset[:, None, None, :].expand(-1, 1, count, -1)
-            if axis == 3
-            else offset[:, None, :, None].expand(-1, 1, -1, count)
-        )
+    for axis, line in zip((3, 2), lines, strict=True):
+        profile = line.transpose(1, 2)  # (K, 1, n)
+        mass = (profile @ one).clamp(min=1e-3)
+        away = steps.T - profile @ steps / mass  # (K, 1, n)
+        spread = ((profile * away.square()) @ one / mass).clamp(min=1e-4).sqrt()
+        offset = (away / (2 * spread)).clamp(-2, 2)
+        wide = offset[:, :, None] if axis == 3 else offset[..., None]
+        planes.append(wide.expand(-1, 1, count, count))
     return torch.cat(planes, dim=1)
 
 
