@@ -173,9 +173,8 @@ class Following:
         known, ignored = states.begun, _ignored(frame)
         where = np.zeros_like(ignored)
         if beside.before is not None:
-            where = (
-                warp(beside.before, flow * np.float32(1 / STRIDE)) if config.prior.source == "warped" else beside.before
-            )
+            goes = flow * np.float32((config.prior.source == "warped") / STRIDE)
+            where = warp(beside.before, goes)
         has_prior = config.prior.source != "none"
         switches = config.prior.source == "warped", has_prior, config.network.flow_stream, config.network.hidden
         around = Around(
