@@ -52,14 +52,14 @@ PLACE_OUTPUTS = (
 """What it says."""
 
 LOOK_INPUTS = (
-    "image",  # uint8, (1, 3, h, w)
-    "columns",  # (1, COLUMNS, h4, w4)
     "stride8",  # (1, 40, h8, w8)
     "stride16",  # (1, 112, h16, w16)
     "flow",
     "switches",
     "crops",
     "others",
+    "image",  # uint8, (K, FINE, FINE, 3): RGB in the crops, ``BEYOND`` the image
+    "columns",  # (K, CROP, CROP, COLUMNS): in the crops, 0 beyond the map
     "probability",
     "boxes",
     "hidden",  # (K, HIDDEN, CROP / 2, CROP / 2)
@@ -78,15 +78,18 @@ LOOK_OUTPUTS = (
     "hidden",
     "code",  # (K, CODES, CROP / 2, CROP / 2)
     "matched",  # (K, 2 * MATCHED, CROP / 2, CROP / 2)
-    "columns",  # (K, COLUMNS, CROP, CROP)
 )
 """What it says, see ``step.Output``."""
 
-STEP_OUTPUTS = (*PLACE_OUTPUTS[:3], *LOOK_OUTPUTS)
+STEP_OUTPUTS = (*PLACE_OUTPUTS[:3], *LOOK_OUTPUTS, "columns")
 """What a step says, see ``Looked``."""
 
+BEYOND = 127
+"""What is beyond the image in crops of it, 0 for the decoder but for half a grey level."""
+
 LEARN_INPUTS = ("columns", "code", "share", "rivals", "known")
-"""Of K crops: outputs of a step, and (K, 1, CROP, CROP) each: masks, those of others, weight of each cell."""
+"""Of K crops: columns, as a step's graph is given them, its codes, and (K, 1, CROP, CROP) each: masks, those of others,
+weight of each cell."""
 
 BEGIN_INPUTS = ("columns", "stride8", "stride16", "boxes", "share", "others", "known")
 """Features of a frame, boxes (K, 4) of masks, and (K, h4, w4) each: masks, those of others, weight of each cell."""
@@ -103,7 +106,7 @@ class Features:
         stride8: (1, 40, h8, w8).
         stride16: (1, 112, h16, w16).
         columns: (1, COLUMNS, h4, w4).
-        image: The working image as a step takes it, (1, 3, h, w).
+        image: The working image as a step takes it.
     """
 
     stride8: Opaque

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from maskrnn_ros.model import files
+from maskrnn_ros.model.crops import crops_of
 from maskrnn_ros.model.digests import DIGEST, DamagedError, read_checked, read_graph
 from maskrnn_ros.model.engine import (
     BEGIN_INPUTS,
+    BEYOND,
     LEARN_INPUTS,
     LOOK_INPUTS,
     LOOK_OUTPUTS,
@@ -30,7 +33,7 @@ from maskrnn_ros.model.engine import (
     Objects,
     Summed,
 )
-from maskrnn_ros.model.shapes import STRIDES
+from maskrnn_ros.model.shapes import COLUMNS, CROP, FINE, STRIDE, STRIDES
 from maskrnn_ros.runtime import ThreadPool, cores, cores_for, pinned
 from maskrnn_ros.types import UInt8Array
 
@@ -101,8 +104,8 @@ class OnnxEngine:
 
     def features(self, image: UInt8Array) -> Features:
         """See ``Engine``."""
-        pixels, maps, columns = self._trunk(image)
-        return Features(maps[1], maps[2], columns, pixels)
+        maps, columns = self._trunk(image)
+        return Features(maps[1], maps[2], columns, image)
 
     def scores(self, features: Features, coefficients: Floats) -> Floats:
         """See ``Engine``."""
@@ -118,11 +121,37 @@ class OnnxEngine:
 
     def step(self, features: Features, around: Around, objects: Objects) -> Looked:
         """See ``Engine``."""
-        places = self._place(*place_inputs(around, objects))
-        inputs = look_inputs(features, around, objects, places)
-        shared, own = inputs[:_SHARED], inputs[_SHARED:]
-        found = self._look(len(objects.boxes), lambda some: [*shared, *(one[some] for one in own)])
-        return Looked(*places[:3], *found)
+        places, columns, inputs = self.looking(features, around, objects)
+        said = [*places[:3], *self._look(len(columns), inputs), columns]
+        return Looked(*said)
+
+    def looking(
+        self, features: Features, around: Around, objects: Objects
+    ) -> tuple[list[Floats], Floats, Callable[[slice], tuple[npt.NDArray[Any], ...]]]:
+        """The first half of a step.
+
+        Returns:
+            What the first graph says; columns in crops, (K, CROP, CROP, COLUMNS), which are filled by the third: the
+            inputs of the second graph of some of the objects, in the order of ``LOOK_INPUTS``.
+        """
+        before = objects.probability[:, None]
+        shared = around.flow, around.ignored, around.beside, around.switches
+        places: list[Floats] = self._place(*shared, before, objects.boxes, objects.sought)
+        crops, others = places[1], places[3]
+        cells = np.asarray(cv2.transpose(features.columns.reshape(COLUMNS, -1)), np.float32)
+        cells = cells.reshape(*features.columns.shape[2:], COLUMNS)
+        columns = np.empty((len(crops), CROP, CROP, COLUMNS), np.float32)
+
+        def inputs(some: slice) -> tuple[npt.NDArray[Any], ...]:
+            image = crops_of(features.image, crops[some], FINE, 1, BEYOND)
+            crops_of(cells, crops[some], CROP, STRIDE, 0, columns[some])
+            maps = features.stride8, features.stride16, around.flow, around.switches
+            seen = crops[some], others[some], image, columns[some]
+            own = before[some], objects.boxes[some], objects.hidden[some], objects.coefficients[some]
+            keys = (part[some] for one in (objects.seed, objects.newest) for part in (one.code, one.values))
+            return *maps, *seen, *own, *keys
+
+        return places, columns, inputs
 
     def learn(self, looked: Looked, lesson: Lesson, newest: Keys) -> Summed:
         """See ``Engine``."""
@@ -168,42 +197,17 @@ class OnnxTrunk:
         self._maps = _Session(files.trunk_graph(weights, precision), weights, device, threads)
         self._columns = _Session(files.columns_graph(weights), weights, device, threads)
 
-    def __call__(self, image: UInt8Array) -> tuple[UInt8Array, list[Floats], Floats]:
-        """Of an image, RGB, uint8 (h, w, 3).
-
-        Returns:
-            The image (1, 3, h, w); features of strides 4, 8, 16, (1, C, ., .); columns, (1, COLUMNS, h4, w4).
-        """
+    def __call__(self, image: UInt8Array) -> tuple[list[Floats], Floats]:
+        """Features of strides 4, 8, 16, (1, C, ., .), and columns, (1, COLUMNS, h4, w4), of an image, RGB (h, w, 3)."""
         height, width = image.shape[:2]
-        pixels = np.ascontiguousarray(image.transpose(2, 0, 1))[None]
         down, right = -height % STRIDES[-1], -width % STRIDES[-1]
-        whole = np.pad(pixels, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge") if down or right else pixels
+        whole = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE) if down or right else image
         maps = [
             np.ascontiguousarray(map_[:, :, : -(-height // stride), : -(-width // stride)])
-            for map_, stride in zip(self._maps(whole), STRIDES, strict=True)
+            for map_, stride in zip(self._maps(whole[None]), STRIDES, strict=True)
         ]
         (columns,) = self._columns(*maps)
-        return pixels, maps, columns
-
-
-def place_inputs(around: Around, objects: Objects) -> tuple[npt.NDArray[Any], ...]:
-    """What the first graph of a step is given, in the order of ``PLACE_INPUTS``."""
-    shared = around.flow, around.ignored, around.beside, around.switches
-    return *shared, objects.probability[:, None], objects.boxes, objects.sought
-
-
-def look_inputs(
-    features: Features, around: Around, objects: Objects, places: Sequence[npt.NDArray[Any]]
-) -> tuple[npt.NDArray[Any], ...]:
-    """What the second graph is given, in the order of ``LOOK_INPUTS``; places are what the first one says."""
-    shared = features.image, features.columns, features.stride8, features.stride16, around.flow, around.switches
-    own = objects.probability[:, None], objects.boxes, objects.hidden, objects.coefficients
-    keys = objects.seed.code, objects.seed.values, objects.newest.code, objects.newest.values
-    return *shared, places[1], places[3], *own, *keys
-
-
-_SHARED = LOOK_INPUTS.index("crops")
-"""So many inputs are the same for all objects."""
+        return maps, columns
 
 
 def spinning(version: str) -> dict[str, str]:

@@ -250,14 +250,14 @@ class GraphLook:
     def __call__(self, view: UInt8Array, planes: Floats) -> Floats:
         """See ``Look``."""
         pixels = np.ascontiguousarray(view.transpose(2, 0, 1)[None])
-        feed = {"image": pixels, "planes": planes[None], **self._features(pixels.tobytes())}
+        feed = {"image": pixels, "planes": planes[None], **self._features(view.tobytes())}
         (log_odds,) = self._net.run(["log_odds"], feed)
         return np.asarray(log_odds[0])
 
     def _computed(self, pixels: bytes) -> dict[str, Floats]:
         """The trunk's features of a view, by the name of the network's input."""
         side = math.isqrt(len(pixels) // 3)
-        view = np.frombuffer(pixels, np.uint8).reshape(1, 3, side, side)
+        view = np.frombuffer(pixels, np.uint8).reshape(1, side, side, 3)
         maps = self._trunk.run(None, {"image": view})
         return dict(zip(("stride4", "stride8", "stride16"), maps, strict=True))
 

@@ -36,7 +36,7 @@ class FrozenTrunk:
     def __call__(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         """Features of strides 4, 8, 16 and columns of an image, uint8 (3, h, w): float32, (C, ., .) each."""
         if self._graph is not None:
-            _, maps, columns = self._graph(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            maps, columns = self._graph(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             return [torch.from_numpy(map_[0]) for map_ in maps], torch.from_numpy(columns[0])
         found = self._net.maps(image[None])
         return [map_[0] for map_ in found], self._columns(*found)[0][0]

@@ -19,6 +19,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,7 +43,7 @@ from maskrnn_ros.model.files import (
     trunk_file,
     trunk_graph,
 )
-from maskrnn_ros.model.onnx_engine import RIDGE, OnnxEngine, look_inputs, place_inputs
+from maskrnn_ros.model.onnx_engine import RIDGE, OnnxEngine
 from maskrnn_ros.model.torch.graphs import Exported, compare, needs, placed, read_session, write_graph
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Seed
@@ -160,10 +161,37 @@ def _write(source: Path, file: Path, feeds: Sequence[Feed], nodes: Sequence[str]
             else None,  # of boxes, which may be NaN, no range is asked for
         )
         model = onnx.load(made)
+    _take_bytes(model)
     del model.metadata_props[:]
     made_from = [entry for entry in onnx.load(str(source)).metadata_props if entry.key in (DIGEST, RIDGE)]
     model.metadata_props.extend(made_from)
     write_graph(file, model)
+
+
+def _take_bytes(model: Any) -> None:
+    """Let a trunk take its image as it is.
+
+    What the trunk makes of a pixel, (value - 127) / 128, is in 8 bits the value again, with that scale and that zero: a
+    copy to float32 and back of every image less.
+    """
+    from onnx import numpy_helper
+
+    graph, known = model.graph, {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    chain = [node for node in graph.node if node.op_type in ("Cast", "Sub", "Div", "QuantizeLinear")][:4]
+    if [node.op_type for node in chain] != ["Cast", "Sub", "Div", "QuantizeLinear"]:
+        return
+    scale, zero = (known[name].item() for name in chain[3].input[1:])
+    if all(one.output[0] == other.input[0] for one, other in pairwise(chain)) and (scale, zero) == (1 / 128, 127):
+        taken, given = chain[3].output[0], chain[0].input[0]
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name == taken:
+                    node.input[place] = given
+        for node in chain:
+            graph.node.remove(node)
+        used = {name for node in graph.node for name in node.input}
+        for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+            graph.initializer.remove(tensor)
 
 
 @contextlib.contextmanager
@@ -206,7 +234,7 @@ def _images(clips: Sequence[FileClip], seed: int) -> list[Feed]:
     wanted = frames[: _FRAMES + _CHECKED]
     if len(wanted) <= _CHECKED:
         raise ValueError(f"expected more than {_CHECKED} frames to calibrate on, found {len(wanted)}")
-    return [{"image": _resized(clip.image(number)).transpose(2, 0, 1)[None].copy()} for clip, number in wanted]
+    return [{"image": _resized(clip.image(number))[None]} for clip, number in wanted]
 
 
 def _resized(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -243,8 +271,7 @@ class _Recording(OnnxEngine):
     def step(self, features: Features, around: Around, objects: Objects) -> Looked:
         """See ``Engine``."""
         if self._count % self._every == 0:
-            places = self._place(*place_inputs(around, objects))
-            inputs = look_inputs(features, around, objects, places)
+            inputs = self.looking(features, around, objects)[2](slice(None))
             self.feeds.append({name: np.array(value) for name, value in zip(LOOK_INPUTS, inputs, strict=True)})
         self._count += 1
         return super().step(features, around, objects)

@@ -112,7 +112,7 @@ class FrameStep(nn.Module):
         free = has_prior * (ignored < 0.5).to(flow.dtype)  # (1, h4, w4)
         return places_of(place(probability, boxes, flow * warps, which) * free, beside * free, boxes, sought)
 
-    def look(
+    def see(
         self,
         image: Tensor,
         columns: Tensor,
@@ -122,21 +122,26 @@ class FrameStep(nn.Module):
         switches: Tensor,
         crops: Tensor,
         others: Tensor,
-        probability: Tensor,
-        boxes: Tensor,
-        hidden: Tensor,
-        coefficients: Tensor,
-        *keys: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """See ``engine.LOOK_INPUTS``."""
+        carried: Carried,
+    ) -> Seen:
+        """What there is in the crops of a frame."""
         warps, has_prior, has_flow, recurs = switches[0], switches[1], switches[2], switches[3]
-        which = torch.zeros_like(boxes[:, 0], dtype=torch.int64)
+        which = torch.zeros_like(crops[:, 0], dtype=torch.int64)
         shared = Shared(scaled(image), columns, stride8, stride16, flow)
-        seen = see(shared, which, crops, Carried(probability, boxes, hidden), others, warps=warps)
-        seen = dataclasses.replace(
+        seen = see(shared, which, crops, carried, others, warps=warps)
+        return dataclasses.replace(
             seen, prior=seen.prior * has_prior, flow=seen.flow * has_flow, hidden=seen.hidden * recurs
         )
-        return said(self.net, seen, coefficients, *keys)
+
+    def look(self, stride8: Tensor, stride16: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """See ``engine.LOOK_INPUTS``: as a graph does it, with crops of the image and of columns that are given."""
+        flow, switches, crops, others, image, columns, probability, boxes, hidden, *known = inputs
+        height, width = flow.shape[2:]
+        blank = image.new_zeros(1, 3, height * STRIDE, width * STRIDE), columns.new_zeros(1, COLUMNS, height, width)
+        carried = Carried(probability, boxes, hidden)
+        seen = self.see(*blank, stride8, stride16, flow, switches, crops, others, carried)
+        image, columns = scaled(image.permute(0, 3, 1, 2)), columns.permute(0, 3, 1, 2)
+        return said(self.net, dataclasses.replace(seen, image=image, columns=columns), *known)
 
     def forward(
         self,
@@ -151,12 +156,14 @@ class FrameStep(nn.Module):
         sought: Tensor,
         probability: Tensor,
         boxes: Tensor,
+        hidden: Tensor,
         *known: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Both parts."""
+        """Both parts, of an image, uint8 (1, 3, h, w), and columns (1, COLUMNS, h4, w4)."""
         around, crops, looked, others = self.place(flow, ignored, beside, switches, probability, boxes, sought)
-        shared = image, columns, stride8, stride16, flow, switches
-        return (around, crops, looked, *self.look(*shared, crops, others, probability, boxes, *known))
+        maps, carried = (image, columns, stride8, stride16), Carried(probability, boxes, hidden)
+        seen = self.see(*maps, flow, switches, crops, others, carried)
+        return (around, crops, looked, *said(self.net, seen, *known), seen.columns.permute(0, 2, 3, 1))
 
 
 def places_of(prior4: Tensor, beside: Tensor, boxes: Tensor, sought: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -171,8 +178,7 @@ def places_of(prior4: Tensor, beside: Tensor, boxes: Tensor, sought: Tensor) -> 
 def said(net: StepNet, seen: Seen, coefficients: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
     """``engine.LOOK_OUTPUTS`` by crops; keys are those of seeds and those of the newest frame."""
     found = net.look(seen, coefficients, Keys(*keys[:2]), Keys(*keys[2:]))
-    decided = found.log_odds, found.deltas, found.presence
-    return (*decided, found.hidden, found.code, found.matched, seen.columns)
+    return found.log_odds, found.deltas, found.presence, found.hidden, found.code, found.matched
 
 
 class Learn(nn.Module):
@@ -186,7 +192,7 @@ class Learn(nn.Module):
         self, columns: Tensor, code: Tensor, share: Tensor, rivals: Tensor, known: Tensor
     ) -> tuple[Tensor, ...]:
         """See ``engine``."""
-        sums = sums_of(self.net, columns, share, rivals, known)
+        sums = sums_of(self.net, columns.permute(0, 3, 1, 2), share, rivals, known)
         half = functional.avg_pool2d(torch.cat([share, rivals], dim=1), 2)
         keys = self.net.matcher.keys(code, half[:, :1], half[:, 1:])
         return sums.square, sums.target, keys.code, keys.values

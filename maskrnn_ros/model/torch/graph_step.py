@@ -10,7 +10,7 @@ What objects have to do with each other is in ``GraphPlace``, so that they can b
 ``GraphLook``, in threads of their own: one call with two threads leaves a third of the second core idle. An object's
 numbers are the same to the bit whatever others are in its call (``test_engine``).
 
-Crops are products of matrices, but for the columns, which are many and fine: GridSample; and the image: RoiAlign.
+Crops are products of matrices; those of the image and of the columns, which are many and fine, are given (``crops``).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from maskrnn_ros.model.shapes import COLUMNS, CROP, FINE, STRIDE, STRIDES
-from maskrnn_ros.model.torch.crops import crop, half
+from maskrnn_ros.model.shapes import CROP, STRIDE, STRIDES
+from maskrnn_ros.model.torch.crops import half
 from maskrnn_ros.model.torch.for_graphs import in_blocks
 from maskrnn_ros.model.torch.frame_step import places_of, said
 from maskrnn_ros.model.torch.sight import Seen
@@ -73,31 +73,30 @@ class GraphLook(nn.Module):
 
     def forward(
         self,
-        image: Tensor,
-        columns: Tensor,
         stride8: Tensor,
         stride16: Tensor,
         flow: Tensor,
         switches: Tensor,
         crops: Tensor,
         others: Tensor,
+        image: Tensor,
+        columns: Tensor,
         probability: Tensor,
         boxes: Tensor,
         hidden: Tensor,
-        coefficients: Tensor,
-        *keys: Tensor,
+        *known: Tensor,
     ) -> tuple[Tensor, ...]:
         """See ``engine.LOOK_INPUTS``."""
         raw = crops @ self.places - 0.5
-        held = _held(raw, (columns, stride8, stride16))
-        across, down = (_shares(held[k], columns.shape[3 - k]) for k in (0, 1))
+        held = _held(raw, (flow, stride8, stride16))
+        across, down = (_shares(held[k], flow.shape[3 - k]) for k in (0, 1))
         moved = _multiplied(flow, across, down)
         points = _points(moved * switches[0], raw, boxes)
         prior = functional.grid_sample(half(probability), points.permute(0, 2, 3, 1), align_corners=False)
         carried = functional.grid_sample(hidden, half(points).permute(0, 2, 3, 1), align_corners=False)
         seen = Seen(
-            image=crop(image.to(flow.dtype) - 127.5, _on_the_only(crops), FINE, 1.0),
-            columns=_sampled(columns, held[0], held[1]),
+            image=image.permute(0, 3, 1, 2).to(flow.dtype) - 127.5,
+            columns=columns.permute(0, 3, 1, 2),
             stride8=_multiplied(stride8, *(_means(held[2 + k], stride8.shape[3 - k]) for k in (0, 1))),
             stride16=_multiplied(stride16, *(_means(held[4 + k], stride16.shape[3 - k]) for k in (0, 1))),
             prior=prior * switches[1],
@@ -105,7 +104,7 @@ class GraphLook(nn.Module):
             flow=half(moved) * switches[2],
             hidden=carried * switches[3],
         )
-        return said(self.net, seen, coefficients, *keys)
+        return said(self.net, seen, *known)
 
 
 def _places() -> Tensor:
@@ -152,14 +151,6 @@ def _multiplied(maps: Tensor, across: Tensor, down: Tensor) -> Tensor:
     return down[:, None] @ (maps.flatten(1, 2) @ turned).reshape(-1, channels, maps.shape[2], cells)
 
 
-def _sampled(columns: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Crops of columns, (K, COLUMNS, CROP, CROP)."""
-    x, y = ((2 * places + 1) / columns.shape[axis] - 1 for places, axis in ((x, 3), (y, 2)))
-    points = torch.stack([x[:, None].expand(-1, CROP, -1), y[:, :, None].expand(-1, -1, CROP)], dim=-1)
-    found = functional.grid_sample(columns, points.reshape(1, -1, CROP, 2), "bilinear", "zeros", align_corners=False)
-    return found.reshape(COLUMNS, -1, CROP, CROP).transpose(0, 1)
-
-
 def _in_crops(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels times the first and the second added are -1..1 in crops, (K, 2, 1) both."""
     scale = 2 / (boxes[:, 2:] - boxes[:, :2])
@@ -172,8 +163,3 @@ def _points(flow: Tensor, raw: Tensor, boxes: Tensor) -> Tensor:
     centres = raw[:, : 2 * CROP].reshape(-1, 2, CROP) * (STRIDE * scale) + (scale * (STRIDE / 2) + shift)
     moved = flow * scale[..., None]
     return torch.cat([moved[:, :1] + centres[:, :1, None], moved[:, 1:] + centres[:, 1:, :, None]], dim=1)
-
-
-def _on_the_only(boxes: Tensor) -> Tensor:
-    """Boxes (K, 4) as RoiAlign takes them: on the first image."""
-    return torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)

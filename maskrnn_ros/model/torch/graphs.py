@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX graphs of the networks: where they lie, and how they are made (``maskrnn export``).
 
-    trunk.onnx           uint8 image, sides multiples of 16      -> features of strides 4, 8, 16
+    trunk.onnx           uint8 image (1, h, w, 3), of 16 n x 16 m  -> features of strides 4, 8, 16
     trunk.columns.onnx   those features                          -> what target models are linear in
     decoder.place.onnx   masks of K objects, flow                -> where they are looked for (``frame_step``)
     decoder.onnx         a frame, flow, K objects and places     -> what the decoder says of them
@@ -112,12 +112,13 @@ def export(
 def _export_trunk(weights: Path, out: Path | None) -> Iterator[Exported]:
     whole = load_trunk(weights)
     net = whole.net
-    image = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    image = torch.zeros(1, 64, 96, 3, dtype=torch.uint8)
     names = [f"stride{stride}" for stride in STRIDES]
-    free = {"image": {2: "height", 3: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
-    graph = _with_free_sizes(traced(net.aligned, net, (image,), ["image"], names, {}), free)
-    inputs = [(torch.randint(0, 256, (1, 3, 16 * h, 16 * w), dtype=torch.uint8),) for h, w in _sizes()]
-    yield written(graph, placed(trunk_graph(weights), out), weights, net.forward, inputs)
+    free = {"image": {1: "height", 2: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
+    aligned, exact = (_of_rows(function) for function in (net.aligned, net.forward))
+    graph = _with_free_sizes(traced(aligned, net, (image,), ["image"], names, {}), free)
+    inputs = [(torch.randint(0, 256, (1, 16 * h, 16 * w, 3), dtype=torch.uint8),) for h, w in _sizes()]
+    yield written(graph, placed(trunk_graph(weights), out), weights, exact, inputs)
     module = Columns(whole)
     free = {name: axes for name, axes in free.items() if name != "image"}
     free["columns"] = {2: "rows_stride4", 3: "columns_stride4"}
@@ -127,13 +128,19 @@ def _export_trunk(weights: Path, out: Path | None) -> Iterator[Exported]:
     yield written(graph, placed(columns_graph(weights), out), weights, module.forward, samples)
 
 
+def _of_rows(function: Callable[[Tensor], Sequence[Tensor]]) -> Callable[[Tensor], Sequence[Tensor]]:
+    """A function of images (N, 3, h, w) as one of images as cameras have them, (N, h, w, 3)."""
+    return lambda image: function(image.permute(0, 3, 1, 2))
+
+
 def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     """The decoder's graphs, see ``frame_step``."""
     net = load_step(weights)
     step, learn, begin = FrameStep(net), Learn(net), Begin(net)
     whole, cells, each = {2: "rows", 3: "columns"}, {1: "rows", 2: "columns"}, {0: "objects"}
-    strides = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in ("image", "stride8", "stride16")}
-    shared = {**strides, "columns": whole, "flow": whole, "ignored": cells, "beside": cells, "switches": {}}
+    strides = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in ("stride8", "stride16")}
+    shared = {name: strides[name] for name in ("stride8", "stride16")}
+    shared |= {"flow": whole, "ignored": cells, "beside": cells, "switches": {}}
     samples = [_stepped(k + 1, *size) for k, size in enumerate(_sizes())]
 
     free = {name: each for name in (*PLACE_INPUTS, *PLACE_OUTPUTS)} | shared | {"others": {**each, **cells}}
@@ -144,7 +151,7 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
 
     said = named(LOOK_OUTPUTS)
     free = {name: each for name in (*LOOK_INPUTS, *said)} | shared | {"others": {**each, **cells}}
-    parts = [tuple({**sample, **_placed(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
+    parts = [tuple({**sample, **_cut(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
     look = GraphLook(net)
     graph = fusable(traced(look.forward, look, parts[1], list(LOOK_INPUTS), said, free), each[0])
     known = {RIDGE: repr(float(net.ridge))}
@@ -164,8 +171,12 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
 
 
 @torch.no_grad()
-def _placed(step: FrameStep, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    return dict(zip(PLACE_OUTPUTS, step.place(*(sample[name] for name in PLACE_INPUTS)), strict=True))
+def _cut(step: FrameStep, sample: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the first part of a step says of its inputs, and crops there."""
+    found = dict(zip(PLACE_OUTPUTS, step.place(*(sample[name] for name in PLACE_INPUTS)), strict=True))
+    count = len(found["crops"])
+    image = torch.randint(0, 256, (count, FINE, FINE, 3), dtype=torch.uint8)
+    return {**found, "image": image, "columns": torch.rand(count, CROP, CROP, COLUMNS)}
 
 
 def _maps(h: int, w: int) -> tuple[Tensor, ...]:
@@ -206,7 +217,7 @@ def _stepped(count: int, h: int, w: int) -> dict[str, Tensor]:
 
 def _learned(count: int) -> tuple[Tensor, ...]:
     masks = (torch.rand(count, 1, CROP, CROP) for _ in range(3))
-    return (torch.rand(count, COLUMNS, CROP, CROP), torch.randn(count, CODES, CROP // 2, CROP // 2), *masks)
+    return (torch.rand(count, CROP, CROP, COLUMNS), torch.randn(count, CODES, CROP // 2, CROP // 2), *masks)
 
 
 def _begun(count: int, h: int, w: int) -> tuple[Tensor, ...]:
