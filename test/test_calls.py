@@ -18,8 +18,9 @@ from maskrnn_ros.types import Frame
 
 FEW, MANY = 2, 8
 
-LIMIT = 12.0
-"""More calls for each further object on its way to the next image, all near each other, before masks are merged."""
+LIMIT = 60.0
+"""More calls for each further object on its way to the next image, all near each other, before masks are merged: most
+are those of the decoder, which is called for every two objects, as more than that do not fit into a core's cache."""
 
 LIMIT_OF_MASKS = 15.0
 """The same for its mask at the full size."""

@@ -37,16 +37,17 @@ def crops_of(
         Of the map's type, (K, cells, cells, C).
     """
     height, width, channels = map_.shape
-    steps = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
+    steps = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) * np.float32(1 / cells)
     low, high = boxes[:, :2, None] / stride, boxes[:, 2:, None] / stride
     places = low + steps * (high - low) - np.float32(0.5)  # (K, 2, cells)
     shape = len(boxes), cells, cells
-    x = np.broadcast_to(places[:, 0, None], shape).reshape(-1, cells)
-    y = np.broadcast_to(places[:, 1, :, None], shape).reshape(-1, cells)
+    at = np.empty((2, *shape), np.float32)
+    at[0], at[1] = places[:, 0, None], places[:, 1, :, None]
+    x, y = at.reshape(2, -1, cells)
     found = np.empty((*shape, channels), map_.dtype) if out is None else out
     cv2.remap(map_, x, y, cv2.INTER_LINEAR, found.reshape(-1, cells, channels), cv2.BORDER_REPLICATE)
     is_beyond = (places < -1) | (places > np.array([[width], [height]]))
-    if is_beyond.any():
+    if np.count_nonzero(is_beyond):
         found.transpose(0, 2, 1, 3)[is_beyond[:, 0]] = beyond
         found[is_beyond[:, 1]] = beyond
     return found
