@@ -240,7 +240,7 @@ def test_the_tracker_says_what_it_says_on_a_cpu(far: TorchEngine) -> None:
     config = with_values(TORCH, refinement__enabled=True)
     one = followed(tracker(far, config))
     other = followed(tracker(engine(), with_values(CONFIG, refinement__enabled=True)))
-    assert same_pixels(one, other) > 0.9995
+    assert same_pixels(one, other) > 0.999  # OpenCV, which cuts for ONNX Runtime, rounds places
     for here, there in zip(one, other, strict=True):
         for track, expected in zip(here.tracks, there.tracks, strict=True):
             assert track.box is not None and track.state == expected.state

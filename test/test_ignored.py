@@ -103,7 +103,7 @@ class LocalEngine:
             np.einsum("cf,cji->fji", mix, mean)[None].astype(np.float32)
             for mix, mean in zip(self._mixes, means, strict=True)
         )
-        return Features(stride8, stride16, columns, image.transpose(2, 0, 1)[None])
+        return Features(stride8, stride16, columns, image)
 
     def begin(self, features: Features, *masks: np.ndarray) -> Summed:
         self.begun.append((features.columns[0, 0], masks[3]))

@@ -327,7 +327,7 @@ def test_shipped_weights_that_are_not_there_stop_the_start_with_one_line(
     runs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(files.NETWORKS, "shipped", tmp_path / "decoder.safetensors")
-    with pytest.raises(RuntimeError, match=r"decoder\.(safetensors|onnx) cannot be read") as raised:
+    with pytest.raises(RuntimeError, match=r"decoder\.(safetensors|place\.onnx) cannot be read") as raised:
         build_tracker(with_values(CONFIG, engine=runs, precision="auto"))
     assert "\n" not in str(raised.value)
 
