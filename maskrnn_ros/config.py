@@ -26,6 +26,7 @@ from maskrnn_ros.sections import (
     PriorConfig,
     PromptsConfig,
     RefinementConfig,
+    RestConfig,
     TrunkConfig,
     WatchdogConfig,
     ZoomConfig,
@@ -100,6 +101,7 @@ class Config(Checked):
     adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
     refinement: RefinementConfig = dataclasses.field(default_factory=RefinementConfig)
     gate: GateConfig = dataclasses.field(default_factory=GateConfig)
+    rest: RestConfig = dataclasses.field(default_factory=RestConfig)
     presence: PresenceConfig = dataclasses.field(default_factory=PresenceConfig)
     buffer: BufferConfig = dataclasses.field(default_factory=BufferConfig)
     catch_up: CatchUpConfig = dataclasses.field(default_factory=CatchUpConfig)

@@ -232,6 +232,26 @@ class PresenceConfig(Checked):
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RestConfig(Checked):
+    """Instances around which nothing changes keep their masks without a look of the networks."""
+
+    enabled: bool = setting(
+        True,
+        "With a still camera: an instance keeps its mask without the networks while nothing changes around it. They "
+        "look at it on the very image on which something does, and every 15 images.",
+        live=True,
+    )
+    tolerance: float = setting(
+        8.0,
+        "Most that the mean of 8x8 pixels of the working image may vary by noise where an instance is to rest, grey "
+        "levels (0..255). Its own noise is measured; this is the limit.",
+        low=0.0,
+        high=255.0,
+        live=True,
+    )
+
+
 def time_jump_s() -> float:
     """Field of the setting of that name, which tracker and locator share."""
     field: float = setting(

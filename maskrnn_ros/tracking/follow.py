@@ -23,12 +23,14 @@ from maskrnn_ros.tracking.cells import Floats, cells_of, cut, halved
 from maskrnn_ros.tracking.decide import Decided, decide
 from maskrnn_ros.tracking.gate import boxes_of, whole
 from maskrnn_ros.tracking.look_alikes import at_cells, moved, none_yet, seen_elsewhere
+from maskrnn_ros.tracking.patches import Patches
 from maskrnn_ros.tracking.rivals import rivals_of
 from maskrnn_ros.tracking.search import searched
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import Found, States
 from maskrnn_ros.tracking.target import UNKNOWN, Carried, Known, Memory, Sums, taken
 from maskrnn_ros.tracking.views import augment
+from maskrnn_ros.types import BoolArray
 
 _VIEWS = 8
 """Views of a seed that its target model is fitted to, itself and augmentations. On the held out clips, closed form
@@ -53,6 +55,15 @@ class Beside:
 
     before: Floats | None = None
     now: Floats | None = None
+
+    def with_still(self, patches: Patches) -> Beside:
+        """The same with objects that have not moved, given at the pixels of the working image."""
+        plane = np.zeros(patches.size, np.float32)
+        for view, (x0, y0, x1, y1) in zip(patches.views, patches.boxes.tolist(), strict=True):
+            np.maximum(plane[y0:y1, x0:x1], view, out=plane[y0:y1, x0:x1])
+        still = cells_of(plane, STRIDE)
+        before, now = (still if one is None else np.maximum(one, still) for one in (self.before, self.now))
+        return Beside(before, now)
 
 
 class Following:
@@ -140,7 +151,13 @@ class Following:
     # --- frames ---
 
     def advance(
-        self, states: States, frame: PreparedFrame, flow: Floats, config: Config, beside: Beside | None = None
+        self,
+        states: States,
+        frame: PreparedFrame,
+        flow: Floats,
+        config: Config,
+        beside: Beside | None = None,
+        rests: BoolArray | None = None,
     ) -> Found:
         """All objects on the next frame.
 
@@ -150,8 +167,18 @@ class Following:
             flow: Backward flow between the two, float32 (2, h, w), pixels.
             config: All settings.
             beside: Other objects, that are shown to these; None: there are none.
+            rests: Which of them are as they were and are not looked at, bool (K,), see ``rest``; None: none.
         """
         beside = beside or Beside()
+        if rests is None or not rests.any():
+            return self._advanced(states, frame, flow, config, beside)
+        which = np.flatnonzero(~rests)
+        some = states.only([states.ids[k] for k in which])
+        found = self._advanced(some, frame, flow, config, beside.with_still(states.patches.only(rests)))
+        return states.joined(which, some, found, self._engine)
+
+    def _advanced(self, states: States, frame: PreparedFrame, flow: Floats, config: Config, beside: Beside) -> Found:
+        """Objects that are looked at."""
         cells = np.stack([cells_of(plane, STRIDE) for plane in flow])
         alike = states.begun.alike  # as the prior: a mask alone decides without one
         if config.prior.source != "unwarped":

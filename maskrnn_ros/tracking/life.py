@@ -11,6 +11,7 @@ import numpy.typing as npt
 from maskrnn_ros.config import Config
 from maskrnn_ros.tracking.patch import Patch
 from maskrnn_ros.tracking.patches import Patches
+from maskrnn_ros.tracking.rest import Watched
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import Found, States
 from maskrnn_ros.tracking.target import Known
@@ -57,7 +58,14 @@ def begun(
     )
 
 
-def carried(states: States, found: Found, velocity: npt.NDArray[np.float64], images: int, config: Config) -> States:
+def carried(
+    states: States,
+    found: Found,
+    velocity: npt.NDArray[np.float64],
+    images: int,
+    config: Config,
+    watched: Watched | None = None,
+) -> States:
     """The states some images later.
 
     Args:
@@ -66,6 +74,7 @@ def carried(states: States, found: Found, velocity: npt.NDArray[np.float64], ima
         velocity: See ``velocities_of``.
         images: How many images later it is; 0: it is another picture of the same.
         config: All settings.
+        watched: What has changed around them; None: nobody may rest.
     """
     unseen = np.where(found.sees, 0, np.maximum(states.frames_unseen + images, 1))
     grown = _USUAL_AREA_RATE * (found.area - states.usual_area)
@@ -80,7 +89,24 @@ def carried(states: States, found: Found, velocity: npt.NDArray[np.float64], ima
         velocity=velocity,
         seed_masks=(None,) * len(states),
         known=found.known,
+        stills=(None,) * len(states) if watched is None else watched.after(states.stills, found.sees),
     )
+
+
+def rested(states: States, watched: Watched, per_second: float | None, images: int, config: Config) -> States:
+    """The same where all of them rest.
+
+    Args:
+        states: Until now.
+        watched: What has changed around them.
+        per_second: Images per second; None where the time is unknown.
+        images: How many images later it is.
+        config: All settings.
+    """
+    velocity = np.full((len(states), 2), np.nan if per_second is None else 0.0)
+    everything = np.ones(len(states), np.bool_)
+    found = Found(states.patches, states.known, states.area, everything)
+    return carried(states, found, velocity, images, config, watched)
 
 
 _PHASES = InstanceState.TRACKING, InstanceState.OCCLUDED, InstanceState.LOST

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,25 @@ class PreparedFrame:
         return int(self.image.nbytes) + sum(more)
 
 
+class Still(NamedTuple):
+    """What an instance's next image is compared with, see ``rest``.
+
+    Args:
+        picture: Cells of the image since which nothing has changed around it, see ``rest.picture_of``; not to be
+            written to: it is shared.
+        looks: Of the networks since then, counted until it may rest.
+        age: Of the instance at the last of them.
+        most: Largest difference of a cell around it on those, grey levels.
+        square: Mean square difference of the cells around it on those, grey levels squared.
+    """
+
+    picture: npt.NDArray[np.float32]
+    looks: int
+    age: int
+    most: float
+    square: float
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class InstanceMemory:
     """All that is carried for one instance.
@@ -87,6 +107,7 @@ class InstanceMemory:
         velocity: (x, y), pixels of the input per second; None where unknown.
         seed_mask: bool, (H, W), at the size of the input: the seed itself, on the seeded frame only.
         known: What the networks carry of it; None where there are none.
+        still: What it is compared with before it may rest; None: it was not looked at since it may.
     """
 
     instance_id: int
@@ -101,6 +122,7 @@ class InstanceMemory:
     velocity: tuple[float, float] | None
     seed_mask: BoolArray | None
     known: Known | None = None
+    still: Still | None = None
 
     @property
     def probability(self) -> npt.NDArray[np.float32]:

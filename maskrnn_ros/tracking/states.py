@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.tracking.patches import Patches
-from maskrnn_ros.tracking.state import InstanceMemory
-from maskrnn_ros.tracking.target import Known, stacked, taken
+from maskrnn_ros.tracking.state import InstanceMemory, Still
+from maskrnn_ros.tracking.target import Known, replaced, stacked, taken
 from maskrnn_ros.types import BoolArray, InstanceState
 
 Ints = npt.NDArray[np.int64]
@@ -39,6 +39,7 @@ class States(Mapping[int, InstanceMemory]):
         velocity: float64, (K, 2); NaN where unknown.
         seed_masks: One each.
         known: Of all; None without networks.
+        stills: One each.
     """
 
     ids: tuple[int, ...]
@@ -53,6 +54,7 @@ class States(Mapping[int, InstanceMemory]):
     velocity: Numbers
     seed_masks: tuple[BoolArray | None, ...]
     known: Known | None
+    stills: tuple[Still | None, ...]
 
     @staticmethod
     def of(rows: Mapping[int, InstanceMemory], engine: Engine | None = None) -> States:
@@ -81,6 +83,7 @@ class States(Mapping[int, InstanceMemory]):
             velocity=np.array(velocities, np.float64).reshape(-1, 2),
             seed_masks=tuple(state.seed_mask for state in states),
             known=stacked(known, engine) if known and engine is not None else None,
+            stills=tuple(state.still for state in states),
         )
 
     @property
@@ -118,6 +121,7 @@ class States(Mapping[int, InstanceMemory]):
             velocity=self.velocities[k],
             seed_mask=self.seed_masks[k],
             known=None if self.known is None else taken(self.known, k),
+            still=self.stills[k],
         )
 
     def __contains__(self, instance_id: object) -> bool:
@@ -145,7 +149,26 @@ class States(Mapping[int, InstanceMemory]):
             velocity=self.velocity[which],
             seed_masks=some(self.seed_masks),
             known=None if self.known is None or not which else taken(self.known, which),
+            stills=some(self.stills),
         )
+
+    def joined(self, which: npt.NDArray[np.intp], some: States, found: Found, engine: Engine) -> Found:
+        """What there is of all on the next frame, where it was looked for some only; the others are as they are here.
+
+        Args:
+            which: Numbers of those that were looked for.
+            some: Their rows.
+            found: What there is of them.
+            engine: That of their networks.
+        """
+        patches = [self.patches[k] for k in range(len(self))]
+        area, sees = self.area.copy(), np.ones(len(self), np.bool_)
+        area[which], sees[which] = found.area, found.sees
+        for j, k in enumerate(which.tolist()):
+            patches[k] = found.patches[j]
+        assert found.known is not None
+        known = replaced(self.begun, which.tolist(), some.begun, found.known, engine)
+        return Found(Patches.of(patches), known, area, sees)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

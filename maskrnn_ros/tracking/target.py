@@ -165,6 +165,30 @@ def stacked(values: Sequence[T], engine: Engine) -> T:
     return _mapped(stack, *values)
 
 
+def replaced(value: T, which: Sequence[int], some: T, by: T, engine: Engine) -> T:
+    """What is known of K objects, with that of some in its place.
+
+    Args:
+        value: Of K objects.
+        which: Numbers of the some.
+        some: Of those, taken from the value.
+        by: What comes in its place; arrays that are still those of ``some`` leave the value's as it is.
+        engine: Stacks its arrays.
+    """
+    at = {k: j for j, k in enumerate(which)}
+
+    def put(array: Any, before: Any, after: Any) -> Any:
+        if after is before:
+            return array
+        if not isinstance(array, np.ndarray):
+            return engine.stack([after[at[k]] if k in at else array[k] for k in range(len(array))])
+        array = array.copy()
+        array[list(which)] = after
+        return array
+
+    return _mapped(put, value, some, by)
+
+
 def _mapped(function: Callable[..., Any], *values: T) -> T:
     """A function of each array of values that are built alike."""
     first: Any = values[0]

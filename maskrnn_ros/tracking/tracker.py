@@ -19,9 +19,10 @@ from maskrnn_ros.runtime import ThreadPool
 from maskrnn_ros.tracking.cells import resized, shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.ignored import Ignored
-from maskrnn_ros.tracking.life import begun, carried, velocities_of
+from maskrnn_ros.tracking.life import begun, carried, rested, velocities_of
 from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.propagate import propagated
+from maskrnn_ros.tracking.rest import Watched, awake
 from maskrnn_ros.tracking.shown import Instances, Shown
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
@@ -147,6 +148,7 @@ class Tracker:
             if not known.live and new[name] != old[name]:
                 raise ValueError(f"{name} must stay {old[name]!r} while the tracker runs, got {new[name]!r}")
         self.config = config
+        self._states = awake(self._states)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size."""
@@ -199,7 +201,7 @@ class Tracker:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
         if self.is_coupled:
             self._leaving = self._table({**self._leaving, **{i: self._states[i] for i in doomed}})
-        self._states = self._states.only([i for i in self._states if i not in doomed])
+        self._states = awake(self._states.only([i for i in self._states if i not in doomed]))
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
     def advance(self, frame: PreparedFrame, images: int = 1) -> None:
@@ -305,10 +307,15 @@ class Tracker:
         far = table.only([i for i in table.ids if i not in near])
         if not far:
             return self._table(rows)
-        with self.stages.time("flow"):
-            flow = self._flow(current.image, previous.image)
-        per_second = _times(current.size[1] / current.image.shape[1], rate)
-        moved = self._carried(far, current, flow, per_second, images, with_near(beside, table, rows, current))
+        watched = self._watched(far, current, images)
+        if watched is not None and watched.rests.all():
+            moved = rested(far, watched, rate, images, self.config)
+        else:
+            with self.stages.time("flow"):
+                flow = self._flow(current.image, previous.image)
+            per_second = _times(current.size[1] / current.image.shape[1], rate)
+            shown = with_near(beside, table, rows, current)
+            moved = self._carried(far, current, flow, per_second, images, shown, watched)
         return self._table({**moved, **rows}) if rows else moved
 
     def _carried(
@@ -319,6 +326,7 @@ class Tracker:
         per_second: float | None,
         images: int,
         beside: Beside | None,
+        watched: Watched | None = None,
     ) -> States:
         """States on a frame, or a window of one, by the flow in it."""
         if self._following is None:
@@ -328,17 +336,24 @@ class Tracker:
             with self.stages.time("trunk"):
                 _ = frame.features
             with self.stages.time("heads"):
-                found = self._following.advance(table, frame, flow, self.config, beside)
+                found = self._following.advance(table, frame, flow, self.config, beside, watched and watched.rests)
         with self.stages.time("heads"):
             velocity = velocities_of(found.patches.only(found.sees), flow, per_second)
-            return carried(table, found, velocity, images, self.config)
+            return carried(table, found, velocity, images, self.config, watched)
+
+    def _watched(self, table: States, frame: PreparedFrame, images: int) -> Watched | None:
+        """What has changed around instances; None: nobody may rest."""
+        if self._following is None or not self.config.rest.enabled:
+            return None
+        with self.stages.time("heads"):
+            return Watched.of(table, frame, images, self.config.rest)
 
     def _table(self, states: Mapping[int, InstanceMemory]) -> States:
         return States.of(states, self._engine)
 
     def adopt(self, states: Mapping[int, InstanceMemory]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
-        self._states = self._table({**self._states, **states})
+        self._states = awake(self._table({**self._states, **states}))
 
     def tracks(self, image: UInt8Array | None = None) -> Tracks:
         """Merge the instances on the newest frame, at the size of the input.
