@@ -420,8 +420,8 @@ def test_with_skip_the_others_do_not_change_and_are_shown_as_they_were_published
     original = Following.advance
 
     def advance(self: Following, *arguments: object) -> object:
-        if arguments[-1] is not None:
-            shown.append(arguments[-1])  # type: ignore[arg-type]
+        if arguments[4] is not None:
+            shown.append(arguments[4])  # type: ignore[arg-type]
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Following, "advance", advance)

@@ -15,7 +15,6 @@ learned of each object while it stands still: that is the noise of the camera an
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,11 +23,11 @@ import numpy.typing as npt
 from maskrnn_ros.sections import RestConfig
 from maskrnn_ros.tracking.cells import Floats, cells_of
 from maskrnn_ros.tracking.state import PreparedFrame, Still
-from maskrnn_ros.tracking.states import States
+from maskrnn_ros.tracking.states import Numbers, States
 from maskrnn_ros.types import BoolArray
 
 _CELL = 8
-"""Pixels of the working image per cell. Larger cells average more noise, but an edge that moves changes less of them."""
+"""Pixels of the working image per cell. Larger ones average more noise, but an edge that moves changes less of them."""
 
 _LOOKS = 4
 """Looks in a row without a change before an object may rest: its mask settles."""
@@ -52,8 +51,6 @@ _IGNORED = np.float32(255)
 
 Stills = tuple[Still | None, ...]
 
-_UNKNOWN = (0, 0, 0.0, 0.0)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Watched:
@@ -66,6 +63,7 @@ class Watched:
         is_same: Whether nothing changed, bool (K,).
         rests: Who needs no look, bool (K,).
         age: Of each on this image, int64, (K,).
+        among: Who is there, see ``among``.
     """
 
     picture: Floats
@@ -74,31 +72,28 @@ class Watched:
     is_same: BoolArray
     rests: BoolArray
     age: npt.NDArray[np.int64]
+    among: bytes
 
     @staticmethod
-    def of(states: States, frame: PreparedFrame, images: int, config: RestConfig) -> Watched:
+    def of(states: States, there: bytes, frame: PreparedFrame, images: int, config: RestConfig) -> Watched:
         """Of all objects of a table, that the networks have begun.
 
         Args:
             states: On the image before.
+            there: Who is there beside them, too, see ``among``.
             frame: The image.
             images: How many images later it is.
             config: The settings.
         """
         picture = picture_of(frame)
         most, square, cells = _differences(states, picture)
-        some = [_UNKNOWN if still is None else still[1:] for still in states.stills]
-        looks, looked, usual_most, usual_square = np.array(some, np.float64).reshape(-1, 4).T
-        more = 1 + _SURE / np.sqrt(np.maximum(cells, 1))
-        is_known = looks > 0
-        most_allowed = np.where(is_known, np.maximum(usual_most * _MORE, _LEAST[0]), config.tolerance)
-        square_allowed = np.where(is_known, np.maximum(usual_square * more, _LEAST[1]), (config.tolerance * _SETTLING) ** 2)
-        is_same = (most <= most_allowed) & (square <= square_allowed)
+        looks, looked, is_among, allowed = _until_now(states, there, cells, config)
+        is_same = is_among & (most <= allowed[0]) & (square <= allowed[1])
         age = states.age + images
         numbers = _APART * np.array(states.ids)  # not all are due on the same image
         is_due = (age + numbers) // _EVERY != (looked + numbers) // _EVERY
         rests = (looks >= _LOOKS) & is_same & ~is_due & (states.frames_unseen == 0)
-        return Watched(picture, most, square, is_same, rests, age)
+        return Watched(picture, most, square, is_same, np.asarray(rests, np.bool_), age, there)
 
     def after(self, before: Stills, sees: BoolArray) -> Stills:
         """What is known of them from this image on.
@@ -108,21 +103,39 @@ class Watched:
             sees: Which of them are there, bool (K,).
         """
         columns = self.rests, sees, self.is_same, self.most, self.square, self.age
-        rows = zip(before, *(column.tolist() for column in columns), strict=True)
-        return tuple(
-            still if at_rest else _after(still if same else None, self.picture, most, square, age) if seen else None
-            for still, at_rest, seen, same, most, square, age in rows
-        )
+        anew = {age: Still(self.picture, 0, age, self.among, 0.0, 0.0) for age in set(self.age.tolist())}
+        stills: list[Still | None] = []
+        for still, rests, seen, same, most, square, age in zip(before, *(c.tolist() for c in columns), strict=True):
+            if rests:
+                stills.append(still)
+            elif not seen:
+                stills.append(None)
+            else:
+                stills.append(anew[age] if still is None or not same else _after(still, most, square, age))
+        return tuple(stills)
 
 
-def _after(still: Still | None, picture: Floats, most: float, square: float, age: int) -> Still:
-    """What is known of an object that was looked at; nothing until now where something has changed."""
-    if still is None:
-        return Still(picture, 0, age, 0.0, 0.0)
+def _until_now(
+    states: States, there: bytes, cells: npt.NDArray[np.intp], config: RestConfig
+) -> tuple[Numbers, Numbers, BoolArray, tuple[Numbers, Numbers]]:
+    """Of each object: looks, age at the last, whether the same others are there, and what differences are no change."""
+    rows = [(0, 0, 0.0, 0.0) if one is None else (one.looks, one.age, one.most, one.square) for one in states.stills]
+    looks, looked, most, square = np.array(rows, np.float64).T
+    is_among = np.array([one is not None and one.among == there for one in states.stills], np.bool_)
+    noise = square * (1 + _SURE / np.sqrt(np.maximum(cells, 1)))
+    known = np.maximum(most * _MORE, _LEAST[0]), np.maximum(noise, _LEAST[1])
+    unknown = config.tolerance, (config.tolerance * _SETTLING) ** 2
+    first, second = (np.where(looks > 0, *pair) for pair in zip(known, unknown, strict=True))
+    return looks, looked, is_among, (first, second)
+
+
+def _after(still: Still, most: float, square: float, age: int) -> Still:
+    """What is known of an object that was looked at and around which nothing has changed."""
     if still.looks >= _LOOKS:  # the noise is known, and what changes slowly must not become noise
         return still._replace(age=age)
     looks = still.looks + 1
-    return Still(still.picture, looks, age, max(still.most, most), still.square + (square - still.square) / looks)
+    most, square = max(still.most, most), still.square + (square - still.square) / looks
+    return still._replace(looks=looks, age=age, most=most, square=square)
 
 
 def _differences(states: States, picture: Floats) -> tuple[Floats, Floats, npt.NDArray[np.intp]]:
@@ -133,10 +146,15 @@ def _differences(states: States, picture: Floats) -> tuple[Floats, Floats, npt.N
     known = [(k, still.picture) for k, still in enumerate(states.stills) if still is not None and cells[k]]
     if known:
         which = [k for k, _ in known]
-        apart = (np.stack([before for _, before in known]) - picture) * inside[which, :, :, None]
+        apart = (np.array([before for _, before in known]) - picture) * inside[which, :, :, None]
         most[which] = np.abs(apart).max(axis=(1, 2, 3))
         square[which] = np.square(apart).sum(axis=(1, 2, 3)) / (cells[which] * picture.shape[2])
     return most, square, cells
+
+
+def among(states: States) -> bytes:
+    """Who is there: ids, and when they were marked."""
+    return np.array([states.ids, states.seeded_ns], np.int64).tobytes()
 
 
 def awake(states: States) -> States:

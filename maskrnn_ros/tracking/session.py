@@ -131,6 +131,7 @@ class Session:
         self.config = self.seeds.config = config
         self.buffer.config = config.buffer
         if needs_of(before) != needs_of(self._tracker.config):
+            self._tracker.wake()
             self.buffer.renew(self._moment)
 
     @property

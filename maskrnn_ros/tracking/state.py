@@ -78,6 +78,7 @@ class Still(NamedTuple):
             written to: it is shared.
         looks: Of the networks since then, counted until it may rest.
         age: Of the instance at the last of them.
+        among: Who was there, see ``rest.among``: with others beside it, or marked anew, it is looked at.
         most: Largest difference of a cell around it on those, grey levels.
         square: Mean square difference of the cells around it on those, grey levels squared.
     """
@@ -85,6 +86,7 @@ class Still(NamedTuple):
     picture: npt.NDArray[np.float32]
     looks: int
     age: int
+    among: bytes
     most: float
     square: float
 

@@ -13,23 +13,23 @@ import numpy.typing as npt
 from maskrnn_ros.config import Config, settings, to_flat
 from maskrnn_ros.flow import FlowEstimator
 from maskrnn_ros.model.engine import Engine
-from maskrnn_ros.model.shapes import STRIDE
 from maskrnn_ros.quality import resolved, working_size
 from maskrnn_ros.runtime import ThreadPool
-from maskrnn_ros.tracking.cells import resized, shrunk
+from maskrnn_ros.tracking.cells import shrunk
 from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.life import begun, carried, rested, velocities_of
+from maskrnn_ros.tracking.marks import around_of, check_size_of, outside
 from maskrnn_ros.tracking.moment import Moment
 from maskrnn_ros.tracking.propagate import propagated
-from maskrnn_ros.tracking.rest import Watched, awake
+from maskrnn_ros.tracking.rest import Watched, among, awake
 from maskrnn_ros.tracking.shown import Instances, Shown
 from maskrnn_ros.tracking.stages import Stages
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.target import Known
 from maskrnn_ros.tracking.tracks import tracks_of
-from maskrnn_ros.tracking.zoom import at_work, begin, fine_image, near_views, settled, share_of, with_near
+from maskrnn_ros.tracking.zoom import begin, fine_image, near_views, settled, share_of, with_near
 from maskrnn_ros.types import Frame, Seed, Track, Tracks, UInt8Array
 
 Floats = npt.NDArray[np.float32]
@@ -148,6 +148,9 @@ class Tracker:
             if not known.live and new[name] != old[name]:
                 raise ValueError(f"{name} must stay {old[name]!r} while the tracker runs, got {new[name]!r}")
         self.config = config
+
+    def wake(self) -> None:
+        """Let nobody rest on the next images: what they are looked at by has changed."""
         self._states = awake(self._states)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
@@ -173,7 +176,7 @@ class Tracker:
                 instance lies in its ignore mask.
         """
         prepared = self.prepare(frame)
-        seed = _outside(seed, prepared)  # refuses before anything has changed
+        seed = outside(seed, prepared)  # refuses before anything has changed
         self.advance(prepared)
         self.adopt(self.start(seed, prepared))
         return self.tracks(frame.image)
@@ -201,7 +204,7 @@ class Tracker:
             raise KeyError(f"no instance {sorted(unknown)}, tracked are {sorted(self._states)}")
         if self.is_coupled:
             self._leaving = self._table({**self._leaving, **{i: self._states[i] for i in doomed}})
-        self._states = awake(self._states.only([i for i in self._states if i not in doomed]))
+        self._states = self._states.only([i for i in self._states if i not in doomed])
         self._shown = {i: frame for i, frame in self._shown.items() if i not in doomed}
 
     def advance(self, frame: PreparedFrame, images: int = 1) -> None:
@@ -215,7 +218,7 @@ class Tracker:
             ValueError: Its size is not that of the video.
         """
         if self._newest is not None:
-            _check_size("frame", frame.size, self._newest.size)
+            check_size_of("frame", frame.size, self._newest.size)
             everyone = {**self._states, **self._leaving} if self._states and self._leaving else self._states
             self._states = self.carry(everyone, self._newest, frame, images).only(self._states.ids)
             self._leaving = States.of({})
@@ -238,7 +241,7 @@ class Tracker:
         Raises:
             ValueError: The seed's size is not that of the frame, or all of an instance lies in its ignore mask.
         """
-        seed = _outside(seed, frame)
+        seed = outside(seed, frame)
         shares = {i: share_of(seed.labels == i, frame, self.config) for i in seed.ids}
         first = {i: begun(i, seed, frame, share, None, self._states.get(i)) for i, share in shares.items()}
         if self._following is None:
@@ -257,20 +260,8 @@ class Tracker:
         following: Following,
     ) -> dict[int, Known]:
         """What the networks know of a seed's instances; whatever else is marked or followed there is not them."""
-        height, width = frame.size_of_work
-        live = np.zeros((height, width), np.float32)
-        if covered is not None:
-            live = covered.repeat(STRIDE, 0).repeat(STRIDE, 1)[:height, :width]
-        elif self._newest is frame:
-            for i, state in self._states.items():
-                patch = at_work(state, frame).patch
-                if i not in shares and patch.box is not None:
-                    live[patch.box.slices] = np.maximum(live[patch.box.slices], patch.values)
-        around = {}
-        for i, share in shares.items():
-            size = share.shape[0], share.shape[1]
-            rest = resized(((seed.labels != i) & (seed.labels != 0)).astype(np.float32), size)
-            around[i] = np.maximum(rest, resized(live, size)) * (1 - share)
+        followed = self._states if self._newest is frame and covered is None else {}
+        around = around_of(shares, seed, frame, covered, followed)
         return begin(following, frame, shares, around, self.config)
 
     def carry(
@@ -307,7 +298,7 @@ class Tracker:
         far = table.only([i for i in table.ids if i not in near])
         if not far:
             return self._table(rows)
-        watched = self._watched(far, current, images)
+        watched = self._watched(far, among(table), current, images)
         if watched is not None and watched.rests.all():
             moved = rested(far, watched, rate, images, self.config)
         else:
@@ -336,24 +327,25 @@ class Tracker:
             with self.stages.time("trunk"):
                 _ = frame.features
             with self.stages.time("heads"):
-                found = self._following.advance(table, frame, flow, self.config, beside, watched and watched.rests)
+                rests = None if watched is None else watched.rests
+                found = self._following.advance(table, frame, flow, self.config, beside, rests)
         with self.stages.time("heads"):
             velocity = velocities_of(found.patches.only(found.sees), flow, per_second)
             return carried(table, found, velocity, images, self.config, watched)
 
-    def _watched(self, table: States, frame: PreparedFrame, images: int) -> Watched | None:
+    def _watched(self, table: States, there: bytes, frame: PreparedFrame, images: int) -> Watched | None:
         """What has changed around instances; None: nobody may rest."""
         if self._following is None or not self.config.rest.enabled:
             return None
         with self.stages.time("heads"):
-            return Watched.of(table, frame, images, self.config.rest)
+            return Watched.of(table, there, frame, images, self.config.rest)
 
     def _table(self, states: Mapping[int, InstanceMemory]) -> States:
         return States.of(states, self._engine)
 
     def adopt(self, states: Mapping[int, InstanceMemory]) -> None:
         """Take in states that belong to the newest frame; known ids are replaced."""
-        self._states = awake(self._table({**self._states, **states}))
+        self._states = self._table({**self._states, **states})
 
     def tracks(self, image: UInt8Array | None = None) -> Tracks:
         """Merge the instances on the newest frame, at the size of the input.
@@ -399,16 +391,3 @@ class Tracker:
 
 def _times(to_input: float, rate: float | None) -> float | None:
     return None if rate is None else to_input * rate
-
-
-def _check_size(what: str, actual: tuple[int, int], expected: tuple[int, int]) -> None:
-    if actual != expected:
-        raise ValueError(
-            f"{what} must be {expected[1]}x{expected[0]} (width x height) like the video, got {actual[1]}x{actual[0]}"
-        )
-
-
-def _outside(seed: Seed, frame: PreparedFrame) -> Seed:
-    """The seed of a frame without what is ignored there."""
-    _check_size("seed", seed.size, frame.size)
-    return seed.outside(frame.ignored.full if frame.ignored is not None else None)
