@@ -104,6 +104,7 @@ def past_due(one: Tracker, **changes: float) -> int:
     while due(one) or resting(one) != set(one.states):
         one.step(frame(number, scene(number, **changes)))
         number += 1
+        assert number < 60, "they do not come to rest"
     return number
 
 
@@ -167,6 +168,14 @@ def test_the_result_is_the_same_whatever_the_threads(threads: int) -> None:
     assert_same(begun(images=20).states, begun(images=20, threads=threads).states)
 
 
+def test_light_and_codecs_may_wander_a_little() -> None:
+    one, looks = begun(sigma=1, quality=100), 0
+    for number in range(SETTLED, SETTLED + 30):
+        one.step(frame(number, scene(number, sigma=1, quality=100, gain=1 + 0.002 * np.sin(number / 5))))
+        looks += len(set(PLACES) - resting(one))
+    assert looks == 4  # each twice, in its turn
+
+
 # --- what is noticed on the very image ---
 
 CHANGES: dict[str, Callable[[int], np.ndarray]] = {
@@ -185,6 +194,26 @@ def test_what_changes_is_looked_at_on_that_very_image(what: str) -> None:
     one.step(frame(number, CHANGES[what](number)))
     assert 1 not in resting(one)
     assert 2 in resting(one) or what == "the light is dimmed"
+
+
+def test_what_is_small_beside_a_large_object_is_a_change() -> None:
+    one = Tracker(CONFIG, DisFlow("ultrafast"), engine())
+    place = np.zeros((HEIGHT, WIDTH), np.int32)
+    place[40:150, 80:240] = 1
+    picture = texture(0, HEIGHT, WIDTH, 100, 8) + 40 * (place != 0)[..., None]
+
+    def seen(number: int) -> Frame:
+        noise = np.random.default_rng(number).normal(0, 2, picture.shape)
+        return frame(number, np.clip(picture + noise, 0, 255).astype(np.uint8))
+
+    first = seen(0)
+    one.seed(Seed(stamp_ns=first.stamp_ns, labels=place), first)
+    for number in range(1, SETTLED):
+        one.step(seen(number))
+    assert resting(one) == {1}
+    picture[80:83, 75:78] = 200  # a wire, before its edge
+    one.step(seen(SETTLED))
+    assert resting(one) == set()
 
 
 @pytest.mark.parametrize("what", ["it is covered", "it is gone"])
@@ -215,7 +244,7 @@ def test_what_moves_slowly_has_not_gone_far_when_it_is_noticed() -> None:
         moved, turn = moved + 0.03, due(one)
         one.step(frame(number, scene(number, moved=moved)))
         number, noticed = number + 1, 1 not in resting(one) | turn
-    assert 0.1 < moved <= 0.5
+    assert 0.1 < moved <= 0.6
 
 
 def test_what_moves_into_a_crop_that_stays_wakes_that_one_alone() -> None:
