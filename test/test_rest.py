@@ -219,11 +219,12 @@ def test_what_is_small_beside_a_large_object_is_a_change() -> None:
 @pytest.mark.parametrize("what", ["it is covered", "it is gone"])
 def test_it_is_unseen_on_the_image_on_which_it_would_be_without_rest(what: str) -> None:
     states = []
-    for config in (CONFIG, OFF):
+    for config in (OFF, CONFIG):
         one = begun(config, images=20)
         states.append([one.step(frame(n, CHANGES[what](n))).tracks[0].state for n in range(20, 24)])
-    on, off = (next(n for n, state in enumerate(found) if state != InstanceState.TRACKING) for found in states)
+    off, on = (next(n for n, state in enumerate(found) if state != InstanceState.TRACKING) for found in states)
     assert on <= off
+    assert one.states[1].frames_unseen > 0
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.1, 0.03])

@@ -33,6 +33,7 @@ class Snapshot:
     adaptation: str = ""
     published_s: float | None = None
     lost: int = 0
+    resting: int = 0
     seeds_waiting: int = 0
     buffer_frames: int = 0
     buffer_oldest_ns: int = 0
@@ -265,6 +266,7 @@ class Worker:
             precision=session.tracker.precision,
             adaptation=session.tracker.adaptation,
             lost=sum(state.state == InstanceState.LOST for state in session.states.values()),
+            resting=session.states.resting,
             seeds_waiting=session.seeds_waiting,
             buffer_frames=len(session.buffer),
             buffer_oldest_ns=oldest.stamp_ns if oldest else 0,

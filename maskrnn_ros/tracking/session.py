@@ -24,6 +24,7 @@ from maskrnn_ros.tracking.seed_request import Decision, SeedOutcome, SeedRequest
 from maskrnn_ros.tracking.seeding import Scene, Seeding
 from maskrnn_ros.tracking.seeds import SeedQueue
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
+from maskrnn_ros.tracking.states import States
 from maskrnn_ros.tracking.tracker import Tracker
 from maskrnn_ros.types import Frame, Track, Tracks
 
@@ -106,7 +107,7 @@ class Session:
         return self.seeds.late is not None
 
     @property
-    def states(self) -> Mapping[int, InstanceMemory]:
+    def states(self) -> States:
         """States by id on the newest frame, read-only."""
         return self._tracker.states
 

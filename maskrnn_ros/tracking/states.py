@@ -97,6 +97,11 @@ class States(Mapping[int, InstanceMemory]):
         """(x, y) of each, None where unknown."""
         return [None if x != x else (x, y) for x, y in self.velocity.tolist()]
 
+    @property
+    def resting(self) -> int:
+        """How many of them were not looked at on this frame, see ``rest``."""
+        return sum(still is not None and still.age < age for still, age in zip(self.stills, self.age, strict=True))
+
     def __len__(self) -> int:
         return len(self.ids)
 
