@@ -18,7 +18,7 @@ from maskrnn_ros.types import Frame
 
 FEW, MANY = 2, 8
 
-LIMIT = 60.0
+LIMIT = 65.0
 """More calls for each further object on its way to the next image, all near each other, before masks are merged: most
 are those of the decoder, which is called for every two objects, as more than that do not fit into a core's cache."""
 
