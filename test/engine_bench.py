@@ -15,8 +15,9 @@ from maskrnn_ros.datasets.davis import davis_sequence
 from maskrnn_ros.datasets.frames import read_frame
 from maskrnn_ros.labels import read_labels
 from maskrnn_ros.model.digests import sealed
-from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.files import DECODER, TRUNK
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking import Tracker, build_tracker
 from maskrnn_ros.types import Frame, Seed, Tracks

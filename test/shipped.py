@@ -12,7 +12,8 @@ import world
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow import FlowEstimator
-from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.engine import Engine
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.types import UInt8Array
 

@@ -26,7 +26,7 @@ PLACES = {
 }
 """Where a package may be imported; nothing of it is in the core but for the folders ``torch``."""
 
-ASKS_FOR_TORCH = {"maskrnn_ros.model.engine", "maskrnn_ros.benchmark.report"}
+ASKS_FOR_TORCH = {"maskrnn_ros.model.load", "maskrnn_ros.benchmark.report"}
 """Ask it in a function, where it is there: is there a GPU, and which?"""
 
 NEEDS_ROS = (
@@ -108,7 +108,7 @@ def test_a_wrong_direction_is_found(module: str, source: str, arrows: int) -> No
 @pytest.mark.parametrize(
     ("package", "module", "stray"),
     [
-        ("torch", "maskrnn_ros.model.engine", True),
+        ("torch", "maskrnn_ros.model.load", True),
         ("torch", "maskrnn_ros.model.torch.engine", False),
         ("torch", "maskrnn_ros.training.runs", False),
         ("rclpy", "maskrnn_ros.evaluation.run", True),

@@ -20,8 +20,9 @@ from engine_bench import SHAPES, Copies, clip_run, copied, least_overlap, overla
 from engine_bench import engine as load
 
 from maskrnn_ros.model import digests, engine, files, onnx_engine
+from maskrnn_ros.model import load as choice
 from maskrnn_ros.model.digests import DIGEST, digest_of, sealed
-from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Objects, adds_8_bit_products
+from maskrnn_ros.model.engine import Around, Features, Floats, Keys, Lesson, Objects
 from maskrnn_ros.model.files import (
     DECODER,
     TRUNK,
@@ -32,6 +33,7 @@ from maskrnn_ros.model.files import (
     place_graph,
     trunk_graph,
 )
+from maskrnn_ros.model.load import adds_8_bit_products
 from maskrnn_ros.model.onnx_engine import OnnxEngine, OnnxTrunk
 from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
 from maskrnn_ros.model.torch import engine as torch_engine
@@ -57,7 +59,7 @@ GRAPHS = (
 @pytest.fixture(autouse=True)
 def exact_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is chosen here does not depend on the machine, and torch keeps its threads."""
-    monkeypatch.setattr(engine, "adds_8_bit_products", lambda: True)
+    monkeypatch.setattr(choice, "adds_8_bit_products", lambda: True)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -265,14 +267,14 @@ def test_auto_takes_int8_in_onnxruntime_on_a_cpu_that_can(caplog: pytest.LogCapt
 
 
 def test_auto_takes_float32_where_the_processor_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "adds_8_bit_products", lambda: False)
+    monkeypatch.setattr(choice, "adds_8_bit_products", lambda: False)
     found = load()
     assert (found.name, found.precision) == ("onnxruntime", "float32")
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32"])
 def test_auto_takes_torch_on_a_gpu(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "sees_cuda", lambda name: name == "auto")
+    monkeypatch.setattr(choice, "sees_cuda", lambda name: name == "auto")
     monkeypatch.setattr(torch_engine, "choose_device", lambda name: torch.device("cpu"))
     assert load(device="auto", precision=precision).name == "torch"
     assert load(device="auto", precision="int8").name == "onnxruntime"
@@ -285,9 +287,9 @@ def test_auto_takes_torch_on_a_gpu(precision: str, monkeypatch: pytest.MonkeyPat
 )
 def test_vnni_is_asked_of_x86_only(monkeypatch: pytest.MonkeyPatch, machine: str, flags: str, expected: bool) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(engine.platform, "machine", lambda: machine)
+    monkeypatch.setattr(choice.platform, "machine", lambda: machine)
     monkeypatch.setattr(Path, "read_text", lambda path: f"flags : {flags}\n")
-    assert engine.adds_8_bit_products() is expected
+    assert choice.adds_8_bit_products() is expected
 
 
 def refused(**changes: Any) -> str:
@@ -328,7 +330,7 @@ def test_without_torchvision_the_line_says_so() -> None:
     script = (
         "import sys; sys.modules['torchvision'] = None\n"
         "from maskrnn_ros.config import Config, with_values\n"
-        "from maskrnn_ros.model.engine import load_engine\n"
+        "from maskrnn_ros.model.load import load_engine\n"
         "try:\n    load_engine(with_values(Config(), engine='torch'))\n"
         "except RuntimeError as error:\n    print(error)\n"
     )

@@ -15,7 +15,7 @@ import world
 
 from maskrnn_ros import cli
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.model import engine
+from maskrnn_ros.model import load
 from maskrnn_ros.model.digests import DIGEST, digest_of
 from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.files import TRUNK, look_graph, trunk_graph
@@ -57,12 +57,12 @@ class Own:
     def engine(self, **changes: Value) -> Engine:
         """What a tracker that takes them runs."""
         values = {"trunk__weights": str(self.trunk), "network__weights": str(self.decoder), **changes}
-        return engine.load_engine(with_values(Config(), device="cpu", threads=1, **values))
+        return load.load_engine(with_values(Config(), device="cpu", threads=1, **values))
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Own:
-    monkeypatch.setattr(engine, "adds_8_bit_products", lambda: True)
+    monkeypatch.setattr(load, "adds_8_bit_products", lambda: True)
     (tmp_path / "own").mkdir()
     copies = Own(tmp_path / "own" / "my_trunk.safetensors", tmp_path / "own" / "my.safetensors")
     for module, file in ((load_trunk(), copies.trunk), (load_step(), copies.decoder)):

@@ -16,7 +16,7 @@ from test_gpu_path import IN_A_ROW, TORCH, OnOneDevice, Waits, same_pixels
 from test_gpu_path import run as followed
 
 from maskrnn_ros.config import Config, with_values
-from maskrnn_ros.model.engine import load_engine
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.model.torch import full_size
 from maskrnn_ros.model.torch.engine import TorchEngine
 from maskrnn_ros.model.torch.full_size import Part, Tiles, Uploaded, merged, parts

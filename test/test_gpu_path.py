@@ -21,12 +21,13 @@ from torchvision.models.optical_flow import raft_large, raft_small
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow.torch.flownet import FlowNetFlow
 from maskrnn_ros.flow.torch.raft import _Raft
-from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.files import DECODER, TRUNK
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.model.torch.compiled import Compiled
 from maskrnn_ros.model.torch.engine import TorchEngine, choose_device
 from maskrnn_ros.model.torch.frame_step import Begin, FrameFeatures, FrameStep, Learn
-from maskrnn_ros.model.torch.graphs import _begun, _learned, _stepped
+from maskrnn_ros.model.torch.graph_samples import begin_inputs, learn_inputs, step_inputs
 from maskrnn_ros.model.torch.weights import load_lite0, load_step, load_trunk
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.buffer import FrameBuffer
@@ -369,9 +370,9 @@ def of_raft(size: str, is_pair: bool) -> tuple[Callable[..., Any], list[tuple[in
 CAPTURED: dict[str, Callable[[], tuple[Callable[..., Any], list[tuple[int, ...]]]]] = {
     "features": lambda: of_the_features(False),
     "features in half": lambda: of_the_features(True),
-    "step": lambda: of_objects(FrameStep, tuple(_stepped(3, 5, 9).values())),
-    "learn": lambda: of_objects(Learn, _learned(2)),
-    "begin": lambda: of_objects(Begin, _begun(2, 5, 9)),
+    "step": lambda: of_objects(FrameStep, tuple(step_inputs(3, 5, 9).values())),
+    "learn": lambda: of_objects(Learn, learn_inputs(2)),
+    "begin": lambda: of_objects(Begin, begin_inputs(2, 5, 9)),
     "flownet": of_flownet,
     "raft, an image": lambda: of_raft("small", False),
     "raft, a pair": lambda: of_raft("small", True),

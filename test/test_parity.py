@@ -14,8 +14,9 @@ from shipped import CONFIG, engine
 from torch.nn import functional
 
 from maskrnn_ros.config import with_values
-from maskrnn_ros.model.engine import Engine, load_engine
+from maskrnn_ros.model.engine import Engine
 from maskrnn_ros.model.files import DECODER
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.model.shapes import CROP, FINE, HIDDEN, RATE, STRIDE
 from maskrnn_ros.model.torch import target as training
 from maskrnn_ros.model.torch.crops import crop, paste, scaled

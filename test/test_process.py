@@ -84,7 +84,7 @@ def test_what_the_library_warns_of_is_in_the_log_of_the_node(monkeypatch: pytest
         return SimpleNamespace(**{kind: lambda line, kind=kind: said.append((name, kind, line)) for kind in kinds})
 
     monkeypatch.setattr(rclpy.logging, "get_logger", logger)
-    log = logging.getLogger("maskrnn_ros.model.engine")
+    log = logging.getLogger("maskrnn_ros.model.load")
     log.warning("before")
     with library_logs_to("tracker"):
         log.info("of no interest")

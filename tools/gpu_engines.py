@@ -28,8 +28,8 @@ from maskrnn_ros.model.engine import (
     Merged,
     Objects,
     Summed,
-    load_engine,
 )
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.model.torch.engine import TorchEngine
 from maskrnn_ros.quality import resolved
 from maskrnn_ros.runtime import ThreadPool

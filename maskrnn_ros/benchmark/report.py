@@ -19,7 +19,7 @@ from maskrnn_ros.benchmark.measure import Run
 from maskrnn_ros.benchmark.memory import MemoryRun
 from maskrnn_ros.benchmark.scaling import Line, lines
 from maskrnn_ros.disk import write_text
-from maskrnn_ros.model.engine import sees_cuda
+from maskrnn_ros.model.load import sees_cuda
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from maskrnn_ros.config import Config, to_flat
 from maskrnn_ros.flow import build_flow
-from maskrnn_ros.model.engine import load_engine
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.quality import resolved
 from maskrnn_ros.runtime import cores
 from maskrnn_ros.tracking.tracker import Tracker

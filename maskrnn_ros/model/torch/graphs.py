@@ -50,19 +50,25 @@ from maskrnn_ros.model.files import (
     trunk_graph,
 )
 from maskrnn_ros.model.onnx_engine import RIDGE, named
-from maskrnn_ros.model.shapes import CHANNELS, CODES, COLUMNS, CROP, FINE, HIDDEN, KEYS, STRIDES, TARGET
+from maskrnn_ros.model.shapes import STRIDES
 from maskrnn_ros.model.torch.compiled import AsModule
 from maskrnn_ros.model.torch.for_graphs import ProductColumns, fusable
 from maskrnn_ros.model.torch.frame_step import Begin, Columns, FrameStep, Learn
+from maskrnn_ros.model.torch.graph_samples import (
+    SAMPLES,
+    begin_inputs,
+    learn_inputs,
+    look_inputs,
+    random_maps,
+    sizes,
+    step_inputs,
+)
 from maskrnn_ros.model.torch.graph_step import GraphLook, GraphPlace
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
 _OPSET = 17
 _LARGE = 256
 """Values of a tensor that is worth a node to be kept in half precision."""
-
-_SAMPLES = 4
-"""Random inputs, of several sizes, on which a graph is compared with torch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +123,14 @@ def _export_trunk(weights: Path, out: Path | None) -> Iterator[Exported]:
     free = {"image": {1: "height", 2: "width"}, **{name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in names}}
     aligned, exact = (_of_rows(function) for function in (net.aligned, net.forward))
     graph = _with_free_sizes(traced(aligned, net, (image,), ["image"], names, {}), free)
-    inputs = [(torch.randint(0, 256, (1, 16 * h, 16 * w, 3), dtype=torch.uint8),) for h, w in _sizes()]
+    inputs = [(torch.randint(0, 256, (1, 16 * h, 16 * w, 3), dtype=torch.uint8),) for h, w in sizes()]
     yield written(graph, placed(trunk_graph(weights), out), weights, exact, inputs)
     module = Columns(whole)
     free = {name: axes for name, axes in free.items() if name != "image"}
     free["columns"] = {2: "rows_stride4", 3: "columns_stride4"}
     fast = ProductColumns(whole)
-    graph = traced(fast.forward, fast, _maps(2, 3), names, ["columns"], free)
-    samples = [_maps(h, w) for h, w in _sizes()]
+    graph = traced(fast.forward, fast, random_maps(2, 3), names, ["columns"], free)
+    samples = [random_maps(h, w) for h, w in sizes()]
     yield written(graph, placed(columns_graph(weights), out), weights, module.forward, samples)
 
 
@@ -141,7 +147,7 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
     strides = {name: {2: f"rows_{name}", 3: f"columns_{name}"} for name in ("stride8", "stride16")}
     shared = {name: strides[name] for name in ("stride8", "stride16")}
     shared |= {"flow": whole, "ignored": cells, "beside": cells, "switches": {}}
-    samples = [_stepped(k + 1, *size) for k, size in enumerate(_sizes())]
+    samples = [step_inputs(k + 1, *size) for k, size in enumerate(sizes())]
 
     free = {name: each for name in (*PLACE_INPUTS, *PLACE_OUTPUTS)} | shared | {"others": {**each, **cells}}
     parts = [tuple(sample[name] for name in PLACE_INPUTS) for sample in samples]
@@ -151,82 +157,23 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
 
     said = named(LOOK_OUTPUTS)
     free = {name: each for name in (*LOOK_INPUTS, *said)} | shared | {"others": {**each, **cells}}
-    parts = [tuple({**sample, **_cut(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
+    parts = [tuple({**sample, **look_inputs(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
     look = GraphLook(net)
     graph = fusable(traced(look.forward, look, parts[1], list(LOOK_INPUTS), said, free), each[0])
     known = {RIDGE: repr(float(net.ridge))}
     yield written(graph, placed(look_graph(weights), out), weights, step.look, parts, known)
 
     free = {name: each for name in (*LEARN_INPUTS, *SUMS)}
-    graph = traced(learn.forward, learn, _learned(2), list(LEARN_INPUTS), list(SUMS), free)
+    graph = traced(learn.forward, learn, learn_inputs(2), list(LEARN_INPUTS), list(SUMS), free)
     yield written(
-        graph, placed(learn_graph(weights), out), weights, learn.forward, [_learned(k + 1) for k in range(_SAMPLES)]
+        graph, placed(learn_graph(weights), out), weights, learn.forward, [learn_inputs(k + 1) for k in range(SAMPLES)]
     )
     free = {**strides, "columns": whole, "boxes": each, **{name: each for name in SUMS}}
     free |= {name: {0: "objects", **cells} for name in ("share", "others", "known")}
     free = {name: axes for name, axes in free.items() if name in (*BEGIN_INPUTS, *SUMS)}
-    graph = traced(begin.forward, begin, _begun(2, 5, 9), list(BEGIN_INPUTS), list(SUMS), free)
-    begun = [_begun(k + 1, *size) for k, size in enumerate(_sizes())]
+    graph = traced(begin.forward, begin, begin_inputs(2, 5, 9), list(BEGIN_INPUTS), list(SUMS), free)
+    begun = [begin_inputs(k + 1, *size) for k, size in enumerate(sizes())]
     yield written(graph, placed(begin_graph(weights), out), weights, begin.forward, begun)
-
-
-@torch.no_grad()
-def _cut(step: FrameStep, sample: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the first part of a step says of its inputs, and crops there."""
-    found = dict(zip(PLACE_OUTPUTS, step.place(*(sample[name] for name in PLACE_INPUTS)), strict=True))
-    count = len(found["crops"])
-    image = torch.randint(0, 256, (count, FINE, FINE, 3), dtype=torch.uint8)
-    return {**found, "image": image, "columns": torch.rand(count, CROP, CROP, COLUMNS)}
-
-
-def _maps(h: int, w: int) -> tuple[Tensor, ...]:
-    """Features of an image that ends within cells of strides 16 and 8."""
-    sizes = [(16 // stride * h - (stride == 4), 16 // stride * w - (stride == 4)) for stride in STRIDES]
-    return tuple(torch.randn(1, channels, *size) for channels, size in zip(CHANNELS, sizes, strict=True))
-
-
-def _stepped(count: int, h: int, w: int) -> dict[str, Tensor]:
-    """Inputs of both parts of a step: objects with masks in their crops, the first of them lost and looked for."""
-    maps = _maps(h, w)
-    rows, columns = maps[0].shape[2:]
-    corner = torch.rand(count, 2) * 16 * torch.tensor([w / 2, h / 2])
-    probability = torch.rand(count, 1, FINE, FINE)
-    probability[0] = 0
-    sought = torch.full((count, 4), torch.nan)
-    sought[0] = torch.tensor([8.0, 4.0, 60.0, 44.0])
-    made = {
-        "image": torch.randint(0, 256, (1, 3, 4 * rows, 4 * columns), dtype=torch.uint8),
-        "columns": torch.rand(1, COLUMNS, rows, columns),
-        "stride8": maps[1],
-        "stride16": maps[2],
-        "flow": torch.randn(1, 2, rows, columns) * 3,
-        "ignored": (torch.rand(1, rows, columns) > 0.9).float(),
-        "beside": torch.rand(1, rows, columns) * 0.3,
-        "switches": torch.ones(4),
-        "sought": sought,
-        "probability": probability,
-        "boxes": torch.cat([corner, corner + 40 + 30 * torch.rand(count, 1)], dim=1),
-        "hidden": torch.rand(count, HIDDEN, CROP // 2, CROP // 2) * 2 - 1,
-        "coefficients": torch.randn(count, COLUMNS + 1, TARGET) * 0.1,
-    }
-    for kind in ("seed", "newest"):
-        made[f"{kind}_code"] = torch.randn(count, CODES, KEYS) * CODES**-0.5
-        made[f"{kind}_values"] = torch.rand(count, 2, KEYS)
-    return made
-
-
-def _learned(count: int) -> tuple[Tensor, ...]:
-    masks = (torch.rand(count, 1, CROP, CROP) for _ in range(3))
-    return (torch.rand(count, CROP, CROP, COLUMNS), torch.randn(count, CODES, CROP // 2, CROP // 2), *masks)
-
-
-def _begun(count: int, h: int, w: int) -> tuple[Tensor, ...]:
-    maps = _maps(h, w)
-    rows, columns = maps[0].shape[2:]
-    corner = torch.rand(count, 2) * 32
-    boxes = torch.cat([corner, corner + 20 + 30 * torch.rand(count, 2)], dim=1)
-    masks = (torch.rand(count, rows, columns) for _ in range(3))
-    return (torch.rand(1, COLUMNS, rows, columns), maps[1], maps[2], boxes, *masks)
 
 
 def _with_constants(graph: bytes) -> bytes:
@@ -403,11 +350,6 @@ def write_graph(file: Path, model: Any) -> None:
 def placed(file: Path, out: Path | None) -> Path:
     """Where a file goes that belongs beside its weights, or into a folder."""
     return file if out is None else out / file.name
-
-
-def _sizes() -> list[tuple[int, int]]:
-    """Of working images, in cells of stride 16."""
-    return [(5 + 2 * k, 9 + 3 * k) for k in range(_SAMPLES)]
 
 
 def needs(*packages: str) -> None:
