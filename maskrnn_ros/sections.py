@@ -244,8 +244,8 @@ class RestConfig(Checked):
     )
     tolerance: float = setting(
         8.0,
-        "Most that the mean of 8x8 pixels of the working image may vary by noise where an instance is to rest, grey "
-        "levels (0..255). Its own noise is measured; this is the limit.",
+        "Most that the mean of 8x8 pixels of the working image may vary while an instance comes to rest, grey levels "
+        "(0..255). The noise there is measured meanwhile, and from then on that counts.",
         low=0.0,
         high=255.0,
         live=True,

@@ -57,3 +57,12 @@ def test_crops_go_where_they_are_wanted() -> None:
     assert np.isnan(out[0]).all() and np.array_equal(out[1:], crops_of(map_, BOXES[:2], 64, 4, 0))
     alone = crops_of(map_, BOXES[1:2], 64, 4, 0)
     assert np.array_equal(alone[0], out[2])
+
+
+def test_there_may_be_more_crops_than_opencv_maps_at_once() -> None:
+    map_ = np.random.default_rng(0).random((20, 30, 3), np.float32)
+    boxes = np.repeat(BOXES[:4], 80, axis=0)  # 320 of 128 rows
+    found = crops_of(map_, boxes, 128, 1, 0)
+    assert all(np.array_equal(found[80 * k : 80 * k + 80], found[80 * k : 80 * k + 1].repeat(80, 0)) for k in range(4))
+    assert np.array_equal(found[::80], crops_of(map_, BOXES[:4], 128, 1, 0))
+    assert len(crops_of(map_, boxes[:0], 128, 1, 0)) == 0

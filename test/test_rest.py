@@ -13,10 +13,13 @@ from shipped import CONFIG, assert_same, engine, overlap
 
 from maskrnn_ros.config import Config, with_values
 from maskrnn_ros.flow.dis import DisFlow
+from maskrnn_ros.model.load import load_engine
 from maskrnn_ros.tracking import Tracker
 from maskrnn_ros.tracking.ids import IdBook
+from maskrnn_ros.tracking.rest import picture_of
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.session import SeedRequest, Session
+from maskrnn_ros.tracking.state import PreparedFrame
 from maskrnn_ros.types import Frame, InstanceState, Seed
 
 HEIGHT, WIDTH = 192, 320
@@ -80,7 +83,8 @@ def frame(number: int, image: np.ndarray, ignored: np.ndarray | None = None) -> 
 
 def begun(config: Config = CONFIG, images: int = SETTLED, threads: int = 1, **changes: float) -> Tracker:
     """A tracker that has seen so many images of things at rest."""
-    one = Tracker(config, DisFlow("ultrafast"), engine(), threads=threads)
+    runs = engine() if threads == 1 else load_engine(with_values(CONFIG, threads=threads))
+    one = Tracker(config, DisFlow("ultrafast"), runs, threads=threads)
     first = frame(0, scene(0, **changes))
     one.seed(Seed(stamp_ns=first.stamp_ns, labels=labels()), first)
     for number in range(1, images):
@@ -166,6 +170,53 @@ def test_with_rest_off_or_without_networks_nobody_rests() -> None:
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_result_is_the_same_whatever_the_threads(threads: int) -> None:
     assert_same(begun(images=20).states, begun(images=20, threads=threads).states)
+
+
+@pytest.mark.parametrize("phase", [0, 1])
+def test_a_camera_that_sends_each_image_twice_does_not_keep_them_awake(phase: int) -> None:
+    """An image is no measure of the noise of its copy."""
+    one, rests = begun(images=1), 0
+    for number in range(1, 40):
+        one.step(frame(number, scene((number + phase) // 2)))
+        rests += len(resting(one))
+    assert rests > 50
+
+
+def test_without_any_noise_they_rest_and_what_changes_is_noticed() -> None:
+    one, still = begun(images=1), scene(0)
+    for number in range(1, SETTLED + 8):
+        one.step(frame(number, still))
+    assert resting(one) | due(one) == set(PLACES)
+    other = still.copy()
+    other[80:88, 60:68] = np.clip(other[80:88, 60:68].astype(int) + 8, 0, 255)
+    one.step(frame(SETTLED + 8, other))
+    assert 1 not in resting(one)
+
+
+@pytest.mark.parametrize("size", [(249, 377), (375, 500), (97, 97)])
+def test_every_pixel_of_a_crop_is_compared_whatever_the_size(size: tuple[int, int]) -> None:
+    def prepared(image: np.ndarray) -> PreparedFrame:
+        return PreparedFrame(stamp_ns=1, size=size, image=image, engine=None)
+
+    plain = np.full((*size, 3), 100, np.uint8)
+    for column in (0, 40, size[1] // 2, size[1] - 9, size[1] - 1):
+        changed = plain.copy()
+        changed[:, column] = 255
+        cells = np.abs(picture_of(prepared(changed)) - picture_of(prepared(plain))).max(axis=(0, 2))
+        assert cells[column // 8] > 10 and np.count_nonzero(cells) == 1
+
+
+def test_in_torch_all_rest_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its networks are captured or compiled for one number of objects."""
+    monkeypatch.setattr(Tracker, "engine", property(lambda self: "torch"))
+    one = begun()
+    counts = set()
+    for number in range(SETTLED, SETTLED + 30):
+        one.step(frame(number, scene(number)))
+        counts.add(len(resting(one)))
+    assert counts == {0, 2}
+    one.step(frame(SETTLED + 30, scene(SETTLED + 30, moved=3)))
+    assert not resting(one)
 
 
 def test_light_and_codecs_may_wander_a_little() -> None:

@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
+_ROWS = 32_000
+"""Of what OpenCV maps at once: it counts them in 16 bits."""
+
 
 def crops_of(
     map_: npt.NDArray[Any],
@@ -36,18 +39,25 @@ def crops_of(
     Returns:
         Of the map's type, (K, cells, cells, C).
     """
+    found = np.empty((len(boxes), cells, cells, map_.shape[2]), map_.dtype) if out is None else out
+    most = _ROWS // cells
+    for start in range(0, len(boxes), most):
+        some = slice(start, start + most)
+        _cut(map_, boxes[some], stride, beyond, found[some])
+    return found
+
+
+def _cut(map_: npt.NDArray[Any], boxes: Floats, stride: int, beyond: float, out: npt.NDArray[Any]) -> None:
     height, width, channels = map_.shape
+    cells = out.shape[1]
     steps = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) * np.float32(1 / cells)
     low, high = boxes[:, :2, None] / stride, boxes[:, 2:, None] / stride
     places = low + steps * (high - low) - np.float32(0.5)  # (K, 2, cells)
-    shape = len(boxes), cells, cells
-    at = np.empty((2, *shape), np.float32)
+    at = np.empty((2, *out.shape[:3]), np.float32)
     at[0], at[1] = places[:, 0, None], places[:, 1, :, None]
     x, y = at.reshape(2, -1, cells)
-    found = np.empty((*shape, channels), map_.dtype) if out is None else out
-    cv2.remap(map_, x, y, cv2.INTER_LINEAR, found.reshape(-1, cells, channels), cv2.BORDER_REPLICATE)
+    cv2.remap(map_, x, y, cv2.INTER_LINEAR, out.reshape(-1, cells, channels), cv2.BORDER_REPLICATE)
     is_beyond = (places < -1) | (places > np.array([[width], [height]]))
     if np.count_nonzero(is_beyond):
-        found.transpose(0, 2, 1, 3)[is_beyond[:, 0]] = beyond
-        found[is_beyond[:, 1]] = beyond
-    return found
+        out.transpose(0, 2, 1, 3)[is_beyond[:, 0]] = beyond
+        out[is_beyond[:, 1]] = beyond

@@ -77,8 +77,8 @@ BEYOND = 127
 """What is beyond the image in crops of it, 0 for the decoder but for half a grey level."""
 
 LEARN_INPUTS = ("columns", "code", "share", "rivals", "known")
-"""Of K crops: columns, as a step's graph is given them, its codes, and (K, 1, CROP, CROP) each: masks, those of others,
-weight of each cell."""
+"""Of K crops: columns, as the decoder's graph is given them, its codes, and (K, 1, CROP, CROP) each: masks, those of
+others, weight of each cell."""
 
 BEGIN_INPUTS = ("columns", "stride8", "stride16", "boxes", "share", "others", "known")
 """Features of a frame, boxes (K, 4) of masks, and (K, h4, w4) each: masks, those of others, weight of each cell."""
@@ -95,7 +95,7 @@ class Features:
         stride8: (1, 40, h8, w8).
         stride16: (1, 112, h16, w16).
         columns: (1, COLUMNS, h4, w4).
-        image: The working image as a step takes it.
+        image: The working image as a step takes it: uint8, (h, w, 3) in ONNX Runtime, (1, 3, h, w) in torch.
     """
 
     stride8: Opaque

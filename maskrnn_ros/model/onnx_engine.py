@@ -38,7 +38,7 @@ from maskrnn_ros.runtime import ThreadPool, cores, cores_for, pinned
 from maskrnn_ros.types import UInt8Array
 
 RIDGE = "ridge"
-"""Key of ``Engine.ridge`` in the metadata of the step's graph."""
+"""Key of ``Engine.ridge`` in the metadata of the decoder's graph."""
 
 _TOGETHER = 2
 """Objects in a call of the decoder on a CPU at most: of more, what one operation leaves to the next is not in the cache

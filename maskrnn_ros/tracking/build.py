@@ -49,9 +49,15 @@ def _start_opencv_threads() -> None:
 
 
 def warm_up(tracker: Tracker) -> None:
-    """Run two small frames through, so that the first image does not pay for what is set up lazily."""
-    frames = [Frame(stamp_ns=stamp, image=np.zeros((64, 64, 3), np.uint8)) for stamp in (1, 2)]
+    """Run small frames through, so that the first images do not pay for what is set up lazily.
+
+    With two objects, which two threads look at, and with the one that is left when the other has gone.
+    """
+    frames = [Frame(stamp_ns=stamp, image=np.zeros((64, 64, 3), np.uint8)) for stamp in (1, 2, 3, 4)]
     labels = np.zeros((64, 64), np.int32)
-    labels[16:48, 16:48] = 1
+    labels[8:56, 8:32], labels[8:56, 32:56] = 1, 2
     tracker.seed(Seed(stamp_ns=1, labels=labels), frames[0])
     tracker.step(frames[1])
+    tracker.remove([2])
+    for frame in frames[2:]:
+        tracker.step(frame)

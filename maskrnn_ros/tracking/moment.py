@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskrnn_ros.config import Config, to_flat
+from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
 from maskrnn_ros.types import Seed
 
@@ -91,3 +93,23 @@ def _piece(array: Any) -> tuple[int, int]:
         return storage.data_ptr(), storage.nbytes()
     whole = array if array.base is None or not isinstance(array.base, np.ndarray) else array.base
     return whole.ctypes.data, whole.nbytes
+
+
+_ASIDE = (
+    "buffer.",
+    "catch_up.max_s",
+    "ignore_mask_timeout",
+    "mask_encoding",
+    "max_instances",
+    "on_time_jump",
+    "prompts.",
+    "seed_timeout",
+    "time_jump_",
+    "watchdog.",
+)
+"""How names of settings begin that change no mask."""
+
+
+def needs_of(config: Config) -> dict[str, Value]:
+    """The settings that must be the same all the way from a frame on for it to be run again, by dotted name."""
+    return {name: value for name, value in to_flat(config).items() if not name.startswith(_ASIDE)}

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from maskrnn_ros.config import Config, to_flat
-from maskrnn_ros.setting import Value
 from maskrnn_ros.tracking.buffer import FrameBuffer, Held
 from maskrnn_ros.tracking.moment import Marking, Moment
 from maskrnn_ros.tracking.state import InstanceMemory, PreparedFrame
@@ -108,26 +106,6 @@ class Replay:
         as_it_came = held.frame.image if held.frame.size == held.frame.size_of_work else None
         self.tracker.tracks(image.image if image is not None else as_it_came)
         self.tracker.remove(held.removed & self.tracker.states.keys())
-
-
-_ASIDE = (
-    "buffer.",
-    "catch_up.max_s",
-    "ignore_mask_timeout",
-    "mask_encoding",
-    "max_instances",
-    "on_time_jump",
-    "prompts.",
-    "seed_timeout",
-    "time_jump_",
-    "watchdog.",
-)
-"""How names of settings begin that change no mask."""
-
-
-def needs_of(config: Config) -> dict[str, Value]:
-    """The settings that must be the same all the way from a frame on for it to be run again, by dotted name."""
-    return {name: value for name, value in to_flat(config).items() if not name.startswith(_ASIDE)}
 
 
 def _beginning(buffer: FrameBuffer, stamp_ns: int) -> Held:

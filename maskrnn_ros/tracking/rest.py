@@ -2,10 +2,10 @@
 """Which objects rest: they keep their masks without a look of the networks while nothing changes around them.
 
 Before a still camera most things stand still on most images, and a look at one says what the last one said. An object
-rests once it was looked at a few times in a row while its crop stayed as it was. From then on its crop is compared with
-the image of its last look, so that what changes slowly adds up. What changes is noticed on that very image, and the
-networks look at it as if it had never rested: its mask is where it was on the image before. All the same each is looked
-at now and then.
+rests once it was looked at a few times in a row while its crop stayed as it was. Its crop is compared with the image
+since which nothing has changed, not with the last one, so that what changes slowly adds up. What changes is noticed on
+that very image, and the networks look at it as if it had never rested: its mask is where it was on the image before.
+All the same each is looked at now and then.
 
 Two things are a change. One cell that differs much: a finger enters, an edge moves. And all cells of the crop together
 when they differ by more than they used to: what has little contrast moves, the light changes. How much they used to is
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -39,8 +38,8 @@ _SETTLING = 1 / 6
 """Share of the tolerance that all cells may differ by, root of the mean square, while the noise is not known."""
 
 _MORE, _SURE = 1.5, 6.0
-"""What is no change: so much more than the noise at the noisiest cell, and so many standard deviations above the mean
-square of the noise of as many cells as there are."""
+"""What is no change: so much more than the noise at the noisiest cell; of n cells, a mean square of 1 + this / sqrt(n)
+times that of the noise."""
 
 _LEAST = 3.0, 0.35
 """What is no change however little noise there was: of a cell, and mean square. Codecs let pictures wander by that."""
@@ -59,7 +58,7 @@ class Watched:
     Args:
         picture: Cells of the image, see ``picture_of``.
         most: Largest difference of a cell of the crop, grey levels, (K,); infinite with nothing to compare.
-        square: Mean square of the differences of all its cells, likewise.
+        square: Mean square of the differences of all its cells, likewise; of RGB and the ignored share together.
         is_same: Whether nothing changed, bool (K,).
         rests: Who needs no look, bool (K,).
         age: Of each on this image, int64, (K,).
@@ -125,7 +124,9 @@ def _until_now(
     noise = square * (1 + _SURE / np.sqrt(np.maximum(cells, 1)))
     known = np.maximum(most * _MORE, _LEAST[0]), np.maximum(noise, _LEAST[1])
     unknown = config.tolerance, (config.tolerance * _SETTLING) ** 2
-    first, second = (np.where(looks > 0, *pair) for pair in zip(known, unknown, strict=True))
+    # the same image once more, as cameras send it in the dark, says nothing of the noise
+    is_known = (square > 0) | (looks >= _LOOKS)
+    first, second = (np.where(is_known, *pair) for pair in zip(known, unknown, strict=True))
     return looks, looked, is_among, (first, second)
 
 
@@ -134,7 +135,8 @@ def _after(still: Still, most: float, square: float, age: int) -> Still:
     if still.looks >= _LOOKS:  # the noise is known, and what changes slowly must not become noise
         return still._replace(age=age)
     looks = still.looks + 1
-    most, square = max(still.most, most), still.square + (square - still.square) / looks
+    most = max(still.most, most)
+    square = square if still.square == 0 else still.square + (square - still.square) / looks
     return still._replace(looks=looks, age=age, most=most, square=square)
 
 
@@ -164,9 +166,9 @@ def awake(states: States) -> States:
 
 def picture_of(frame: PreparedFrame) -> Floats:
     """What is compared of a frame: the means of its cells, RGB and the ignored share, float32 (h8, w8, 4), 0..255."""
-    size = -(-frame.size_of_work[1] // _CELL), -(-frame.size_of_work[0] // _CELL)
-    picture = np.zeros((size[1], size[0], 4), np.float32)
-    picture[..., :3] = cv2.resize(frame.image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    height, width = (-(-side // _CELL) for side in frame.size_of_work)
+    picture = np.zeros((height, width, 4), np.float32)
+    picture[..., :3] = cells_of(frame.image.astype(np.float32), _CELL)
     if frame.unknown is not None:
         picture[..., 3] = cells_of(frame.unknown.astype(np.float32), _CELL) * _IGNORED
     return picture

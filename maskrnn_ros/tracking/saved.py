@@ -260,6 +260,7 @@ def _as_last_seen(
     return dataclasses.replace(
         state,
         known=known,
+        still=None,
         patch=Patch.of(share),
         state=InstanceState.TRACKING if area else InstanceState.OCCLUDED,
         age=instance.age,

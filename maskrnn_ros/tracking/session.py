@@ -16,9 +16,8 @@ from maskrnn_ros.prompts import PromptBackend, build_prompts
 from maskrnn_ros.tracking.buffer import FrameBuffer
 from maskrnn_ros.tracking.ids import IdBook
 from maskrnn_ros.tracking.keeping import Keeper
-from maskrnn_ros.tracking.moment import Moment
+from maskrnn_ros.tracking.moment import Moment, needs_of
 from maskrnn_ros.tracking.prediction import Prediction
-from maskrnn_ros.tracking.replay import needs_of
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.seed_request import Decision, SeedOutcome, SeedRequest, SeedStatus, Start, Stream, Tell
 from maskrnn_ros.tracking.seeding import Scene, Seeding
@@ -132,7 +131,6 @@ class Session:
         self.config = self.seeds.config = config
         self.buffer.config = config.buffer
         if needs_of(before) != needs_of(self._tracker.config):
-            self._tracker.wake()
             self.buffer.renew(self._moment)
 
     @property

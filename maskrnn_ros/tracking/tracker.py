@@ -20,7 +20,7 @@ from maskrnn_ros.tracking.follow import Beside, Following
 from maskrnn_ros.tracking.ignored import Ignored
 from maskrnn_ros.tracking.life import begun, carried, rested, velocities_of
 from maskrnn_ros.tracking.marks import around_of, check_size_of, outside
-from maskrnn_ros.tracking.moment import Moment
+from maskrnn_ros.tracking.moment import Moment, needs_of
 from maskrnn_ros.tracking.propagate import propagated
 from maskrnn_ros.tracking.rest import Watched, among, awake
 from maskrnn_ros.tracking.shown import Instances, Shown
@@ -147,11 +147,9 @@ class Tracker:
         for name, _, known in settings():
             if not known.live and new[name] != old[name]:
                 raise ValueError(f"{name} must stay {old[name]!r} while the tracker runs, got {new[name]!r}")
+        if needs_of(config) != needs_of(self.config):  # what rests was looked at by other settings
+            self._states = awake(self._states)
         self.config = config
-
-    def wake(self) -> None:
-        """Let nobody rest on the next images: what they are looked at by has changed."""
-        self._states = awake(self._states)
 
     def prepare(self, frame: Frame) -> PreparedFrame:
         """Bring a frame to the working size."""
@@ -291,10 +289,9 @@ class Tracker:
             near = near_views(table, previous, current, self._flow, self._following, self.config, beside)
         rows: dict[int, InstanceMemory] = {}
         for i, view in near.items():
+            per_second = _times(view.to_input, rate)
             one = self._table({i: view.state})
-            rows[i] = view.told(
-                self._carried(one, view.frame, view.flow, _times(view.to_input, rate), images, view.beside)[i]
-            )
+            rows[i] = view.told(self._carried(one, view.frame, view.flow, per_second, images, view.beside)[i])
         far = table.only([i for i in table.ids if i not in near])
         if not far:
             return self._table(rows)
@@ -338,7 +335,11 @@ class Tracker:
         if self._following is None or not self.config.rest.enabled:
             return None
         with self.stages.time("heads"):
-            return Watched.of(table, there, frame, images, self.config.rest)
+            watched = Watched.of(table, there, frame, images, self.config.rest)
+        if self.engine == "torch" and not watched.rests.all():
+            # all or none: CUDA graphs and compiled networks are for one number of objects
+            return dataclasses.replace(watched, rests=np.zeros_like(watched.rests))
+        return watched
 
     def _table(self, states: Mapping[int, InstanceMemory]) -> States:
         return States.of(states, self._engine)

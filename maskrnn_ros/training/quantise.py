@@ -245,7 +245,7 @@ def _steps(clips: Sequence[FileClip], seed: int, trunk: Path, network: Path, out
     """Inputs of steps while clips are tracked from their first frames, in random order."""
     lengths = [min(len(clip) - 1, _LENGTH) for clip in clips]
     every = max(1, sum(lengths) // (_FRAMES + _CHECKED))
-    config = with_values(Config(), threads=1, device="cpu")
+    config = with_values(Config(), threads=1, device="cpu", rest__enabled=False)
     with tempfile.TemporaryDirectory() as folder:
         engine = _Recording(every, *_together(Path(folder), trunk, network, out))
         for clip, length in zip(clips, lengths, strict=True):

@@ -124,7 +124,7 @@ def _halved(decoder: Decoder) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d, nn.Conv2
 
 
 def fusable(graph: bytes, batch: str) -> bytes:
-    """A step's graph so that ONNX Runtime makes sums of two convolutions inside the second one.
+    """The decoder's graph so that ONNX Runtime makes sums of two convolutions inside the second one.
 
     It does so in its fast format only where the operation is called Sum, and where it knows that both have the same
     batch: what K planes (K, C, ., .) are computed from is lost on its way.

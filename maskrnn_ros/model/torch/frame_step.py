@@ -2,12 +2,13 @@
 """All that the networks do for K objects between two frames, as modules on plain tensors: what graphs are made of.
 
     columns   features of a frame               -> what the target models are linear in, once per frame
-    step      frame, flow, K objects            -> where they are looked for, and what the decoder says of those crops
+    step      frame, flow, K objects            -> where they are looked for, and what the decoder says of those crops;
+                                                   as graphs these are two
     learn     K crops, their masks              -> sums and keys of the frame, for the memories of the objects
     begin     frame, masks of K objects         -> sums and keys of their seeds
 
-A frame costs one call of the trunk, one of ``columns`` and one of ``step``, and on frames that enter a memory one of
-``learn``, whatever the number of objects. ``engine`` says what goes in and comes out.
+In torch a frame costs one call of the trunk, one of ``columns`` and one of ``step``, and on frames that enter a memory
+one of ``learn``, whatever the number of objects; for graphs see ``onnx_engine``. ``engine`` says what goes in and out.
 """
 
 from __future__ import annotations
@@ -124,7 +125,10 @@ class FrameStep(nn.Module):
         others: Tensor,
         carried: Carried,
     ) -> Seen:
-        """What there is in the crops of a frame."""
+        """What there is in the crops of a frame: see ``LOOK_INPUTS``, but for image and columns, which are whole.
+
+        Those are uint8 (1, 3, h, w) and float32 (1, COLUMNS, h4, w4).
+        """
         warps, has_prior, has_flow, recurs = switches[0], switches[1], switches[2], switches[3]
         which = torch.zeros_like(crops[:, 0], dtype=torch.int64)
         shared = Shared(scaled(image), columns, stride8, stride16, flow)
@@ -141,7 +145,7 @@ class FrameStep(nn.Module):
         carried = Carried(probability, boxes, hidden)
         seen = self.see(*blank, stride8, stride16, flow, switches, crops, others, carried)
         image, columns = scaled(image.permute(0, 3, 1, 2)), columns.permute(0, 3, 1, 2)
-        return said(self.net, dataclasses.replace(seen, image=image, columns=columns), *known)
+        return answers_of(self.net, dataclasses.replace(seen, image=image, columns=columns), *known)
 
     def forward(
         self,
@@ -163,7 +167,7 @@ class FrameStep(nn.Module):
         around, crops, looked, others = self.place(flow, ignored, beside, switches, probability, boxes, sought)
         maps, carried = (image, columns, stride8, stride16), Carried(probability, boxes, hidden)
         seen = self.see(*maps, flow, switches, crops, others, carried)
-        return (around, crops, looked, *said(self.net, seen, *known), seen.columns.permute(0, 2, 3, 1))
+        return (around, crops, looked, *answers_of(self.net, seen, *known), seen.columns.permute(0, 2, 3, 1))
 
 
 def places_of(prior4: Tensor, beside: Tensor, boxes: Tensor, sought: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -175,7 +179,7 @@ def places_of(prior4: Tensor, beside: Tensor, boxes: Tensor, sought: Tensor) -> 
     return around, crops_around(around), looked, torch.maximum(_most_of_others(prior4), beside)
 
 
-def said(net: StepNet, seen: Seen, coefficients: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
+def answers_of(net: StepNet, seen: Seen, coefficients: Tensor, *keys: Tensor) -> tuple[Tensor, ...]:
     """``engine.LOOK_OUTPUTS`` by crops; keys are those of seeds and those of the newest frame."""
     found = net.look(seen, coefficients, Keys(*keys[:2]), Keys(*keys[2:]))
     return found.log_odds, found.deltas, found.presence, found.hidden, found.code, found.matched

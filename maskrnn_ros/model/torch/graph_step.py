@@ -6,8 +6,8 @@ Training and torch's engine have no use for this form. A node of a graph costs 3
 same for one object as for sixteen; a thousand of them, most about boxes, took as long as half an object. So the places
 of all crops in all maps are one product here, and what is made of them is made once.
 
-What objects have to do with each other is in ``GraphPlace``, so that they can be looked at by any number of calls of
-``GraphLook``, in threads of their own: one call with two threads leaves a third of the second core idle. An object's
+What objects have to do with each other is in ``PlaceGraph``, so that they can be looked at by any number of calls of
+``LookGraph``, in threads of their own: one call with two threads leaves a third of the second core idle. An object's
 numbers are the same to the bit whatever others are in its call (``test_engine``).
 
 Crops are products of matrices; those of the image and of the columns, which are many and fine, are given (``crops``).
@@ -22,7 +22,7 @@ from torch.nn import functional
 from maskrnn_ros.model.shapes import CROP, STRIDE, STRIDES
 from maskrnn_ros.model.torch.crops import half
 from maskrnn_ros.model.torch.for_graphs import in_blocks
-from maskrnn_ros.model.torch.frame_step import places_of, said
+from maskrnn_ros.model.torch.frame_step import answers_of, places_of
 from maskrnn_ros.model.torch.sight import Seen
 from maskrnn_ros.model.torch.step import StepNet
 
@@ -33,7 +33,7 @@ _OUTSIDE = -2.0
 """Where a sample is put that lies beyond the map: no cell is near."""
 
 
-class GraphPlace(nn.Module):
+class PlaceGraph(nn.Module):
     """``FrameStep.place`` for graphs."""
 
     def forward(
@@ -57,7 +57,7 @@ class GraphPlace(nn.Module):
         return places_of(prior4 * free, beside * free, boxes, sought)
 
 
-class GraphLook(nn.Module):
+class LookGraph(nn.Module):
     """``FrameStep.look`` for graphs.
 
     Args:
@@ -104,7 +104,7 @@ class GraphLook(nn.Module):
             flow=half(moved) * switches[2],
             hidden=carried * switches[3],
         )
-        return said(self.net, seen, *known)
+        return answers_of(self.net, seen, *known)
 
 
 def _places() -> Tensor:

@@ -4,7 +4,7 @@
     trunk.onnx           uint8 image (1, h, w, 3), of 16 n x 16 m  -> features of strides 4, 8, 16
     trunk.columns.onnx   those features                          -> what target models are linear in
     decoder.place.onnx   masks of K objects, flow                -> where they are looked for (``frame_step``)
-    decoder.onnx         a frame, flow, K objects and places     -> what the decoder says of them
+    decoder.onnx         flow, maps, K objects, their crops      -> what the decoder says of them
     decoder.learn.onnx   K crops and their masks                 -> sums and keys of the frame
     decoder.begin.onnx   a frame, K masks                        -> sums and keys of seeds
     prompts.onnx         a view and what is said of an object    -> log-odds, IoU (``prompt_graph``)
@@ -63,7 +63,7 @@ from maskrnn_ros.model.torch.graph_samples import (
     sizes,
     step_inputs,
 )
-from maskrnn_ros.model.torch.graph_step import GraphLook, GraphPlace
+from maskrnn_ros.model.torch.graph_step import LookGraph, PlaceGraph
 from maskrnn_ros.model.torch.weights import load_step, load_trunk
 
 _OPSET = 17
@@ -151,14 +151,14 @@ def export_step(weights: Path, out: Path | None = None) -> Iterator[Exported]:
 
     free = {name: each for name in (*PLACE_INPUTS, *PLACE_OUTPUTS)} | shared | {"others": {**each, **cells}}
     parts = [tuple(sample[name] for name in PLACE_INPUTS) for sample in samples]
-    place = GraphPlace()
+    place = PlaceGraph()
     graph = traced(place.forward, place, parts[1], list(PLACE_INPUTS), list(PLACE_OUTPUTS), free)
     yield written(graph, placed(place_graph(weights), out), weights, step.place, parts)
 
     said = named(LOOK_OUTPUTS)
     free = {name: each for name in (*LOOK_INPUTS, *said)} | shared | {"others": {**each, **cells}}
     parts = [tuple({**sample, **look_inputs(step, sample)}[name] for name in LOOK_INPUTS) for sample in samples]
-    look = GraphLook(net)
+    look = LookGraph(net)
     graph = fusable(traced(look.forward, look, parts[1], list(LOOK_INPUTS), said, free), each[0])
     known = {RIDGE: repr(float(net.ridge))}
     yield written(graph, placed(look_graph(weights), out), weights, step.look, parts, known)
