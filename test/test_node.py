@@ -170,7 +170,7 @@ def test_unreadable_weights_fail_configure_in_one_line(monkeypatch: pytest.Monke
     with NodeBench(adaptation__method="none") as bench:
         bench.node.trigger_deactivate()
         bench.node.trigger_cleanup()
-        monkeypatch.setattr("maskrnn_ros.model.engine.trunk_file", lambda name: Path("absent.safetensors"))
+        monkeypatch.setattr("maskrnn_ros.model.load.trunk_file", lambda name: Path("absent.safetensors"))
         assert bench.node.trigger_configure().name == "FAILURE"
         monkeypatch.undo()
         assert bench.node.trigger_configure().name == "SUCCESS"
