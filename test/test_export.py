@@ -115,6 +115,11 @@ def test_the_trunk_that_ships_has_eight_bits() -> None:
     convolutions = {node.input[3] for node in model.graph.node if node.op_type == "QLinearConv"}
     weights = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in convolutions]
     assert weights and all(values.dtype == np.int8 for values in weights)
+    # the camera's bytes go into the first convolution as they are
+    (first,) = (node for node in model.graph.node if "image" in node.input)
+    assert first.op_type == "Transpose" and model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    (stem,) = (node for node in model.graph.node if first.output[0] in node.input)
+    assert stem.op_type == "QLinearConv"
     assert max(int(np.abs(values.astype(int)).max()) for values in weights) > 100
 
 

@@ -109,7 +109,7 @@ class InstanceMemory:
         velocity: (x, y), pixels of the input per second; None where unknown.
         seed_mask: bool, (H, W), at the size of the input: the seed itself, on the seeded frame only.
         known: What the networks carry of it; None where there are none.
-        still: What it is compared with before it may rest; None: it was not looked at since it may.
+        still: What its surroundings are compared with, see ``rest``; None: nothing yet, so it is looked at.
     """
 
     instance_id: int
