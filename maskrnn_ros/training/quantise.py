@@ -161,7 +161,8 @@ def _write(source: Path, file: Path, feeds: Sequence[Feed], nodes: Sequence[str]
             else None,  # of boxes, which may be NaN, no range is asked for
         )
         model = onnx.load(made)
-    _take_bytes(model)
+    if not nodes:  # a trunk
+        _take_bytes(model)
     del model.metadata_props[:]
     made_from = [entry for entry in onnx.load(str(source)).metadata_props if entry.key in (DIGEST, RIDGE)]
     model.metadata_props.extend(made_from)
