@@ -8,6 +8,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -681,6 +682,17 @@ def test_an_object_is_the_same_to_the_bit_alone_and_among_others(precision: str)
         assert all(np.array_equal(one, other[some]) for one, other in zip(alone, looked, strict=True))
         alone = of._learn._whole(columns[some], looked[4][some], *(one[some] for one in lessons))
         assert all(np.array_equal(one, other[some]) for one, other in zip(alone, taught, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_threads_of_the_networks_give_way_and_the_caller_does_not() -> None:
+    """Masks that are carried to the newest image must not wait for them."""
+    of = load(engine="onnxruntime", threads=2)
+    assert isinstance(of, OnnxEngine)
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    found = of._look._pool.map(lambda _: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), range(4))
+    assert set(found) == {max(5, mine)}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine
 
 
 def same(one: Tracker, other: Tracker) -> None:

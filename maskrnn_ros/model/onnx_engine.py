@@ -96,7 +96,7 @@ class OnnxEngine:
         self.decoder_precision = precision if look.exists() else "float32"
         look = files.look_graph(weights, self.decoder_precision)
         self._place = _Session(files.place_graph(weights), weights, device, threads, PLACE_INPUTS, PLACE_OUTPUTS)
-        pool = ThreadPool(threads if device == "cpu" else 1)
+        pool = ThreadPool(threads if device == "cpu" else 1, gives_way=True)
         self._look = _Shared(look, weights, device, pool, LOOK_INPUTS, LOOK_OUTPUTS, [RIDGE])
         self._learn = _Shared(files.learn_graph(weights), weights, device, pool, LEARN_INPUTS, SUMS)
         self._begin = _Session(files.begin_graph(weights), weights, device, threads, BEGIN_INPUTS, SUMS)

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from maskrnn_ros.config import Config
+from maskrnn_ros.runtime import give_way
 from maskrnn_ros.tracking.saved import Saved
 from maskrnn_ros.tracking.state_file import StateFile, StateWriter
 
@@ -44,7 +42,7 @@ class Store:
         self.refusal = refusal
         """Why a file was refused, in one line; empty where none was."""
         self.saved: Saved | None = saved
-        self._writer = StateWriter(self._file, config.persist_period, fault, prepare=_give_way)
+        self._writer = StateWriter(self._file, config.persist_period, fault, prepare=lambda: give_way(_NICE))
 
     def put(self, saved: Saved) -> None:
         """Keep this from now on; it returns at once."""
@@ -53,8 +51,3 @@ class Store:
     def close(self, timeout_s: float | None = None) -> None:
         """Write what is left, as far as the time allows: the file is whole at any moment."""
         self._writer.close(timeout_s)
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
