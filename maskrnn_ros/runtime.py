@@ -15,8 +15,8 @@ from typing import TypeVar
 import cv2
 
 _NICE = 5
-"""Of threads that compute networks: what carries masks to the newest image must not wait for them. With eight objects on
-two cores and a camera at 24 Hz masks are 64 and 66 ms old so (p50, by turns), else 159 and 105."""
+"""Of threads that compute networks: what carries masks to the newest image must not wait for them. With eight objects
+on two cores and a camera at 24 Hz masks are 64 and 66 ms old so (p50, by turns), else 159 and 105."""
 
 T = TypeVar("T")
 R = TypeVar("R")
